@@ -1,0 +1,1 @@
+"""The models' process and its client. Knows no Django."""
