@@ -1,0 +1,25 @@
+"""`python -m inference`: the long-lived process that holds the models."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+
+from inference.config import ConfigurationError, InferenceConfig
+from inference.server import serve
+
+
+def main() -> int:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
+    try:
+        config = InferenceConfig.from_env()
+        asyncio.run(serve(config))
+    except (ConfigurationError, RuntimeError) as error:
+        print(f"inference: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

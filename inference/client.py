@@ -1,0 +1,262 @@
+"""The border over gRPC: what Django and Celery hold. Protobuf types and gRPC errors end here."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Literal, cast
+
+import grpc
+import grpc.aio
+
+from inference.interfaces import (
+    AudioChunk,
+    DiscardUtterance,
+    EndOfUtterance,
+    FinalTranscript,
+    GenerationEvent,
+    GenerationFinished,
+    GenerationOptions,
+    InferenceBusy,
+    InferenceError,
+    InferenceStatus,
+    InferenceUnavailable,
+    Message,
+    PartialTranscript,
+    ProvisionalTranscript,
+    Role,
+    RoleState,
+    RoleStatus,
+    SpeechResumed,
+    SpeechStarted,
+    SynthesisOptions,
+    TextDelta,
+    TranscriptEvent,
+    TranscriptionInput,
+    TranscriptionOptions,
+    VoiceInfo,
+)
+from inference.proto import inference_pb2 as pb
+from inference.proto import inference_pb2_grpc as rpc
+
+#: The longest message either side sends: 1 MiB of audio and its envelope.
+MAX_MESSAGE_BYTES = 2 * 1024 * 1024
+STATUS_TIMEOUT_S = 2.0
+
+CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    # Notice a server that came back within a second, not after gRPC's default of up to two minutes.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+    # A process that hangs without closing its socket is noticed, too.
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+)
+
+
+class InferenceClient:
+    """
+    All roles of the inference process at `address` ("host:port").
+
+    Cheap to make: connects at the first call, once per event loop, so that one object serves a web process and the
+    short-lived loops of `asyncio.run` alike.
+    """
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self._channels: dict[asyncio.AbstractEventLoop, grpc.aio.Channel] = {}
+        self.stt = _SpeechToText(self)
+        self.llm = _LanguageModel(self)
+        self.tts = _TextToSpeech(self)
+
+    def channel(self) -> grpc.aio.Channel:
+        loop = asyncio.get_running_loop()
+        if loop not in self._channels:
+            for stale in [known for known in self._channels if known.is_closed()]:
+                del self._channels[stale]
+            self._channels[loop] = grpc.aio.insecure_channel(self.address, options=CHANNEL_OPTIONS)
+        return self._channels[loop]
+
+    async def status(self) -> InferenceStatus:
+        async with _translated_errors():
+            reply = await rpc.InferenceStub(self.channel()).GetStatus(pb.GetStatusRequest(), timeout=STATUS_TIMEOUT_S)
+        return InferenceStatus(
+            profile=reply.profile,
+            roles=tuple(
+                RoleStatus(
+                    role=Role(r.role),
+                    state=RoleState(r.state),
+                    engine=r.engine,
+                    model=r.model,
+                    device=r.device,
+                    load_s=r.load_s,
+                    memory_bytes=r.memory_bytes,
+                    reason=r.reason,
+                    active_calls=r.active_calls,
+                )
+                for r in reply.roles
+            ),
+            resident_bytes=reply.resident_bytes,
+            started_at=reply.started_at,
+        )
+
+    async def close(self) -> None:
+        """Close this event loop's connection. Calls under way end with InferenceUnavailable."""
+        channel = self._channels.pop(asyncio.get_running_loop(), None)
+        if channel is not None:
+            await channel.close()
+
+
+class _SpeechToText:
+    def __init__(self, client: InferenceClient) -> None:
+        self._client = client
+
+    async def transcribe(
+        self, audio: AsyncIterator[TranscriptionInput], options: TranscriptionOptions
+    ) -> AsyncIterator[TranscriptEvent]:
+        async def requests() -> AsyncIterator[pb.TranscribeRequest]:
+            yield _transcribe_request(options)
+            async for item in audio:
+                yield _transcribe_request(item)
+
+        async with _translated_errors():
+            call = rpc.SpeechToTextStub(self._client.channel()).Transcribe(requests())
+            try:
+                async for response in call:
+                    yield _transcript_event(response)
+            finally:
+                call.cancel()
+
+
+class _LanguageModel:
+    def __init__(self, client: InferenceClient) -> None:
+        self._client = client
+
+    async def generate(
+        self, messages: Sequence[Message], options: GenerationOptions
+    ) -> AsyncIterator[GenerationEvent]:
+        request = pb.GenerateRequest(
+            messages=_messages(messages),
+            max_tokens=options.max_tokens,
+            temperature=options.temperature,
+            seed=options.seed,
+        )
+        async with _translated_errors():
+            call = rpc.LanguageModelStub(self._client.channel()).Generate(request)
+            try:
+                async for response in call:
+                    if response.WhichOneof("event") == "finished":
+                        finished = response.finished
+                        yield GenerationFinished(
+                            reason=cast(Literal["stop", "length"], finished.reason),
+                            prompt_tokens=finished.prompt_tokens,
+                            completion_tokens=finished.completion_tokens,
+                        )
+                    else:
+                        yield TextDelta(response.text_delta)
+            finally:
+                call.cancel()
+
+    async def prefill(self, messages: Sequence[Message]) -> None:
+        async with _translated_errors():
+            await rpc.LanguageModelStub(self._client.channel()).Prefill(
+                pb.PrefillRequest(messages=_messages(messages))
+            )
+
+
+class _TextToSpeech:
+    def __init__(self, client: InferenceClient) -> None:
+        self._client = client
+
+    async def synthesise(self, text: str, options: SynthesisOptions) -> AsyncIterator[AudioChunk]:
+        request = pb.SynthesiseRequest(
+            text=text,
+            voice=options.voice,
+            quality=options.quality.value,
+            speed=options.speed,
+            is_first=options.is_first,
+            is_last=options.is_last,
+        )
+        async with _translated_errors():
+            call = rpc.TextToSpeechStub(self._client.channel()).Synthesise(request)
+            try:
+                async for response in call:
+                    yield AudioChunk(response.pcm, response.sample_rate_hz)
+            finally:
+                call.cancel()
+
+    async def list_voices(self) -> tuple[VoiceInfo, ...]:
+        async with _translated_errors():
+            reply = await rpc.TextToSpeechStub(self._client.channel()).ListVoices(
+                pb.ListVoicesRequest(), timeout=STATUS_TIMEOUT_S
+            )
+        return tuple(
+            VoiceInfo(v.key, v.name, v.language, cast(Literal["female", "male"], v.gender)) for v in reply.voices
+        )
+
+
+@asynccontextmanager
+async def _translated_errors() -> AsyncIterator[None]:
+    """Turn gRPC's errors into the border's, once."""
+    try:
+        yield
+    except grpc.aio.AioRpcError as error:
+        detail = error.details() or error.code().name
+        match error.code():
+            case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.DEADLINE_EXCEEDED:
+                raise InferenceUnavailable(detail) from error
+            case grpc.StatusCode.RESOURCE_EXHAUSTED:
+                raise InferenceBusy(detail) from error
+            case _:
+                raise InferenceError(detail) from error
+    except grpc.aio.UsageError as error:  # the channel was closed under a call
+        raise InferenceUnavailable(str(error)) from error
+
+
+def _messages(messages: Sequence[Message]) -> list[pb.Message]:
+    return [pb.Message(role=m.role, content=m.content) for m in messages]
+
+
+def _transcribe_request(item: TranscriptionInput) -> pb.TranscribeRequest:
+    match item:
+        case bytes():
+            return pb.TranscribeRequest(pcm=item)
+        case TranscriptionOptions():
+            return pb.TranscribeRequest(
+                options=pb.TranscriptionOptions(
+                    language=item.language or "",
+                    endpointing=item.endpointing,
+                    pause_ms=item.pause_ms,
+                    min_speech_ms=item.min_speech_ms,
+                    sensitivity=item.sensitivity,
+                )
+            )
+        case EndOfUtterance():
+            return pb.TranscribeRequest(end_of_utterance=pb.EndOfUtterance())
+        case DiscardUtterance():
+            return pb.TranscribeRequest(discard_utterance=pb.DiscardUtterance())
+
+
+def _transcript_event(response: pb.TranscribeResponse) -> TranscriptEvent:
+    match response.WhichOneof("event"):
+        case "speech_started":
+            return SpeechStarted(response.speech_started.speech_start_ms)
+        case "partial":
+            return PartialTranscript(response.partial.text, response.partial.language)
+        case "provisional":
+            return ProvisionalTranscript(response.provisional.text, response.provisional.language)
+        case "speech_resumed":
+            return SpeechResumed()
+        case "final":
+            final = response.final
+            return FinalTranscript(
+                text=final.text,
+                language=final.language,
+                speech_start_ms=final.speech_start_ms,
+                speech_end_ms=final.speech_end_ms,
+                received_ms=final.received_ms,
+            )
+        case unknown:
+            raise InferenceError(f"unknown transcript event {unknown!r}: server and client differ in version")

@@ -1,0 +1,451 @@
+"""
+The gRPC server around the engines: admission, cancellation, state, draining. Knows no engine by name.
+
+Protobuf types live here and in `inference.client` only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import logging
+import signal
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing, contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, cast
+
+import grpc
+import grpc.aio
+import psutil
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+
+from inference.client import CHANNEL_OPTIONS
+from inference.config import InferenceConfig
+from inference.interfaces import (
+    DiscardUtterance,
+    EndOfUtterance,
+    FinalTranscript,
+    GenerationFinished,
+    GenerationOptions,
+    InferenceBusy,
+    InferenceError,
+    InferenceStatus,
+    InferenceUnavailable,
+    LanguageModel,
+    Message,
+    PartialTranscript,
+    ProvisionalTranscript,
+    Quality,
+    Role,
+    RoleState,
+    RoleStatus,
+    SpeechResumed,
+    SpeechStarted,
+    SpeechToText,
+    SynthesisOptions,
+    TextDelta,
+    TextToSpeech,
+    TranscriptEvent,
+    TranscriptionInput,
+    TranscriptionOptions,
+)
+from inference.proto import inference_pb2 as pb
+from inference.proto import inference_pb2_grpc as rpc
+
+logger = logging.getLogger(__name__)
+
+SERVICE_OF_ROLE = {
+    Role.STT: "avatar.inference.v1.SpeechToText",
+    Role.LLM: "avatar.inference.v1.LanguageModel",
+    Role.TTS: "avatar.inference.v1.TextToSpeech",
+}
+#: The health service's name for the whole process: SERVING when a spoken conversation is possible.
+WHOLE_PROCESS = ""
+
+
+class Engine(Protocol):
+    """What the server asks of an engine beyond its role."""
+
+    model_name: str
+    device: str
+
+    async def warm_up(self) -> None:
+        """Do one call of each kind, so that the first person does not wait for lazy work."""
+        ...
+
+    async def close(self) -> None:
+        """Free threads and memory. No call is under way."""
+        ...
+
+
+@dataclass(slots=True)
+class Slot:
+    """One role: its engine once there is one, and what there is to say about it."""
+
+    status: RoleStatus
+    engine: Engine | None = None
+
+
+class EngineHost:
+    """
+    Loads the engines, best first, and counts the calls under way.
+
+    An engine that fails to load does not take the others down: the role falls back to the next in its list, or is
+    reported unavailable with the reasons.
+    """
+
+    def __init__(self, config: InferenceConfig) -> None:
+        self.config = config
+        self.started_at = time.time()
+        self._process = psutil.Process()
+        self._slots = {
+            role: Slot(RoleStatus(role, RoleState.LOADING, "", "", "", load_s=0.0, memory_bytes=0)) for role in Role
+        }
+
+    async def load(self, on_change: Any = None) -> None:
+        """Load and warm every role. Calls `on_change(role, state)` at every change."""
+        for role in Role:
+            await self._load_role(role)
+            if on_change is not None:
+                await on_change(role, self._slots[role].status.state)
+
+    async def _load_role(self, role: Role) -> None:
+        slot = self._slots[role]
+        reasons: list[str] = []
+        for name in self.config.engines[role]:
+            module, _, model = name.partition(":")
+            slot.status = replace(slot.status, state=RoleState.LOADING, engine=module, model=model)
+            resident_before = self._process.memory_info().rss
+            started = time.monotonic()
+            try:
+                engine = await asyncio.to_thread(create_engine, role, module, model, self.config)
+                slot.status = replace(
+                    slot.status, state=RoleState.WARMING, model=engine.model_name, device=engine.device
+                )
+                await engine.warm_up()
+            except Exception as error:  # an engine may fail in any way its library knows; the role goes on
+                logger.exception("engine %s failed to load", name)
+                reasons.append(f"{name}: {error}")
+                continue
+            slot.engine = engine
+            slot.status = replace(
+                slot.status,
+                state=RoleState.READY,
+                load_s=time.monotonic() - started,
+                memory_bytes=max(0, self._process.memory_info().rss - resident_before),
+                reason="; ".join(reasons),
+            )
+            logger.info("%s is ready: %s on %s, %.1f s", role, name, engine.device, slot.status.load_s)
+            return
+        slot.status = replace(slot.status, state=RoleState.UNAVAILABLE, reason="; ".join(reasons) or "no engine named")
+        logger.error("%s is unavailable: %s", role, slot.status.reason)
+
+    @contextmanager
+    def call(self, role: Role) -> Iterator[Engine]:
+        """
+        Hold a place for one call.
+
+        Raises InferenceUnavailable while the role has no engine, InferenceBusy when it has `max_calls` calls.
+        """
+        slot = self._slots[role]
+        if slot.engine is None or slot.status.state is not RoleState.READY:
+            raise InferenceUnavailable(f"{role} is {slot.status.state}: {slot.status.reason or 'not ready yet'}")
+        if slot.status.active_calls >= self.config.max_calls:
+            raise InferenceBusy(f"{role} has {slot.status.active_calls} calls under way")
+        slot.status = replace(slot.status, active_calls=slot.status.active_calls + 1)
+        try:
+            yield slot.engine
+        finally:
+            slot.status = replace(slot.status, active_calls=slot.status.active_calls - 1)
+
+    def status(self) -> InferenceStatus:
+        return InferenceStatus(
+            profile=self.config.profile,
+            roles=tuple(slot.status for slot in self._slots.values()),
+            resident_bytes=self._process.memory_info().rss,
+            started_at=self.started_at,
+        )
+
+    async def close(self) -> None:
+        for slot in self._slots.values():
+            if slot.engine is not None:
+                await slot.engine.close()
+                slot.engine = None
+
+
+def create_engine(role: Role, module: str, model: str, config: InferenceConfig) -> Engine:
+    """Import `inference.engines.<module>` and let it load `model`. Raises whatever the engine raises."""
+    library = importlib.import_module(f"inference.engines.{module}")
+    return cast(Engine, getattr(library, f"create_{role.value}")(model=model, config=config))
+
+
+# --- the services ------------------------------------------------------------------------------
+
+
+@contextmanager
+def _told_in_grpc() -> Iterator[None]:
+    """Turn the border's errors into status codes; `_abort` sends them."""
+    try:
+        yield
+    except InferenceUnavailable as error:
+        raise _Refusal(grpc.StatusCode.UNAVAILABLE, str(error)) from error
+    except InferenceBusy as error:
+        raise _Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error)) from error
+    except InferenceError as error:
+        raise _Refusal(grpc.StatusCode.INTERNAL, str(error)) from error
+    except ValueError as error:
+        raise _Refusal(grpc.StatusCode.INVALID_ARGUMENT, str(error)) from error
+
+
+class _Refusal(Exception):
+    def __init__(self, code: grpc.StatusCode, detail: str) -> None:
+        super().__init__(detail)
+        self.code = code
+        self.detail = detail
+
+
+class SpeechToTextService(rpc.SpeechToTextServicer):
+    def __init__(self, host: EngineHost) -> None:
+        self._host = host
+
+    async def Transcribe(
+        self, requests: AsyncIterator[pb.TranscribeRequest], context: Any
+    ) -> AsyncIterator[pb.TranscribeResponse]:
+        try:
+            with _told_in_grpc(), self._host.call(Role.STT) as engine:
+                first = await anext(aiter(requests), None)
+                if first is None or first.WhichOneof("input") != "options":
+                    raise ValueError("the first message of a transcription is its options")
+                events = cast(SpeechToText, engine).transcribe(_inputs(requests), _transcription_options(first.options))
+                async with aclosing(cast(Any, events)):
+                    async for event in events:
+                        yield _transcript_response(event)
+        except _Refusal as refusal:
+            await context.abort(refusal.code, refusal.detail)
+
+
+async def _inputs(requests: AsyncIterator[pb.TranscribeRequest]) -> AsyncIterator[TranscriptionInput]:
+    async for request in requests:
+        match request.WhichOneof("input"):
+            case "pcm":
+                if len(request.pcm) % 2:
+                    raise ValueError("PCM16 audio has an even number of bytes")
+                yield request.pcm
+            case "options":
+                yield _transcription_options(request.options)
+            case "end_of_utterance":
+                yield EndOfUtterance()
+            case "discard_utterance":
+                yield DiscardUtterance()
+
+
+def _transcription_options(options: pb.TranscriptionOptions) -> TranscriptionOptions:
+    if options.language not in ("", "zh", "en"):
+        raise ValueError(f"language {options.language!r}: expected zh, en or nothing")
+    return TranscriptionOptions(
+        language=options.language or None,
+        endpointing=options.endpointing,
+        pause_ms=options.pause_ms,
+        min_speech_ms=options.min_speech_ms,
+        sensitivity=options.sensitivity,
+    )
+
+
+def _transcript_response(event: TranscriptEvent) -> pb.TranscribeResponse:
+    match event:
+        case SpeechStarted():
+            return pb.TranscribeResponse(speech_started=pb.SpeechStarted(speech_start_ms=event.speech_start_ms))
+        case PartialTranscript():
+            return pb.TranscribeResponse(partial=pb.Transcript(text=event.text, language=event.language))
+        case ProvisionalTranscript():
+            return pb.TranscribeResponse(provisional=pb.Transcript(text=event.text, language=event.language))
+        case SpeechResumed():
+            return pb.TranscribeResponse(speech_resumed=pb.SpeechResumed())
+        case FinalTranscript():
+            return pb.TranscribeResponse(
+                final=pb.FinalTranscript(
+                    text=event.text,
+                    language=event.language,
+                    speech_start_ms=event.speech_start_ms,
+                    speech_end_ms=event.speech_end_ms,
+                    received_ms=event.received_ms,
+                )
+            )
+
+
+class LanguageModelService(rpc.LanguageModelServicer):
+    def __init__(self, host: EngineHost) -> None:
+        self._host = host
+
+    async def Generate(self, request: pb.GenerateRequest, context: Any) -> AsyncIterator[pb.GenerateResponse]:
+        options = GenerationOptions(
+            max_tokens=request.max_tokens,
+            temperature=request.temperature,
+            seed=request.seed if request.HasField("seed") else None,
+        )
+        try:
+            with _told_in_grpc(), self._host.call(Role.LLM) as engine:
+                events = cast(LanguageModel, engine).generate(_messages(request.messages), options)
+                async with aclosing(cast(Any, events)):
+                    async for event in events:
+                        match event:
+                            case TextDelta():
+                                yield pb.GenerateResponse(text_delta=event.text)
+                            case GenerationFinished():
+                                yield pb.GenerateResponse(
+                                    finished=pb.GenerationFinished(
+                                        reason=event.reason,
+                                        prompt_tokens=event.prompt_tokens,
+                                        completion_tokens=event.completion_tokens,
+                                    )
+                                )
+        except _Refusal as refusal:
+            await context.abort(refusal.code, refusal.detail)
+
+    async def Prefill(self, request: pb.PrefillRequest, context: Any) -> pb.PrefillResponse:
+        try:
+            with _told_in_grpc(), self._host.call(Role.LLM) as engine:
+                await cast(LanguageModel, engine).prefill(_messages(request.messages))
+        except _Refusal as refusal:
+            await context.abort(refusal.code, refusal.detail)
+        return pb.PrefillResponse()
+
+
+def _messages(messages: Any) -> list[Message]:
+    for message in messages:
+        if message.role not in ("system", "user", "assistant"):
+            raise ValueError(f"message role {message.role!r}: expected system, user or assistant")
+    return [Message(m.role, m.content) for m in messages]
+
+
+class TextToSpeechService(rpc.TextToSpeechServicer):
+    def __init__(self, host: EngineHost) -> None:
+        self._host = host
+
+    async def Synthesise(self, request: pb.SynthesiseRequest, context: Any) -> AsyncIterator[pb.SynthesiseResponse]:
+        try:
+            with _told_in_grpc(), self._host.call(Role.TTS) as engine:
+                options = SynthesisOptions(
+                    voice=request.voice,
+                    quality=Quality(request.quality or Quality.FAST),
+                    speed=request.speed or 1.0,
+                    is_first=request.is_first,
+                    is_last=request.is_last,
+                )
+                chunks = cast(TextToSpeech, engine).synthesise(request.text, options)
+                async with aclosing(cast(Any, chunks)):
+                    async for chunk in chunks:
+                        yield pb.SynthesiseResponse(pcm=chunk.pcm, sample_rate_hz=chunk.sample_rate_hz)
+        except _Refusal as refusal:
+            await context.abort(refusal.code, refusal.detail)
+
+    async def ListVoices(self, request: pb.ListVoicesRequest, context: Any) -> pb.ListVoicesResponse:
+        try:
+            with _told_in_grpc(), self._host.call(Role.TTS) as engine:
+                voices = await cast(TextToSpeech, engine).list_voices()
+        except _Refusal as refusal:
+            await context.abort(refusal.code, refusal.detail)
+        return pb.ListVoicesResponse(
+            voices=[pb.Voice(key=v.key, name=v.name, language=v.language, gender=v.gender) for v in voices]
+        )
+
+
+class InferenceService(rpc.InferenceServicer):
+    def __init__(self, host: EngineHost) -> None:
+        self._host = host
+
+    async def GetStatus(self, request: pb.GetStatusRequest, context: Any) -> pb.GetStatusResponse:
+        status = self._host.status()
+        return pb.GetStatusResponse(
+            profile=status.profile,
+            roles=[
+                pb.RoleStatus(
+                    role=r.role.value,
+                    state=r.state.value,
+                    engine=r.engine,
+                    model=r.model,
+                    device=r.device,
+                    load_s=r.load_s,
+                    memory_bytes=r.memory_bytes,
+                    reason=r.reason,
+                    active_calls=r.active_calls,
+                )
+                for r in status.roles
+            ],
+            resident_bytes=status.resident_bytes,
+            started_at=status.started_at,
+        )
+
+
+class InferenceServer:
+    """The listening process: answers status and health at once, serves a role as soon as it is warm."""
+
+    def __init__(self, config: InferenceConfig) -> None:
+        self.config = config
+        self.host = EngineHost(config)
+        self._health = health.aio.HealthServicer()
+        self._server: grpc.aio.Server | None = None
+        self.port = 0
+
+    async def start(self) -> None:
+        """
+        Listen at once, so that the state can be asked for while the models load. `load` comes next.
+
+        Raises RuntimeError when the address is taken.
+        """
+        # SO_REUSEPORT off: a second process on the same port must fail, not take half of the calls.
+        self._server = grpc.aio.server(options=(*CHANNEL_OPTIONS, ("grpc.so_reuseport", 0)))
+        rpc.add_SpeechToTextServicer_to_server(SpeechToTextService(self.host), self._server)
+        rpc.add_LanguageModelServicer_to_server(LanguageModelService(self.host), self._server)
+        rpc.add_TextToSpeechServicer_to_server(TextToSpeechService(self.host), self._server)
+        rpc.add_InferenceServicer_to_server(InferenceService(self.host), self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        for service in (*SERVICE_OF_ROLE.values(), WHOLE_PROCESS):
+            await self._health.set(service, health_pb2.HealthCheckResponse.NOT_SERVING)
+        self.port = self._server.add_insecure_port(self.config.address)
+        await self._server.start()
+
+    async def load(self) -> None:
+        """Load and warm the engines; health turns to SERVING role by role, and for the whole at the end."""
+        await self.host.load(self._role_changed)
+        if self.host.status().is_ready:
+            await self._health.set(WHOLE_PROCESS, health_pb2.HealthCheckResponse.SERVING)
+
+    async def _role_changed(self, role: Role, state: RoleState) -> None:
+        serving = state is RoleState.READY
+        await self._health.set(
+            SERVICE_OF_ROLE[role],
+            health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING,
+        )
+
+    async def stop(self) -> None:
+        """Refuse new calls, let those under way finish for `drain_s`, then end them and free the engines."""
+        await self._health.enter_graceful_shutdown()
+        if self._server is not None:
+            await self._server.stop(grace=self.config.drain_s)
+        await self.host.close()
+
+
+async def serve(config: InferenceConfig) -> None:
+    """Serve until SIGTERM or SIGINT."""
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    server = InferenceServer(config)
+    await server.start()
+    logger.info("inference listens on %s, profile %s", config.address, config.profile)
+    loading = asyncio.create_task(server.load())
+    waiting = asyncio.create_task(stopping.wait())
+    try:
+        await asyncio.wait({loading, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        if loading.done():
+            loading.result()
+        await waiting
+    finally:
+        loading.cancel()
+        waiting.cancel()
+        logger.info("inference drains")
+        await server.stop()
