@@ -1,0 +1,573 @@
+"""
+Scripted engines: they satisfy `inference.interfaces` and do what they were told, when they were told.
+
+Tests build them directly and read their counters. Under `AVATAR_PROFILE=fake` the inference process loads them through
+`create_stt`, `create_llm` and `create_tts`, with timings from `AVATAR_FAKE_*`.
+"""
+
+from __future__ import annotations
+
+import array
+import asyncio
+import contextlib
+import math
+import os
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from inference.interfaces import (
+    BYTES_PER_SAMPLE,
+    MICROPHONE_SAMPLE_RATE_HZ,
+    AudioChunk,
+    DiscardUtterance,
+    EndOfUtterance,
+    FinalTranscript,
+    GenerationEvent,
+    GenerationFinished,
+    GenerationOptions,
+    InferenceStatus,
+    InferenceUnavailable,
+    Message,
+    PartialTranscript,
+    ProvisionalTranscript,
+    Role,
+    RoleState,
+    RoleStatus,
+    SpeechResumed,
+    SpeechStarted,
+    SynthesisOptions,
+    TextDelta,
+    TranscriptEvent,
+    TranscriptionInput,
+    TranscriptionOptions,
+    VoiceInfo,
+)
+
+FRAME_MS = 20
+FRAME_BYTES = MICROPHONE_SAMPLE_RATE_HZ * BYTES_PER_SAMPLE * FRAME_MS // 1000
+#: Root mean square above which a frame counts as speech. Digital silence and a quiet room stay below.
+SPEECH_RMS = 400.0
+#: Silence after which the real engines recognise what they have; the pause goes on meanwhile.
+PROVISIONAL_AFTER_MS = 200
+PARTIAL_EVERY_MS = 400
+
+
+@dataclass(slots=True)
+class Calls:
+    """What became of an engine's calls. Every call started is active, or ended in exactly one of the other ways."""
+
+    started: int = 0
+    finished: int = 0
+    cancelled: int = 0
+    failed: int = 0
+
+    @property
+    def active(self) -> int:
+        return self.started - self.finished - self.cancelled - self.failed
+
+    @contextlib.contextmanager
+    def count(self) -> Iterator[None]:
+        self.started += 1
+        try:
+            yield
+        except (asyncio.CancelledError, GeneratorExit):
+            self.cancelled += 1
+            raise
+        except BaseException:
+            self.failed += 1
+            raise
+        else:
+            self.finished += 1
+
+
+@dataclass(slots=True)
+class _Failures:
+    """Exceptions to raise, and where. An outage lasts until it is ended; the others happen once."""
+
+    outage: Exception | None = None
+    next_calls: list[tuple[Exception, int]] = field(default_factory=list)
+
+    def take(self) -> tuple[Exception, int] | None:
+        if self.outage is not None:
+            return self.outage, 0
+        return self.next_calls.pop(0) if self.next_calls else None
+
+
+class FakeSpeechToText:
+    """
+    Hears a tone as speech and digital silence as silence, counted in audio, never by the clock.
+
+    Each utterance takes the next of `transcripts`, then `default` for ever. `provisional` overrides the provisional
+    text of the utterance with the same index (to say something else than the final one).
+    """
+
+    def __init__(
+        self,
+        transcripts: Sequence[str] = (),
+        *,
+        default: str = "你好",
+        provisional: dict[int, str] | None = None,
+        recognition_s: float = 0.0,
+    ) -> None:
+        self.transcripts = list(transcripts)
+        self.default = default
+        self.provisional = provisional or {}
+        self.recognition_s = recognition_s
+        self.calls = Calls()
+        self.failures = _Failures()
+        self.heard_bytes = 0
+        self.options_seen: list[TranscriptionOptions] = []
+        self._utterances = 0
+        self._breakers: set[asyncio.Future[None]] = set()
+
+    def fail_next(self, error: Exception, *, after_ms: int = 0) -> None:
+        """Make the next call raise once it has heard `after_ms` of audio."""
+        self.failures.next_calls.append((error, after_ms))
+
+    def start_outage(self, error: Exception | None = None) -> None:
+        """Break the calls there are, and refuse new ones until `end_outage`."""
+        self.failures.outage = error or InferenceUnavailable("the scripted process is away")
+        for breaker in self._breakers:
+            if not breaker.done():
+                breaker.set_exception(self.failures.outage)
+
+    def end_outage(self) -> None:
+        self.failures.outage = None
+
+    def transcribe(
+        self, audio: AsyncIterator[TranscriptionInput], options: TranscriptionOptions
+    ) -> AsyncIterator[TranscriptEvent]:
+        return self._transcribe(audio, options)
+
+    async def _transcribe(
+        self, audio: AsyncIterator[TranscriptionInput], options: TranscriptionOptions
+    ) -> AsyncGenerator[TranscriptEvent]:
+        with self.calls.count():
+            failure = self.failures.take()
+            if failure is not None and failure[1] == 0:
+                raise failure[0]
+            self.options_seen.append(options)
+            hearing = _Hearing(self, options)
+            breaker: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._breakers.add(breaker)
+            try:
+                async for item in _until_broken(audio, breaker):
+                    for event in hearing.take(item):
+                        if isinstance(event, ProvisionalTranscript | FinalTranscript) and self.recognition_s:
+                            await asyncio.sleep(self.recognition_s)
+                        yield event
+                    if failure is not None and hearing.received_ms >= failure[1]:
+                        raise failure[0]
+                for event in hearing.finish(is_asked=False):
+                    yield event
+            finally:
+                self._breakers.discard(breaker)
+                if breaker.done() and not breaker.cancelled():
+                    breaker.exception()
+                breaker.cancel()
+
+    def next_transcript(self) -> tuple[int, str]:
+        index = self._utterances
+        return index, self.transcripts[index] if index < len(self.transcripts) else self.default
+
+    def finish_transcript(self) -> None:
+        self._utterances += 1
+
+
+async def _until_broken(
+    audio: AsyncIterator[TranscriptionInput], breaker: asyncio.Future[None]
+) -> AsyncGenerator[TranscriptionInput]:
+    """Yield from `audio`, but raise at once what `breaker` is given."""
+    while True:
+        step: asyncio.Future[TranscriptionInput] = asyncio.ensure_future(anext(audio))
+        try:
+            waiters: set[asyncio.Future[Any]] = {step, breaker}
+            await asyncio.wait(waiters, return_when=asyncio.FIRST_COMPLETED)
+            if breaker.done():
+                breaker.result()
+            yield step.result()
+        except StopAsyncIteration:
+            return
+        finally:
+            if not step.done():
+                step.cancel()
+                with contextlib.suppress(asyncio.CancelledError, StopAsyncIteration):
+                    await step
+
+
+class _Hearing:
+    """Endpointing by energy over whole frames: what one listening session has heard so far."""
+
+    def __init__(self, engine: FakeSpeechToText, options: TranscriptionOptions) -> None:
+        self.engine = engine
+        self.options = options
+        self.received_ms = 0
+        self._rest = b""
+        self._forget()
+
+    def _forget(self) -> None:
+        self._speech_ms = 0
+        self._silence_ms = 0
+        self._start_ms = 0
+        self._end_ms = 0
+        self._partial_at_ms = PARTIAL_EVERY_MS
+        self._is_started = False
+        self._is_provisional = False
+
+    def take(self, item: TranscriptionInput) -> Iterator[TranscriptEvent]:
+        match item:
+            case TranscriptionOptions():
+                self.options = item
+                self.engine.options_seen.append(item)
+            case DiscardUtterance():
+                self._forget()
+            case EndOfUtterance():
+                yield from self.finish(is_asked=True)
+            case bytes():
+                self.engine.heard_bytes += len(item)
+                data = self._rest + item
+                whole = len(data) // FRAME_BYTES * FRAME_BYTES
+                self._rest = data[whole:]
+                for start in range(0, whole, FRAME_BYTES):
+                    yield from self._take_frame(data[start : start + FRAME_BYTES])
+
+    def _take_frame(self, frame: bytes) -> Iterator[TranscriptEvent]:
+        self.received_ms += FRAME_MS
+        if is_speech(frame):
+            yield from self._take_speech()
+        else:
+            yield from self._take_silence()
+
+    def _take_speech(self) -> Iterator[TranscriptEvent]:
+        if self._speech_ms == 0:
+            self._start_ms = self.received_ms - FRAME_MS
+        self._speech_ms += FRAME_MS
+        self._silence_ms = 0
+        self._end_ms = self.received_ms
+        if self._is_provisional:
+            self._is_provisional = False
+            yield SpeechResumed()
+        if not self._is_started and self._speech_ms >= self.options.min_speech_ms:
+            self._is_started = True
+            yield SpeechStarted(speech_start_ms=self._start_ms)
+        if self._is_started and self._speech_ms >= self._partial_at_ms:
+            _, text = self.engine.next_transcript()
+            shown = text[: max(1, len(text) * self._partial_at_ms // (self._partial_at_ms + 800))]
+            self._partial_at_ms += PARTIAL_EVERY_MS
+            yield PartialTranscript(text=shown, language=guess_language(text))
+
+    def _take_silence(self) -> Iterator[TranscriptEvent]:
+        self._silence_ms += FRAME_MS
+        if not self._is_started:
+            if self._silence_ms >= PROVISIONAL_AFTER_MS:
+                self._speech_ms = 0
+            return
+        if not self._is_provisional and self._silence_ms >= PROVISIONAL_AFTER_MS:
+            self._is_provisional = True
+            index, text = self.engine.next_transcript()
+            said = self.engine.provisional.get(index, text)
+            yield ProvisionalTranscript(text=said, language=guess_language(said))
+        if self.options.endpointing and self._silence_ms >= self.options.pause_ms:
+            yield from self.finish(is_asked=True)
+
+    def finish(self, *, is_asked: bool) -> Iterator[TranscriptEvent]:
+        if not self._is_started and not is_asked:
+            return
+        text = ""
+        if self._is_started:
+            _, text = self.engine.next_transcript()
+            self.engine.finish_transcript()
+        yield FinalTranscript(
+            text=text,
+            language=self.options.language or guess_language(text),
+            speech_start_ms=self._start_ms if self._is_started else self.received_ms,
+            speech_end_ms=self._end_ms if self._is_started else self.received_ms,
+            received_ms=self.received_ms,
+        )
+        self._forget()
+
+
+def is_speech(frame: bytes) -> bool:
+    samples = array.array("h", frame)
+    return bool(samples) and math.sqrt(sum(s * s for s in samples) / len(samples)) >= SPEECH_RMS
+
+
+def guess_language(text: str) -> str:
+    """Call it Chinese when there is a Han character in it."""
+    return "zh" if any("\u4e00" <= c <= "\u9fff" for c in text) or not text else "en"
+
+
+def answer_politely(messages: Sequence[Message]) -> str:
+    """The default script: repeat what was said last, so that answers can be told apart."""
+    said = next((m.content for m in reversed(messages) if m.role == "user"), "")
+    if guess_language(said) == "en":
+        return f"I heard you say: {said}. That sounds good to me, please tell me a little more about it."
+    return f"我聽到你說{said}。聽起來很不錯,請再多告訴我一點,我很想知道。"
+
+
+class FakeLanguageModel:
+    """
+    Answers from `replies`, then by `answer`, one character or word at a time.
+
+    `hold_after(n)` makes generations wait after their n-th token until `release()`: tests place events in time with it.
+    """
+
+    def __init__(
+        self,
+        replies: Sequence[str] = (),
+        *,
+        answer: Callable[[Sequence[Message]], str] = answer_politely,
+        first_token_s: float = 0.0,
+        tokens_per_s: float = 0.0,
+        prefill_s: float = 0.0,
+    ) -> None:
+        self.replies = list(replies)
+        self.answer = answer
+        self.first_token_s = first_token_s
+        self.tokens_per_s = tokens_per_s
+        self.prefill_s = prefill_s
+        self.calls = Calls()
+        self.prefill_calls = Calls()
+        self.failures = _Failures()
+        self.requests: list[tuple[Message, ...]] = []
+        self.prefills: list[tuple[Message, ...]] = []
+        self._hold_after: int | None = None
+        self._released = asyncio.Event()
+        self.is_holding = asyncio.Event()
+
+    def fail_next(self, error: Exception, *, after_tokens: int = 0) -> None:
+        self.failures.next_calls.append((error, after_tokens))
+
+    def start_outage(self, error: Exception | None = None) -> None:
+        self.failures.outage = error or InferenceUnavailable("the scripted process is away")
+
+    def end_outage(self) -> None:
+        self.failures.outage = None
+
+    def hold_after(self, tokens: int) -> None:
+        self._hold_after = tokens
+        self._released.clear()
+        self.is_holding.clear()
+
+    def release(self) -> None:
+        self._hold_after = None
+        self._released.set()
+
+    def generate(self, messages: Sequence[Message], options: GenerationOptions) -> AsyncIterator[GenerationEvent]:
+        return self._generate(tuple(messages), options)
+
+    async def _generate(
+        self, messages: tuple[Message, ...], options: GenerationOptions
+    ) -> AsyncGenerator[GenerationEvent]:
+        with self.calls.count():
+            self.requests.append(messages)
+            failure = self.failures.take()
+            if failure is not None and failure[1] == 0:
+                raise failure[0]
+            reply = self.replies.pop(0) if self.replies else self.answer(messages)
+            await asyncio.sleep(self.first_token_s)
+            tokens = split_tokens(reply)
+            for count, token in enumerate(tokens[: options.max_tokens]):
+                if self._hold_after is not None and count >= self._hold_after:
+                    self.is_holding.set()
+                    await self._released.wait()
+                if failure is not None and count >= failure[1]:
+                    raise failure[0]
+                yield TextDelta(token)
+                await asyncio.sleep(1 / self.tokens_per_s if self.tokens_per_s else 0)
+            is_cut = len(tokens) > options.max_tokens
+            yield GenerationFinished(
+                reason="length" if is_cut else "stop",
+                prompt_tokens=sum(len(m.content) for m in messages),
+                completion_tokens=min(len(tokens), options.max_tokens),
+            )
+
+    async def prefill(self, messages: Sequence[Message]) -> None:
+        with self.prefill_calls.count():
+            self.prefills.append(tuple(messages))
+            await asyncio.sleep(self.prefill_s)
+
+
+def split_tokens(text: str) -> list[str]:
+    """Cut into pieces as a tokenizer might: a Han character, or a word with the blank before it."""
+    tokens: list[str] = []
+    for character in text:
+        is_word = character.isascii() and character.isalnum()
+        if is_word and tokens and tokens[-1][-1].isascii() and (tokens[-1][-1].isalnum() or tokens[-1] == " "):
+            tokens[-1] += character
+        else:
+            tokens.append(character)
+    return tokens
+
+
+class FakeTextToSpeech:
+    """
+    Hums: a vowel-like tone as long as the text would take to say.
+
+    `real_time_factor` is how long synthesis takes per second of audio; 0 makes it at once.
+    """
+
+    VOICES = (
+        VoiceInfo(key="zf_xiaoxiao", name="曉曉", language="zh", gender="female"),
+        VoiceInfo(key="zm_yunxi", name="雲希", language="zh", gender="male"),
+        VoiceInfo(key="af_heart", name="Heart", language="en", gender="female"),
+        VoiceInfo(key="am_michael", name="Michael", language="en", gender="male"),
+    )
+
+    def __init__(
+        self,
+        *,
+        real_time_factor: float = 0.0,
+        ms_per_character: int = 180,
+        sample_rate_hz: int = 24_000,
+        chunk_ms: int = 200,
+    ) -> None:
+        self.real_time_factor = real_time_factor
+        self.ms_per_character = ms_per_character
+        self.sample_rate_hz = sample_rate_hz
+        self.chunk_ms = chunk_ms
+        self.calls = Calls()
+        self.failures = _Failures()
+        self.requests: list[tuple[str, SynthesisOptions]] = []
+
+    def fail_next(self, error: Exception, *, after_ms: int = 0) -> None:
+        self.failures.next_calls.append((error, after_ms))
+
+    def start_outage(self, error: Exception | None = None) -> None:
+        self.failures.outage = error or InferenceUnavailable("the scripted process is away")
+
+    def end_outage(self) -> None:
+        self.failures.outage = None
+
+    def synthesise(self, text: str, options: SynthesisOptions) -> AsyncIterator[AudioChunk]:
+        return self._synthesise(text, options)
+
+    async def _synthesise(self, text: str, options: SynthesisOptions) -> AsyncGenerator[AudioChunk]:
+        with self.calls.count():
+            self.requests.append((text, options))
+            failure = self.failures.take()
+            if failure is not None and failure[1] == 0:
+                raise failure[0]
+            total_ms = int(self.measure_ms(text) / options.speed)
+            made_ms = 0
+            while made_ms < total_ms:
+                if failure is not None and made_ms >= failure[1]:
+                    raise failure[0]
+                step_ms = min(self.chunk_ms, total_ms - made_ms)
+                await asyncio.sleep(step_ms / 1000 * self.real_time_factor)
+                yield AudioChunk(self._hum(options.voice, made_ms, step_ms), self.sample_rate_hz)
+                made_ms += step_ms
+
+    def measure_ms(self, text: str) -> int:
+        """How long `text` takes to say: a Han character is a syllable, a Latin letter a third of one."""
+        thirds = sum(3 if c >= "\u2e80" else 1 for c in text if c.isalnum())
+        return thirds * self.ms_per_character // 3
+
+    def _hum(self, voice: str, start_ms: int, length_ms: int) -> bytes:
+        """A tone with two overtones, at a pitch that tells voices apart, with a pulse for each syllable."""
+        pitch_hz = 110 + sum(voice.encode()) % 12 * 10
+        rate = self.sample_rate_hz
+        samples = array.array("h", bytes(rate * length_ms // 1000 * BYTES_PER_SAMPLE))
+        first = rate * start_ms // 1000
+        for n in range(len(samples)):
+            t = (first + n) / rate
+            phase = 2 * math.pi * pitch_hz * t
+            loudness = 0.6 + 0.4 * math.sin(2 * math.pi * 1000 / self.ms_per_character * t)
+            tone = math.sin(phase) + 0.5 * math.sin(2 * phase) + 0.25 * math.sin(3 * phase)
+            samples[n] = int(5500 * loudness * tone)
+        return samples.tobytes()
+
+    async def list_voices(self) -> tuple[VoiceInfo, ...]:
+        return self.VOICES
+
+
+class FakeInference:
+    """All roles, scripted. `is_away` makes `status` raise as an unreachable process would."""
+
+    def __init__(
+        self,
+        *,
+        stt: FakeSpeechToText | None = None,
+        llm: FakeLanguageModel | None = None,
+        tts: FakeTextToSpeech | None = None,
+    ) -> None:
+        self.stt = stt or FakeSpeechToText()
+        self.llm = llm or FakeLanguageModel()
+        self.tts = tts or FakeTextToSpeech()
+        self.is_away = False
+        self.is_closed = False
+        self._started_at = time.time()
+
+    def start_outage(self) -> None:
+        """Go away as a killed process does: calls break, new ones are refused."""
+        self.is_away = True
+        self.stt.start_outage()
+        self.llm.start_outage()
+        self.tts.start_outage()
+
+    def end_outage(self) -> None:
+        self.is_away = False
+        self.stt.end_outage()
+        self.llm.end_outage()
+        self.tts.end_outage()
+
+    @property
+    def active_calls(self) -> int:
+        """Calls of any role that have not ended: 0 when nothing is left of a conversation."""
+        return self.stt.calls.active + self.llm.calls.active + self.llm.prefill_calls.active + self.tts.calls.active
+
+    async def status(self) -> InferenceStatus:
+        if self.is_away:
+            raise InferenceUnavailable("the scripted process is away")
+        active = {Role.STT: self.stt.calls.active, Role.LLM: self.llm.calls.active, Role.TTS: self.tts.calls.active}
+        return InferenceStatus(
+            profile="fake",
+            roles=tuple(
+                RoleStatus(
+                    role=role,
+                    state=RoleState.READY,
+                    engine="fake",
+                    model="script",
+                    device="cpu",
+                    load_s=0.0,
+                    memory_bytes=0,
+                    active_calls=active[role],
+                )
+                for role in Role
+            ),
+            resident_bytes=0,
+            started_at=self._started_at,
+        )
+
+    async def close(self) -> None:
+        self.is_closed = True
+
+
+def create_stt() -> FakeSpeechToText:
+    """`AVATAR_FAKE_TRANSCRIPTS` lists what is understood, utterance after utterance, separated by "|"."""
+    script = os.environ.get("AVATAR_FAKE_TRANSCRIPTS", "")
+    return FakeSpeechToText(
+        [text for text in script.split("|") if text],
+        recognition_s=_read_float("AVATAR_FAKE_RECOGNITION_S", 0.05),
+    )
+
+
+def create_llm() -> FakeLanguageModel:
+    return FakeLanguageModel(
+        first_token_s=_read_float("AVATAR_FAKE_FIRST_TOKEN_S", 0.1),
+        tokens_per_s=_read_float("AVATAR_FAKE_TOKENS_PER_S", 30.0),
+    )
+
+
+def create_tts() -> FakeTextToSpeech:
+    return FakeTextToSpeech(real_time_factor=_read_float("AVATAR_FAKE_REAL_TIME_FACTOR", 0.1))
+
+
+def _read_float(name: str, default: float) -> float:
+    text = os.environ.get(name, "")
+    try:
+        return float(text) if text else default
+    except ValueError:
+        raise ValueError(f"{name}={text}: expected a number") from None
