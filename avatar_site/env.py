@@ -1,0 +1,141 @@
+"""
+Reading the environment, typed.
+
+A value that cannot be understood stops the start and names itself: `AVATAR_MAX_SESSIONS=abc: expected a whole number`.
+An empty value counts as unset, so that a line of `.env.example` can be kept without a value.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+from typing import Any
+
+import environ
+from django.core.exceptions import ImproperlyConfigured
+
+#: Every variable that has been asked for: what `.env.example` must list.
+names_read: set[str] = set()
+
+_TRUE = {"1", "true", "yes", "on"}
+_FALSE = {"0", "false", "no", "off"}
+
+
+def read_file(path: Path) -> None:
+    """Add the assignments of a `.env` file to the environment; what is set already wins. A missing file is no error."""
+    if path.is_file():
+        environ.Env.read_env(path, overwrite=False)
+
+
+def text(name: str, default: str = "") -> str:
+    names_read.add(name)
+    return os.environ.get(name, "").strip() or default
+
+
+def choice(name: str, default: str, choices: tuple[str, ...]) -> str:
+    value = text(name, default)
+    if value not in choices:
+        raise ImproperlyConfigured(f"{name}={value}: expected one of {', '.join(choices)}")
+    return value
+
+
+def boolean(name: str, default: bool) -> bool:
+    value = text(name).lower()
+    if not value:
+        return default
+    if value in _TRUE:
+        return True
+    if value in _FALSE:
+        return False
+    raise ImproperlyConfigured(f"{name}={value}: expected yes or no")
+
+
+def whole_number(name: str, default: int, *, minimum: int, maximum: int) -> int:
+    value = text(name)
+    if not value:
+        return default
+    try:
+        number = int(value)
+    except ValueError:
+        raise ImproperlyConfigured(f"{name}={value}: expected a whole number") from None
+    if not minimum <= number <= maximum:
+        raise ImproperlyConfigured(f"{name}={value}: expected {minimum} to {maximum}")
+    return number
+
+
+def decimal_number(name: str, default: float, *, minimum: float, maximum: float) -> float:
+    value = text(name)
+    if not value:
+        return default
+    try:
+        number = float(value)
+    except ValueError:
+        raise ImproperlyConfigured(f"{name}={value}: expected a number") from None
+    if not minimum <= number <= maximum:
+        raise ImproperlyConfigured(f"{name}={value}: expected {minimum} to {maximum}")
+    return number
+
+
+def folder(name: str, default: Path) -> Path:
+    """An absolute path. A relative one is taken from the current folder; `~` is the user's home."""
+    return Path(text(name, str(default))).expanduser().absolute()
+
+
+def names(name: str, default: list[str]) -> list[str]:
+    """A list, separated by commas."""
+    return [part.strip() for part in text(name).split(",") if part.strip()] or default
+
+
+def database(name: str, default: dict[str, Any]) -> dict[str, Any]:
+    """A Django database from a URL such as `postgres://user:password@host/name`."""
+    value = text(name)
+    if not value:
+        return default
+    try:
+        parsed = dict(environ.Env.db_url_config(value))
+    except (ValueError, ImproperlyConfigured):
+        parsed = {}
+    if not parsed.get("ENGINE"):
+        # The value may hold a password: it is not repeated.
+        raise ImproperlyConfigured(f"{name}: expected a URL such as postgres://user:password@host/name")
+    return parsed
+
+
+def address(name: str, default: str) -> str:
+    """`host:port`."""
+    value = text(name, default)
+    host, _, port = value.rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise ImproperlyConfigured(f"{name}={value}: expected host:port")
+    return value
+
+
+def secret(name: str, *, kept_at: Path) -> str:
+    """A secret from the environment; else one that is generated once and kept in a file only its owner can read."""
+    value = text(name)
+    if value:
+        return value
+    try:
+        return _read_secret(kept_at)
+    except FileNotFoundError:
+        pass
+    kept_at.parent.mkdir(parents=True, exist_ok=True)
+    # Several processes may start at once: each writes its own file, and the first link wins.
+    draft = kept_at.with_name(f"{kept_at.name}.{os.getpid()}")
+    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="ascii") as file:
+        file.write(secrets.token_urlsafe(64))
+    try:
+        os.link(draft, kept_at)
+    except FileExistsError:
+        pass
+    finally:
+        draft.unlink()
+    return _read_secret(kept_at)
+
+
+def _read_secret(path: Path) -> str:
+    value = path.read_text(encoding="ascii").strip()
+    if len(value) < 50:
+        raise ImproperlyConfigured(f"{path} is damaged: remove it, and everybody has to log in again")
+    return value

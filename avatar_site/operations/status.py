@@ -1,0 +1,102 @@
+"""How the parts of a running AVATAR are."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING
+
+from channels.db import database_sync_to_async
+from django.conf import settings
+from django.db import DatabaseError, connection
+
+from inference.client import InferenceClient
+from inference.interfaces import InferenceError, InferenceStatus, RoleState
+
+if TYPE_CHECKING:
+    from inference.interfaces import Inference
+
+#: How old an answer of the inference process may be. Probes come often and from many; the process has better to do.
+MAX_AGE_S = 2.0
+INFERENCE_TIMEOUT_S = 2.0
+DATABASE_TIMEOUT_S = 2.0
+
+
+@cache
+def get_inference() -> Inference:
+    """The one client of the inference process in this process. Making it does not connect."""
+    return InferenceClient(settings.AVATAR_INFERENCE_ADDRESS)
+
+
+@dataclass(frozen=True, slots=True)
+class InferenceReport:
+    """What the inference process said, or why it said nothing."""
+
+    status: InferenceStatus | None
+    reason: str = ""
+
+    @property
+    def is_ready(self) -> bool:
+        return self.status is not None and self.status.is_ready
+
+
+class InferenceProbe:
+    """Asks the inference process how it is, at most once in `max_age_s` however many want to know."""
+
+    def __init__(self, inference: Inference, *, max_age_s: float = MAX_AGE_S) -> None:
+        self._inference = inference
+        self._max_age_s = max_age_s
+        self._report: InferenceReport | None = None
+        self._asked_at = 0.0
+
+    async def report(self) -> InferenceReport:
+        if self._report is None or time.monotonic() - self._asked_at >= self._max_age_s:
+            # Those who come while an answer is under way are told the last one, not made to ask again.
+            self._asked_at = time.monotonic()
+            self._report = await self._ask()
+        return self._report
+
+    async def _ask(self) -> InferenceReport:
+        try:
+            async with asyncio.timeout(INFERENCE_TIMEOUT_S):
+                return InferenceReport(await self._inference.status())
+        except TimeoutError:
+            return InferenceReport(None, f"no answer within {INFERENCE_TIMEOUT_S:g} s")
+        except InferenceError as error:
+            return InferenceReport(None, str(error))
+
+
+@cache
+def get_inference_probe() -> InferenceProbe:
+    return InferenceProbe(get_inference())
+
+
+@database_sync_to_async
+def _query_database() -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT 1")
+        cursor.fetchone()
+
+
+async def find_database_problem() -> str:
+    """Why the database does not answer; empty if it does."""
+    try:
+        async with asyncio.timeout(DATABASE_TIMEOUT_S):
+            await _query_database()
+    except TimeoutError:
+        return f"no answer within {DATABASE_TIMEOUT_S:g} s"
+    except DatabaseError as error:
+        return type(error).__name__
+    return ""
+
+
+def describe_roles(report: InferenceReport) -> dict[str, str]:
+    """Each role and its state; empty when the process could not be asked."""
+    return {} if report.status is None else {role.role.value: role.state.value for role in report.status.roles}
+
+
+def is_settled(status: InferenceStatus) -> bool:
+    """Whether every role has come to the end of its start: ready, or unavailable with a reason."""
+    return bool(status.roles) and all(role.state in (RoleState.READY, RoleState.UNAVAILABLE) for role in status.roles)

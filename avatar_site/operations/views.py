@@ -1,0 +1,63 @@
+"""How AVATAR is, for probes and for people."""
+
+from __future__ import annotations
+
+import dataclasses
+from http import HTTPStatus
+
+from django.conf import settings
+from django.http import HttpRequest, JsonResponse
+from django.utils.translation import gettext as _
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_safe
+
+import avatar_site
+from avatar_site.operations import status
+
+
+@never_cache
+@require_safe
+async def health(request: HttpRequest) -> JsonResponse:
+    """
+    Say whether a conversation is possible: 200 if so, 503 if not, and which part is missing.
+
+    Public, therefore no more than states: reasons and figures are in `system_info`.
+    """
+    database_problem = await status.find_database_problem()
+    report = await status.get_inference_probe().report()
+    is_healthy = not database_problem and report.is_ready
+    body = {
+        "status": "ok" if is_healthy else "unavailable",
+        "database": "unavailable" if database_problem else "ok",
+        "inference": {
+            "status": "ok" if report.is_ready else "unreachable" if report.status is None else "not ready",
+            "roles": status.describe_roles(report),
+        },
+    }
+    return JsonResponse(body, status=HTTPStatus.OK if is_healthy else HTTPStatus.SERVICE_UNAVAILABLE)
+
+
+@never_cache
+@require_safe
+async def system_info(request: HttpRequest) -> JsonResponse:
+    """What runs here: version, profile, each role's engine with its model, device, load time and memory."""
+    user = await request.auser()
+    if not user.is_authenticated:
+        return JsonResponse({"detail": _("Please log in.")}, status=HTTPStatus.UNAUTHORIZED)
+    report = await status.get_inference_probe().report()
+    inference: dict[str, object] = {"is_ready": report.is_ready, "reason": report.reason, "roles": []}
+    if report.status is not None:
+        inference |= dataclasses.asdict(report.status)
+    return JsonResponse(
+        {
+            "version": avatar_site.__version__,
+            "profile": settings.AVATAR_PROFILE,
+            "limits": {
+                "max_sessions": settings.AVATAR_MAX_SESSIONS,
+                "max_utterance_bytes": settings.AVATAR_MAX_UTTERANCE_BYTES,
+                "max_utterance_chunks": settings.AVATAR_MAX_UTTERANCE_CHUNKS,
+                "max_utterance_s": settings.AVATAR_MAX_UTTERANCE_S,
+            },
+            "inference": inference,
+        }
+    )

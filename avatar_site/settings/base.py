@@ -1,0 +1,220 @@
+"""What all installations share. Every value that may differ comes from the environment; see `.env.example`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from django.utils.translation import gettext_lazy as _
+
+from avatar_site import env
+
+BASE_DIR = Path(__file__).resolve().parents[2]
+if _env_file := os.environ.get("AVATAR_ENV_FILE", str(BASE_DIR / ".env")):
+    env.read_file(Path(_env_file))
+env.names_read.add("AVATAR_ENV_FILE")
+
+# --- what the operator chooses ---
+
+AVATAR_PROFILE = env.choice("AVATAR_PROFILE", "cpu", ("cpu", "gpu", "fake"))
+AVATAR_DATA_DIR = env.folder("AVATAR_DATA_DIR", BASE_DIR / "var")
+AVATAR_MODELS_DIR = env.folder(
+    "AVATAR_MODELS_DIR", Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "avatar" / "models"
+)
+AVATAR_INFERENCE_ADDRESS = env.address("AVATAR_INFERENCE_ADDRESS", "127.0.0.1:50051")
+AVATAR_HOST = env.text("AVATAR_HOST", "127.0.0.1")
+AVATAR_PORT = env.whole_number("AVATAR_PORT", 8000, minimum=1, maximum=65535)
+AVATAR_HTTPS = env.boolean("AVATAR_HTTPS", False)
+AVATAR_LOG_LEVEL = env.choice("AVATAR_LOG_LEVEL", "INFO", ("DEBUG", "INFO", "WARNING", "ERROR"))
+
+AVATAR_ADMIN_USERNAME = env.text("AVATAR_ADMIN_USERNAME", "admin")
+AVATAR_ADMIN_PASSWORD = env.text("AVATAR_ADMIN_PASSWORD")
+
+AVATAR_MAX_SESSIONS = env.whole_number("AVATAR_MAX_SESSIONS", 5, minimum=1, maximum=1000)
+AVATAR_MAX_UTTERANCE_BYTES = env.whole_number(
+    "AVATAR_MAX_UTTERANCE_BYTES", 10_000_000, minimum=1000, maximum=100_000_000
+)
+AVATAR_MAX_UTTERANCE_CHUNKS = env.whole_number("AVATAR_MAX_UTTERANCE_CHUNKS", 1000, minimum=1, maximum=100_000)
+AVATAR_MAX_UTTERANCE_S = env.whole_number("AVATAR_MAX_UTTERANCE_S", 60, minimum=1, maximum=600)
+AVATAR_PAUSE_MS = env.whole_number("AVATAR_PAUSE_MS", 600, minimum=200, maximum=3000)
+AVATAR_SENSITIVITY = env.decimal_number("AVATAR_SENSITIVITY", 0.5, minimum=0.1, maximum=0.95)
+
+AVATAR_SYSTEM_PROMPT = env.text(
+    "AVATAR_SYSTEM_PROMPT",
+    "你是 AVATAR,一位住在台灣的語音助理,正在和使用者面對面說話。"
+    "請用台灣慣用的繁體中文回答;使用者說英文時,就用英文回答。"
+    "你的話會被唸出來:像聊天一樣簡短自然,通常一到三句,第一句要短。"
+    "不要使用 Markdown、條列、表情符號、程式碼或網址。"
+    "不知道的事就直說不知道,不要編造。",
+)
+AVATAR_MAX_REPLY_TOKENS = env.whole_number("AVATAR_MAX_REPLY_TOKENS", 256, minimum=16, maximum=4096)
+AVATAR_TEMPERATURE = env.decimal_number("AVATAR_TEMPERATURE", 0.6, minimum=0.0, maximum=2.0)
+AVATAR_LANGUAGE_MODEL_HISTORY_TURNS = env.whole_number(
+    "AVATAR_LANGUAGE_MODEL_HISTORY_TURNS", 40, minimum=0, maximum=1000
+)
+
+# --- Django ---
+
+SECRET_KEY = env.secret("AVATAR_SECRET_KEY", kept_at=AVATAR_DATA_DIR / "secret_key")
+DEBUG = env.boolean("AVATAR_DEBUG", False)
+ALLOWED_HOSTS = env.names("AVATAR_ALLOWED_HOSTS", ["localhost", "127.0.0.1", "[::1]"])
+
+INSTALLED_APPS = [
+    "unfold",
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "whitenoise.runserver_nostatic",
+    "django.contrib.staticfiles",
+    "rest_framework",
+    "channels",
+    "avatar_site.operations",
+    "voices",
+    "conversations",
+]
+
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "avatar_site.middleware.BrowserPolicyMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.locale.LocaleMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+
+ROOT_URLCONF = "avatar_site.urls"
+ASGI_APPLICATION = "avatar_site.asgi.application"
+WSGI_APPLICATION = "avatar_site.wsgi.application"
+
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.template.context_processors.i18n",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ],
+        },
+    }
+]
+
+# --- rows, messages, tasks, cache: one machine needs no server; REDIS_URL and DATABASE_URL make it many ---
+
+DATABASES = {
+    "default": env.database(
+        "DATABASE_URL", {"ENGINE": "django.db.backends.sqlite3", "NAME": AVATAR_DATA_DIR / "avatar.sqlite3"}
+    )
+}
+if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
+    DATABASES["default"]["OPTIONS"] = {
+        # A transaction that will write takes the lock at once: a deferred one can fail in its middle, without waiting.
+        "transaction_mode": "IMMEDIATE",
+        "timeout": 20,
+        "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA foreign_keys=ON;",
+    }
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+REDIS_URL = env.text("REDIS_URL")
+if REDIS_URL:
+    CHANNEL_LAYERS = {"default": {"BACKEND": "channels_redis.core.RedisChannelLayer", "CONFIG": {"hosts": [REDIS_URL]}}}
+    CACHES = {"default": {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": REDIS_URL}}
+    CELERY_BROKER_URL = REDIS_URL
+else:
+    CHANNEL_LAYERS = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
+    CACHES = {"default": {"BACKEND": "django.core.cache.backends.db.DatabaseCache", "LOCATION": "cache"}}
+    CELERY_BROKER_URL = "filesystem://"
+    _queue_dir = AVATAR_DATA_DIR / "queue"
+    CELERY_BROKER_TRANSPORT_OPTIONS = {
+        # In and out are the same folder: both ends of the queue are on this machine.
+        "data_folder_in": str(_queue_dir / "messages"),
+        "data_folder_out": str(_queue_dir / "messages"),
+        "control_folder": str(_queue_dir / "control"),
+        "store_processed": False,
+    }
+
+CELERY_TASK_IGNORE_RESULT = True
+CELERY_TASK_ACKS_LATE = True
+CELERY_WORKER_PREFETCH_MULTIPLIER = 1
+CELERY_WORKER_HIJACK_ROOT_LOGGER = False
+CELERY_WORKER_ENABLE_REMOTE_CONTROL = False
+CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+CELERY_BEAT_SCHEDULE = {
+    "clear-expired-logins": {"task": "avatar_site.operations.tasks.clear_expired_logins", "schedule": 24 * 60 * 60},
+}
+CELERY_BEAT_SCHEDULE_FILENAME = str(AVATAR_DATA_DIR / "beat-schedule")
+
+# --- files ---
+
+MEDIA_ROOT = AVATAR_DATA_DIR / "media"
+# Recordings have owners: views check them, and nothing under MEDIA_ROOT has an address of its own.
+MEDIA_URL = "/media-is-not-served/"
+STATIC_URL = "/static/"
+STATIC_ROOT = BASE_DIR / "static-collected"
+STATICFILES_DIRS = [BASE_DIR / "static"]
+STORAGES = {
+    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+    "staticfiles": {"BACKEND": "whitenoise.storage.CompressedStaticFilesStorage"},
+}
+# File names carry no hash (ES modules import each other by name), so browsers ask each time and are told 304.
+WHITENOISE_MAX_AGE = 0
+FILE_UPLOAD_PERMISSIONS = 0o600
+
+# --- people and languages ---
+
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
+    {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator"},
+    {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+    {"NAME": "django.contrib.auth.password_validation.NumericPasswordValidator"},
+]
+LOGIN_URL = "login"
+LOGIN_REDIRECT_URL = "/"
+LOGOUT_REDIRECT_URL = "login"
+
+LANGUAGE_CODE = "zh-hant"
+LANGUAGES = [("zh-hant", _("Traditional Chinese")), ("en", _("English"))]
+LOCALE_PATHS = [BASE_DIR / "locale"]
+USE_I18N = True
+TIME_ZONE = "Asia/Taipei"
+USE_TZ = True
+
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": ["rest_framework.authentication.SessionAuthentication"],
+    "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
+}
+
+UNFOLD = {"SITE_TITLE": "AVATAR", "SITE_HEADER": "AVATAR", "SHOW_BACK_BUTTON": True}
+
+# --- what browsers are told ---
+
+SECURE_CONTENT_TYPE_NOSNIFF = True
+SECURE_REFERRER_POLICY = "same-origin"
+SECURE_CROSS_ORIGIN_OPENER_POLICY = "same-origin"
+X_FRAME_OPTIONS = "DENY"
+SESSION_COOKIE_HTTPONLY = True
+SESSION_COOKIE_SAMESITE = "Lax"
+CSRF_COOKIE_SAMESITE = "Lax"
+
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"line": {"format": "{asctime} {levelname:<7} {name}: {message}", "style": "{"}},
+    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "root": {"handlers": ["console"], "level": AVATAR_LOG_LEVEL},
+    "loggers": {
+        "django": {"handlers": [], "level": "INFO", "propagate": True},
+        "django.server": {"handlers": [], "level": "INFO", "propagate": True},
+    },
+}

@@ -1,0 +1,16 @@
+"""Which address belongs to which app."""
+
+from django.contrib import admin
+from django.contrib.auth import views as auth_views
+from django.urls import include, path
+
+urlpatterns = [
+    path("admin/", admin.site.urls),
+    path("accounts/login/", auth_views.LoginView.as_view(redirect_authenticated_user=True), name="login"),
+    path("accounts/logout/", auth_views.LogoutView.as_view(), name="logout"),
+    path("i18n/", include("django.conf.urls.i18n")),
+    path("", include("avatar_site.operations.urls")),
+    path("api/", include("voices.urls")),
+    path("", include("conversations.api_urls")),
+    path("", include("conversations.urls")),
+]

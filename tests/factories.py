@@ -1,0 +1,57 @@
+"""Rows as tests need them: one function a model, everything about it optional."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import uuid
+from typing import Any
+
+import numpy as np
+import soundfile
+from django.contrib.auth.models import User
+
+from conversations.models import Conversation, Turn
+from conversations.services import append_turn
+from voices.models import VoiceProfile
+
+_numbers = itertools.count(1)
+
+PASSWORD = "correct horse battery staple"
+
+
+def create_user(username: str | None = None, **fields: Any) -> User:
+    return User.objects.create_user(username or f"user{next(_numbers)}", password=PASSWORD, **fields)
+
+
+def create_voice_profile(**fields: Any) -> VoiceProfile:
+    defaults = {"name": "My voice", "language": "zh", "gender": "female", "engine_voice": "zf_xiaoxiao"}
+    return VoiceProfile.objects.create(**(defaults | fields))
+
+
+def create_conversation(owner: User | None = None, **fields: Any) -> Conversation:
+    return Conversation.objects.create(owner=owner or create_user(), **fields)
+
+
+def create_turn(conversation: Conversation | None = None, **fields: Any) -> Turn:
+    conversation = conversation or create_conversation()
+    defaults = {
+        "turn_id": uuid.uuid4(),
+        "speaker": "user",
+        "text": "你好。",
+        "language": "zh",
+        "audio": None,
+        "audio_duration_ms": 0,
+        "was_interrupted": False,
+        "voice_profile_id": None,
+        "latency": None,
+    }
+    return append_turn(conversation_id=conversation.pk, **(defaults | fields))
+
+
+def make_flac(*, duration_ms: int = 100, sample_rate_hz: int = 16_000) -> bytes:
+    """A quiet tone."""
+    t = np.arange(sample_rate_hz * duration_ms // 1000) / sample_rate_hz
+    file = io.BytesIO()
+    soundfile.write(file, 0.1 * np.sin(2 * np.pi * 440 * t), sample_rate_hz, format="FLAC", subtype="PCM_16")
+    return file.getvalue()
