@@ -1,9 +1,11 @@
-"""What a browser may do on our pages."""
+"""Static files, and what a browser may do on our pages."""
 
 from __future__ import annotations
 
 from django.http import HttpRequest, HttpResponse
 from django.utils.deprecation import MiddlewareMixin
+from whitenoise.middleware import WhiteNoiseMiddleware
+from whitenoise.responders import StaticFile
 
 _CONTENT = "; ".join(
     [
@@ -22,6 +24,27 @@ _CONTENT = "; ".join(
 #: The admin's own scripts are inline and evaluate expressions.
 _CONTENT_OF_ADMIN = _CONTENT.replace("script-src 'self'", "script-src 'self' 'unsafe-inline' 'unsafe-eval'")
 _PERMISSIONS = "microphone=(self), autoplay=(self), camera=(), geolocation=(), payment=(), usb=()"
+
+
+class StaticFilesMiddleware(WhiteNoiseMiddleware):
+    """
+    Serve static files whole.
+
+    WhiteNoise streams them from a synchronous iterator, which ASGI would read to its end first, with a warning.
+    """
+
+    @staticmethod
+    def serve(static_file: StaticFile, request: HttpRequest) -> HttpResponse:
+        answer = static_file.get_response(request.method, request.META)
+        content = b""
+        if answer.file is not None:
+            with answer.file as file:
+                content = file.read()
+        response = HttpResponse(content, status=int(answer.status))
+        del response["Content-Type"]
+        for name, value in answer.headers:
+            response[name] = value
+        return response
 
 
 class BrowserPolicyMiddleware(MiddlewareMixin):
