@@ -1,0 +1,43 @@
+"""What of a conversation a language model is given: as much as fits, the oldest left out first. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from inference.interfaces import Message
+
+#: What a chat template puts around one message: role, markers, line ends.
+TEMPLATE_TOKENS = 8
+#: When something must go, this share of the budget is freed at once, so that the next turns fit without another cut:
+#: every cut changes the beginning of the prompt, and with it what the prefix cache is good for.
+HEADROOM = 0.25
+
+
+def fit_messages(
+    messages: Sequence[Message], *, budget_tokens: int, count_tokens: Callable[[str], int]
+) -> list[Message]:
+    """
+    Drop the oldest messages until the rest fits `budget_tokens`.
+
+    System messages and the last message stay. What is kept never begins with an assistant's message: an answer without
+    its question misleads. A last message that is itself too long keeps its end.
+    """
+    system = [message for message in messages if message.role == "system"]
+    others = [message for message in messages if message.role != "system"]
+
+    def cost(message: Message) -> int:
+        return count_tokens(message.content) + TEMPLATE_TOKENS
+
+    room = budget_tokens - sum(cost(message) for message in system)
+    total = sum(cost(message) for message in others)
+    if total > room:
+        target = int(room * (1 - HEADROOM))
+        while len(others) > 1 and total > target:
+            total -= cost(others.pop(0))
+        while len(others) > 1 and others[0].role == "assistant":
+            total -= cost(others.pop(0))
+        if total > room and others:
+            last = others[-1]
+            share = max(1, int(len(last.content) * max(0, room - TEMPLATE_TOKENS) / max(1, total)))
+            others = [Message(last.role, last.content[-share:])]
+    return [*system, *others]

@@ -1,0 +1,31 @@
+"""Traditional Chinese out, always: one converter for what is heard and what is said."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import opencc
+
+
+@cache
+def _converter(configuration: str) -> opencc.OpenCC:
+    return opencc.OpenCC(configuration)
+
+
+def to_taiwanese(text: str) -> str:
+    """
+    Convert any Chinese to Traditional characters and Taiwanese words.
+
+    To Simplified first: mixed script, which Whisper and small language models write, is converted wrongly otherwise.
+    臺 becomes 台, as people in Taiwan write it when nobody looks.
+    """
+    return _converter("s2twp").convert(_converter("t2s").convert(text)).replace("臺", "台")
+
+
+def to_simplified(text: str) -> str:
+    """For what was trained on Simplified characters: word segmentation and pronunciation."""
+    return _converter("t2s").convert(text)
+
+
+def has_chinese(text: str) -> bool:
+    return any("\u4e00" <= character <= "\u9fff" or "\u3400" <= character <= "\u4dbf" for character in text)

