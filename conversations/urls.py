@@ -1,0 +1,9 @@
+from django.urls import path
+
+from conversations import views
+
+app_name = "conversations"
+urlpatterns = [
+    path("", views.new_call, name="new-call"),
+    path("c/<uuid:conversation_id>/", views.continued_call, name="continued-call"),
+]

@@ -1,0 +1,154 @@
+// The conversation as text: what was understood, what is answered. Knows nothing of sound or of the socket.
+import { say } from "./words.js";
+
+const NEAR_THE_END_PX = 64;
+const HTML_LANGUAGES = { zh: "zh-Hant", en: "en" };
+
+export class Captions {
+  #turns = new Map();
+  #isPinned = true;
+
+  onreplay = () => {}; // (url, button)
+
+  constructor({ scroller, list, template, announcer }) {
+    this.scroller = scroller;
+    this.list = list;
+    this.template = template;
+    this.announcer = announcer;
+    scroller.addEventListener("scroll", () => {
+      const rest = scroller.scrollHeight - scroller.scrollTop - scroller.clientHeight;
+      this.#isPinned = rest < NEAR_THE_END_PX;
+    });
+    new ResizeObserver(() => this.#follow()).observe(scroller);
+    list.addEventListener("click", ({ target }) => {
+      const button = target.closest("[data-audio-url]");
+      if (button) this.onreplay(button.dataset.audioUrl, button);
+    });
+    this.adopt();
+  }
+
+  /** Take over the turns that the server has written into the page. */
+  adopt() {
+    for (const element of this.list.querySelectorAll("[data-turn-id]")) {
+      this.#turns.set(element.dataset.turnId, element);
+      const latency = element.querySelector(".turn-latency");
+      latency.replaceChildren(...latencyItems(latency.dataset));
+    }
+    this.scrollToEnd();
+  }
+
+  /** Replace everything by what the server has kept. */
+  replaceAll(elements) {
+    this.list.replaceChildren(...elements);
+    this.#turns.clear();
+    this.adopt();
+  }
+
+  get isEmpty() {
+    return this.list.children.length === 0;
+  }
+
+  showTranscript({ turnId, text, isFinal, language }) {
+    if (isFinal && text === "") {
+      this.#remove(turnId);
+      return;
+    }
+    const element = this.#find(turnId, "user");
+    this.#write(element, text, language);
+    element.classList.toggle("is-partial", !isFinal);
+    if (isFinal) this.announce(say("youSaid", { text }));
+  }
+
+  showReplyDelta({ turnId, text }) {
+    const element = this.#find(turnId, "avatar");
+    element.classList.add("is-partial");
+    element.querySelector(".turn-text").textContent += text;
+    this.#follow();
+  }
+
+  showReply({ turnId, text, wasInterrupted, language }) {
+    const element = this.#find(turnId, "avatar");
+    element.classList.remove("is-partial");
+    this.#write(element, text, language);
+    this.markInterrupted(turnId, wasInterrupted);
+    if (text) this.announce(say("avatarSaid", { text }));
+  }
+
+  markInterrupted(turnId, wasInterrupted) {
+    const element = this.#turns.get(turnId);
+    if (!element) return;
+    element.classList.remove("is-partial");
+    element.querySelector(".turn-interrupted").hidden = !wasInterrupted;
+    this.#follow();
+  }
+
+  showAudio(turnId, url) {
+    const button = this.#turns.get(turnId)?.querySelector(".turn-play");
+    if (!button) return;
+    button.dataset.audioUrl = url;
+    button.hidden = false;
+    this.#follow();
+  }
+
+  showLatency(turnId, latency) {
+    const element = this.#turns.get(turnId)?.querySelector(".turn-latency");
+    if (!element) return;
+    element.replaceChildren(...latencyItems(latency));
+    this.#follow();
+  }
+
+  /** What began and will not go on: the line was lost. */
+  settle() {
+    for (const element of this.list.querySelectorAll(".is-partial")) element.classList.remove("is-partial");
+  }
+
+  announce(text) {
+    const paragraph = document.createElement("p");
+    paragraph.textContent = text;
+    this.announcer.append(paragraph);
+    while (this.announcer.children.length > 4) this.announcer.firstChild.remove();
+  }
+
+  scrollToEnd() {
+    this.#isPinned = true;
+    this.#follow();
+  }
+
+  #follow() {
+    if (this.#isPinned) this.scroller.scrollTop = this.scroller.scrollHeight;
+  }
+
+  #find(turnId, speaker) {
+    const known = this.#turns.get(turnId);
+    if (known) return known;
+    const element = this.template.content.firstElementChild.cloneNode(true);
+    element.dataset.turnId = turnId;
+    element.classList.add(`is-${speaker}`);
+    element.querySelector(".turn-speaker").textContent = say(speaker === "user" ? "you" : "avatar");
+    this.list.append(element);
+    this.#turns.set(turnId, element);
+    return element;
+  }
+
+  #write(element, text, language) {
+    const paragraph = element.querySelector(".turn-text");
+    paragraph.textContent = text;
+    if (HTML_LANGUAGES[language]) paragraph.lang = HTML_LANGUAGES[language];
+    this.#follow();
+  }
+
+  #remove(turnId) {
+    this.#turns.get(turnId)?.remove();
+    this.#turns.delete(turnId);
+  }
+}
+
+function latencyItems(latency) {
+  return ["stt", "ttft", "ttfa", "total"]
+    .filter((stage) => (latency?.[stage] ?? "") !== "")
+    .map((stage) => {
+      const item = document.createElement("span");
+      item.textContent = say(`latency_${stage}`, { seconds: (latency[stage] / 1000).toFixed(2) });
+      return item;
+    });
+}

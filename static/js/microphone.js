@@ -1,0 +1,79 @@
+// Hears: the microphone as 20 ms frames of PCM16 at 16 kHz. Knows nothing of the socket.
+import { toLevel } from "./level.js";
+
+const CONSTRAINTS = { echoCancellation: true, noiseSuppression: true, autoGainControl: true, channelCount: 1 };
+
+/** Why there is no microphone: "denied", "missing", "taken", "insecure" or "unsupported". */
+export class MicrophoneError extends Error {
+  constructor(reason, cause) {
+    super(`microphone: ${reason}`, { cause });
+    this.reason = reason;
+  }
+}
+
+const REASONS = {
+  NotAllowedError: "denied",
+  SecurityError: "denied",
+  NotFoundError: "missing",
+  OverconstrainedError: "missing",
+  NotReadableError: "taken",
+  AbortError: "taken",
+};
+
+export class Microphone {
+  #stream = null;
+  #nodes = [];
+  #isMuted = false;
+
+  onframe = () => {}; // (ArrayBuffer, level)
+  onlost = () => {}; // the device was unplugged or the permission withdrawn
+
+  get isOpen() {
+    return this.#stream !== null;
+  }
+
+  /** Ask for the microphone and start hearing. Raises MicrophoneError. */
+  async open(context) {
+    if (!window.isSecureContext) throw new MicrophoneError("insecure");
+    if (!navigator.mediaDevices?.getUserMedia || !context.audioWorklet) throw new MicrophoneError("unsupported");
+    let stream;
+    try {
+      stream = await navigator.mediaDevices.getUserMedia({ audio: CONSTRAINTS });
+    } catch (error) {
+      throw new MicrophoneError(REASONS[error.name] ?? "unsupported", error);
+    }
+    await context.audioWorklet.addModule(new URL("./capture-worklet.js", import.meta.url));
+    const source = context.createMediaStreamSource(stream);
+    const capture = new AudioWorkletNode(context, "avatar-capture", { channelCount: 1, channelCountMode: "explicit" });
+    capture.port.onmessage = ({ data }) => this.onframe(data.frame, this.#isMuted ? 0 : toLevel(data.rms));
+    // Some browsers only run a node that leads to the loudspeaker; this one is silent.
+    source.connect(capture).connect(context.destination);
+    this.#stream = stream;
+    this.#nodes = [source, capture];
+    for (const track of stream.getAudioTracks()) {
+      track.enabled = !this.#isMuted;
+      track.addEventListener("ended", () => {
+        if (this.#stream !== stream) return;
+        this.close();
+        this.onlost();
+      });
+    }
+  }
+
+  /** Muted, the browser itself delivers silence. */
+  setMuted(isMuted) {
+    this.#isMuted = isMuted;
+    for (const track of this.#stream?.getAudioTracks() ?? []) track.enabled = !isMuted;
+  }
+
+  close() {
+    const stream = this.#stream;
+    this.#stream = null;
+    for (const node of this.#nodes) {
+      node.port?.postMessage("close");
+      node.disconnect();
+    }
+    this.#nodes = [];
+    for (const track of stream?.getTracks() ?? []) track.stop();
+  }
+}

@@ -1,0 +1,55 @@
+// The theme, applied before the first paint: a plain script in <head>, so that a dark room stays dark.
+(() => {
+  const KEY = "avatar.theme";
+  const CHOICES = ["system", "light", "dark"];
+  const root = document.documentElement;
+
+  function read() {
+    try {
+      const choice = localStorage.getItem(KEY);
+      return CHOICES.includes(choice) ? choice : "system";
+    } catch {
+      return "system"; // storage may be switched off
+    }
+  }
+
+  function apply(choice) {
+    if (choice === "system") delete root.dataset.theme;
+    else root.dataset.theme = choice;
+    for (const button of document.querySelectorAll("[data-theme-switch]")) {
+      button.dataset.choice = choice;
+      button.setAttribute("aria-label", button.dataset[`label${choice[0].toUpperCase()}${choice.slice(1)}`]);
+      button.title = button.getAttribute("aria-label");
+    }
+    root.dispatchEvent(new CustomEvent("themechange"));
+  }
+
+  apply(read());
+  document.addEventListener("DOMContentLoaded", () => {
+    apply(read());
+    for (const button of document.querySelectorAll("[data-theme-switch]")) {
+      button.hidden = false;
+      button.addEventListener("click", () => {
+        const choice = CHOICES[(CHOICES.indexOf(button.dataset.choice) + 1) % CHOICES.length];
+        try {
+          localStorage.setItem(KEY, choice);
+        } catch {
+          // Without storage the choice lasts for this page.
+        }
+        apply(choice);
+      });
+    }
+    document.addEventListener("click", (event) => {
+      for (const menu of document.querySelectorAll("details.menu[open]")) {
+        if (!menu.contains(event.target)) menu.open = false;
+      }
+    });
+    document.addEventListener("keydown", (event) => {
+      const menu = event.key === "Escape" && document.querySelector("details.menu[open]");
+      if (menu) {
+        menu.open = false;
+        menu.querySelector("summary").focus();
+      }
+    });
+  });
+})();
