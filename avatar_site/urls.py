@@ -12,4 +12,5 @@ urlpatterns = [
     path("", include("avatar_site.operations.urls")),
     path("api/", include("voices.urls")),
     path("", include("conversations.api_urls")),
+    path("", include("conversations.urls")),
 ]

@@ -58,6 +58,8 @@ AVATAR_LANGUAGE_MODEL_HISTORY_TURNS = env.whole_number(
 SECRET_KEY = env.secret("AVATAR_SECRET_KEY", kept_at=AVATAR_DATA_DIR / "secret_key")
 DEBUG = env.boolean("AVATAR_DEBUG", False)
 ALLOWED_HOSTS = env.names("AVATAR_ALLOWED_HOSTS", ["localhost", "127.0.0.1", "[::1]"])
+if AVATAR_HOST not in ("0.0.0.0", "::"):  # noqa: S104 — compared with, not bound to
+    ALLOWED_HOSTS.append(f"[{AVATAR_HOST}]" if ":" in AVATAR_HOST else AVATAR_HOST)
 
 INSTALLED_APPS = [
     "unfold",
@@ -159,12 +161,13 @@ MEDIA_ROOT = AVATAR_DATA_DIR / "media"
 # Recordings have owners: views check them, and nothing under MEDIA_ROOT has an address of its own.
 MEDIA_URL = "/media-is-not-served/"
 STATIC_URL = "/static/"
-STATIC_ROOT = BASE_DIR / "static-collected"
 STATICFILES_DIRS = [BASE_DIR / "static"]
 STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
-    "staticfiles": {"BACKEND": "whitenoise.storage.CompressedStaticFilesStorage"},
+    "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
 }
+# The web process finds static files where they lie: nothing is collected, nothing can be out of date.
+WHITENOISE_USE_FINDERS = True
 # File names carry no hash (ES modules import each other by name), so browsers ask each time and are told 304.
 WHITENOISE_MAX_AGE = 0
 WHITENOISE_ALLOW_ALL_ORIGINS = False

@@ -5,5 +5,4 @@ from avatar_site.settings.base import *  # noqa: F403 — a settings module is i
 DEBUG = True
 ALLOWED_HOSTS = ["*"]
 INSTALLED_APPS = ["daphne", *INSTALLED_APPS]  # noqa: F405 — from base; `runserver` then speaks ASGI
-WHITENOISE_USE_FINDERS = True
 WHITENOISE_AUTOREFRESH = True

@@ -39,7 +39,4 @@ DATABASES["default"]["TEST"] = {"NAME": str(_data_dir / "test.sqlite3")}
 CACHES = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}
 CELERY_TASK_ALWAYS_EAGER = True
 CELERY_TASK_EAGER_PROPAGATES = True
-STATIC_ROOT = _data_dir / "static"
-STATIC_ROOT.mkdir()
-WHITENOISE_USE_FINDERS = True
 WHITENOISE_AUTOREFRESH = True

@@ -1,0 +1,219 @@
+"""Keeps child processes running; knows nothing of what they are."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
+from typing import Any
+
+from avatar_site.operations import bound
+
+LOG_BYTES = 5_000_000
+LOGS_KEPT = 3
+LAST_LINES = 20
+#: How long output may still come when its process has ended, before it is given up.
+OUTPUT_TIMEOUT_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class ChildSpec:
+    """A process to keep: its name, its command, and how long it may take to stop when asked."""
+
+    name: str
+    command: tuple[str, ...]
+    stop_timeout_s: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class RestartPolicy:
+    """How long to wait before a child that died is started again: longer each time, until it has lived a while."""
+
+    first_delay_s: float = 0.5
+    max_delay_s: float = 30.0
+    settled_after_s: float = 30.0
+
+    def delay_s(self, deaths: int) -> float:
+        """The wait after the `deaths`-th death in a row, counted from 1."""
+        return min(self.first_delay_s * 2 ** min(deaths - 1, 16), self.max_delay_s)
+
+
+@dataclass(frozen=True, slots=True)
+class ChildStarted:
+    name: str
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class ChildDied:
+    """A child ended by itself. `code` is negative for a signal; `deaths` counts those in a row, this one included."""
+
+    name: str
+    code: int
+    deaths: int
+    restart_in_s: float
+    last_lines: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ChildStopped:
+    """A child ended because it was asked to; `was_killed` if it had to be made to."""
+
+    name: str
+    was_killed: bool
+
+
+ChildEvent = ChildStarted | ChildDied | ChildStopped
+
+
+class Supervisor:
+    """
+    Runs children until it is told to stop.
+
+    Each child has a process group of its own (Ctrl-C in a terminal reaches only the supervisor) and a log file that
+    rotates. Run it in the main thread: the kernel ties a child to the thread that started it.
+    """
+
+    def __init__(
+        self,
+        specs: Sequence[ChildSpec],
+        *,
+        log_dir: Path,
+        environment: Mapping[str, str],
+        on_event: Callable[[ChildEvent], None],
+        on_line: Callable[[str, str], None] | None = None,
+        policy: RestartPolicy | None = None,
+    ) -> None:
+        self._specs = specs
+        self._log_dir = log_dir
+        self._environment = environment
+        self._on_event = on_event
+        self._on_line = on_line
+        self._policy = policy or RestartPolicy()
+        self._stop = asyncio.Event()
+        self._stop_now = asyncio.Event()
+        self.pids: dict[str, int] = {}
+
+    def stop(self) -> None:
+        """Ask the children to end; asked again, end them at once."""
+        if self._stop.is_set():
+            self._stop_now.set()
+        self._stop.set()
+
+    async def run(self) -> None:
+        """Return when `stop()` was called and every child has ended. Cancelled, it kills them and goes."""
+        self._log_dir.mkdir(parents=True, exist_ok=True)
+        async with asyncio.TaskGroup() as children:
+            for spec in self._specs:
+                children.create_task(self._keep(spec))
+
+    async def _keep(self, spec: ChildSpec) -> None:
+        deaths = 0
+        with _open_log(self._log_dir / f"{spec.name}.log") as log:
+            while not self._stop.is_set():
+                started = time.monotonic()
+                last_lines: deque[str] = deque(maxlen=LAST_LINES)
+                code = await self._run_once(spec, log, last_lines)
+                if code is None:
+                    return
+                deaths = 1 if time.monotonic() - started >= self._policy.settled_after_s else deaths + 1
+                delay_s = self._policy.delay_s(deaths)
+                self._on_event(ChildDied(spec.name, code, deaths, delay_s, tuple(last_lines)))
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(delay_s):
+                        await self._stop.wait()
+
+    async def _run_once(self, spec: ChildSpec, log: logging.Logger, last_lines: deque[str]) -> int | None:
+        """Run a child to its end. Return its exit code, or None if it was stopped."""
+        process = await asyncio.create_subprocess_exec(
+            # Isolated and without site-packages: a few milliseconds before the command takes its place.
+            *(sys.executable, "-I", "-S", bound.__file__, str(os.getpid()), *spec.command),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            env=dict(self._environment),
+            start_new_session=True,
+        )
+        output: asyncio.Task[None] | None = None
+        try:
+            self.pids[spec.name] = process.pid
+            output = asyncio.create_task(self._copy_output(spec.name, process, log, last_lines))
+            self._on_event(ChildStarted(spec.name, process.pid))
+            if await _first(process.wait(), self._stop.wait()) == 0:
+                return process.returncode
+            was_killed = await self._stop_child(spec, process)
+            self._on_event(ChildStopped(spec.name, was_killed))
+            return None
+        finally:
+            # What the child itself has started goes with it, and so does the child when we are cancelled.
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(process.pid, signal.SIGKILL)
+            await process.wait()
+            if output is not None:
+                await asyncio.wait([output], timeout=OUTPUT_TIMEOUT_S)
+                output.cancel()
+            del self.pids[spec.name]
+
+    async def _stop_child(self, spec: ChildSpec, process: asyncio.subprocess.Process) -> bool:
+        """Ask a child to end and wait for it. Return whether it has to be killed."""
+        with suppress(ProcessLookupError):
+            process.terminate()
+        try:
+            async with asyncio.timeout(spec.stop_timeout_s):
+                return await _first(process.wait(), self._stop_now.wait()) == 1
+        except TimeoutError:
+            return True
+
+    async def _copy_output(
+        self, name: str, process: asyncio.subprocess.Process, log: logging.Logger, last_lines: deque[str]
+    ) -> None:
+        assert process.stdout is not None  # noqa: S101 — it was asked for
+        rest = b""
+        while block := await process.stdout.read(65536):
+            # A progress bar returns to the start of its line without ending it; a line without end is cut.
+            *lines, rest = (rest + block).replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
+            if len(rest) > 65536:
+                lines, rest = [*lines, rest], b""
+            for line in lines:
+                self._keep_line(name, line, log, last_lines)
+        if rest:
+            self._keep_line(name, rest, log, last_lines)
+
+    def _keep_line(self, name: str, line: bytes, log: logging.Logger, last_lines: deque[str]) -> None:
+        text = line.decode(errors="replace")
+        last_lines.append(text)
+        log.info("%s", text)
+        if self._on_line is not None:
+            self._on_line(name, text)
+
+
+async def _first(*waits: Coroutine[Any, Any, object]) -> int:
+    """Wait for whichever ends first and return its place. Of several that have ended, the first in order counts."""
+    tasks = [asyncio.create_task(wait) for wait in waits]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        return next(place for place, task in enumerate(tasks) if task.done())
+    finally:
+        for task in tasks:
+            task.cancel()
+
+
+@contextmanager
+def _open_log(path: Path) -> Iterator[logging.Logger]:
+    """A logger of its own, outside of Django's logging, that writes what it is given to `path`."""
+    log = logging.Logger(path.stem)  # not in the tree of loggers, on purpose
+    handler = RotatingFileHandler(path, maxBytes=LOG_BYTES, backupCount=LOGS_KEPT, encoding="utf-8")
+    log.addHandler(handler)
+    try:
+        yield log
+    finally:
+        handler.close()
