@@ -95,7 +95,20 @@ class _Failures:
         return self.next_calls.pop(0) if self.next_calls else None
 
 
-class FakeSpeechToText:
+class _Scripted:
+    """What the model process asks of any engine."""
+
+    model_name = "scripted"
+    device = "cpu"
+
+    async def warm_up(self) -> None:
+        """Nothing is lazy here."""
+
+    async def close(self) -> None:
+        """Nothing is held."""
+
+
+class FakeSpeechToText(_Scripted):
     """
     Hears a tone as speech and digital silence as silence, counted in audio, never by the clock.
 
@@ -307,7 +320,7 @@ def answer_politely(messages: Sequence[Message]) -> str:
     return f"我聽到你說{said}。聽起來很不錯,請再多告訴我一點,我很想知道。"
 
 
-class FakeLanguageModel:
+class FakeLanguageModel(_Scripted):
     """
     Answers from `replies`, then by `answer`, one character or word at a time.
 
@@ -402,7 +415,7 @@ def split_tokens(text: str) -> list[str]:
     return tokens
 
 
-class FakeTextToSpeech:
+class FakeTextToSpeech(_Scripted):
     """
     Hums: a vowel-like tone as long as the text would take to say.
 
@@ -545,7 +558,7 @@ class FakeInference:
         self.is_closed = True
 
 
-def create_stt() -> FakeSpeechToText:
+def create_stt(**_: object) -> FakeSpeechToText:
     """`AVATAR_FAKE_TRANSCRIPTS` lists what is understood, utterance after utterance, separated by "|"."""
     script = os.environ.get("AVATAR_FAKE_TRANSCRIPTS", "")
     return FakeSpeechToText(
@@ -554,14 +567,14 @@ def create_stt() -> FakeSpeechToText:
     )
 
 
-def create_llm() -> FakeLanguageModel:
+def create_llm(**_: object) -> FakeLanguageModel:
     return FakeLanguageModel(
         first_token_s=_read_float("AVATAR_FAKE_FIRST_TOKEN_S", 0.1),
         tokens_per_s=_read_float("AVATAR_FAKE_TOKENS_PER_S", 30.0),
     )
 
 
-def create_tts() -> FakeTextToSpeech:
+def create_tts(**_: object) -> FakeTextToSpeech:
     return FakeTextToSpeech(real_time_factor=_read_float("AVATAR_FAKE_REAL_TIME_FACTOR", 0.1))
 
 

@@ -8,7 +8,7 @@ utterance costs a fifth of it. The window is never shorter than the audio plus a
 from __future__ import annotations
 
 import asyncio
-import logging
+import re
 import zlib
 from collections.abc import AsyncIterator
 from contextlib import suppress
@@ -41,8 +41,6 @@ from inference.interfaces import (
     TranscriptionOptions,
 )
 from inference.models import model_dir
-
-logger = logging.getLogger(__name__)
 
 Samples = NDArray[np.float32]
 
@@ -190,13 +188,19 @@ class FasterWhisper:
         repeats = len(text) > 20 and len(encoded_text) / len(zlib.compress(encoded_text)) > COMPRESSION_RATIO
         if is_silence or repeats or not any(character.isalnum() for character in text):
             text = ""
-        return Recognition(to_taiwanese(text) if language == "zh" else text, language)
+        return Recognition(_full_width(to_taiwanese(text)) if language == "zh" else text, language)
 
 
 def _likelier(probabilities: list[tuple[str, float]]) -> str:
     """Mandarin or English, whichever is likelier: of Whisper's 99 languages the product's users speak two."""
     known = {name.strip("<|>"): probability for name, probability in probabilities}
     return "en" if known.get("en", 0.0) > known.get("zh", 0.0) + known.get("yue", 0.0) else "zh"
+
+
+def _full_width(text: str) -> str:
+    """Punctuation beside Chinese is written full-width; Whisper mixes both."""
+    marks = str.maketrans(",?!;:", "，？！；：")
+    return re.sub(r"(?<=[^\x00-\x7f])\s*[,?!;:]\s*|[,?!;:]\s*(?=[^\x00-\x7f])", lambda m: m[0].strip().translate(marks), text)
 
 
 class _Session:

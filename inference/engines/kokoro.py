@@ -1,0 +1,239 @@
+"""
+Speaking with Kokoro-82M on ONNX Runtime: Mandarin and English, mixed in one sentence too.
+
+Text → words as said → phonemes (misaki for Mandarin, espeak-ng for English) → tokens → 24 kHz audio. The graph is the
+rewritten one (`kokoro_graph`): the silence that Kokoro puts around every clause is capped before it is computed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import onnxruntime
+from misaki import espeak, zh
+from numpy.typing import NDArray
+
+from inference.config import InferenceConfig
+from inference.engines.chinese import has_chinese, to_simplified
+from inference.engines.worker import Worker
+from inference.interfaces import AudioChunk, InferenceError, SynthesisOptions, VoiceInfo
+from inference.models import model_dir
+from inference.spoken_text import to_spoken_mandarin
+
+SAMPLE_RATE_HZ = 24_000
+#: Kokoro reads at most 510 tokens between its two padding tokens.
+MAX_TOKENS = 510
+#: Kokoro's duration frame: 600 samples.
+FRAME_MS = 25
+CHUNK_MS = 200
+
+#: The token of each phoneme: `vocab` of hexgrad/Kokoro-82M's config.json (Apache-2.0).
+PHONEMES = {
+    **{character: index for index, character in enumerate(";:,.!?", 1)},
+    **{"—": 9, "…": 10, '"': 11, "(": 12, ")": 13, "“": 14, "”": 15, " ": 16, "\u0303": 17, "ʣ": 18, "ʥ": 19},
+    **{"ʦ": 20, "ʨ": 21, "ᵝ": 22, "\uab67": 23, "A": 24, "I": 25, "O": 31, "Q": 33, "S": 35, "T": 36, "W": 39, "Y": 41},
+    **{"ᵊ": 42, "a": 43, "b": 44, "c": 45, "d": 46, "e": 47, "f": 48, "h": 50, "i": 51, "j": 52, "k": 53, "l": 54},
+    **{"m": 55, "n": 56, "o": 57, "p": 58, "q": 59, "r": 60, "s": 61, "t": 62, "u": 63, "v": 64, "w": 65, "x": 66},
+    **{"y": 67, "z": 68, "ɑ": 69, "ɐ": 70, "ɒ": 71, "æ": 72, "β": 75, "ɔ": 76, "ɕ": 77, "ç": 78, "ɖ": 80, "ð": 81},
+    **{"ʤ": 82, "ə": 83, "ɚ": 85, "ɛ": 86, "ɜ": 87, "ɟ": 90, "ɡ": 92, "ɥ": 99, "ɨ": 101, "ɪ": 102, "ʝ": 103},
+    **{"ɯ": 110, "ɰ": 111, "ŋ": 112, "ɳ": 113, "ɲ": 114, "ɴ": 115, "ø": 116, "ɸ": 118, "θ": 119, "œ": 120, "ɹ": 123},
+    **{"ɾ": 125, "ɻ": 126, "ʁ": 128, "ɽ": 129, "ʂ": 130, "ʃ": 131, "ʈ": 132, "ʧ": 133, "ʊ": 135, "ʋ": 136, "ʌ": 138},
+    **{"ɣ": 139, "ɤ": 140, "χ": 142, "ʎ": 143, "ʒ": 147, "ʔ": 148, "ˈ": 156, "ˌ": 157, "ː": 158, "ʰ": 162, "ʲ": 164},
+    **{"↓": 169, "→": 171, "↗": 172, "↘": 173, "ᵻ": 177},
+}
+
+#: Key, name, language, gender.
+VOICES = (
+    VoiceInfo("zf_xiaoxiao", "曉曉", "zh", "female"),
+    VoiceInfo("zf_xiaoni", "曉妮", "zh", "female"),
+    VoiceInfo("zf_xiaoyi", "曉伊", "zh", "female"),
+    VoiceInfo("zf_xiaobei", "曉貝", "zh", "female"),
+    VoiceInfo("zm_yunxi", "雲希", "zh", "male"),
+    VoiceInfo("zm_yunyang", "雲揚", "zh", "male"),
+    VoiceInfo("zm_yunjian", "雲健", "zh", "male"),
+    VoiceInfo("zm_yunxia", "雲夏", "zh", "male"),
+    VoiceInfo("af_heart", "Heart", "en", "female"),
+    VoiceInfo("af_bella", "Bella", "en", "female"),
+    VoiceInfo("am_michael", "Michael", "en", "male"),
+    VoiceInfo("am_fenrir", "Fenrir", "en", "male"),
+    VoiceInfo("bf_emma", "Emma", "en", "female"),
+    VoiceInfo("bm_george", "George", "en", "male"),
+)
+DEFAULT_VOICE = {"zh": "zf_xiaoxiao", "en": "af_heart"}
+
+_SILENCE = 10 ** (-45 / 20)  # of full scale
+_MAX_DURATION_FRAMES = 1000.0
+
+
+class Phrase(NamedTuple):
+    tokens: list[int]
+    language: Literal["zh", "en"]
+
+
+def create_tts(*, model: str, config: InferenceConfig) -> Kokoro:
+    return Kokoro(model_dir(config.models_dir, model), threads=config.threads)
+
+
+class Kokoro:
+    """`TextToSpeech` on ONNX Runtime. One thread speaks; a run is stopped between two operators when nobody listens."""
+
+    device = "cpu"
+
+    def __init__(self, folder: Path, *, threads: int) -> None:
+        self.model_name = folder.name
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        # Waiting threads sleep: spinning ones would take the language model's cores.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        self._session = onnxruntime.InferenceSession(
+            str(folder / "model.onnx"), options, providers=["CPUExecutionProvider"]
+        )
+        # One style per number of tokens: 510 rows of 256.
+        self._styles = {
+            path.stem: np.fromfile(path, dtype=np.float32).reshape(-1, 256)
+            for path in sorted((folder / "voices").glob("*.bin"))
+        }
+        self._phonemiser = Phonemiser()
+        self._worker = Worker("kokoro")
+
+    async def warm_up(self) -> None:
+        for text in ("你好，今天有 25 度。", "Hello there."):
+            async for _ in self.synthesise(text, SynthesisOptions()):
+                pass
+
+    async def close(self) -> None:
+        await asyncio.to_thread(self._worker.close)
+
+    async def list_voices(self) -> tuple[VoiceInfo, ...]:
+        return tuple(voice for voice in VOICES if voice.key in self._styles)
+
+    async def synthesise(self, text: str, options: SynthesisOptions) -> AsyncIterator[AudioChunk]:
+        if options.voice and options.voice not in self._styles:
+            raise InferenceError(f"Kokoro has no voice {options.voice!r}")
+        phrases = await self._worker.run(lambda: self._phonemiser.phrases(text))
+        for number, phrase in enumerate(phrases):
+            run_options = onnxruntime.RunOptions()
+            is_last = options.is_last and number == len(phrases) - 1
+            try:
+                samples = await self._worker.run(
+                    lambda phrase=phrase, run_options=run_options, is_last=is_last: self._speak(  # type: ignore[misc]
+                        phrase, options, run_options, is_last=is_last
+                    )
+                )
+            except asyncio.CancelledError:
+                run_options.terminate = True
+                raise
+            pcm = (np.clip(samples, -1.0, 1.0) * 32767).astype("<i2").tobytes()
+            step = SAMPLE_RATE_HZ * CHUNK_MS // 1000 * 2
+            for start in range(0, len(pcm), step):
+                yield AudioChunk(pcm[start : start + step], SAMPLE_RATE_HZ)
+
+    def _speak(
+        self, phrase: Phrase, options: SynthesisOptions, run_options: Any, *, is_last: bool
+    ) -> NDArray[np.float32]:
+        styles = self._styles[options.voice or DEFAULT_VOICE[phrase.language]]
+        count = len(phrase.tokens)
+        samples, _ = self._session.run(
+            None,
+            {
+                "tokens": np.array([[0, *phrase.tokens, 0]], np.int64),
+                "style": styles[min(count, len(styles) - 1)][None],
+                "speed": np.array([options.speed], np.float32),
+                "max_durations": _duration_caps(phrase.tokens),
+            },
+            run_options,
+        )
+        return _trimmed(samples, pause_ms=_pause_ms(phrase.tokens, is_last=is_last))
+
+
+def _duration_caps(tokens: list[int]) -> NDArray[np.float32]:
+    """
+    Frames that each token may last at most: the padding and the final punctuation are silence, the rest is speech.
+
+    The beginning keeps 14 frames: with fewer, Kokoro swallows the first syllable (measured with Whisper: 8 lose it).
+    """
+    caps = np.full((1, len(tokens) + 2), _MAX_DURATION_FRAMES, np.float32)
+    caps[0, 0] = 14
+    caps[0, -1] = 1
+    for position in range(len(tokens), 0, -1):
+        if tokens[position - 1] > PHONEMES["…"]:
+            break
+        caps[0, position] = 4
+    return caps
+
+
+def _pause_ms(tokens: list[int], *, is_last: bool) -> int:
+    """The silence after a phrase: what a reader leaves at its punctuation."""
+    if is_last:
+        return 120
+    last = tokens[-1] if tokens else 0
+    if last in (PHONEMES["."], PHONEMES["!"], PHONEMES["?"], PHONEMES["…"]):
+        return 320
+    if last in (PHONEMES[","], PHONEMES[";"], PHONEMES[":"], PHONEMES["—"]):
+        return 160
+    return 20
+
+
+def _trimmed(samples: NDArray[np.float32], *, pause_ms: int) -> NDArray[np.float32]:
+    """Cut the silence on both sides, with ramps of 5 ms against clicks, and add the pause."""
+    loud = np.flatnonzero(np.abs(samples) > _SILENCE)
+    if len(loud) == 0:
+        return np.zeros(0, np.float32)
+    margin = SAMPLE_RATE_HZ * 20 // 1000
+    cut = samples[max(0, loud[0] - margin) : loud[-1] + 2 * margin].copy()
+    ramp = np.linspace(0, 1, min(len(cut) // 2, SAMPLE_RATE_HZ * 5 // 1000), dtype=np.float32)
+    if len(ramp):
+        cut[: len(ramp)] *= ramp
+        cut[-len(ramp) :] *= ramp[::-1]
+    return np.concatenate([cut, np.zeros(SAMPLE_RATE_HZ * pause_ms // 1000, np.float32)])
+
+
+class Phonemiser:
+    """Text to Kokoro's tokens, in phrases that fit the model."""
+
+    def __init__(self) -> None:
+        self._mandarin = zh.ZHG2P()
+        self._english = espeak.EspeakG2P(language="en-us")
+
+    def phrases(self, text: str) -> list[Phrase]:
+        """Empty when there is nothing to say. Not thread-safe: espeak-ng has one voice."""
+        language: Literal["zh", "en"] = "zh" if has_chinese(text) else "en"
+        phonemes = self._mixed(text) if language == "zh" else self._english_phonemes(text)
+        tokens = [PHONEMES[character] for character in phonemes if character in PHONEMES]
+        if not any(token > PHONEMES[" "] for token in tokens):
+            return []
+        return [Phrase(piece, language) for piece in _pieces(tokens)]
+
+    def _mixed(self, text: str) -> str:
+        """Mandarin with English words in it: each run of either script by its own phonemiser."""
+        spoken = to_spoken_mandarin(to_simplified(text))
+        phonemes: list[str] = []
+        for run in re.findall(r"[A-Za-z][A-Za-z'’\- ]*[A-Za-z]|[A-Za-z]|[^A-Za-z]+", spoken):
+            if run[0].isascii() and run[0].isalpha():
+                phonemes.append(f" {self._english_phonemes(run)} ")
+            else:
+                phonemes.append(self._mandarin(run)[0])
+        return re.sub(r" +", " ", re.sub(r" +([,.!?])", r"\1", "".join(phonemes))).strip()
+
+    def _english_phonemes(self, text: str) -> str:
+        words = re.sub(r"[*_#`~<>\[\]{}|\\^]", " ", text)
+        words = "".join(c for c in words if c.isascii() or c.isalpha() or c in "’“”—…£€°")
+        return str(self._english(words.replace("’", "'"))[0]).strip() if words.strip() else ""
+
+
+def _pieces(tokens: list[int]) -> list[list[int]]:
+    """Cut at the last pause before the model's limit; at a space, or anywhere, where there is none."""
+    pieces: list[list[int]] = []
+    while len(tokens) > MAX_TOKENS:
+        head = tokens[:MAX_TOKENS]
+        cut = next((i + 1 for i in range(len(head) - 1, 0, -1) if head[i] <= PHONEMES["…"]), 0)
+        cut = cut or next((i + 1 for i in range(len(head) - 1, 0, -1) if head[i] == PHONEMES[" "]), len(head))
+        pieces.append(tokens[:cut])
+        tokens = tokens[cut:]
+    return [*pieces, tokens] if tokens else pieces
