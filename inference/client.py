@@ -106,7 +106,7 @@ class InferenceClient:
         """Close this event loop's connection. Calls under way end with InferenceUnavailable."""
         channel = self._channels.pop(asyncio.get_running_loop(), None)
         if channel is not None:
-            await channel.close()
+            await channel.close(grace=None)
 
 
 class _SpeechToText:
@@ -134,9 +134,7 @@ class _LanguageModel:
     def __init__(self, client: InferenceClient) -> None:
         self._client = client
 
-    async def generate(
-        self, messages: Sequence[Message], options: GenerationOptions
-    ) -> AsyncIterator[GenerationEvent]:
+    async def generate(self, messages: Sequence[Message], options: GenerationOptions) -> AsyncIterator[GenerationEvent]:
         request = pb.GenerateRequest(
             messages=_messages(messages),
             max_tokens=options.max_tokens,
@@ -161,9 +159,7 @@ class _LanguageModel:
 
     async def prefill(self, messages: Sequence[Message]) -> None:
         async with _translated_errors():
-            await rpc.LanguageModelStub(self._client.channel()).Prefill(
-                pb.PrefillRequest(messages=_messages(messages))
-            )
+            await rpc.LanguageModelStub(self._client.channel()).Prefill(pb.PrefillRequest(messages=_messages(messages)))
 
 
 class _TextToSpeech:

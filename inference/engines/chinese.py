@@ -19,12 +19,14 @@ def to_taiwanese(text: str) -> str:
     To Simplified first: mixed script, which Whisper and small language models write, is converted wrongly otherwise.
     臺 becomes 台, as people in Taiwan write it when nobody looks.
     """
-    return _converter("s2twp").convert(_converter("t2s").convert(text)).replace("臺", "台")
+    converted: str = _converter("s2twp").convert(_converter("t2s").convert(text))
+    return converted.replace("臺", "台")
 
 
 def to_simplified(text: str) -> str:
     """For what was trained on Simplified characters: word segmentation and pronunciation."""
-    return _converter("t2s").convert(text)
+    converted: str = _converter("t2s").convert(text)
+    return converted
 
 
 def has_chinese(text: str) -> bool:

@@ -14,7 +14,6 @@ from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import faster_whisper
 import numpy as np
@@ -181,9 +180,7 @@ class FasterWhisper:
             return_no_speech_prob=True,
         )[0]
         text = tokenizer.decode(result.sequences_ids[0]).strip()
-        is_silence = (
-            result.no_speech_prob > NO_SPEECH_PROBABILITY and result.scores[0] < NO_SPEECH_LOG_PROBABILITY
-        )
+        is_silence = result.no_speech_prob > NO_SPEECH_PROBABILITY and result.scores[0] < NO_SPEECH_LOG_PROBABILITY
         encoded_text = text.encode()
         repeats = len(text) > 20 and len(encoded_text) / len(zlib.compress(encoded_text)) > COMPRESSION_RATIO
         if is_silence or repeats or not any(character.isalnum() for character in text):
@@ -200,7 +197,9 @@ def _likelier(probabilities: list[tuple[str, float]]) -> str:
 def _full_width(text: str) -> str:
     """Punctuation beside Chinese is written full-width; Whisper mixes both."""
     marks = str.maketrans(",?!;:", "，？！；：")
-    return re.sub(r"(?<=[^\x00-\x7f])\s*[,?!;:]\s*|[,?!;:]\s*(?=[^\x00-\x7f])", lambda m: m[0].strip().translate(marks), text)
+    return re.sub(
+        r"(?<=[^\x00-\x7f])\s*[,?!;:]\s*|[,?!;:]\s*(?=[^\x00-\x7f])", lambda m: m[0].strip().translate(marks), text
+    )
 
 
 class _Session:
@@ -227,7 +226,7 @@ class _Session:
             async for item in audio:
                 match item:
                     case bytes():
-                        await self._feed_samples(np.frombuffer(item, "<i2").astype(np.float32) / 32768)
+                        await self._feed_samples(np.frombuffer(item, "<i2").astype(np.float32) / np.float32(32768))
                     case TranscriptionOptions():
                         self._endpointer.options = item
                     case EndOfUtterance():

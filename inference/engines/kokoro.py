@@ -8,7 +8,6 @@ rewritten one (`kokoro_graph`): the silence that Kokoro puts around every clause
 from __future__ import annotations
 
 import asyncio
-import logging
 import re
 from collections.abc import AsyncIterator
 from pathlib import Path

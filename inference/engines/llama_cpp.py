@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import secrets
 import threading
 import urllib.request
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import xllamacpp
 
@@ -42,6 +43,7 @@ READ_STEP_TOKENS = 32
 #: Below this many shared characters a slot's text is not worth preferring.
 MIN_SHARED_CHARACTERS = 16
 TOKENIZE_TIMEOUT_S = 10.0
+BACKGROUND_NICENESS = int(os.environ.get("NICE", "10"))
 
 
 def create_llm(*, model: str, config: InferenceConfig) -> LlamaCpp:
@@ -52,6 +54,24 @@ def create_llm(*, model: str, config: InferenceConfig) -> LlamaCpp:
         context_tokens=config.context_tokens,
         slots=config.max_calls,
     )
+
+
+def _in_background(create: Callable[[], T]) -> T:
+    """
+    Create something whose threads are to give way to others.
+
+    Threads inherit their maker's niceness. Whoever waits for the first clause to be spoken gains from the language
+    model's stepping back meanwhile: its next words are needed only when that clause has been played.
+    """
+
+    def work() -> T:
+        with suppress(OSError, AttributeError):  # not on every platform
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), BACKGROUND_NICENESS)
+        return create()
+
+    # A thread of its own: it could not be put back.
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        return thread.submit(work).result()
 
 
 @dataclass(slots=True)
@@ -85,7 +105,7 @@ class LlamaCpp:
         parameters.hostnames = ["127.0.0.1"]
         parameters.port = 0
         parameters.api_keys = [self._key]
-        self._server = xllamacpp.Server(parameters)
+        self._server = _in_background(lambda: xllamacpp.Server(parameters))
         self._slots = [_Slot(number) for number in range(slots)]
         self._calls = 0
         self._threads = ThreadPoolExecutor(max_workers=2 * slots, thread_name_prefix="llama")
@@ -236,7 +256,7 @@ class LlamaCpp:
         def work() -> None:
             try:
                 self._server.handle_chat_completions(request, take)
-            except Exception as error:  # noqa: BLE001 — handed to the caller, who raises it
+            except Exception as error:  # handed to the caller, who raises it
                 loop.call_soon_threadsafe(chunks.put_nowait, error)
             finally:
                 loop.call_soon_threadsafe(chunks.put_nowait, None)
@@ -269,7 +289,7 @@ def _events(chunk: Any) -> list[GenerationEvent]:
             timings = chunk.get("timings", {})
             events.append(
                 GenerationFinished(
-                    reason=cast(Literal["stop", "length"], "length" if reason == "length" else "stop"),
+                    reason="length" if reason == "length" else "stop",
                     prompt_tokens=timings.get("cache_n", 0) + timings.get("prompt_n", 0),
                     completion_tokens=timings.get("predicted_n", 0),
                 )

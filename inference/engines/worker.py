@@ -10,7 +10,6 @@ from collections.abc import Callable
 from enum import IntEnum
 from typing import Any, TypeVar
 
-
 T = TypeVar("T")
 
 
