@@ -39,10 +39,11 @@ def build_specs(*, names: tuple[str, ...], host: str, port: int, is_behind_proxy
     return [commands[name] for name in names]
 
 
-def measure_memory_bytes(pid: int) -> int | None:
-    """Resident memory of a process and of those it has started; None if it is gone."""
+def measure_memory_bytes(pid: int, *, with_children: bool) -> int | None:
+    """Resident memory of a process, and of those it has started if wanted; None if it is gone."""
     try:
         process = psutil.Process(pid)
-        return sum(each.memory_info().rss for each in (process, *process.children(recursive=True)))
+        family = (process, *process.children(recursive=True)) if with_children else (process,)
+        return sum(each.memory_info().rss for each in family)
     except psutil.NoSuchProcess:
         return None

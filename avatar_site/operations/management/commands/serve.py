@@ -9,6 +9,7 @@ import json
 import os
 import signal
 import socket
+import subprocess
 import sys
 import time
 from argparse import ArgumentParser
@@ -53,11 +54,12 @@ class Command(BaseCommand):
             help="the processes to run here, separated by commas (default: %(default)s)",
         )
         parser.add_argument(
-            "--prepare", action="store_true", help="migrate and create the first operator account, then serve"
+            "--prepare", action="store_true", help="fetch models, migrate, create the first operator account; then serve"
         )
         parser.add_argument("--status", action="store_true", help="show the processes that run, and leave")
 
     def handle(self, *args: Any, **options: Any) -> None:
+        self._began = time.monotonic()
         _apply_flags(options)
         if options["status"]:
             self._print_status()
@@ -68,7 +70,7 @@ class Command(BaseCommand):
         try:
             with _lock(settings.AVATAR_DATA_DIR / "serve.lock"):
                 _check_ports(names)
-                self._prepare(wanted=options["prepare"])
+                self._prepare(names, wanted=options["prepare"])
                 # The supervisor needs no database, and children must not share a connection.
                 connections.close_all()
                 is_sound = asyncio.run(self._serve(names, is_verbose=options["verbosity"] > 1))
@@ -80,9 +82,11 @@ class Command(BaseCommand):
 
     # --- before ---
 
-    def _prepare(self, *, wanted: bool) -> None:
+    def _prepare(self, names: tuple[str, ...], *, wanted: bool) -> None:
         self._new_password = ""
         if wanted:
+            if "inference" in names:
+                self._fetch_models()
             services.prepare_database()
             created = services.ensure_operator(
                 username=settings.AVATAR_ADMIN_USERNAME, password=settings.AVATAR_ADMIN_PASSWORD
@@ -93,6 +97,15 @@ class Command(BaseCommand):
                 self._say(f"Operator account made: {created[0].username}  password: {created[1]}")
         elif MigrationExecutor(connection).migration_plan(MigrationExecutor(connection).loader.graph.leaf_nodes()):
             raise CommandError("The database is not up to date: run `manage.py migrate`, or `serve --prepare`.")
+
+    def _fetch_models(self) -> None:
+        """Fetch what the profile needs and is not there yet. A process of its own: it shows its progress itself."""
+        command = [sys.executable, "-m", "inference.models", "fetch", "--profile", settings.AVATAR_PROFILE]
+        if subprocess.run(command, env=_child_environment(), check=False).returncode != 0:  # noqa: S603 — our own module
+            raise CommandError(
+                "Not all models could be fetched. The same command goes on where it stopped; "
+                "without --prepare, AVATAR starts with the models that are there."
+            )
 
     # --- serving ---
 
@@ -157,7 +170,6 @@ class Command(BaseCommand):
 
     async def _announce(self, names: tuple[str, ...]) -> None:
         """Say how the start goes, and the address when it is done."""
-        started = time.monotonic()
         try:
             if "web" in names:
                 await self._wait_for_web()
@@ -168,7 +180,7 @@ class Command(BaseCommand):
                 self._say(f"Sign in as {settings.AVATAR_ADMIN_USERNAME} / {self._new_password}  (shown only now)")
             address = _url() if "web" in names else f"inference at {settings.AVATAR_INFERENCE_ADDRESS}"
             if is_ready:
-                self._say(f"AVATAR is ready: {address}  ({time.monotonic() - started:.0f} s, Ctrl-C stops it)")
+                self._say(f"AVATAR is ready: {address}  ({time.monotonic() - self._began:.0f} s, Ctrl-C stops it)")
             else:
                 self._say(f"AVATAR serves, but cannot hold a spoken conversation yet (see above): {address}")
         except Exception:
@@ -357,7 +369,7 @@ def _describe(role: RoleStatus) -> str:
 def _memory_table(pids: dict[str, int]) -> str:
     lines, total = [], 0
     for name, pid in pids.items():
-        size = processes.measure_memory_bytes(pid)
+        size = processes.measure_memory_bytes(pid, with_children=name != "supervisor")
         total += size or 0
         lines.append(f"  {name:<11} pid {pid:<8} {f'{size / MIB:>6.0f} MiB' if size is not None else 'gone':>10}")
     return "\n".join(["Resident memory:", *lines, f"  {'together':<24} {total / MIB:>6.0f} MiB"])

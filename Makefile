@@ -1,0 +1,116 @@
+# The front door. `make` lists what is behind it.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.requirements
+PROFILE ?= cpu
+# `make run ARGS="--port 9000"`, `make test ARGS="tests/voices -k stock"`.
+ARGS ?=
+
+MESSAGES := $(patsubst %.po,%.mo,$(wildcard locale/*/LC_MESSAGES/*.po */locale/*/LC_MESSAGES/*.po))
+TEST_PACKAGES := chromium redis-server fonts-noto-cjk gettext ffmpeg
+
+# $(call install,PACKAGE …): those Debian packages that are missing.
+define install
+missing=(); for package in $(1); do \
+	dpkg-query -W -f='$${Status}' "$$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$$package"); \
+done; \
+if (( $${#missing[@]} )); then \
+	sudo=(); if (( $$(id -u) )); then sudo=(sudo); fi; \
+	if ! command -v apt-get >/dev/null || { (( $$(id -u) )) && ! command -v sudo >/dev/null; }; then \
+		echo "Please install, or run this as root: $${missing[*]}" >&2; exit 1; \
+	fi; \
+	echo "Installing $${missing[*]}"; \
+	"$${sudo[@]}" apt-get update -qq; \
+	"$${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends "$${missing[@]}" >/dev/null; \
+fi
+endef
+
+.PHONY: help
+help: ## List these targets
+	@echo "AVATAR"
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: run
+run: $(STAMP)-cpu $(MESSAGES) ## Prepare everything, start AVATAR and serve until Ctrl-C
+	@exec $(BIN)/python manage.py serve --prepare $(ARGS)
+
+.PHONY: test
+test: $(STAMP)-test $(MESSAGES) models ## Run all tests, after preparing what they need
+	@$(call install,$(TEST_PACKAGES))
+	@$(BIN)/pytest $(ARGS)
+
+.PHONY: check
+check: $(STAMP)-dev $(MESSAGES) ## Check format, lint, types, import contracts, migrations and production settings
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	@folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; \
+	export DJANGO_SETTINGS_MODULE=avatar_site.settings.prod AVATAR_ENV_FILE= AVATAR_DATA_DIR="$$folder" AVATAR_HTTPS=yes; \
+	set -x; \
+	$(BIN)/python manage.py makemigrations --check --dry-run; \
+	$(BIN)/python manage.py check --deploy --fail-level WARNING
+
+.PHONY: format
+format: $(STAMP)-dev ## Bring the code into its form
+	$(BIN)/ruff check --fix --exit-zero --quiet .
+	$(BIN)/ruff format .
+
+.PHONY: proto
+proto: $(STAMP)-dev ## Generate code from inference/proto/inference.proto
+	$(BIN)/python -m grpc_tools.protoc -I . --python_out=. --pyi_out=. --grpc_python_out=. inference/proto/inference.proto
+
+.PHONY: models
+models: $(STAMP)-cpu ## Fetch and verify the models of PROFILE (default: cpu)
+	@$(BIN)/python -m inference.models fetch --profile $(PROFILE)
+
+.PHONY: messages
+messages: $(STAMP)-cpu ## Collect new texts for translation into locale/
+	@$(call install,gettext)
+	$(BIN)/python manage.py makemessages --locale zh_Hant --ignore '.venv*' --ignore tests --no-wrap
+
+.PHONY: bench
+bench: ## Measure the latency of ten turns on a server that runs (make run)
+	@$(BIN)/python manage.py talk --json $(or $(ARGS),$(wildcard tests/recordings/*.wav))
+
+.PHONY: screenshots
+screenshots: $(STAMP)-test $(MESSAGES) ## Take pictures of every page into screenshots/
+	@$(call install,chromium fonts-noto-cjk gettext)
+	@$(BIN)/python -m tests.e2e.screenshots $(ARGS)
+
+.PHONY: clean
+clean: ## Remove what can be made again; data in var/ and models stay
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache test-results screenshots
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+	find . -path ./$(VENV) -prune -o -name '*.mo' -print -delete
+
+# --- what the targets stand on ---
+
+$(BIN)/python:
+	@if [ -z "$(PYTHON)" ]; then \
+		echo "AVATAR needs Python 3.11 or newer; python3 is $$(python3 --version 2>&1 || echo missing)." >&2; exit 1; \
+	fi
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { $(call install,python3-venv); }
+	$(PYTHON) -m venv $(VENV)
+
+# A stamp a set, newer than its lists: the second time nothing is done.
+$(STAMP)-cpu: requirements/base.txt requirements/cpu.txt
+$(STAMP)-test: requirements/base.txt requirements/cpu.txt requirements/test.txt
+$(STAMP)-dev: requirements/base.txt requirements/cpu.txt requirements/test.txt requirements/dev.txt
+$(STAMP)-%: | $(BIN)/python
+	@echo "Installing requirements/$*.txt (the first time takes some minutes)"
+	@$(BIN)/python -m pip install --disable-pip-version-check --requirement requirements/$*.txt \
+		| sed -n 's/^Collecting /  /p; /^Installing/p; /^Successfully/p'
+	@touch $@
+
+%.mo: %.po
+	@command -v msgfmt >/dev/null || { $(call install,gettext); }
+	@msgfmt --check-format --output-file $@ $<
