@@ -177,10 +177,10 @@ export class Presence {
     context.lineCap = "round";
     context.lineWidth = this.canvas.width * 0.009;
     for (let arc = 0; arc < 3; arc += 1) {
-      const start = this.#time * (2.6 - arc * 0.5) + (arc * TWO_PI) / 3;
+      const start = this.#time * 2.4 + (arc * TWO_PI) / 3;
       context.beginPath();
-      context.arc(centre, centre, radius * (1.2 + arc * 0.09), start, start + 0.75);
-      context.strokeStyle = `rgba(${this.glow},${strength * (0.85 - arc * 0.22)})`;
+      context.arc(centre, centre, radius * 1.34, start, start + 0.5 + 0.35 * Math.sin(this.#time * 3 + arc));
+      context.strokeStyle = `rgba(${this.glow},${strength * 0.8})`;
       context.stroke();
     }
   }
