@@ -243,6 +243,7 @@ class LlamaCpp:
             "stream": True,
             "max_tokens": options.max_tokens,
             "temperature": options.temperature,
+            "repeat_penalty": REPEAT_PENALTY,
             "cache_prompt": True,
             "id_slot": slot.number,
         }
