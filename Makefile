@@ -78,8 +78,8 @@ messages: $(STAMP)-cpu ## Collect new texts for translation into locale/
 	$(BIN)/python manage.py makemessages --locale zh_Hant --ignore '.venv*' --ignore tests --no-wrap
 
 .PHONY: bench
-bench: ## Measure the latency of ten turns on a server that runs (make run)
-	@$(BIN)/python manage.py talk --json $(or $(ARGS),$(wildcard tests/recordings/*.wav))
+bench: $(STAMP)-test $(MESSAGES) ## Measure the latency of ten spoken turns through the whole product
+	@$(BIN)/python -m tests.bench.conversation $(ARGS)
 
 .PHONY: screenshots
 screenshots: $(STAMP)-test $(MESSAGES) ## Take pictures of every page into screenshots/

@@ -1,0 +1,141 @@
+"""
+`make bench`: ten spoken turns through the whole product, and what they took.
+
+Starts AVATAR by itself in a folder of its own, has five Mandarin and five English questions of about three seconds
+spoken by the stock voices, and asks them with `manage.py talk`, in real time. Prints medians and the worst, and the
+machine: figures of different machines or hours are not to be compared.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import platform
+import re
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import psutil
+import soundfile
+
+from inference.client import InferenceClient
+from inference.interfaces import SynthesisOptions
+
+QUESTIONS = (
+    ("zh-1", "zf_xiaoyi", "請問台灣最高的山是哪一座？有多高？"),
+    ("en-1", "af_heart", "Could you tell me what the capital of France is?"),
+    ("zh-2", "zm_yunxi", "我今天晚上想吃點熱的，你有什麼建議？"),
+    ("en-2", "am_michael", "What is a good way to learn a new language?"),
+    ("zh-3", "zf_xiaoxiao", "早上喝咖啡對身體好不好，可以喝幾杯？"),
+    ("en-3", "bf_emma", "How many minutes does it take to boil an egg?"),
+    ("zh-4", "zm_yunyang", "下雨天的週末，適合帶小朋友去哪裡玩？"),
+    ("en-4", "bm_george", "Please give me one idea for a rainy weekend."),
+    ("zh-5", "zf_xiaoni", "晚上睡不著的時候，可以做些什麼？"),
+    ("en-5", "af_bella", "Why is the sky blue during the day? Please be brief."),
+)
+STAGES = ("stt", "ttft", "ttfa", "total")
+READY_WITHIN_S = 300.0
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path, help="write every turn here as well")
+    parser.add_argument("--keep", type=Path, help="keep questions and replies as WAV files in this folder")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder, running_avatar(Path(folder)) as environment:
+        sounds = options.keep or Path(folder) / "sounds"
+        sounds.mkdir(parents=True, exist_ok=True)
+        questions = asyncio.run(speak_questions(environment["AVATAR_INFERENCE_ADDRESS"], sounds))
+        command = [sys.executable, "manage.py", "talk", *map(str, questions), "--json", "--out", str(sounds)]
+        # Our own command; its words come from the lists above.
+        spoken = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+    turns = [json.loads(line) for line in spoken.stdout.splitlines() if line.startswith("{")]
+    if options.json:
+        options.json.write_text("\n".join(json.dumps(turn, ensure_ascii=False) for turn in turns))
+    report(turns)
+    return 0 if len(turns) == len(QUESTIONS) else 1
+
+
+@contextmanager
+def running_avatar(folder: Path) -> Iterator[dict[str, str]]:
+    """Start the supervisor on free ports, wait until it says that it is ready, and stop it in the end."""
+    port, inference_port = free_ports(2)
+    environment = os.environ | {
+        "AVATAR_DATA_DIR": str(folder / "data"),
+        "AVATAR_PORT": str(port),
+        "AVATAR_INFERENCE_ADDRESS": f"127.0.0.1:{inference_port}",
+        "PYTHONUNBUFFERED": "1",
+    }
+    began = time.monotonic()
+    supervisor = subprocess.Popen(
+        [sys.executable, "manage.py", "serve", "--prepare"], env=environment, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert supervisor.stdout is not None
+        for line in supervisor.stdout:
+            print(line, end="", flush=True)
+            if "AVATAR is ready" in line:
+                break
+            if time.monotonic() - began > READY_WITHIN_S:
+                raise TimeoutError("AVATAR did not get ready")
+        else:
+            raise RuntimeError("AVATAR ended before it was ready")
+        yield environment
+    finally:
+        supervisor.terminate()
+        supervisor.communicate(timeout=60)
+
+
+async def speak_questions(address: str, folder: Path) -> list[Path]:
+    client = InferenceClient(address)
+    paths = []
+    for name, voice, text in QUESTIONS:
+        chunks = [chunk async for chunk in client.tts.synthesise(text, SynthesisOptions(voice=voice))]
+        samples = np.frombuffer(b"".join(chunk.pcm for chunk in chunks), "<i2")
+        path = folder / f"{name}.wav"
+        soundfile.write(path, samples, chunks[0].sample_rate_hz)
+        paths.append(path)
+    await client.close()
+    return paths
+
+
+def free_ports(count: int) -> list[int]:
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [int(each.getsockname()[1]) for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports
+
+
+def report(turns: list[dict[str, object]]) -> None:
+    for turn in turns:
+        print(f"{turn.get('transcript')} → {turn.get('reply')}\n    {turn.get('latency_ms')}")
+    print(f"\n{machine()}, {len(turns)} turns")
+    print(f"{'ms':8}{'median':>8}{'worst':>8}")
+    for stage in STAGES:
+        values = [latency[stage] for turn in turns if (latency := turn["latency_ms"]) and latency[stage] is not None]  # type: ignore[index]
+        if values:
+            print(f"{stage:8}{statistics.median(values):8.0f}{max(values):8.0f}")
+
+
+def machine() -> str:
+    try:
+        model = re.search(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text())
+    except OSError:
+        model = None
+    name = model[1] if model else platform.processor() or platform.machine()
+    return f"{name}, {psutil.cpu_count()} cores, {psutil.virtual_memory().total / 2**30:.0f} GiB"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
