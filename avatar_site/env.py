@@ -96,7 +96,7 @@ def database(name: str, default: dict[str, Any]) -> dict[str, Any]:
         parsed = dict(environ.Env.db_url_config(value))
     except (ValueError, ImproperlyConfigured):
         parsed = {}
-    if not parsed.get("ENGINE"):
+    if not str(parsed.get("ENGINE", "")).startswith("django."):
         # The value may hold a password: it is not repeated.
         raise ImproperlyConfigured(f"{name}: expected a URL such as postgres://user:password@host/name")
     return parsed

@@ -11,7 +11,7 @@ from django.apps import apps
 from django.contrib.auth.models import User
 from django.db.models.signals import post_migrate
 from django.test import Client
-from pytest_django.fixtures import SettingsWrapper
+from pytest_django import Settings
 
 from tests import factories
 
@@ -30,7 +30,7 @@ def _stock_voices_survive_flush() -> None:
 
 
 @pytest.fixture(autouse=True)
-def media_root(settings: SettingsWrapper, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def media_root(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A media folder of the test's own, made only if the test writes to it."""
     root = tmp_path_factory.getbasetemp() / "media"
     settings.MEDIA_ROOT = root

@@ -49,14 +49,16 @@ class InferenceProbe:
         self._inference = inference
         self._max_age_s = max_age_s
         self._report: InferenceReport | None = None
-        self._asked_at = 0.0
+        self._answered_at = 0.0
+        self._asking = asyncio.Lock()
 
     async def report(self) -> InferenceReport:
-        if self._report is None or time.monotonic() - self._asked_at >= self._max_age_s:
-            # Those who come while an answer is under way are told the last one, not made to ask again.
-            self._asked_at = time.monotonic()
-            self._report = await self._ask()
-        return self._report
+        # Those who come while an answer is under way wait for it, instead of asking too.
+        async with self._asking:
+            if self._report is None or time.monotonic() - self._answered_at >= self._max_age_s:
+                self._report = await self._ask()
+                self._answered_at = time.monotonic()
+            return self._report
 
     async def _ask(self) -> InferenceReport:
         try:

@@ -134,19 +134,26 @@ class Supervisor:
 
     async def _run_once(self, spec: ChildSpec, log: logging.Logger, last_lines: deque[str]) -> int | None:
         """Run a child to its end. Return its exit code, or None if it was stopped."""
-        process = await asyncio.create_subprocess_exec(
-            # Isolated and without site-packages: a few milliseconds before the command takes its place.
-            *(sys.executable, "-I", "-S", bound.__file__, str(os.getpid()), *spec.command),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-            env=dict(self._environment),
-            start_new_session=True,
-        )
-        output: asyncio.Task[None] | None = None
+        # A pipe of our own: `Process.wait()` would wait for asyncio's to be closed, by whoever else holds it.
+        output, child_output = os.pipe()
+        try:
+            process = await asyncio.create_subprocess_exec(
+                # Isolated and without site-packages: a few milliseconds before the command takes its place.
+                *(sys.executable, "-I", "-S", bound.__file__, str(os.getpid()), *spec.command),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=child_output,
+                stderr=child_output,
+                env=dict(self._environment),
+                start_new_session=True,
+            )
+        except BaseException:
+            os.close(output)
+            raise
+        finally:
+            os.close(child_output)
+        copying = asyncio.create_task(self._copy_output(spec.name, output, log, last_lines))
         try:
             self.pids[spec.name] = process.pid
-            output = asyncio.create_task(self._copy_output(spec.name, process, log, last_lines))
             self._on_event(ChildStarted(spec.name, process.pid))
             if await _first(process.wait(), self._stop.wait()) == 0:
                 return process.returncode
@@ -158,9 +165,8 @@ class Supervisor:
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(process.pid, signal.SIGKILL)
             await process.wait()
-            if output is not None:
-                await asyncio.wait([output], timeout=OUTPUT_TIMEOUT_S)
-                output.cancel()
+            await asyncio.wait([copying], timeout=OUTPUT_TIMEOUT_S)
+            copying.cancel()
             del self.pids[spec.name]
 
     async def _stop_child(self, spec: ChildSpec, process: asyncio.subprocess.Process) -> bool:
@@ -173,12 +179,21 @@ class Supervisor:
         except TimeoutError:
             return True
 
-    async def _copy_output(
-        self, name: str, process: asyncio.subprocess.Process, log: logging.Logger, last_lines: deque[str]
+    async def _copy_output(self, name: str, output: int, log: logging.Logger, last_lines: deque[str]) -> None:
+        reader = asyncio.StreamReader()
+        transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(output, "rb", buffering=0)
+        )
+        try:
+            await self._copy_lines(name, reader, log, last_lines)
+        finally:
+            transport.close()
+
+    async def _copy_lines(
+        self, name: str, reader: asyncio.StreamReader, log: logging.Logger, last_lines: deque[str]
     ) -> None:
-        assert process.stdout is not None  # noqa: S101 — it was asked for
         rest = b""
-        while block := await process.stdout.read(65536):
+        while block := await reader.read(65536):
             # A progress bar returns to the start of its line without ending it; a line without end is cut.
             *lines, rest = (rest + block).replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
             if len(rest) > 65536:

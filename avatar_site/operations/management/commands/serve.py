@@ -54,7 +54,9 @@ class Command(BaseCommand):
             help="the processes to run here, separated by commas (default: %(default)s)",
         )
         parser.add_argument(
-            "--prepare", action="store_true", help="fetch models, migrate, create the first operator account; then serve"
+            "--prepare",
+            action="store_true",
+            help="fetch models, migrate, create the first operator account; then serve",
         )
         parser.add_argument("--status", action="store_true", help="show the processes that run, and leave")
 

@@ -1,0 +1,221 @@
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import psutil
+import pytest
+
+from avatar_site.operations import supervisor as module
+from avatar_site.operations.supervisor import (
+    ChildDied,
+    ChildEvent,
+    ChildSpec,
+    ChildStarted,
+    ChildStopped,
+    RestartPolicy,
+    Supervisor,
+)
+
+SLEEPS = "import time; print('awake', flush=True); time.sleep(600)"
+STUBBORN = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); " + SLEEPS
+HAS_A_CHILD = (
+    "import subprocess, sys, time; "
+    f"print(subprocess.Popen([sys.executable, '-c', {STUBBORN!r}]).pid, flush=True); time.sleep(600)"
+)
+QUICK = RestartPolicy(first_delay_s=0.01)
+DIES = "import sys; print('last words'); sys.exit(3)"
+
+
+def python(name: str, code: str, stop_timeout_s: float = 10.0) -> ChildSpec:
+    return ChildSpec(name, (sys.executable, "-c", code), stop_timeout_s)
+
+
+class Run:
+    """A supervisor that runs, what it said, and a way to wait for what it says next."""
+
+    def __init__(self, specs: list[ChildSpec], log_dir: Path, policy: RestartPolicy) -> None:
+        self.events: list[ChildEvent] = []
+        self.lines: list[tuple[str, str]] = []
+        self._changed = asyncio.Event()
+        self.supervisor = Supervisor(
+            specs,
+            log_dir=log_dir,
+            environment=os.environ,
+            on_event=lambda event: self._note(self.events, event),
+            on_line=lambda name, line: self._note(self.lines, (name, line)),
+            policy=policy,
+        )
+
+    def _note(self, notes: list, note: object) -> None:
+        notes.append(note)
+        self._changed.set()
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(20):
+            while not condition():
+                self._changed.clear()
+                await self._changed.wait()
+
+    def of(self, kind: type) -> list:
+        return [event for event in self.events if isinstance(event, kind)]
+
+
+@asynccontextmanager
+async def running(tmp_path: Path, *specs: ChildSpec, policy: RestartPolicy = QUICK) -> AsyncIterator[Run]:
+    run = Run(list(specs), tmp_path / "logs", policy)
+    task = asyncio.create_task(run.supervisor.run())
+    try:
+        yield run
+        run.supervisor.stop()
+        async with asyncio.timeout(20):
+            await task
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+async def until_gone(pid: int) -> None:
+    async with asyncio.timeout(20):
+        while is_alive(pid):  # noqa: ASYNC110 — it is not our child: there is no event to wait for
+            await asyncio.sleep(0.01)
+
+
+class TestRestartPolicy:
+    def test_waits_longer_each_time_up_to_a_limit(self) -> None:
+        policy = RestartPolicy(first_delay_s=0.5, max_delay_s=30)
+
+        assert [policy.delay_s(deaths) for deaths in (1, 2, 3, 7, 8, 10_000)] == [0.5, 1, 2, 30, 30, 30]
+
+
+class TestSupervisor:
+    async def test_starts_a_child_that_died_again(self, tmp_path: Path) -> None:
+        async with running(tmp_path, python("web", DIES)) as run:
+            await run.until(lambda: len(run.of(ChildDied)) >= 3)
+
+            deaths = run.of(ChildDied)[:3]
+
+        assert [(death.name, death.code, death.deaths) for death in deaths] == [("web", 3, n) for n in (1, 2, 3)]
+        assert [death.restart_in_s for death in deaths] == [0.01, 0.02, 0.04]
+        assert deaths[0].last_lines == ("last words",)
+        assert len({started.pid for started in run.of(ChildStarted)}) >= 3
+
+    async def test_starts_a_child_that_was_killed_again(self, tmp_path: Path) -> None:
+        async with running(tmp_path, python("web", SLEEPS), python("worker", SLEEPS)) as run:
+            await run.until(lambda: len(run.lines) == 2)
+            worker = run.supervisor.pids["worker"]
+
+            os.kill(run.supervisor.pids["web"], signal.SIGKILL)
+            await run.until(lambda: len(run.lines) == 3)
+
+            assert run.of(ChildDied)[0].code == -signal.SIGKILL
+            assert run.supervisor.pids["worker"] == worker
+
+    async def test_begins_to_count_anew_when_a_child_has_lived_a_while(self, tmp_path: Path) -> None:
+        policy = RestartPolicy(first_delay_s=0.01, settled_after_s=0)
+        async with running(tmp_path, python("web", DIES), policy=policy) as run:
+            await run.until(lambda: len(run.of(ChildDied)) >= 3)
+
+        assert {death.deaths for death in run.of(ChildDied)} == {1}
+
+    async def test_stops_all_when_asked(self, tmp_path: Path) -> None:
+        async with running(tmp_path, python("web", SLEEPS), python("worker", SLEEPS)) as run:
+            await run.until(lambda: len(run.lines) == 2)
+            pids = list(run.supervisor.pids.values())
+
+        assert sorted((event.name, event.was_killed) for event in run.of(ChildStopped)) == [
+            ("web", False),
+            ("worker", False),
+        ]
+        assert not any(is_alive(pid) for pid in pids)
+        assert run.supervisor.pids == {}
+
+    async def test_kills_a_child_that_does_not_stop(self, tmp_path: Path) -> None:
+        async with running(tmp_path, python("web", STUBBORN, stop_timeout_s=0.1)) as run:
+            await run.until(lambda: len(run.lines) == 1)
+
+        assert run.of(ChildStopped) == [ChildStopped("web", was_killed=True)]
+
+    async def test_does_not_wait_when_asked_twice(self, tmp_path: Path) -> None:
+        async with running(tmp_path, python("web", STUBBORN, stop_timeout_s=600)) as run:
+            await run.until(lambda: len(run.lines) == 1)
+
+            run.supervisor.stop()
+
+        assert run.of(ChildStopped) == [ChildStopped("web", was_killed=True)]
+
+    async def test_ends_what_a_child_has_started(self, tmp_path: Path) -> None:
+        async with running(tmp_path, python("web", HAS_A_CHILD)) as run:
+            await run.until(lambda: len(run.lines) == 2)
+            grandchild = next(int(line) for _, line in run.lines if line.isdecimal())
+            assert is_alive(grandchild)
+
+        await until_gone(grandchild)
+
+    async def test_stops_while_it_waits_to_start_a_child_again(self, tmp_path: Path) -> None:
+        policy = RestartPolicy(first_delay_s=600, max_delay_s=600)
+        async with running(tmp_path, python("web", DIES), policy=policy) as run:
+            await run.until(lambda: len(run.of(ChildDied)) == 1)
+
+        assert len(run.of(ChildStarted)) == 1
+
+    async def test_kills_its_children_when_cancelled(self, tmp_path: Path) -> None:
+        run = Run([python("web", STUBBORN)], tmp_path / "logs", RestartPolicy())
+        task = asyncio.create_task(run.supervisor.run())
+        await run.until(lambda: len(run.lines) == 1)
+        pid = run.supervisor.pids["web"]
+
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+        assert not is_alive(pid)
+
+    async def test_keeps_what_a_child_prints(self, tmp_path: Path) -> None:
+        code = "import sys; sys.stdout.write('one\\r\\n50%\\r100%\\n你好\\n'); sys.stderr.write('end'); sys.exit(1)"
+        async with running(tmp_path, python("web", code), policy=RestartPolicy(first_delay_s=600)) as run:
+            await run.until(lambda: len(run.of(ChildDied)) == 1)
+
+        assert sorted(run.of(ChildDied)[0].last_lines) == sorted(["one", "50%", "100%", "你好", "end"])
+        assert "你好\n" in (tmp_path / "logs" / "web.log").read_text(encoding="utf-8")
+
+    async def test_begins_a_new_log_when_one_is_full(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(module, "LOG_BYTES", 2000)
+        code = "print('\\n'.join('line %d' % n for n in range(2000)))"
+        async with running(tmp_path, python("web", code), policy=RestartPolicy(first_delay_s=600)) as run:
+            await run.until(lambda: len(run.of(ChildDied)) == 1)
+
+        logs = list((tmp_path / "logs").iterdir())
+        assert sorted(log.name for log in logs) == ["web.log", "web.log.1", "web.log.2", "web.log.3"]
+        assert all(log.stat().st_size <= 2000 for log in logs)
+
+    async def test_leaves_no_orphan_when_it_is_killed(self, tmp_path: Path) -> None:
+        program = (
+            "import asyncio, os, pathlib, sys\n"
+            "from avatar_site.operations.supervisor import ChildSpec, Supervisor\n"
+            f"spec = ChildSpec('web', (sys.executable, '-c', {STUBBORN!r}))\n"
+            f"supervisor = Supervisor([spec], log_dir=pathlib.Path({str(tmp_path)!r}), environment=os.environ,\n"
+            "    on_event=lambda event: None,\n"
+            "    on_line=lambda name, line: print(supervisor.pids['web'], flush=True))\n"
+            "asyncio.run(supervisor.run())\n"
+        )
+        with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as process:  # noqa: ASYNC220 — nothing else runs in this loop
+            assert process.stdout is not None
+            child = int(await asyncio.to_thread(process.stdout.readline))
+            assert is_alive(child)
+
+            process.kill()
+
+        await until_gone(child)

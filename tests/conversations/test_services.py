@@ -1,0 +1,232 @@
+import threading
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import User
+from django.db import connection
+
+from conversations import services
+from conversations.models import Conversation, Turn
+from conversations.services import TurnOfAnotherConversation, append_turn, recent_messages, start_conversation
+from tests import factories
+
+FLAC = factories.make_flac()
+
+
+def audio_files(media_root: Path) -> list[Path]:
+    return sorted(path for path in media_root.rglob("*") if path.is_file())
+
+
+class TestStartConversation:
+    def test_belongs_to_its_owner(self, alice: User) -> None:
+        conversation = start_conversation(owner=alice)
+
+        assert (conversation.owner, conversation.title, conversation.last_turn_at) == (alice, "", None)
+
+    def test_cuts_a_title_that_is_too_long(self, alice: User) -> None:
+        assert len(start_conversation(owner=alice, title="長" * 200).title) == Conversation.TITLE_LENGTH
+
+
+@pytest.mark.django_db
+class TestAppendTurn:
+    def test_keeps_everything_under_the_id_of_the_call(self, alice: User, media_root: Path) -> None:
+        conversation = start_conversation(owner=alice)
+        voice = factories.create_voice_profile(owner=alice)
+        turn_id = uuid.uuid4()
+
+        append_turn(
+            conversation_id=conversation.pk,
+            turn_id=turn_id,
+            speaker="avatar",
+            text="你好,我是 AVATAR。",
+            language="zh",
+            audio=FLAC,
+            audio_duration_ms=100,
+            was_interrupted=True,
+            voice_profile_id=voice.pk,
+            latency={"stt": 300, "ttfa": 1200},
+        )
+
+        turn = Turn.objects.get(pk=turn_id)
+        assert (turn.conversation, turn.sequence, turn.speaker) == (conversation, 1, "avatar")
+        assert (turn.text, turn.language, turn.was_interrupted) == ("你好,我是 AVATAR。", "zh", True)
+        assert (turn.voice_profile, turn.latency, turn.audio_duration_ms) == (voice, {"stt": 300, "ttfa": 1200}, 100)
+        assert turn.audio.name == f"conversations/{alice.pk}/{conversation.pk}/{turn_id}.flac"
+        assert (media_root / turn.audio.name).read_bytes() == FLAC
+
+    def test_takes_the_next_place(self) -> None:
+        conversation = factories.create_conversation()
+        other = factories.create_turn()
+
+        turns = [factories.create_turn(conversation) for _ in range(3)]
+
+        assert [turn.sequence for turn in turns] == [1, 2, 3]
+        assert other.sequence == 1
+
+    def test_goes_on_after_the_last_place_when_a_turn_was_removed(self) -> None:
+        conversation = factories.create_conversation()
+        first, _, _ = (factories.create_turn(conversation) for _ in range(3))
+        first.delete()
+
+        assert factories.create_turn(conversation).sequence == 4
+
+    def test_changes_nothing_the_second_time(self, media_root: Path) -> None:
+        first = factories.create_turn(text="first", audio=FLAC)
+
+        second = factories.create_turn(first.conversation, turn_id=first.pk, text="second", audio=b"other")
+
+        assert (second.pk, second.text) == (first.pk, "first")
+        assert Turn.objects.count() == 1
+        assert [path.read_bytes() for path in audio_files(media_root)] == [FLAC]
+
+    def test_refuses_the_id_of_a_turn_of_another_conversation(self) -> None:
+        turn = factories.create_turn()
+
+        with pytest.raises(TurnOfAnotherConversation):
+            factories.create_turn(factories.create_conversation(), turn_id=turn.pk)
+
+    def test_refuses_an_unknown_conversation_and_leaves_no_file(self, media_root: Path) -> None:
+        with pytest.raises(Conversation.DoesNotExist):
+            factories.create_turn(Conversation(pk=uuid.uuid4(), owner_id=1), audio=FLAC)
+
+        assert audio_files(media_root) == []
+
+    def test_refuses_an_unknown_speaker(self) -> None:
+        with pytest.raises(ValueError, match="narrator"):
+            factories.create_turn(speaker="narrator")
+
+    def test_leaves_no_file_when_the_row_cannot_be_written(
+        self, media_root: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def fail(turn: Turn, **kwargs: Any) -> Turn:
+            raise RuntimeError("disk full")
+
+        monkeypatch.setattr(services, "_place", fail)
+
+        with pytest.raises(RuntimeError, match="disk full"):
+            factories.create_turn(audio=FLAC)
+
+        assert audio_files(media_root) == []
+
+    def test_replaces_a_file_that_was_left_without_a_row(self, media_root: Path, alice: User) -> None:
+        conversation = factories.create_conversation(alice)
+        turn_id = uuid.uuid4()
+        left = media_root / f"conversations/{alice.pk}/{conversation.pk}/{turn_id}.flac"
+        left.parent.mkdir(parents=True)
+        left.write_bytes(b"half")
+
+        factories.create_turn(conversation, turn_id=turn_id, audio=FLAC)
+
+        assert audio_files(media_root) == [left]
+        assert left.read_bytes() == FLAC
+
+    def test_writes_no_file_without_audio(self, media_root: Path) -> None:
+        assert not factories.create_turn(audio=None).audio
+        assert audio_files(media_root) == []
+
+    def test_leaves_out_a_voice_that_was_deleted(self) -> None:
+        assert factories.create_turn(voice_profile_id=uuid.uuid4()).voice_profile is None
+
+    def test_moves_the_conversations_time(self) -> None:
+        conversation = factories.create_conversation()
+
+        factories.create_turn(conversation)
+
+        conversation.refresh_from_db()
+        assert conversation.last_turn_at is not None
+
+    @pytest.mark.parametrize(
+        ("text", "title"),
+        [
+            ("今天天氣\n 好嗎?", "今天天氣 好嗎?"),
+            ("很" * 80, "很" * 80),
+            ("很" * 81, "很" * 79 + "…"),
+        ],
+    )
+    def test_makes_the_users_first_words_the_title(self, text: str, title: str) -> None:
+        conversation = factories.create_conversation()
+
+        factories.create_turn(conversation, speaker="avatar", text="歡迎。")
+        factories.create_turn(conversation, speaker="user", text=text)
+        factories.create_turn(conversation, speaker="user", text="later")
+
+        conversation.refresh_from_db()
+        assert conversation.title == title
+
+    def test_keeps_a_title_that_is_there(self) -> None:
+        conversation = factories.create_conversation(title="Travel")
+
+        factories.create_turn(conversation, text="words")
+
+        conversation.refresh_from_db()
+        assert conversation.title == "Travel"
+
+
+def in_threads(count: int, work: Callable[[int], object]) -> list[BaseException]:
+    """Run `work(0)` … `work(count - 1)` at once, each with a connection of its own. Return what was raised."""
+    raised: list[BaseException] = []
+    ready = threading.Barrier(count)
+
+    def run(number: int) -> None:
+        ready.wait(10)
+        try:
+            work(number)
+        except Exception as error:
+            raised.append(error)
+        finally:
+            connection.close()
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    return raised
+
+
+@pytest.mark.django_db(transaction=True)
+class TestAppendTurnAtOnce:
+    def test_gives_each_its_own_place(self) -> None:
+        conversation = factories.create_conversation()
+
+        raised = in_threads(8, lambda number: [factories.create_turn(conversation) for _ in range(5)])
+
+        assert raised == []
+        assert list(conversation.turns.in_order().values_list("sequence", flat=True)) == list(range(1, 41))
+
+    def test_keeps_a_turn_once_however_often_it_is_saved(self, media_root: Path) -> None:
+        conversation = factories.create_conversation()
+        turn_id = uuid.uuid4()
+
+        raised = in_threads(8, lambda number: factories.create_turn(conversation, turn_id=turn_id))
+
+        assert raised == []
+        assert conversation.turns.count() == 1
+
+
+@pytest.mark.django_db
+class TestRecentMessages:
+    def test_are_the_last_ones_oldest_first(self) -> None:
+        conversation = factories.create_conversation()
+        for number in range(4):
+            factories.create_turn(conversation, speaker=("user", "avatar")[number % 2], text=f"turn {number}")
+        factories.create_turn(text="of somebody else")
+
+        assert recent_messages(conversation_id=conversation.pk, limit=3) == [
+            ("avatar", "turn 1"),
+            ("user", "turn 2"),
+            ("avatar", "turn 3"),
+        ]
+
+    def test_leave_out_turns_without_words(self) -> None:
+        conversation = factories.create_conversation()
+        factories.create_turn(conversation, text="words")
+        factories.create_turn(conversation, speaker="avatar", text="")
+
+        assert recent_messages(conversation_id=conversation.pk, limit=1) == [("user", "words")]
+
+    def test_are_none_of_a_new_conversation(self) -> None:
+        assert recent_messages(conversation_id=uuid.uuid4(), limit=10) == []
