@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+from inference.config import PROFILES, ConfigurationError, InferenceConfig, default_models_dir
+from inference.interfaces import Role
+from inference.models import CATALOGUE, PROFILE_MODELS
+
+
+class TestFromEnv:
+    def test_has_defaults(self) -> None:
+        config = InferenceConfig.from_env({})
+
+        assert config.profile == "cpu"
+        assert config.address == "127.0.0.1:50051"
+        assert config.engines == PROFILES["cpu"]
+        assert config.threads >= 1
+
+    def test_reads_every_variable(self, tmp_path: Path) -> None:
+        config = InferenceConfig.from_env(
+            {
+                "AVATAR_PROFILE": "fake",
+                "AVATAR_INFERENCE_ADDRESS": "0.0.0.0:1234",
+                "AVATAR_MODELS_DIR": str(tmp_path),
+                "AVATAR_INFERENCE_THREADS": "3",
+                "AVATAR_INFERENCE_MAX_CALLS": "5",
+                "AVATAR_CONTEXT_TOKENS": "2048",
+                "AVATAR_LLM_ENGINES": "llama_cpp:one, fake",
+            }
+        )
+
+        assert config.profile == "fake"
+        assert config.address == "0.0.0.0:1234"
+        assert config.models_dir == tmp_path
+        assert (config.threads, config.max_calls, config.context_tokens) == (3, 5, 2048)
+        assert config.engines == {**PROFILES["fake"], Role.LLM: ("llama_cpp:one", "fake")}
+
+    def test_takes_empty_variables_for_unset(self) -> None:
+        names = ("AVATAR_INFERENCE_ADDRESS", "AVATAR_MODELS_DIR", "AVATAR_INFERENCE_THREADS", "AVATAR_STT_ENGINES")
+
+        assert InferenceConfig.from_env(dict.fromkeys(names, "")) == InferenceConfig.from_env({})
+
+    def test_does_not_change_the_profiles(self) -> None:
+        InferenceConfig.from_env({"AVATAR_STT_ENGINES": "fake"})
+
+        assert PROFILES["cpu"][Role.STT] != ("fake",)
+
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [
+            ("AVATAR_PROFILE", "tpu"),
+            ("AVATAR_INFERENCE_THREADS", "many"),
+            ("AVATAR_INFERENCE_THREADS", "0"),
+            ("AVATAR_INFERENCE_MAX_CALLS", "-1"),
+            ("AVATAR_CONTEXT_TOKENS", "4k"),
+        ],
+    )
+    def test_names_the_variable_that_is_wrong(self, name: str, value: str) -> None:
+        with pytest.raises(ConfigurationError, match=f"{name}={value}"):
+            InferenceConfig.from_env({name: value})
+
+
+class TestProfiles:
+    @pytest.mark.parametrize("profile", PROFILES)
+    def test_names_engines_that_exist_for_every_role(self, profile: str) -> None:
+        for role in Role:
+            for name in PROFILES[profile][role]:
+                module, _, _ = name.partition(":")
+
+                assert importlib.util.find_spec(f"inference.engines.{module}") is not None
+
+    @pytest.mark.parametrize("profile", PROFILES)
+    def test_fetches_the_first_engine_of_every_role(self, profile: str) -> None:
+        for role in Role:
+            _, _, model = PROFILES[profile][role][0].partition(":")
+
+            assert not model or model in PROFILE_MODELS[profile]
+
+    def test_names_models_of_the_catalogue_only(self) -> None:
+        for engines in PROFILES.values():
+            for role, names in engines.items():
+                for _, _, model in (name.partition(":") for name in names):
+                    assert not model or CATALOGUE[model].role == role
+
+
+class TestDefaultModelsDir:
+    def test_is_in_the_users_cache(self) -> None:
+        assert default_models_dir({"XDG_CACHE_HOME": "/cache"}) == Path("/cache/avatar/models")
+
+    def test_is_what_the_environment_says(self) -> None:
+        assert default_models_dir({"AVATAR_MODELS_DIR": "~/weights"}) == Path.home() / "weights"
