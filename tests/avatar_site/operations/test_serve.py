@@ -1,0 +1,205 @@
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from django.conf import settings
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Serve:
+    """`manage.py serve` as an operator runs it, with scripted engines and a data folder of its own."""
+
+    def __init__(self, data_dir: Path, *flags: str, port: int | None = None) -> None:
+        self.port = port or free_port()
+        self.data_dir = data_dir
+        self._output: list[str] = []
+        self._said = threading.Condition()
+        self.process = subprocess.Popen(
+            [
+                *(sys.executable, "manage.py", "serve"),
+                *("--profile", "fake", "--data-dir", str(data_dir), "--port", str(self.port)),
+                *("--inference-address", f"127.0.0.1:{free_port()}"),
+                *flags,
+            ],
+            cwd=settings.BASE_DIR,
+            env={name: value for name, value in os.environ.items() if not name.startswith(("AVATAR_", "DJANGO_"))}
+            | {"AVATAR_ENV_FILE": ""},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            with self._said:
+                self._output.append(line)
+                self._said.notify_all()
+
+    @property
+    def output(self) -> str:
+        return "".join(self._output)
+
+    def wait_for(self, pattern: str, timeout_s: float = 60) -> re.Match[str]:
+        with self._said:
+            if not self._said.wait_for(lambda: re.search(pattern, self.output), timeout_s):
+                pytest.fail(f"never said {pattern!r}:\n{self.output}")
+        match = re.search(pattern, self.output)
+        assert match is not None
+        return match
+
+    def wait_for_end(self) -> int:
+        code = self.process.wait(30)
+        self._reader.join(10)
+        return code
+
+    def pids(self) -> dict[str, int]:
+        pids: dict[str, int] = json.loads((self.data_dir / "serve.json").read_text())["pids"]
+        return pids
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait(10)
+        self._reader.join(10)
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+
+
+@pytest.fixture
+def data_dir(tmp_path: Path) -> Path:
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def serve(data_dir: Path) -> Iterator[Serve]:
+    serve = Serve(data_dir, "--prepare")
+    yield serve
+    serve.close()
+
+
+def wait_until_gone(pids: list[int], timeout_s: float = 20) -> None:
+    _, alive = psutil.wait_procs([psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)], timeout=timeout_s)
+    # Nobody may have waited for an orphan yet; it runs no more.
+    assert [process for process in alive if process.status() != psutil.STATUS_ZOMBIE] == []
+
+
+class TestServe:
+    def test_prepares_starts_everything_says_where_and_stops(self, serve: Serve) -> None:
+        address = serve.wait_for(r"AVATAR is ready: (\S+)").group(1)
+
+        assert address == f"http://127.0.0.1:{serve.port}"
+        with urllib.request.urlopen(f"{address}/health", timeout=10) as response:  # noqa: S310 — http, as asserted
+            assert json.load(response)["status"] == "ok"
+        for said in ("Sign in as admin / ", "stt    ready", "llm    ready", "tts    ready", "Resident memory:"):
+            assert said in serve.output
+        pids = serve.pids()
+        assert set(pids) == {"supervisor", "web", "worker", "beat", "inference"}
+
+        serve.process.send_signal(signal.SIGTERM)
+
+        assert serve.wait_for_end() == 0
+        assert serve.output.endswith("Stopped.\n")
+        assert "was killed" not in serve.output
+        wait_until_gone(list(pids.values()))
+        assert not (serve.data_dir / "serve.json").exists()
+
+    def test_starts_a_process_that_died_again(self, serve: Serve) -> None:
+        serve.wait_for("AVATAR is ready")
+        before = serve.pids()
+
+        os.kill(before["web"], signal.SIGKILL)
+        serve.wait_for("web was killed by SIGKILL; starting it again")
+
+        deadline = time.monotonic() + 30
+        while not self._answers(serve.port):
+            assert time.monotonic() < deadline
+        assert serve.pids()["inference"] == before["inference"]
+
+    def test_leaves_no_orphan_when_it_is_killed(self, serve: Serve) -> None:
+        serve.wait_for("AVATAR is ready")
+        pids = serve.pids()
+
+        serve.process.kill()
+
+        wait_until_gone(list(pids.values()))
+
+    def test_refuses_a_second_one_on_the_same_data_and_shows_the_first(self, serve: Serve) -> None:
+        serve.wait_for("AVATAR is ready")
+
+        second = Serve(serve.data_dir)
+        status = Serve(serve.data_dir, "--status", port=serve.port)
+        try:
+            assert second.wait_for_end() == 1
+            assert "already runs with the data folder" in second.output
+            assert status.wait_for_end() == 0
+            assert f"http://127.0.0.1:{serve.port}" in status.output
+            assert re.search(r"inference +pid \d+ +\d+ MiB", status.output)
+        finally:
+            second.close()
+            status.close()
+
+    def test_says_which_port_is_taken(self, data_dir: Path) -> None:
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))
+            taken.listen()
+            port = taken.getsockname()[1]
+            serve = Serve(data_dir, port=port)
+            try:
+                assert serve.wait_for_end() == 1
+                assert f"Port {port} on 127.0.0.1 is taken: choose another one with --port" in serve.output
+            finally:
+                serve.close()
+
+    def test_says_what_to_do_when_the_database_is_not_up_to_date(self, data_dir: Path) -> None:
+        serve = Serve(data_dir)
+        try:
+            assert serve.wait_for_end() == 1
+            assert "run `manage.py migrate`, or `serve --prepare`" in serve.output
+        finally:
+            serve.close()
+
+    @pytest.mark.parametrize(
+        ("flags", "said"),
+        [
+            (("--port", "http"), "AVATAR_PORT=http: expected a whole number"),
+            (("--profile", "tpu"), "AVATAR_PROFILE=tpu: expected one of cpu, gpu, fake"),
+            (("--inference-address", "here"), "AVATAR_INFERENCE_ADDRESS=here: expected host:port"),
+            (("--only", "web,database"), "--only web,database: expected some of"),
+            (("--status",), "Nothing runs with the data folder"),
+        ],
+    )
+    def test_refuses_what_it_does_not_understand(self, data_dir: Path, flags: tuple[str, ...], said: str) -> None:
+        serve = Serve(data_dir, *flags)
+        try:
+            assert serve.wait_for_end() == 1
+            assert said in serve.output
+            assert "Traceback" not in serve.output
+        finally:
+            serve.close()
+
+    def _answers(self, port: int) -> bool:
+        try:
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5).close()
+        except (urllib.error.URLError, ConnectionError):
+            return False
+        return True
