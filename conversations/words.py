@@ -53,7 +53,7 @@ WORDS: dict[str, str | Promise] = {
     "dismiss": _("Close"),
     "denied_title": _("The microphone is blocked"),
     "denied_text": _(
-        "Your browser does not let this page hear you. Open the site settings beside the address, allow the microphone, "
+        "Your browser does not let this page hear you. Open the site settings beside the address, allow the microphone "
         "and try again. You can also type."
     ),
     "missing_title": _("No microphone found"),

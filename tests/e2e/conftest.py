@@ -1,0 +1,65 @@
+"""Browsers and servers for the tests that go the whole way."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.async_api import Browser, async_playwright
+
+from tests.e2e import browser
+from tests.e2e.browser import CallPage
+from tests.e2e.stack import Stack
+
+#: opens the call page: `await open_call(microphone=…, path=…, user=…, **context options)`
+OpenCall = Callable[..., Awaitable[CallPage]]
+
+
+@pytest.fixture(scope="session")
+def fake_stack() -> Iterator[Stack]:
+    """AVATAR with scripted engines; three may talk at once."""
+    with Stack(profile="fake", ready_timeout_s=60, AVATAR_MAX_SESSIONS="3") as stack:
+        yield stack
+
+
+@pytest.fixture(scope="session")
+def cpu_stack() -> Iterator[Stack]:
+    """AVATAR with real models."""
+    with Stack(profile="cpu", ready_timeout_s=240) as stack:
+        yield stack
+
+
+@pytest.fixture
+async def launch() -> AsyncIterator[Callable[..., Awaitable[Browser]]]:
+    """Starts browsers, and ends them. Each microphone file needs a browser of its own."""
+    async with async_playwright() as playwright, contextlib.AsyncExitStack() as browsers:
+
+        async def launch(*, microphone: Path | None = None, may_listen: bool = True) -> Browser:
+            started = await browser.launch(playwright, microphone=microphone, may_listen=may_listen)
+            browsers.push_async_callback(started.close)
+            return started
+
+        yield launch
+
+
+@pytest.fixture
+async def open_call(fake_stack: Stack, launch: Callable[..., Awaitable[Browser]], tmp_path: Path) -> OpenCall:
+    """Opens the call page of the fake stack, logged in, in Chinese on a desktop unless told otherwise."""
+    silence = browser.write_speech(tmp_path / "silence.wav", [("silence", 0.5)])
+
+    async def open_call(
+        *,
+        microphone: Path = silence,
+        may_listen: bool = True,
+        path: str = "/",
+        user: str = "alice",
+        **options: Any,
+    ) -> CallPage:
+        started = await launch(microphone=microphone, may_listen=may_listen)
+        context = await started.new_context(**({"locale": "zh-TW", "viewport": browser.DESKTOP} | options))
+        return await CallPage.open(context, fake_stack.url, path=path, user=user)
+
+    return open_call

@@ -1,0 +1,149 @@
+"""A running AVATAR for a browser: web and inference, as real as in use, on ports and data of their own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import httpx
+
+ROOT = Path(__file__).resolve().parents[2]
+PASSWORD = "correct horse battery staple"
+USERS = ("alice", "bob")
+STOP_TIMEOUT_S = 20
+
+
+class StackFailed(Exception):
+    """A process ended, or the whole was not ready in time. The message holds the end of its log."""
+
+
+class Stack:
+    """Starts on entering, ends on leaving. Alice is staff, Bob is not."""
+
+    def __init__(self, *, profile: str, ready_timeout_s: float, **environment: str) -> None:
+        self.profile = profile
+        self.ready_timeout_s = ready_timeout_s
+        self.data_dir = Path(tempfile.mkdtemp(prefix=f"avatar-e2e-{profile}-"))
+        self.port = _find_free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.inference_address = f"127.0.0.1:{_find_free_port()}"
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        kept = {
+            name: value
+            for name, value in os.environ.items()
+            if name == "AVATAR_MODELS_DIR" or not name.startswith(("AVATAR_", "DATABASE_URL", "REDIS_URL", "DJANGO_"))
+        }
+        self._environment = {
+            **kept,
+            "AVATAR_ENV_FILE": "",
+            "AVATAR_PROFILE": profile,
+            "AVATAR_DATA_DIR": str(self.data_dir),
+            "AVATAR_INFERENCE_ADDRESS": self.inference_address,
+            "AVATAR_HOST": "127.0.0.1",
+            "AVATAR_PORT": str(self.port),
+            "DJANGO_SETTINGS_MODULE": "tests.e2e.settings",
+            "PYTHONPATH": str(ROOT),
+            **environment,
+        }
+
+    def __enter__(self) -> Self:
+        try:
+            self._compile_messages()
+            self.manage("migrate", "--verbosity", "0")
+            self.manage("createcachetable")
+            self.manage("createsuperuser", "--noinput", "--username", "alice", "--email", "alice@example.org")
+            self.manage(
+                "shell",
+                "--no-imports",
+                "--command",
+                f"from django.contrib.auth.models import User;User.objects.create_user('bob', password={PASSWORD!r})",
+            )
+            self.start("inference")
+            self.start("web")
+            self.wait_until_ready()
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        for name in ("web", "inference"):
+            self.stop(name)
+        shutil.rmtree(self.data_dir, ignore_errors=True)
+
+    def start(self, name: str) -> None:
+        command = {
+            "inference": ["inference"],
+            "web": ["daphne", "--bind", "127.0.0.1", "--port", str(self.port), "avatar_site.asgi:application"],
+        }[name]
+        with self._log(name).open("ab") as log:
+            self._processes[name] = subprocess.Popen(
+                [sys.executable, "-m", *command], cwd=ROOT, env=self._environment, stdout=log, stderr=log
+            )
+
+    def stop(self, name: str) -> None:
+        process = self._processes.pop(name, None)
+        if process is None:
+            return
+        process.terminate()
+        try:
+            process.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+    def wait_until_ready(self) -> None:
+        """Wait until a conversation is possible. Raises StackFailed."""
+        deadline = time.monotonic() + self.ready_timeout_s
+        while time.monotonic() < deadline:
+            for name, process in self._processes.items():
+                if process.poll() is not None:
+                    raise StackFailed(f"{name} ended with {process.returncode}:\n{self.read_log(name)}")
+            try:
+                if httpx.get(f"{self.url}/health", timeout=5).status_code == httpx.codes.OK:
+                    return
+            except httpx.TransportError:
+                pass
+            time.sleep(0.2)
+        raise StackFailed(
+            f"not ready in {self.ready_timeout_s} s:\n{self.read_log('web')}\n{self.read_log('inference')}"
+        )
+
+    def manage(self, *arguments: str) -> str:
+        environment = self._environment | {"DJANGO_SUPERUSER_PASSWORD": PASSWORD}
+        done = subprocess.run(
+            [sys.executable, "manage.py", *arguments], cwd=ROOT, env=environment, capture_output=True, text=True
+        )
+        if done.returncode:
+            raise StackFailed(f"manage.py {' '.join(arguments)}:\n{done.stdout}\n{done.stderr}")
+        return done.stdout
+
+    def read_log(self, name: str) -> str:
+        """The end of what a process has said."""
+        log = self._log(name)
+        return log.read_text(errors="replace")[-4000:] if log.exists() else ""
+
+    def _log(self, name: str) -> Path:
+        return self.data_dir / f"{name}.log"
+
+    def _compile_messages(self) -> None:
+        for source in (ROOT / "locale").glob("*/LC_MESSAGES/django.po"):
+            compiled = source.with_suffix(".mo")
+            if not compiled.exists() or compiled.stat().st_mtime < source.stat().st_mtime:
+                subprocess.run(["msgfmt", "--output-file", str(compiled), str(source)], check=True)
+
+
+def _find_free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
