@@ -18,7 +18,7 @@ SIZES = {"phone": browser.PHONE, "desktop": browser.DESKTOP}
 SCHEMES = ("dark", "light")
 FADE_MS = 600  # the longest transition of the page, and then some
 WORDS = {
-    "zh": ("週末想去陽明山走走,有什麼建議?", "那要帶什麼東西?"),
+    "zh": ("週末想去陽明山走走，有什麼建議？", "那要帶什麼東西？"),
     "en": ("I would like to go hiking on the weekend. Any ideas?", "What should I bring?"),
 }
 

@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.engines, pytest.mark.timeout(420)
 
 Launch = Callable[..., Awaitable[Browser]]
 
-MANDARIN = ("請問台灣最高的山叫什麼名字?", "zf_xiaoxiao")
+MANDARIN = ("請問台灣最高的山叫什麼名字？", "zf_xiaoxiao")
 ENGLISH = ("Can you tell me the name of a fruit that is yellow?", "af_heart")
 BEFORE_SPEECH_S = 3.0
 #: Numbers may be written in digits and spoken in words, so the reply's text and its recognition differ by more than the
@@ -67,11 +67,11 @@ class TestConversation:
         assert call.problems == []
 
     async def test_gives_way_and_goes_on_after_a_reload(self, cpu_stack: Stack, launch: Launch, tmp_path: Path) -> None:
-        interruption = ("等一下,我想問別的事情。", "zm_yunxi")
+        interruption = ("等一下，我想問別的事情。", "zm_yunxi")
         microphone = await record(cpu_stack, tmp_path / "late.wav", 14.0, interruption, 1.0)
         call = await open_call(cpu_stack, launch, microphone)
         await call.start()
-        await call.type("請用一百個字介紹台灣的夜市,說得詳細一點。")
+        await call.type("請用一百個字介紹台灣的夜市，說得詳細一點。")
         await call.wait_for("speaking", timeout_s=45)
 
         await call.wait_for("hearing", timeout_s=60)

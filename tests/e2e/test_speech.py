@@ -9,7 +9,7 @@ class TestCharacterErrorRate:
     @pytest.mark.parametrize(
         ("expected", "actual", "rate"),
         [
-            ("你好嗎?", "你好嗎", 0.0),
+            ("你好嗎？", "你好嗎", 0.0),
             ("Hello, World", "hello world", 0.0),
             ("今天天氣", "今天氣", 0.25),
             ("今天", "", 1.0),
