@@ -358,6 +358,21 @@ def check_frame(data: bytes) -> None:
         )
 
 
+#: How files begin that are neither WAV nor WebM: refused by name instead of being heard as noise.
+_FOREIGN_MAGIC = (b"OggS", b"fLaC", b"ID3", b"FORM", b".snd", b"caff", b"#!AMR", b"MThd")
+
+
+def sniff_format(data: bytes) -> AudioFormat:
+    """Tell the format from the first bytes. Raises ProtocolError for one that is known and not taken."""
+    if data[:4] == b"RIFF":
+        return AudioFormat.WAV
+    if data[:4] == b"\x1a\x45\xdf\xa3":
+        return AudioFormat.WEBM
+    if data.startswith(_FOREIGN_MAGIC) or data[4:8] == b"ftyp":
+        raise ProtocolError(ErrorCode.UNSUPPORTED_FORMAT, "data: neither PCM16, nor WAV, nor WebM")
+    return AudioFormat.PCM
+
+
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
 

@@ -1,0 +1,328 @@
+"""The socket of a call: checks who calls, translates messages, and decides nothing about the conversation."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs, urlsplit
+from uuid import UUID, uuid4
+
+from channels.db import database_sync_to_async
+from channels.generic.websocket import AsyncWebsocketConsumer
+from django.conf import settings
+from django.http.request import split_domain_port, validate_host
+from django.urls import reverse
+
+from conversations.models import Conversation
+from conversations.services import recent_messages, start_conversation
+from inference.interfaces import Inference, Message
+from realtime import protocol
+from realtime.audio_input import decode_audio
+from realtime.pipeline import CallOverrun, CallSettings, VoicePipeline
+from realtime.protocol import ErrorCode, ProtocolError, ServerMessage
+from realtime.recorder import Recorder
+from realtime.reply import Voice
+from realtime.wording import find_language, word_error
+from voices.models import VoiceProfile
+
+if TYPE_CHECKING:
+    from django.contrib.auth.models import User
+
+logger = logging.getLogger(__name__)
+
+#: Messages that wait to be written. Audio runs at most two seconds ahead, so more than this is a client that has
+#: stopped reading: nothing is dropped, the sender waits, and after `SEND_TIMEOUT_S` the call is over.
+MAX_OUTBOX = 256
+SEND_TIMEOUT_S = 10.0
+
+
+class Admission:
+    """Counts the calls of this process."""
+
+    def __init__(self) -> None:
+        self.active = 0
+
+    def enter(self, limit: int) -> bool:
+        """Take a place, if there is one."""
+        if self.active >= limit:
+            return False
+        self.active += 1
+        return True
+
+    def leave(self) -> None:
+        self.active -= 1
+
+
+admission = Admission()
+
+
+class ClientTooSlow(Exception):
+    """The client has stopped reading."""
+
+
+class Refusal(Exception):
+    """The call cannot be held. The socket is closed with `close_code`, after an error message if there is a `code`."""
+
+    def __init__(self, close_code: int, code: ErrorCode | None = None) -> None:
+        super().__init__(close_code)
+        self.close_code = close_code
+        self.code = code
+
+
+class VoiceConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels publishes no types
+    """
+    One socket. `inference` goes in through `as_asgi`.
+
+    Receiving only hands over: the call and the writing are tasks of their own, and end in `__call__`'s `finally`.
+    """
+
+    # Calls talk to nobody else: without a layer there is no second stream of messages to wait for.
+    channel_layer_alias = None
+
+    def __init__(self, *, inference: Inference, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self.inference = inference
+        self.clock = clock
+        self.session_id = uuid4()
+        self.language = settings.LANGUAGE_CODE
+        self.pipeline: VoicePipeline | None = None
+        self.recorder: Recorder | None = None
+        self.outbox: asyncio.Queue[ServerMessage | bytes] = asyncio.Queue(MAX_OUTBOX)
+        self.call: asyncio.Task[None] | None = None
+        self.is_admitted = False
+        self.is_closed = False
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            await self._clean_up()
+
+    async def dispatch(self, message: dict[str, Any]) -> None:
+        # Channels visits the process-wide database thread before every handler. What a client says during a call needs
+        # no database, and fifty frames a second must not queue behind other people's queries.
+        if message["type"] == "websocket.receive":
+            await self.websocket_receive(message)
+        else:
+            await super().dispatch(message)
+
+    # --- the beginning ---
+
+    async def connect(self) -> None:
+        self.language = find_language(self.scope["headers"])
+        # First accept: a browser sees a close code only of a socket that was open.
+        await self.accept()
+        try:
+            self._check_origin()
+            conversation, is_resumed = await self._find_conversation()
+            if not admission.enter(settings.AVATAR_MAX_SESSIONS):
+                raise Refusal(protocol.CLOSE_SERVER_FULL, ErrorCode.SERVER_FULL)
+            self.is_admitted = True
+            if conversation is None:
+                conversation = await database_sync_to_async(start_conversation)(owner=self.scope["user"])
+            history = await self._read_history(conversation) if is_resumed else []
+        except Refusal as refusal:
+            if refusal.code is not None:
+                await self._write(protocol.ErrorMessage(code=refusal.code, error="", is_fatal=True))
+            await self._hang_up(refusal.close_code)
+            return
+        self._start_call(conversation, history, is_resumed=is_resumed)
+
+    def _check_origin(self) -> None:
+        headers = {name.lower(): value.decode("latin-1") for name, value in self.scope["headers"]}
+        origin = headers.get(b"origin")
+        # Browsers always send an origin; other programs bring no cookies that somebody else could ride on.
+        if origin is None or origin in settings.CSRF_TRUSTED_ORIGINS:
+            return
+        host = headers.get(b"host", "")
+        name, _ = split_domain_port(host)
+        allowed = settings.ALLOWED_HOSTS or ([".localhost", "127.0.0.1", "[::1]"] if settings.DEBUG else [])
+        if urlsplit(origin).netloc.lower() != host.lower() or not validate_host(name, allowed):
+            raise Refusal(protocol.CLOSE_WRONG_ORIGIN)
+
+    async def _find_conversation(self) -> tuple[Conversation | None, bool]:
+        user = self.scope.get("user")
+        if user is None or not user.is_authenticated:
+            raise Refusal(protocol.CLOSE_NOT_LOGGED_IN)
+        wanted = parse_qs(self.scope["query_string"].decode("latin-1"), keep_blank_values=True).get("conversation")
+        if wanted is None:
+            return None, False
+        try:
+            conversation_id = UUID(wanted[0])
+        except ValueError:
+            raise Refusal(protocol.CLOSE_UNKNOWN_CONVERSATION) from None
+        conversation = await Conversation.objects.owned_by(user).filter(pk=conversation_id).afirst()
+        if conversation is None:
+            raise Refusal(protocol.CLOSE_UNKNOWN_CONVERSATION)
+        return conversation, True
+
+    async def _read_history(self, conversation: Conversation) -> list[Message]:
+        said = await database_sync_to_async(recent_messages)(
+            conversation_id=conversation.pk, limit=settings.AVATAR_LANGUAGE_MODEL_HISTORY_TURNS
+        )
+        return [Message("user" if speaker == "user" else "assistant", text) for speaker, text in said]
+
+    def _start_call(self, conversation: Conversation, history: list[Message], *, is_resumed: bool) -> None:
+        conversation_id = conversation.pk
+        call_settings = make_call_settings()
+        self.recorder = Recorder(conversation_id=conversation_id)
+        self.pipeline = VoicePipeline(
+            stt=self.inference.stt,
+            llm=self.inference.llm,
+            tts=self.inference.tts,
+            send_event=self._put,
+            send_audio=self._put,
+            record=self.recorder.record,
+            history=history,
+            settings=call_settings,
+            find_voice=self._find_voice,
+            decode_audio=decode_audio,
+            make_audio_url=lambda turn_id: reverse("turn-audio", args=[conversation_id, turn_id]),
+            clock=self.clock,
+        )
+        self.outbox.put_nowait(
+            protocol.ReadyStatus(
+                conversation_id=conversation_id,
+                voice_profile_id=call_settings.voice.profile_id,
+                is_resumed=is_resumed,
+                limits=protocol.Limits(
+                    max_utterance_bytes=call_settings.max_utterance_bytes,
+                    max_utterance_chunks=call_settings.max_utterance_chunks,
+                    max_utterance_s=call_settings.max_utterance_s,
+                ),
+            )
+        )
+        self.call = asyncio.create_task(self._hold_call(self.pipeline), name=f"call {self.session_id}")
+
+    async def _find_voice(self, voice_profile_id: UUID | None) -> Voice | None:
+        if voice_profile_id is None:
+            return Voice()
+        user: User = self.scope["user"]
+        profile = await VoiceProfile.objects.usable_by(user).filter(pk=voice_profile_id).afirst()
+        return Voice(profile.pk, profile.engine_voice) if profile else None
+
+    # --- what the client sends ---
+
+    async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
+        if self.pipeline is None or self.is_closed:
+            return
+        try:
+            if bytes_data is not None:
+                protocol.check_frame(bytes_data)
+                self.pipeline.push_frame(bytes_data)
+                return
+            message = protocol.parse(text_data or "")
+            if isinstance(message, protocol.PingMessage):
+                self.outbox.put_nowait(protocol.Pong(nonce=message.nonce))
+            else:
+                self.pipeline.push_message(message)
+        except ProtocolError as error:
+            self._answer_at_once(protocol.ErrorMessage(code=error.code, error="", detail=error.detail))
+        except (CallOverrun, asyncio.QueueFull) as error:
+            logger.warning("session %s: %s", self.session_id, error or "answers wait to be read")
+            await self._hang_up(protocol.CLOSE_TOO_SLOW)
+
+    def _answer_at_once(self, message: ServerMessage) -> None:
+        """Answer without waiting. Answers to a client that reads none are left out."""
+        with contextlib.suppress(asyncio.QueueFull):
+            self.outbox.put_nowait(message)
+
+    # --- what the client is sent ---
+
+    async def _put(self, message: ServerMessage | bytes) -> None:
+        try:
+            self.outbox.put_nowait(message)
+        except asyncio.QueueFull:
+            try:
+                async with asyncio.timeout(SEND_TIMEOUT_S):
+                    await self.outbox.put(message)
+            except TimeoutError:
+                raise ClientTooSlow from None
+
+    async def _write_all(self) -> None:
+        while True:
+            message = await self.outbox.get()
+            try:
+                async with asyncio.timeout(SEND_TIMEOUT_S):
+                    await self._write(message)
+            except TimeoutError:
+                raise ClientTooSlow from None
+
+    async def _write(self, message: ServerMessage | bytes) -> None:
+        if isinstance(message, bytes):
+            await self.send(bytes_data=message)
+            return
+        if isinstance(message, protocol.ErrorMessage):
+            message = protocol.ErrorMessage(
+                code=message.code,
+                error=word_error(message.code, self.language),
+                is_fatal=message.is_fatal,
+                turn_id=message.turn_id,
+                detail=message.detail,
+            )
+        await self.send(text_data=protocol.serialise(message, session_id=self.session_id))
+
+    # --- the call and its end ---
+
+    async def _hold_call(self, pipeline: VoicePipeline) -> None:
+        """Nobody awaits this task: whatever ends it closes the socket."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._write_all())
+                group.create_task(pipeline.run())
+        except* ClientTooSlow:
+            logger.warning("session %s: the client has stopped reading", self.session_id)
+            await self._hang_up(protocol.CLOSE_TOO_SLOW)
+        except* Exception:
+            logger.exception("session %s failed", self.session_id)
+            with contextlib.suppress(TimeoutError, OSError):
+                async with asyncio.timeout(SEND_TIMEOUT_S):
+                    await self._write(protocol.ErrorMessage(code=ErrorCode.FATAL_ERROR, error="", is_fatal=True))
+            await self._hang_up(protocol.CLOSE_FATAL_ERROR)
+
+    async def _hang_up(self, close_code: int) -> None:
+        """Close the socket, once. Nothing is read from it or written to it afterwards."""
+        if self.is_closed:
+            return
+        self.is_closed = True
+        with contextlib.suppress(TimeoutError, OSError):
+            async with asyncio.timeout(SEND_TIMEOUT_S):
+                await self.close(close_code)
+        self._end_call()
+
+    def _end_call(self) -> None:
+        if self.call is not None and self.call is not asyncio.current_task():
+            self.call.cancel()
+
+    async def _clean_up(self) -> None:
+        """End the call's work, give its place back, and have saved what was said."""
+        self.is_closed = True
+        try:
+            if self.call is not None:
+                self.call.cancel()
+                await asyncio.wait([self.call])
+        finally:
+            if self.is_admitted:
+                self.is_admitted = False
+                admission.leave()
+            if self.recorder is not None:
+                await self.recorder.close()
+
+
+def make_call_settings() -> CallSettings:
+    """Read the operator's choices."""
+    return CallSettings(
+        system_prompt=settings.AVATAR_SYSTEM_PROMPT,
+        pause_ms=settings.AVATAR_PAUSE_MS,
+        sensitivity=settings.AVATAR_SENSITIVITY,
+        max_reply_tokens=settings.AVATAR_MAX_REPLY_TOKENS,
+        temperature=settings.AVATAR_TEMPERATURE,
+        max_history_messages=settings.AVATAR_LANGUAGE_MODEL_HISTORY_TURNS,
+        max_utterance_bytes=settings.AVATAR_MAX_UTTERANCE_BYTES,
+        max_utterance_chunks=settings.AVATAR_MAX_UTTERANCE_CHUNKS,
+        max_utterance_s=settings.AVATAR_MAX_UTTERANCE_S,
+    )

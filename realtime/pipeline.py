@@ -1,0 +1,775 @@
+"""
+One call, from microphone to reply. Knows no Django, no Channels and no gRPC: engines, outlets and the clock go in.
+
+Everything that happens goes through one inbox and is handled in order; `TurnMachine` says what follows from it. The
+work itself (hearing, reading ahead, a reply) runs beside the inbox, in tasks that end with the call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+from uuid import UUID, uuid4
+
+from inference.interfaces import (
+    BYTES_PER_SAMPLE,
+    MICROPHONE_SAMPLE_RATE_HZ,
+    EndOfUtterance,
+    FinalTranscript,
+    GenerationOptions,
+    InferenceError,
+    InferenceUnavailable,
+    LanguageModel,
+    Message,
+    PartialTranscript,
+    ProvisionalTranscript,
+    Quality,
+    SpeechResumed,
+    SpeechStarted,
+    SpeechToText,
+    SynthesisOptions,
+    TextToSpeech,
+    TranscriptEvent,
+    TranscriptionOptions,
+)
+from realtime import protocol, turns
+from realtime.hearing import BYTES_PER_MS, MAX_ITEM_BYTES, Microphone, UtteranceMeter
+from realtime.protocol import UNSET, AudioFormat, ErrorCode, Mode, ProtocolError, ServerMessage, Stage
+from realtime.reply import Outlet, Reply, ReplyLimits, Voice
+from realtime.streams import closing
+from realtime.turns import TurnMachine
+
+logger = logging.getLogger(__name__)
+
+#: Kept of the user's audio before their speech was noticed to begin.
+PRE_ROLL_MS = 200
+POST_ROLL_MS = 200
+#: Requests that wait to be handled. A client that sends more without waiting is cut off.
+MAX_INBOX = 256
+
+
+class CallOverrun(Exception):
+    """The client sends requests faster than they can be handled."""
+
+
+class AudioDecodingError(Exception):
+    """Uploaded audio is not what its format says, or holds no audio."""
+
+
+class AudioTooLong(Exception):
+    """Uploaded audio is longer than an utterance may be."""
+
+
+@dataclass(frozen=True, slots=True)
+class CallSettings:
+    """How a call begins, and its limits."""
+
+    system_prompt: str = ""
+    mode: Mode = Mode.HANDS_FREE
+    language: Literal["auto", "zh", "en"] = "auto"
+    pause_ms: int = 600
+    sensitivity: float = 0.5
+    quality: Quality = Quality.FAST
+    speed: float = 1.0
+    voice: Voice = field(default_factory=Voice)
+    max_reply_tokens: int = 256
+    temperature: float = 0.6
+    max_history_messages: int = 40
+    max_utterance_bytes: int = 10_000_000
+    max_utterance_chunks: int = 1000
+    max_utterance_s: int = 60
+    #: What waits for a recogniser that has fallen behind, hands-free; the oldest is dropped beyond.
+    max_queued_ms: int = 10_000
+    #: How long a final transcript may take once it was asked for.
+    transcript_s: float = 30.0
+    prefill_s: float = 20.0
+    first_retry_s: float = 0.5
+    last_retry_s: float = 5.0
+    reply: ReplyLimits = field(default_factory=ReplyLimits)
+
+
+@dataclass(frozen=True, slots=True)
+class SaidTurn:
+    """A turn to be kept. `pcm` is PCM16 mono; empty when there is no sound to it."""
+
+    turn_id: UUID
+    speaker: Literal["user", "avatar"]
+    text: str
+    language: str
+    pcm: bytes = b""
+    sample_rate_hz: int = MICROPHONE_SAMPLE_RATE_HZ
+    was_interrupted: bool = False
+    voice_profile_id: UUID | None = None
+    latency: dict[str, Any] | None = None
+
+    @property
+    def duration_ms(self) -> int:
+        return len(self.pcm) * 1000 // (self.sample_rate_hz * BYTES_PER_SAMPLE)
+
+
+# --- what goes into the inbox, besides transcript events and client messages ---------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _HearingFailed:
+    error: InferenceError
+    is_news: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _LimitExceeded:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class _AudioEnd:
+    """The utterance is over: what was uploaded, or None when the audio has come as PCM."""
+
+    upload: tuple[bytes, AudioFormat] | None
+    has_audio: bool
+    loss: InferenceError | None
+
+
+@dataclass(frozen=True, slots=True)
+class _VoiceChosen:
+    voice_profile_id: UUID | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Typed:
+    text: str
+    received_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Interrupt:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class _Audible:
+    reply: Reply
+
+
+@dataclass(frozen=True, slots=True)
+class _Ended:
+    reply: Reply
+
+
+_Item = (
+    TranscriptEvent
+    | _HearingFailed
+    | _LimitExceeded
+    | _AudioEnd
+    | _VoiceChosen
+    | _Typed
+    | _Interrupt
+    | _Audible
+    | _Ended
+)
+
+SendEvent = Callable[[ServerMessage], Awaitable[None]]
+SendAudio = Callable[[bytes], Awaitable[None]]
+#: Takes a turn to be kept, at once: saving happens elsewhere.
+Record = Callable[[SaidTurn], None]
+#: Finds the voice of a profile that the user may use. None: there is none.
+FindVoice = Callable[[UUID | None], Awaitable[Voice | None]]
+#: Turns an uploaded container into PCM16 mono at 16 kHz. Raises AudioDecodingError, AudioTooLong.
+DecodeAudio = Callable[[bytes, AudioFormat, int], Awaitable[bytes]]
+
+
+class VoicePipeline:
+    """
+    A call. `push_frame` and `push_message` take what the client sends and never wait; `run` is the call itself.
+
+    Cancel `run` to hang up: no task and no engine call is left, and what had been heard of a reply is recorded.
+    """
+
+    def __init__(
+        self,
+        *,
+        stt: SpeechToText,
+        llm: LanguageModel,
+        tts: TextToSpeech,
+        send_event: SendEvent,
+        send_audio: SendAudio,
+        record: Record,
+        history: Sequence[Message],
+        settings: CallSettings,
+        find_voice: FindVoice,
+        decode_audio: DecodeAudio,
+        make_audio_url: Callable[[UUID], str],
+        clock: Callable[[], float],
+    ) -> None:
+        self._stt = stt
+        self._llm = llm
+        self._tts = tts
+        self._send_event = send_event
+        self._record = record
+        self._history = list(history)
+        self._settings = settings
+        self._find_voice = find_voice
+        self._decode_audio = decode_audio
+        self._clock = clock
+        self._voice = settings.voice
+        self._machine = TurnMachine()
+        self._inbox: asyncio.Queue[_Item] = asyncio.Queue(MAX_INBOX)
+        self._microphone = Microphone(
+            max_queued_ms=self._max_queued_ms,
+            kept_ms=settings.max_utterance_s * 1000 + PRE_ROLL_MS + POST_ROLL_MS + 3000,
+            clock=clock,
+        )
+        self._meter = UtteranceMeter(
+            max_bytes=settings.max_utterance_bytes,
+            max_chunks=settings.max_utterance_chunks,
+            max_ms=settings.max_utterance_s * 1000,
+        )
+        self._has_audio = False
+        self._upload = bytearray()
+        self._upload_format: AudioFormat | None = None
+        self._outlet = Outlet(
+            send_event=send_event,
+            send_audio=send_audio,
+            on_audible=self._notice_sound,
+            on_failure=self._report_failure,
+            make_audio_url=make_audio_url,
+        )
+        self._group: asyncio.TaskGroup | None = None
+        self._user_turn_id = uuid4()
+        #: A reply that has not been committed, and the one that has.
+        self._speculation: tuple[Reply, asyncio.Task[None]] | None = None
+        self._reply: tuple[Reply, asyncio.Task[None]] | None = None
+        self._partial_text = ""
+        self._prefill: asyncio.Task[None] | None = None
+        self._prefill_next: list[Message] | None = None
+        self._transcript_timeout: asyncio.Timeout | None = None
+        self._is_awaiting_transcript = False
+        self._is_outage_known = False
+        #: Why the utterance that the client has not ended yet is gone.
+        self._loss: InferenceError | None = None
+
+    @property
+    def _max_queued_ms(self) -> int:
+        is_upload = self._settings.mode is Mode.HOLD_TO_TALK
+        return self._settings.max_utterance_s * 1000 if is_upload else self._settings.max_queued_ms
+
+    # --- what the client sends: handed over, without waiting ---
+
+    def push_frame(self, pcm: bytes) -> None:
+        """Take microphone audio. Its size has been checked by `protocol.check_frame`."""
+        self._take_pcm(pcm, is_chunk=False)
+
+    def push_message(self, message: protocol.ClientMessage) -> None:
+        """Take a message. Raises ProtocolError for one that cannot be taken now, and CallOverrun."""
+        match message:
+            case protocol.AudioChunkMessage():
+                self._take_chunk(message)
+            case protocol.AudioEndMessage():
+                self._take_audio_end(message)
+            case protocol.ConfigureMessage():
+                self._configure(message)
+            case protocol.TextMessage(text=text):
+                self._put(_Typed(text, self._clock()))
+            case protocol.InterruptMessage():
+                self._put(_Interrupt())
+            case protocol.PlaybackMessage():
+                if self._reply and self._reply[0].turn_id == message.turn_id:
+                    self._reply[0].report_playback(message.played_ms, is_finished=message.is_finished)
+            case protocol.PingMessage():
+                raise ValueError("a ping is answered by whoever holds the socket")
+
+    def _put(self, item: _Item) -> None:
+        try:
+            self._inbox.put_nowait(item)
+        except asyncio.QueueFull:
+            raise CallOverrun(f"{MAX_INBOX} requests wait already") from None
+
+    def _take_pcm(self, pcm: bytes, *, is_chunk: bool) -> None:
+        if self._count(pcm, audio_ms=len(pcm) / BYTES_PER_MS, is_chunk=is_chunk):
+            self._has_audio = True
+            self._microphone.push(pcm)
+
+    def _count(self, data: bytes, *, audio_ms: float, is_chunk: bool) -> bool:
+        """Count towards the utterance's limits. Beyond them the utterance is dropped, and this is False."""
+        is_open_ended = self._settings.mode is Mode.HANDS_FREE and not self._upload_format
+        if is_open_ended and self._machine.state is not turns.State.USER_SPEAKING:
+            return True
+        if self._meter.add(len(data), audio_ms=audio_ms, is_chunk=is_chunk):
+            return True
+        self._forget_utterance()
+        self._microphone.discard()
+        self._put(_LimitExceeded())
+        return False
+
+    def _forget_utterance(self) -> None:
+        self._meter.reset()
+        self._has_audio = False
+        self._upload.clear()
+        self._upload_format = None
+
+    def _take_chunk(self, message: protocol.AudioChunkMessage) -> None:
+        kind = self._upload_format
+        if kind is None:
+            kind = message.format or protocol.sniff_format(message.data)
+        elif message.format not in (None, kind):
+            raise ProtocolError(ErrorCode.UNSUPPORTED_FORMAT, f"format: this utterance has begun as {kind}")
+        if kind is AudioFormat.PCM:
+            if len(message.data) % BYTES_PER_SAMPLE:
+                raise ProtocolError(ErrorCode.VALIDATION_ERROR, "data: PCM16 has an even number of bytes")
+            self._take_pcm(message.data, is_chunk=True)
+            return
+        self._upload_format = kind
+        if self._count(message.data, audio_ms=0, is_chunk=True):
+            self._has_audio = True
+            self._upload += message.data
+
+    def _take_audio_end(self, message: protocol.AudioEndMessage) -> None:
+        upload = (bytes(self._upload), self._upload_format) if self._upload_format else None
+        # First the voice: the reply to this very utterance is to have it.
+        if message.voice_profile_id is not UNSET:
+            self._put(_VoiceChosen(message.voice_profile_id))
+        self._put(_AudioEnd(upload, self._has_audio, self._loss))
+        self._loss = None
+        self._forget_utterance()
+
+    def _configure(self, message: protocol.ConfigureMessage) -> None:
+        before = self._listening_options
+        names = ("mode", "language", "pause_ms", "sensitivity", "speed")
+        changes = {name: value for name in names if (value := getattr(message, name)) is not UNSET}
+        if message.quality is not UNSET:
+            changes["quality"] = Quality(message.quality)
+        if changes.get("mode", self._settings.mode) is not self._settings.mode:
+            self._forget_utterance()
+        self._settings = replace(self._settings, **changes)
+        self._microphone.max_queued_ms = self._max_queued_ms
+        if self._listening_options != before:
+            self._microphone.put(self._listening_options)
+        if message.voice_profile_id is not UNSET:
+            self._put(_VoiceChosen(message.voice_profile_id))
+
+    @property
+    def _listening_options(self) -> TranscriptionOptions:
+        settings = self._settings
+        return TranscriptionOptions(
+            language=None if settings.language == "auto" else settings.language,
+            endpointing=settings.mode is Mode.HANDS_FREE,
+            pause_ms=settings.pause_ms,
+            sensitivity=settings.sensitivity,
+        )
+
+    # --- the call ---
+
+    async def run(self) -> None:
+        """Hold the call until cancelled. What was not expected is raised, as an ExceptionGroup."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                self._group = group
+                group.create_task(self._listen())
+                self._read_ahead(self._compose(""))
+                while True:
+                    await self._handle(await self._inbox.get())
+        finally:
+            if self._reply is not None:
+                # The client is gone in mid-reply.
+                reply, _ = self._reply
+                heard_ms = reply.read_heard_ms()
+                was_cut = not reply.is_turn_end_sent or heard_ms < reply.audio_ms
+                self._keep_reply(reply, was_interrupted=was_cut, heard_ms=heard_ms)
+
+    def _spawn(self, work: Any) -> asyncio.Task[None]:
+        if self._group is None:
+            raise RuntimeError("the call does not run")
+        return self._group.create_task(work)
+
+    async def _handle(self, item: _Item) -> None:
+        match item:
+            case SpeechStarted():
+                await self._start_utterance(item)
+            case PartialTranscript():
+                await self._show_partial(item)
+            case ProvisionalTranscript(text=text):
+                await self._act(self._machine.take(turns.UserPaused(text.strip())))
+            case SpeechResumed():
+                await self._act(self._machine.take(turns.UserResumed()))
+            case FinalTranscript():
+                await self._finish_utterance(item)
+            case _HearingFailed():
+                await self._lose_hearing(item)
+            case _LimitExceeded():
+                await self._send_error(ErrorCode.BUFFER_LIMIT_EXCEEDED)
+                await self._act(self._machine.take(turns.UtteranceLost()))
+            case _AudioEnd():
+                await self._end_audio(item)
+            case _VoiceChosen(voice_profile_id=voice_profile_id):
+                await self._choose_voice(voice_profile_id)
+            case _Typed():
+                await self._take_typed(item)
+            case _Interrupt():
+                await self._act(self._machine.take(turns.InterruptRequested()))
+            case _Audible(reply=reply):
+                if self._reply and self._reply[0] is reply:
+                    await self._act(self._machine.take(turns.ReplyAudible()))
+            case _Ended(reply=reply):
+                await self._end_reply(reply)
+
+    async def _act(self, action: turns.Action | None) -> None:
+        """Do what the machine says, where it needs nothing but the machine's own words."""
+        match action:
+            case turns.AnnounceSpeech():
+                await self._send_event(protocol.Status(stage=Stage.LISTENING, is_speaking=True))
+            case turns.BargeIn():
+                await self._stop_reply()
+                await self._send_event(protocol.Status(stage=Stage.LISTENING, is_speaking=True))
+            case turns.StopReply():
+                await self._stop_reply()
+                await self._announce_listening()
+                self._read_ahead(self._compose(""))
+            case turns.Speculate(text=text):
+                await self._speculate(text)
+            case turns.DropSpeculation():
+                await self._drop_speculation()
+                if self._machine.state is turns.State.LISTENING:
+                    await self._announce_listening()
+            case turns.Refuse():
+                await self._send_error(ErrorCode.ALREADY_PROCESSING)
+            case turns.Listen():
+                await self._announce_listening()
+            case None:
+                pass
+            case _:
+                raise RuntimeError(f"{action} needs more than the machine's words")
+
+    async def _announce_listening(self) -> None:
+        await self._send_event(protocol.Status(stage=Stage.LISTENING, is_speaking=False))
+
+    async def _send_error(self, code: ErrorCode, *, turn_id: UUID | None = None, detail: str | None = None) -> None:
+        # The sentence for the user is written where their language is known.
+        await self._send_event(protocol.ErrorMessage(code=code, error="", turn_id=turn_id, detail=detail))
+
+    # --- hearing ---
+
+    async def _listen(self) -> None:
+        """Keep a transcription open, and open it again after a failure once there is audio to hear."""
+        retry_s = self._settings.first_retry_s
+        while True:
+            await self._microphone.wait()
+            heard = False
+            try:
+                audio = self._microphone.open_stream()
+                events = self._stt.transcribe(audio, self._listening_options)
+                async with closing(events), asyncio.timeout(None) as self._transcript_timeout:
+                    if self._is_awaiting_transcript:
+                        self._expect_transcript()
+                    async for event in events:
+                        heard = True
+                        self._is_outage_known = False
+                        self._watch_transcript(event)
+                        await self._inbox.put(event)
+                raise InferenceUnavailable("the recogniser ended its stream")
+            except TimeoutError:
+                error: InferenceError = InferenceUnavailable("no transcript came in time")
+            except InferenceError as failure:
+                error = failure
+            finally:
+                self._transcript_timeout = None
+                self._microphone.close_stream()
+            retry_s = self._settings.first_retry_s if heard else min(retry_s * 2, self._settings.last_retry_s)
+            is_news = not self._is_outage_known or self._is_awaiting_transcript
+            self._is_outage_known = True
+            self._is_awaiting_transcript = False
+            self._loss = error if self._settings.mode is Mode.HOLD_TO_TALK and self._has_audio else None
+            self._microphone.clear()
+            self._forget_utterance()
+            await self._inbox.put(_HearingFailed(error, is_news))
+            await asyncio.sleep(retry_s)
+
+    def _watch_transcript(self, event: TranscriptEvent) -> None:
+        if isinstance(event, FinalTranscript):
+            self._is_awaiting_transcript = False
+            if self._transcript_timeout:
+                self._transcript_timeout.reschedule(None)
+
+    def _expect_transcript(self) -> None:
+        self._is_awaiting_transcript = True
+        if self._transcript_timeout:
+            self._transcript_timeout.reschedule(asyncio.get_running_loop().time() + self._settings.transcript_s)
+
+    async def _lose_hearing(self, item: _HearingFailed) -> None:
+        logger.warning("hearing failed: %s", item.error)
+        if item.is_news:
+            await self._report_failure(Stage.STT, item.error)
+        await self._act(self._machine.take(turns.UtteranceLost()))
+
+    async def _start_utterance(self, event: SpeechStarted) -> None:
+        if self._settings.mode is Mode.HANDS_FREE and not self._upload_format:
+            self._meter.reset(audio_ms=max(0, self._microphone.received_ms - event.speech_start_ms))
+        may_interrupt = self._settings.mode is Mode.HANDS_FREE
+        action = self._machine.take(turns.UserStarted(may_interrupt=may_interrupt))
+        if action is not None:
+            self._user_turn_id = uuid4()
+            self._partial_text = ""
+        await self._act(action)
+
+    async def _show_partial(self, event: PartialTranscript) -> None:
+        text = event.text.strip()
+        if self._machine.is_replying or not text or text == self._partial_text:
+            return
+        self._partial_text = text
+        await self._send_event(
+            protocol.Transcription(turn_id=self._user_turn_id, text=text, is_final=False, language=event.language)
+        )
+        if self._speculation is None:
+            self._read_ahead(self._compose(text))
+
+    async def _end_audio(self, item: _AudioEnd) -> None:
+        if not item.has_audio and item.loss is not None:
+            await self._report_failure(Stage.STT, item.loss)
+            return
+        if not item.has_audio:
+            await self._send_error(ErrorCode.NO_AUDIO_DATA)
+            return
+        action = self._machine.take(turns.EndRequested())
+        if not isinstance(action, turns.FinishUtterance):
+            self._microphone.discard()
+            await self._act(action)
+            return
+        await self._send_event(protocol.Status(stage=Stage.STT))
+        if item.upload is not None and not await self._feed_upload(*item.upload):
+            await self._announce_listening()
+            return
+        self._expect_transcript()
+        self._microphone.put(EndOfUtterance())
+        if item.upload is not None:
+            self._microphone.put(self._listening_options)
+            self._microphone.max_queued_ms = self._max_queued_ms
+
+    async def _feed_upload(self, data: bytes, kind: AudioFormat) -> bool:
+        """Have uploaded audio heard as one utterance, pauses and all."""
+        max_ms = self._settings.max_utterance_s * 1000
+        try:
+            pcm = await self._decode_audio(data, kind, max_ms)
+        except AudioTooLong:
+            await self._send_error(ErrorCode.BUFFER_LIMIT_EXCEEDED)
+            return False
+        except AudioDecodingError as error:
+            await self._send_error(ErrorCode.UNSUPPORTED_FORMAT, detail=str(error))
+            return False
+        self._microphone.max_queued_ms = max_ms + self._settings.max_queued_ms
+        self._microphone.put(replace(self._listening_options, endpointing=False))
+        for start in range(0, len(pcm), MAX_ITEM_BYTES):
+            self._microphone.push(pcm[start : start + MAX_ITEM_BYTES])
+        return True
+
+    async def _finish_utterance(self, event: FinalTranscript) -> None:
+        if self._settings.mode is Mode.HANDS_FREE:
+            self._meter.reset()
+            self._has_audio = False
+        text = event.text.strip()
+        action = self._machine.take(turns.UserFinished(text))
+        if action is None:
+            return
+        asked_at = self._microphone.find_received_at(event.received_ms)
+        asked_at -= max(0, event.received_ms - event.speech_end_ms) / 1000
+        stt_ms = round((self._clock() - asked_at) * 1000)
+        final = protocol.Transcription(turn_id=self._user_turn_id, text=text, is_final=True, language=event.language)
+        await self._send_event(final)
+        if isinstance(action, turns.Answer):
+            pcm = self._microphone.read_audio(event.speech_start_ms - PRE_ROLL_MS, event.speech_end_ms + POST_ROLL_MS)
+            await self._answer(text, event.language, pcm, asked_at=asked_at, stt_ms=stt_ms)
+        else:
+            await self._drop_speculation()
+            await self._announce_listening()
+        self._user_turn_id = uuid4()
+        self._partial_text = ""
+
+    # --- typing and choosing ---
+
+    async def _take_typed(self, item: _Typed) -> None:
+        text = item.text.strip()
+        if not text:
+            await self._send_error(ErrorCode.VALIDATION_ERROR, detail="text: nothing but blanks")
+            return
+        action = self._machine.take(turns.UserTyped(text))
+        if not isinstance(action, turns.AnswerTyped):
+            await self._act(action)
+            return
+        self._forget_utterance()
+        self._microphone.discard()
+        await self._drop_speculation()
+        self._user_turn_id = uuid4()
+        language = "zh" if any("\u3400" <= c <= "\u9fff" for c in text) else "en"
+        await self._send_event(
+            protocol.Transcription(turn_id=self._user_turn_id, text=text, is_final=True, language=language)
+        )
+        await self._answer(text, language, b"", asked_at=item.received_at, stt_ms=None)
+        self._user_turn_id = uuid4()
+
+    async def _choose_voice(self, voice_profile_id: UUID | None) -> None:
+        if voice_profile_id == self._voice.profile_id:
+            return
+        voice = await self._find_voice(voice_profile_id)
+        if voice is None:
+            await self._send_error(ErrorCode.VALIDATION_ERROR, detail="voice_profile_id: no such voice")
+            return
+        self._voice = voice
+        # What was prepared has been spoken by the voice before.
+        await self._drop_speculation()
+
+    # --- answering ---
+
+    def _compose(self, user_text: str) -> list[Message]:
+        """Return what the language model is to read: the system prompt, the conversation, and the user's words."""
+        messages = self._history[-self._settings.max_history_messages :] if self._settings.max_history_messages else []
+        if user_text:
+            messages = [*messages, Message("user", user_text)]
+        joined: list[Message] = []
+        if self._settings.system_prompt:
+            joined.append(Message("system", self._settings.system_prompt))
+        for message in messages:
+            if joined and joined[-1].role == message.role == "user":
+                # A turn that was never answered, because the user went on.
+                joined[-1] = Message("user", f"{joined[-1].content}\n{message.content}")
+            else:
+                joined.append(message)
+        return joined
+
+    def _make_reply(self, text: str) -> tuple[Reply, asyncio.Task[None]]:
+        settings = self._settings
+        reply = Reply(
+            user_turn_id=self._user_turn_id,
+            user_text=text,
+            messages=self._compose(text),
+            llm=self._llm,
+            tts=self._tts,
+            generation=GenerationOptions(max_tokens=settings.max_reply_tokens, temperature=settings.temperature),
+            synthesis=SynthesisOptions(quality=settings.quality, speed=settings.speed),
+            voice=self._voice,
+            limits=settings.reply,
+            outlet=self._outlet,
+            clock=self._clock,
+        )
+        return reply, self._spawn(self._run_reply(reply))
+
+    async def _run_reply(self, reply: Reply) -> None:
+        await reply.run()
+        await self._inbox.put(_Ended(reply))
+
+    async def _speculate(self, text: str) -> None:
+        if self._speculation is not None and self._speculation[0].user_text == text:
+            return
+        await self._drop_speculation()
+        await self._stop_reading_ahead()
+        self._speculation = self._make_reply(text)
+
+    async def _drop_speculation(self) -> None:
+        if self._speculation is not None:
+            _, task = self._speculation
+            self._speculation = None
+            await _cancel(task)
+
+    async def _answer(self, text: str, language: str, pcm: bytes, *, asked_at: float, stt_ms: int | None) -> None:
+        """Answer aloud, with the reply that was prepared if it answers the same text."""
+        prepared = self._speculation
+        if prepared is None or prepared[0].user_text != text or prepared[0].has_failed:
+            await self._drop_speculation()
+            await self._stop_reading_ahead()
+            prepared = self._make_reply(text)
+        self._speculation = None
+        self._reply = prepared
+        self._reply[0].commit(asked_at=asked_at, stt_ms=stt_ms)
+        self._history.append(Message("user", text))
+        self._record(SaidTurn(self._reply[0].user_turn_id, "user", text, language, pcm))
+
+    def _notice_sound(self) -> None:
+        if self._reply is not None and not self._inbox.full():
+            self._inbox.put_nowait(_Audible(self._reply[0]))
+
+    async def _report_failure(self, stage: Stage, error: InferenceError) -> None:
+        is_away = isinstance(error, InferenceUnavailable) or stage is Stage.STT
+        code = ErrorCode.INFERENCE_UNAVAILABLE if is_away else ErrorCode.PROCESSING_ERROR
+        reply = self._reply[0] if self._reply and stage is not Stage.STT else None
+        logger.warning("%s failed: %s", stage, error)
+        await self._send_error(code, turn_id=reply.turn_id if reply else None, detail=f"{stage}: {error}")
+
+    async def _stop_reply(self) -> None:
+        """Cancel, announce, wait: in that order, so that nothing of the reply follows its announcement."""
+        if self._reply is None:
+            return
+        reply, task = self._reply
+        self._reply = None
+        task.cancel()
+        heard_ms = reply.read_heard_ms()
+        await self._send_event(protocol.Interrupted(turn_id=reply.turn_id, heard_ms=heard_ms))
+        await _cancel(task)
+        await self._send_event(
+            protocol.LlmResponse(
+                turn_id=reply.turn_id,
+                user_turn_id=reply.user_turn_id,
+                text=reply.read_heard_text(heard_ms),
+                is_final=True,
+                was_interrupted=True,
+            )
+        )
+        if not reply.is_turn_end_sent:
+            await self._send_event(reply.make_turn_end(was_interrupted=True))
+        self._keep_reply(reply, was_interrupted=True, heard_ms=heard_ms)
+
+    async def _end_reply(self, reply: Reply) -> None:
+        if self._reply is None or self._reply[0] is not reply:
+            return
+        self._reply = None
+        self._keep_reply(reply, was_interrupted=False, heard_ms=reply.audio_ms)
+        await self._act(self._machine.take(turns.ReplyEnded()))
+        self._read_ahead(self._compose(""))
+
+    def _keep_reply(self, reply: Reply, *, was_interrupted: bool, heard_ms: int) -> None:
+        text = reply.read_heard_text(heard_ms) if was_interrupted else reply.text.strip()
+        if not text:
+            return
+        self._history.append(Message("assistant", text))
+        self._record(
+            SaidTurn(
+                turn_id=reply.turn_id,
+                speaker="avatar",
+                text=text,
+                language="zh" if any("\u3400" <= c <= "\u9fff" for c in text) else "en",
+                pcm=reply.read_heard_audio(heard_ms) if was_interrupted else bytes(reply.audio),
+                sample_rate_hz=reply.sample_rate_hz or protocol.REPLY_SAMPLE_RATE_HZ,
+                was_interrupted=was_interrupted,
+                voice_profile_id=reply.voice.profile_id,
+                latency=reply.describe_latency(),
+            )
+        )
+
+    # --- reading ahead: the language model reads what it will be asked, while nobody waits for it ---
+
+    def _read_ahead(self, messages: list[Message]) -> None:
+        """Have `messages` read, after what is being read now. Only the last of those that wait is kept."""
+        if self._prefill is not None and not self._prefill.done():
+            self._prefill_next = messages
+        else:
+            self._prefill = self._spawn(self._run_prefill(messages))
+
+    async def _run_prefill(self, messages: list[Message] | None) -> None:
+        while messages is not None:
+            try:
+                async with asyncio.timeout(self._settings.prefill_s):
+                    await self._llm.prefill(messages)
+            except (InferenceError, TimeoutError) as error:
+                logger.debug("could not read ahead: %s", error)
+            messages, self._prefill_next = self._prefill_next, None
+
+    async def _stop_reading_ahead(self) -> None:
+        self._prefill_next = None
+        if self._prefill is not None:
+            await _cancel(self._prefill)
+            self._prefill = None
+
+
+async def _cancel(task: asyncio.Task[None]) -> None:
+    """Cancel a task of this call and wait until it has ended. Its failure is its group's business, not ours."""
+    task.cancel()
+    await asyncio.wait([task])

@@ -1,0 +1,333 @@
+"""
+One answer in the making: tokens → text on the screen, and → clauses → sound. Knows no Django, no Channels, no gRPC.
+
+A reply may be started before it is wanted. Until `commit` it thinks and prepares its first clause, and nothing of it
+leaves this object.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+from uuid import UUID, uuid4
+
+from inference.interfaces import (
+    BYTES_PER_SAMPLE,
+    GenerationOptions,
+    InferenceError,
+    LanguageModel,
+    Message,
+    SynthesisOptions,
+    TextDelta,
+    TextToSpeech,
+)
+from realtime.playout import Playout
+from realtime.protocol import LatencyMs, LlmResponse, ServerMessage, Stage, Status, TtsReady, TurnEnd
+from realtime.sentences import Clause, ClauseCutter
+from realtime.streams import within
+
+#: The most audio one binary message holds.
+PIECE_MS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyLimits:
+    """How long to wait for others, in seconds, and how far to run ahead of playout."""
+
+    first_token_s: float = 30.0
+    next_token_s: float = 15.0
+    first_audio_s: float = 30.0
+    next_audio_s: float = 15.0
+    #: How much longer than expected a client may take to play something.
+    stall_s: float = 10.0
+    max_ahead_ms: int = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class Voice:
+    """Whose voice: the profile that was chosen (None: the default), and the engine's key for it."""
+
+    profile_id: UUID | None = None
+    engine_voice: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Outlet:
+    """Where a reply goes."""
+
+    send_event: Callable[[ServerMessage], Awaitable[None]]
+    send_audio: Callable[[bytes], Awaitable[None]]
+    #: Called once, when the first audio leaves.
+    on_audible: Callable[[], None]
+    #: Called for each failure of an engine, once the reply is committed.
+    on_failure: Callable[[Stage, InferenceError], Awaitable[None]]
+    make_audio_url: Callable[[UUID], str]
+
+
+class Reply:
+    """
+    One reply. Whoever makes it runs `run` as a task, cancels that to stop it, and then asks what was heard.
+
+    At most one clause is synthesised beyond the one that follows the clause being played.
+    """
+
+    def __init__(
+        self,
+        *,
+        user_turn_id: UUID,
+        user_text: str,
+        messages: Sequence[Message],
+        llm: LanguageModel,
+        tts: TextToSpeech,
+        generation: GenerationOptions,
+        synthesis: SynthesisOptions,
+        voice: Voice,
+        limits: ReplyLimits,
+        outlet: Outlet,
+        clock: Callable[[], float],
+    ) -> None:
+        self.turn_id = uuid4()
+        self.user_turn_id = user_turn_id
+        self.user_text = user_text
+        self.voice = voice
+        self.text = ""
+        self.has_failed = False
+        self.is_turn_end_sent = False
+        self.sample_rate_hz = 0
+        self.playout = Playout(max_ahead_ms=limits.max_ahead_ms)
+        self.audio = bytearray()
+        self._messages = messages
+        self._llm = llm
+        self._tts = tts
+        self._generation = generation
+        self._synthesis = replace(synthesis, voice=voice.engine_voice)
+        self._limits = limits
+        self._outlet = outlet
+        self._clock = clock
+        self._committed = asyncio.Event()
+        self._is_thought = False
+        self._is_speechless = False
+        self._text_changed = asyncio.Event()
+        self._played = asyncio.Event()
+        # A reply is capped by its tokens, so its clauses need no bound; its audio is bounded by `_ahead`.
+        self._clauses: deque[Clause] = deque()
+        self._clauses_changed = asyncio.Event()
+        self._sound: asyncio.Queue[Clause | bytes | None] = asyncio.Queue()
+        self._ahead = asyncio.Semaphore(2)
+        self._asked_at = 0.0
+        self._stt_ms: int | None = None
+        self._ttft_ms: int | None = None
+        self._ttfa_ms: int | None = None
+        self._total_ms: int | None = None
+
+    # --- what the pipeline does with it ---
+
+    def commit(self, *, asked_at: float, stt_ms: int | None) -> None:
+        """Let the reply be seen and heard. Latencies count from `asked_at`."""
+        self._asked_at = asked_at
+        self._stt_ms = stt_ms
+        self._committed.set()
+
+    @property
+    def is_committed(self) -> bool:
+        return self._committed.is_set()
+
+    def report_playback(self, played_ms: int, *, is_finished: bool) -> None:
+        self.playout.report(played_ms, self._clock(), is_finished=is_finished)
+        self._played.set()
+
+    def read_heard_ms(self) -> int:
+        return round(self.playout.estimate_played_ms(self._clock()))
+
+    def read_heard_text(self, heard_ms: int) -> str:
+        """Return what the user has got of the reply: what was heard, or what was shown when it could not be spoken."""
+        return self.text.strip() if self._is_speechless else self.playout.read_heard(heard_ms)
+
+    def read_heard_audio(self, heard_ms: int) -> bytes:
+        return bytes(self.audio[: self.sample_rate_hz * heard_ms // 1000 * BYTES_PER_SAMPLE])
+
+    @property
+    def audio_ms(self) -> int:
+        return round(self.playout.sent_ms)
+
+    @property
+    def latency(self) -> LatencyMs:
+        return LatencyMs(stt=self._stt_ms, ttft=self._ttft_ms, ttfa=self._ttfa_ms, total=self._total_ms)
+
+    def describe_latency(self) -> dict[str, Any]:
+        return asdict(self.latency)
+
+    def make_turn_end(self, *, was_interrupted: bool) -> TurnEnd:
+        self.is_turn_end_sent = True
+        return TurnEnd(
+            turn_id=self.turn_id,
+            user_turn_id=self.user_turn_id,
+            was_interrupted=was_interrupted,
+            audio_ms=self.audio_ms,
+            latency_ms=self.latency,
+        )
+
+    async def run(self) -> None:
+        """Make the reply and return when it has been played. Failures of engines are reported, not raised."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._think())
+            group.create_task(self._speak())
+            group.create_task(self._show())
+            group.create_task(self._play())
+        await self._outlet.send_event(self.make_turn_end(was_interrupted=False))
+        await self._wait_for_playout(self.playout.find_rest_s)
+
+    # --- thinking ---
+
+    async def _think(self) -> None:
+        cutter = ClauseCutter()
+        try:
+            events = self._llm.generate(self._messages, self._generation)
+            limits = self._limits
+            async with contextlib.aclosing(
+                within(events, first_s=limits.first_token_s, next_s=limits.next_token_s, what="a token")
+            ) as timely:
+                async for event in timely:
+                    if isinstance(event, TextDelta):
+                        text = event.text if self.text else event.text.lstrip()
+                        self.text += text
+                        self._text_changed.set()
+                        self._add_clauses(cutter.feed(text))
+        except InferenceError as error:
+            await self._report_failure(Stage.LLM, error)
+        self._is_thought = True
+        self._text_changed.set()
+        self._add_clauses(cutter.flush())
+
+    def _add_clauses(self, clauses: list[Clause]) -> None:
+        self._clauses.extend(clauses)
+        self._clauses_changed.set()
+
+    async def _report_failure(self, stage: Stage, error: InferenceError) -> None:
+        self.has_failed = True
+        await self._committed.wait()
+        await self._outlet.on_failure(stage, error)
+
+    # --- showing ---
+
+    async def _show(self) -> None:
+        await self._committed.wait()
+        await self._outlet.send_event(Status(stage=Stage.LLM, turn_id=self.turn_id))
+        shown = 0
+        while not (self._is_thought and shown == len(self.text)):
+            await self._text_changed.wait()
+            self._text_changed.clear()
+            if shown < len(self.text):
+                delta, shown = self.text[shown:], len(self.text)
+                if self._ttft_ms is None:
+                    self._ttft_ms = self._measure()
+                await self._outlet.send_event(self._make_response(delta, is_final=False))
+        await self._outlet.send_event(self._make_response(self.text.strip(), is_final=True))
+
+    def _make_response(self, text: str, *, is_final: bool) -> LlmResponse:
+        return LlmResponse(turn_id=self.turn_id, user_turn_id=self.user_turn_id, text=text, is_final=is_final)
+
+    def _measure(self) -> int:
+        return round((self._clock() - self._asked_at) * 1000)
+
+    # --- speaking ---
+
+    async def _speak(self) -> None:
+        is_first = True
+        try:
+            while (clause := await self._take_clause()) is not None:
+                await self._ahead.acquire()
+                self._sound.put_nowait(clause)
+                if not clause.spoken:
+                    continue
+                if not is_first:
+                    # Of a reply that may be taken back, one clause is enough to have ready.
+                    await self._committed.wait()
+                is_last = self._is_thought and not self._clauses
+                await self._synthesise(clause, replace(self._synthesis, is_first=is_first, is_last=is_last))
+                is_first = False
+        except InferenceError as error:
+            self._is_speechless = True
+            self._sound.put_nowait(None)
+            await self._report_failure(Stage.TTS, error)
+        else:
+            self._sound.put_nowait(None)
+
+    async def _take_clause(self) -> Clause | None:
+        while not self._clauses:
+            if self._is_thought:
+                return None
+            self._clauses_changed.clear()
+            await self._clauses_changed.wait()
+        return self._clauses.popleft()
+
+    async def _synthesise(self, clause: Clause, options: SynthesisOptions) -> None:
+        chunks = self._tts.synthesise(clause.spoken, options)
+        limits = self._limits
+        async with contextlib.aclosing(
+            within(chunks, first_s=limits.first_audio_s, next_s=limits.next_audio_s, what="audio")
+        ) as timely:
+            async for chunk in timely:
+                if self.sample_rate_hz not in (0, chunk.sample_rate_hz):
+                    raise InferenceError(f"sample rate {chunk.sample_rate_hz} Hz after {self.sample_rate_hz} Hz")
+                self.sample_rate_hz = chunk.sample_rate_hz
+                if chunk.pcm:
+                    self._sound.put_nowait(chunk.pcm)
+
+    # --- playing ---
+
+    async def _play(self) -> None:
+        await self._committed.wait()
+        is_inside_clause = False
+        while (item := await self._sound.get()) is not None:
+            if isinstance(item, Clause):
+                if is_inside_clause:
+                    self.playout.end_clause()
+                self.playout.start_clause(item)
+                is_inside_clause = True
+                self._ahead.release()
+                continue
+            size = self.sample_rate_hz * PIECE_MS // 1000 * BYTES_PER_SAMPLE
+            for start in range(0, len(item), size):
+                await self._send_piece(item[start : start + size])
+        if is_inside_clause and not self._is_speechless:
+            self.playout.end_clause()
+        if self.audio:
+            self._total_ms = self._measure()
+
+    async def _send_piece(self, pcm: bytes) -> None:
+        length_ms = len(pcm) * 1000 / (self.sample_rate_hz * BYTES_PER_SAMPLE)
+        await self._wait_for_playout(lambda now: self.playout.find_delay_s(length_ms, now))
+        if not self.audio:
+            self._outlet.on_audible()
+            await self._outlet.send_event(Status(stage=Stage.TTS, turn_id=self.turn_id))
+            await self._outlet.send_event(
+                TtsReady(
+                    turn_id=self.turn_id,
+                    user_turn_id=self.user_turn_id,
+                    audio_url=self._outlet.make_audio_url(self.turn_id),
+                    sample_rate=self.sample_rate_hz,
+                )
+            )
+        await self._outlet.send_audio(pcm)
+        self.audio += pcm
+        self.playout.add(length_ms, self._clock())
+        if self._ttfa_ms is None:
+            self._ttfa_ms = self._measure()
+
+    async def _wait_for_playout(self, find_delay_s: Callable[[float], float]) -> None:
+        """Wait until `find_delay_s(now)` is 0. A client that reports no progress is not waited for without end."""
+        now = self._clock()
+        give_up_at = now + find_delay_s(now) + self._limits.stall_s
+        while (delay_s := find_delay_s(self._clock())) > 0:
+            if self._clock() > give_up_at:
+                self.playout.report(self.playout.sent_ms, self._clock())
+                return
+            self._played.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(delay_s):
+                    await self._played.wait()

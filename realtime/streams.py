@@ -1,0 +1,46 @@
+"""Reading other processes' streams: with a timeout, and closed whatever happens. Knows no Django, Channels or gRPC."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator
+from typing import Any, TypeVar
+
+from inference.interfaces import InferenceUnavailable
+
+Item = TypeVar("Item")
+
+
+async def within(
+    source: AsyncIterator[Item], *, first_s: float, next_s: float, what: str
+) -> AsyncGenerator[Item, None]:
+    """
+    Yield from `source`, and close it at the end.
+
+    Raises InferenceUnavailable when an item takes longer than `first_s` (the first) or `next_s` (the others). Hold it
+    in `contextlib.aclosing`: a generator left in its middle is closed some time later only.
+    """
+    timeout_s = first_s
+    async with closing(source):
+        while True:
+            try:
+                async with asyncio.timeout(timeout_s):
+                    item = await anext(source)
+            except StopAsyncIteration:
+                return
+            except TimeoutError:
+                raise InferenceUnavailable(f"{what} did not come within {timeout_s:g} s") from None
+            yield item
+            timeout_s = next_s
+
+
+@contextlib.asynccontextmanager
+async def closing(source: AsyncIterator[Any]) -> AsyncGenerator[None, None]:
+    """Close `source` at the end if it can be closed: an iterator at the border need not be a generator."""
+    try:
+        yield
+    finally:
+        close = getattr(source, "aclose", None)
+        if close is not None:
+            await close()

@@ -1,0 +1,44 @@
+"""What users are told when something goes wrong, in their language."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any, cast
+
+from django.http import HttpRequest
+from django.http.cookie import parse_cookie
+from django.utils import translation
+from django.utils.translation import gettext, gettext_noop
+
+from realtime.protocol import ErrorCode
+
+SENTENCES = {
+    ErrorCode.SERVER_FULL: gettext_noop("All lines are busy. Please try again in a moment."),
+    ErrorCode.ALREADY_PROCESSING: gettext_noop("I am still answering. Stop the answer first."),
+    ErrorCode.NO_AUDIO_DATA: gettext_noop("No sound arrived. Please check your microphone."),
+    ErrorCode.BUFFER_LIMIT_EXCEEDED: gettext_noop("That was too long. Please say it in shorter pieces."),
+    ErrorCode.UNSUPPORTED_FORMAT: gettext_noop("This kind of audio cannot be read. WAV and WebM can."),
+    ErrorCode.VALIDATION_ERROR: gettext_noop("The browser sent something that was not understood."),
+    ErrorCode.JSON_DECODE_ERROR: gettext_noop("The browser sent something that could not be read."),
+    ErrorCode.UNKNOWN_MESSAGE_TYPE: gettext_noop("The browser sent something unknown. Please reload the page."),
+    ErrorCode.PROCESSING_ERROR: gettext_noop("Something went wrong with this answer. Please try again."),
+    ErrorCode.INFERENCE_UNAVAILABLE: gettext_noop(
+        "The voice models cannot be reached just now. Please try again soon."
+    ),
+    ErrorCode.FATAL_ERROR: gettext_noop("Something went wrong and the call has ended. Please call again."),
+}
+
+
+def find_language(headers: list[tuple[bytes, bytes]]) -> str:
+    """Return the language of a handshake: its cookie's, else what the browser prefers."""
+    values = {name.lower(): value.decode("latin-1") for name, value in headers}
+    request = SimpleNamespace(
+        COOKIES=parse_cookie(values.get(b"cookie", "")),
+        META={"HTTP_ACCEPT_LANGUAGE": values.get(b"accept-language", "")},
+    )
+    return translation.get_language_from_request(cast(HttpRequest, cast(Any, request)))
+
+
+def word_error(code: ErrorCode, language: str) -> str:
+    with translation.override(language):
+        return gettext(SENTENCES[code])
