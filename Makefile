@@ -108,7 +108,7 @@ $(STAMP)-dev: requirements/base.txt requirements/cpu.txt requirements/test.txt r
 $(STAMP)-%: | $(BIN)/python
 	@echo "Installing requirements/$*.txt (the first time takes some minutes)"
 	@$(BIN)/python -m pip install --disable-pip-version-check --requirement requirements/$*.txt \
-		| sed -n 's/^Collecting /  /p; /^Installing/p; /^Successfully/p'
+		| sed -n 's/^Collecting \([^ ]*\).*/  \1/p; s/^Installing .*/  installing …/p'
 	@touch $@
 
 %.mo: %.po
