@@ -53,11 +53,13 @@ class Worker:
             return bool(self._waiting)
 
     def close(self) -> None:
-        """Let the function under way finish, forget the rest."""
+        """Let the function under way finish; those who wait for the rest are told with a RuntimeError."""
         with self._changed:
             self._closed = True
-            self._waiting.clear()
+            refused, self._waiting = self._waiting, []
             self._changed.notify()
+        for _, _, _, future, loop in refused:
+            _tell(loop, future, error=RuntimeError("the worker is closed"))
         self._thread.join(timeout=10)
 
     def _work(self) -> None:
