@@ -207,8 +207,14 @@ async def _translated_errors() -> AsyncIterator[None]:
                 raise InferenceBusy(detail) from error
             case _:
                 raise InferenceError(detail) from error
-    except grpc.aio.UsageError as error:  # the channel was closed under a call
+    except grpc.aio.UsageError as error:  # the channel was closed before a call
         raise InferenceUnavailable(str(error)) from error
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+        # Nobody cancelled the caller: gRPC says so when the channel was closed under a call.
+        raise InferenceUnavailable("the connection was closed") from error
 
 
 def _messages(messages: Sequence[Message]) -> list[pb.Message]:

@@ -119,6 +119,7 @@ class EngineHost:
             slot.status = replace(slot.status, state=RoleState.LOADING, engine=module, model=model)
             resident_before = self._process.memory_info().rss
             started = time.monotonic()
+            engine: Engine | None = None
             try:
                 engine = await asyncio.to_thread(create_engine, role, module, model, self.config)
                 slot.status = replace(
@@ -128,6 +129,8 @@ class EngineHost:
             except Exception as error:  # an engine may fail in any way its library knows; the role goes on
                 logger.exception("engine %s failed to load", name)
                 reasons.append(f"{name}: {error}")
+                if engine is not None:
+                    await self._close(engine)  # its memory is needed by the next
                 continue
             slot.engine = engine
             slot.status = replace(
@@ -171,8 +174,14 @@ class EngineHost:
     async def close(self) -> None:
         for slot in self._slots.values():
             if slot.engine is not None:
-                await slot.engine.close()
+                await self._close(slot.engine)
                 slot.engine = None
+
+    async def _close(self, engine: Engine) -> None:
+        try:
+            await engine.close()
+        except Exception:  # the others are closed all the same
+            logger.exception("engine %s did not close", engine.model_name)
 
 
 def create_engine(role: Role, module: str, model: str, config: InferenceConfig) -> Engine:
@@ -404,7 +413,10 @@ class InferenceServer:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         for service in (*SERVICE_OF_ROLE.values(), WHOLE_PROCESS):
             await self._health.set(service, health_pb2.HealthCheckResponse.NOT_SERVING)
-        self.port = self._server.add_insecure_port(self.config.address)
+        try:
+            self.port = self._server.add_insecure_port(self.config.address)
+        except RuntimeError as error:
+            raise RuntimeError(f"cannot listen on {self.config.address}: is another process there?") from error
         await self._server.start()
 
     async def load(self) -> None:

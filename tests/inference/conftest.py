@@ -1,0 +1,129 @@
+"""An inference server in this process, on a port of its own, with scripted engines behind real gRPC."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import types
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from inference.client import InferenceClient
+from inference.config import InferenceConfig
+from inference.engines.fake import FakeLanguageModel, FakeSpeechToText, FakeTextToSpeech
+from inference.interfaces import Role
+from inference.server import InferenceServer
+
+#: Long enough for a busy machine; nothing waits so long unless it is broken.
+PATIENCE_S = 10.0
+
+
+async def eventually(condition: Callable[[], bool]) -> None:
+    """Wait until `condition` holds. What it looks at changes in another task, and tells nobody."""
+    async with asyncio.timeout(PATIENCE_S):
+        while not condition():  # noqa: ASYNC110 — there is no event to wait for
+            await asyncio.sleep(0.005)
+
+
+class ScriptedEngines(dict[str, Any]):
+    """
+    What `inference.engines.scripted` loads: engines by "role:variant", or exceptions to fail with.
+
+    A variant is asked for as an engine is in the settings: "scripted:variant".
+    """
+
+    def module(self) -> types.ModuleType:
+        module = types.ModuleType("inference.engines.scripted")
+        for role in Role:
+            setattr(module, f"create_{role.value}", self._creator(role))
+        return module
+
+    def _creator(self, role: Role) -> Callable[..., Any]:
+        def create(*, model: str, config: InferenceConfig) -> Any:
+            made = self[f"{role.value}:{model}"]
+            if isinstance(made, Exception):
+                raise made
+            return made
+
+        return create
+
+
+@pytest.fixture
+def stt() -> FakeSpeechToText:
+    return FakeSpeechToText()
+
+
+@pytest.fixture
+def llm() -> FakeLanguageModel:
+    return FakeLanguageModel()
+
+
+@pytest.fixture
+def tts() -> FakeTextToSpeech:
+    return FakeTextToSpeech()
+
+
+@pytest.fixture
+def engines(
+    stt: FakeSpeechToText, llm: FakeLanguageModel, tts: FakeTextToSpeech, monkeypatch: pytest.MonkeyPatch
+) -> ScriptedEngines:
+    engines = ScriptedEngines({"stt:good": stt, "llm:good": llm, "tts:good": tts})
+    monkeypatch.setitem(sys.modules, "inference.engines.scripted", engines.module())
+    return engines
+
+
+@pytest.fixture
+def config(engines: ScriptedEngines, tmp_path: Path) -> InferenceConfig:
+    return InferenceConfig(
+        profile="fake",
+        address="127.0.0.1:0",
+        models_dir=tmp_path,
+        engines=dict.fromkeys(Role, ("scripted:good",)),
+        max_calls=2,
+        drain_s=5.0,
+    )
+
+
+@pytest.fixture
+async def start_server() -> AsyncIterator[Callable[..., Any]]:
+    """Starts servers, loaded or not, and stops them in the end."""
+    servers: list[InferenceServer] = []
+
+    async def start(config: InferenceConfig, *, is_loaded: bool = True) -> InferenceServer:
+        server = InferenceServer(config)
+        servers.append(server)
+        await server.start()
+        if is_loaded:
+            await server.load()
+        return server
+
+    yield start
+    for server in servers:
+        await server.stop()
+
+
+@pytest.fixture
+async def server(start_server: Callable[..., Any], config: InferenceConfig) -> InferenceServer:
+    started: InferenceServer = await start_server(config)
+    return started
+
+
+@pytest.fixture
+async def connect() -> AsyncIterator[Callable[[int], InferenceClient]]:
+    clients: list[InferenceClient] = []
+
+    def make(port: int) -> InferenceClient:
+        clients.append(InferenceClient(f"127.0.0.1:{port}"))
+        return clients[-1]
+
+    yield make
+    for client in clients:
+        await client.close()
+
+
+@pytest.fixture
+async def client(server: InferenceServer, connect: Callable[[int], InferenceClient]) -> InferenceClient:
+    return connect(server.port)

@@ -1,0 +1,609 @@
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import aclosing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import grpc.aio
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from inference.client import InferenceClient
+from inference.config import InferenceConfig
+from inference.engines.fake import FakeLanguageModel, FakeSpeechToText, FakeTextToSpeech
+from inference.interfaces import (
+    EndOfUtterance,
+    GenerationFinished,
+    GenerationOptions,
+    InferenceBusy,
+    InferenceError,
+    InferenceUnavailable,
+    Message,
+    Role,
+    RoleState,
+    SynthesisOptions,
+    TextDelta,
+    TranscriptionInput,
+    TranscriptionOptions,
+)
+from inference.proto import inference_pb2 as pb
+from inference.proto import inference_pb2_grpc as rpc
+from inference.server import SERVICE_OF_ROLE, WHOLE_PROCESS, InferenceServer
+from tests.inference.conftest import PATIENCE_S, ScriptedEngines, eventually
+
+HELLO = (Message("user", "hello"),)
+SERVING = health_pb2.HealthCheckResponse.SERVING
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+async def generate(client: InferenceClient, **options: Any) -> str:
+    events = client.llm.generate(HELLO, GenerationOptions(**options))
+    return "".join([event.text async for event in events if isinstance(event, TextDelta)])
+
+
+async def synthesise(client: InferenceClient) -> bytes:
+    return b"".join([chunk.pcm async for chunk in client.tts.synthesise("你好", SynthesisOptions())])
+
+
+async def transcribe(client: InferenceClient, *items: TranscriptionInput) -> list[Any]:
+    async def audio() -> AsyncIterator[TranscriptionInput]:
+        for item in items:
+            yield item
+
+    return [event async for event in client.stt.transcribe(audio(), TranscriptionOptions())]
+
+
+async def read_to_the_end(stream: AsyncIterator[Any]) -> None:
+    async for _ in stream:
+        pass
+
+
+async def endless_silence() -> AsyncIterator[TranscriptionInput]:
+    while True:
+        yield bytes(640)
+        await asyncio.sleep(0.01)
+
+
+async def endless_speech() -> AsyncIterator[TranscriptionInput]:
+    while True:
+        yield b"\x00\x20" * 320
+        await asyncio.sleep(0.01)
+
+
+class SlowToWarm(FakeLanguageModel):
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_warming = asyncio.Event()
+        self.may_be_warm = asyncio.Event()
+
+    async def warm_up(self) -> None:
+        self.is_warming.set()
+        await self.may_be_warm.wait()
+
+
+async def health(port: int, service: str) -> int:
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        reply = await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(service=service))
+    return int(reply.status)
+
+
+class TestStart:
+    async def test_answers_before_anything_is_loaded(
+        self, start_server: Callable[..., Any], connect: Callable[[int], InferenceClient], config: InferenceConfig
+    ) -> None:
+        server: InferenceServer = await start_server(config, is_loaded=False)
+        client = connect(server.port)
+
+        status = await client.status()
+
+        assert [role.state for role in status.roles] == [RoleState.LOADING] * 3
+        assert not status.is_ready
+        for service in (*SERVICE_OF_ROLE.values(), WHOLE_PROCESS):
+            assert await health(server.port, service) == NOT_SERVING
+        for call in (generate(client), synthesise(client), transcribe(client), client.llm.prefill(HELLO)):
+            with pytest.raises(InferenceUnavailable, match="is loading: not ready yet"):
+                await call
+
+    async def test_serves_a_role_as_soon_as_it_is_warm(
+        self,
+        engines: ScriptedEngines,
+        start_server: Callable[..., Any],
+        connect: Callable[[int], InferenceClient],
+        config: InferenceConfig,
+    ) -> None:
+        engines["llm:good"] = slow = SlowToWarm()
+        server: InferenceServer = await start_server(config, is_loaded=False)
+        client = connect(server.port)
+        loading = asyncio.create_task(server.load())
+        await asyncio.wait_for(slow.is_warming.wait(), PATIENCE_S)
+
+        states = {role.role: role.state for role in (await client.status()).roles}
+
+        assert states == {Role.STT: RoleState.READY, Role.LLM: RoleState.WARMING, Role.TTS: RoleState.LOADING}
+        assert await health(server.port, SERVICE_OF_ROLE[Role.STT]) == SERVING
+        assert await health(server.port, SERVICE_OF_ROLE[Role.LLM]) == NOT_SERVING
+        assert await health(server.port, WHOLE_PROCESS) == NOT_SERVING
+        assert await transcribe(client, EndOfUtterance())
+        with pytest.raises(InferenceUnavailable, match="llm is warming"):
+            await generate(client)
+
+        slow.may_be_warm.set()
+        await asyncio.wait_for(loading, PATIENCE_S)
+
+        assert (await client.status()).is_ready
+        for service in (*SERVICE_OF_ROLE.values(), WHOLE_PROCESS):
+            assert await health(server.port, service) == SERVING
+
+    async def test_refuses_a_port_that_is_taken(
+        self, server: InferenceServer, start_server: Callable[..., Any], config: InferenceConfig
+    ) -> None:
+        with pytest.raises(RuntimeError, match=str(server.port)):
+            await start_server(replace(config, address=f"127.0.0.1:{server.port}"))
+
+
+class TestStatus:
+    async def test_says_what_there_is_of_every_role(self, client: InferenceClient) -> None:
+        status = await client.status()
+
+        assert status.profile == "fake"
+        assert status.is_ready
+        assert status.resident_bytes > 1_000_000
+        assert [role.role for role in status.roles] == [Role.STT, Role.LLM, Role.TTS]
+        for role in status.roles:
+            assert (role.state, role.engine, role.device) == (RoleState.READY, "scripted", "cpu")
+            assert role.model == "scripted"
+            assert role.load_s >= 0
+            assert role.reason == ""
+
+    async def test_counts_the_calls_under_way(self, client: InferenceClient, llm: FakeLanguageModel) -> None:
+        llm.hold_after(1)
+        talking = asyncio.create_task(generate(client))
+        await asyncio.wait_for(llm.is_holding.wait(), PATIENCE_S)
+
+        assert [role.active_calls for role in (await client.status()).roles] == [0, 1, 0]
+
+        llm.release()
+        await talking
+        assert [role.active_calls for role in (await client.status()).roles] == [0, 0, 0]
+
+
+class TestAnEngineThatFailsToLoad:
+    async def test_is_replaced_by_the_next(
+        self,
+        engines: ScriptedEngines,
+        start_server: Callable[..., Any],
+        connect: Callable[[int], InferenceClient],
+        config: InferenceConfig,
+    ) -> None:
+        engines["llm:huge"] = MemoryError("no room")
+        config = replace(config, engines={**config.engines, Role.LLM: ("scripted:huge", "scripted:good")})
+
+        client = connect((await start_server(config)).port)
+
+        status = await client.status()
+        assert status.is_ready
+        assert status.roles[1].reason == "scripted:huge: no room"
+        assert await generate(client)
+
+    async def test_leaves_the_others_serving(
+        self,
+        engines: ScriptedEngines,
+        start_server: Callable[..., Any],
+        connect: Callable[[int], InferenceClient],
+        config: InferenceConfig,
+    ) -> None:
+        engines["tts:one"] = OSError("file is missing")
+        engines["tts:two"] = ValueError("wrong format")
+        config = replace(config, engines={**config.engines, Role.TTS: ("scripted:one", "scripted:two", "nonsense")})
+        server: InferenceServer = await start_server(config)
+        client = connect(server.port)
+
+        status = await client.status()
+
+        assert not status.is_ready
+        assert status.roles[2].state is RoleState.UNAVAILABLE
+        for reason in ("scripted:one: file is missing", "scripted:two: wrong format", "nonsense: No module named"):
+            assert reason in status.roles[2].reason
+        with pytest.raises(InferenceUnavailable, match="file is missing"):
+            await synthesise(client)
+        assert await generate(client)
+        assert await transcribe(client, EndOfUtterance())
+        assert await health(server.port, SERVICE_OF_ROLE[Role.TTS]) == NOT_SERVING
+        assert await health(server.port, SERVICE_OF_ROLE[Role.LLM]) == SERVING
+        assert await health(server.port, WHOLE_PROCESS) == NOT_SERVING
+
+    async def test_may_fail_while_it_warms_up(
+        self,
+        engines: ScriptedEngines,
+        start_server: Callable[..., Any],
+        connect: Callable[[int], InferenceClient],
+        config: InferenceConfig,
+    ) -> None:
+        class Cold(FakeTextToSpeech):
+            is_closed = False
+
+            async def warm_up(self) -> None:
+                raise RuntimeError("too cold")
+
+            async def close(self) -> None:
+                self.is_closed = True
+
+        engines["tts:cold"] = cold = Cold()
+        config = replace(config, engines={**config.engines, Role.TTS: ("scripted:cold", "scripted:good")})
+
+        client = connect((await start_server(config)).port)
+
+        assert (await client.status()).roles[2].reason == "scripted:cold: too cold"
+        assert await synthesise(client)
+        assert cold.is_closed
+
+    async def test_may_be_none_at_all(
+        self,
+        start_server: Callable[..., Any],
+        connect: Callable[[int], InferenceClient],
+        config: InferenceConfig,
+    ) -> None:
+        config = replace(config, engines={**config.engines, Role.LLM: ()})
+
+        client = connect((await start_server(config)).port)
+
+        with pytest.raises(InferenceUnavailable, match="llm is unavailable: no engine named"):
+            await generate(client)
+
+
+class TestAdmission:
+    async def test_is_refused_beyond_max_calls(self, client: InferenceClient, llm: FakeLanguageModel) -> None:
+        llm.hold_after(0)
+        talking = [asyncio.create_task(generate(client)) for _ in range(2)]
+        await eventually(lambda: llm.calls.active == 2)
+
+        with pytest.raises(InferenceBusy, match="llm has 2 calls"):
+            await generate(client)
+
+        llm.release()
+        assert all(await asyncio.gather(*talking))
+        assert await generate(client)
+
+    async def test_of_one_role_does_not_depend_on_another(
+        self, client: InferenceClient, llm: FakeLanguageModel
+    ) -> None:
+        llm.hold_after(0)
+        talking = [asyncio.create_task(generate(client)) for _ in range(2)]
+        await eventually(lambda: llm.calls.active == 2)
+
+        assert await synthesise(client)
+
+        llm.release()
+        await asyncio.gather(*talking)
+
+    async def test_is_given_back_by_calls_that_failed(self, client: InferenceClient, llm: FakeLanguageModel) -> None:
+        for _ in range(5):
+            llm.fail_next(InferenceError("broken"))
+            with pytest.raises(InferenceError):
+                await generate(client)
+
+        assert await generate(client)
+
+
+class TestCancelling:
+    """What a caller no longer wants, no engine goes on with."""
+
+    async def test_ends_a_generation(self, client: InferenceClient, llm: FakeLanguageModel) -> None:
+        llm.hold_after(3)
+        talking = asyncio.create_task(generate(client))
+        await asyncio.wait_for(llm.is_holding.wait(), PATIENCE_S)
+
+        talking.cancel()
+        await asyncio.gather(talking, return_exceptions=True)
+
+        await eventually(lambda: llm.calls.active == 0)
+        assert llm.calls.cancelled == 1
+
+    async def test_ends_a_prefill(self, client: InferenceClient, llm: FakeLanguageModel) -> None:
+        llm.prefill_s = 60
+        reading = asyncio.create_task(client.llm.prefill(HELLO))
+        await eventually(lambda: llm.prefill_calls.active == 1)
+
+        reading.cancel()
+        await asyncio.gather(reading, return_exceptions=True)
+
+        await eventually(lambda: llm.prefill_calls.cancelled == 1)
+
+    async def test_ends_a_synthesis(self, client: InferenceClient, tts: FakeTextToSpeech) -> None:
+        tts.real_time_factor = 5
+        speaking = asyncio.create_task(synthesise(client))
+        await eventually(lambda: tts.calls.active == 1)
+
+        speaking.cancel()
+        await asyncio.gather(speaking, return_exceptions=True)
+
+        await eventually(lambda: tts.calls.cancelled == 1)
+
+    async def test_ends_a_transcription(self, client: InferenceClient, stt: FakeSpeechToText) -> None:
+        async def listen() -> None:
+            await read_to_the_end(client.stt.transcribe(endless_silence(), TranscriptionOptions()))
+
+        listening = asyncio.create_task(listen())
+        await eventually(lambda: stt.heard_bytes > 0)
+
+        listening.cancel()
+        await asyncio.gather(listening, return_exceptions=True)
+
+        await eventually(lambda: stt.calls.cancelled == 1)
+
+    async def test_is_what_closing_the_iterator_does(
+        self, client: InferenceClient, stt: FakeSpeechToText, llm: FakeLanguageModel, tts: FakeTextToSpeech
+    ) -> None:
+        llm.tokens_per_s = tts.real_time_factor = 1
+        streams: list[Any] = [
+            client.llm.generate(HELLO, GenerationOptions()),
+            client.tts.synthesise("說一句很長很長的話", SynthesisOptions()),
+            client.stt.transcribe(endless_speech(), TranscriptionOptions()),
+        ]
+
+        for stream in streams:
+            async with asyncio.timeout(PATIENCE_S), aclosing(stream):
+                await anext(stream)
+
+        for engine in (llm, tts, stt):
+            await eventually(lambda calls=engine.calls: calls.cancelled == 1 and calls.active == 0)  # type: ignore[misc]
+        assert [role.active_calls for role in (await client.status()).roles] == [0, 0, 0]
+
+    async def test_lets_other_calls_go_on(self, client: InferenceClient, llm: FakeLanguageModel) -> None:
+        llm.hold_after(2)
+        cancelled, kept = (asyncio.create_task(generate(client)) for _ in range(2))
+        await eventually(lambda: llm.calls.active == 2)
+
+        cancelled.cancel()
+        await eventually(lambda: llm.calls.cancelled == 1)
+        llm.release()
+
+        assert "hello" in await asyncio.wait_for(kept, PATIENCE_S)
+
+
+class TestBadInput:
+    async def test_is_audio_of_an_odd_length(self, client: InferenceClient, stt: FakeSpeechToText) -> None:
+        with pytest.raises(InferenceError, match="even number of bytes"):
+            await transcribe(client, b"123")
+
+        await eventually(lambda: stt.calls.active == 0)
+
+    async def test_is_a_language_nobody_speaks(self, client: InferenceClient) -> None:
+        with pytest.raises(InferenceError, match="'fr': expected zh, en"):
+            await transcribe(client, TranscriptionOptions(language="fr"))
+
+    async def test_is_a_role_that_no_chat_has(self, client: InferenceClient) -> None:
+        robot: Any = "robot"
+
+        with pytest.raises(InferenceError, match="'robot': expected system, user or assistant"):
+            async for _ in client.llm.generate([Message(robot, "beep")], GenerationOptions()):
+                pass
+
+    async def test_is_a_quality_there_is_not(self, server: InferenceServer) -> None:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+            call = rpc.TextToSpeechStub(channel).Synthesise(pb.SynthesiseRequest(text="hi", quality="superb"))
+
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                async for _ in call:
+                    pass
+
+        assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+    @pytest.mark.parametrize("first", [pb.TranscribeRequest(pcm=bytes(640)), None], ids=["audio first", "nothing"])
+    async def test_is_a_transcription_without_options(
+        self, server: InferenceServer, first: pb.TranscribeRequest | None
+    ) -> None:
+        async def requests() -> AsyncIterator[pb.TranscribeRequest]:
+            if first is not None:
+                yield first
+
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+            with pytest.raises(grpc.aio.AioRpcError, match="first message of a transcription is its options"):
+                async for _ in rpc.SpeechToTextStub(channel).Transcribe(requests()):
+                    pass
+
+    async def test_is_a_message_beyond_the_limit(self, client: InferenceClient) -> None:
+        with pytest.raises(InferenceError):
+            await transcribe(client, bytes(4 * 1024 * 1024))
+
+
+class TestAnEngineThatFails:
+    @pytest.mark.parametrize(
+        ("error", "expected"),
+        [
+            (InferenceError("broken"), InferenceError),
+            (InferenceBusy("full"), InferenceBusy),
+            (InferenceUnavailable("away"), InferenceUnavailable),
+            (KeyError("surprise"), InferenceError),
+        ],
+    )
+    async def test_ends_its_own_call_only(
+        self, client: InferenceClient, llm: FakeLanguageModel, error: Exception, expected: type[Exception]
+    ) -> None:
+        llm.fail_next(error, after_tokens=2)
+
+        with pytest.raises(InferenceError) as caught:
+            await generate(client)
+
+        assert type(caught.value) is expected
+        assert str(error.args[0]) in str(caught.value)
+        assert await generate(client)
+
+
+class TestStop:
+    async def test_lets_a_call_under_way_finish(
+        self, server: InferenceServer, client: InferenceClient, llm: FakeLanguageModel
+    ) -> None:
+        llm.hold_after(2)
+        talking = asyncio.create_task(generate(client))
+        await asyncio.wait_for(llm.is_holding.wait(), PATIENCE_S)
+
+        stopping = asyncio.create_task(server.stop())
+        await asyncio.sleep(0.05)
+        llm.release()
+
+        assert "hello" in await asyncio.wait_for(talking, PATIENCE_S)
+        await asyncio.wait_for(stopping, PATIENCE_S)
+
+    async def test_ends_a_call_that_takes_too_long(
+        self,
+        start_server: Callable[..., Any],
+        connect: Callable[[int], InferenceClient],
+        config: InferenceConfig,
+        llm: FakeLanguageModel,
+    ) -> None:
+        server: InferenceServer = await start_server(replace(config, drain_s=0.1))
+        llm.hold_after(2)
+        talking = asyncio.create_task(generate(connect(server.port)))
+        await asyncio.wait_for(llm.is_holding.wait(), PATIENCE_S)
+
+        await asyncio.wait_for(server.stop(), PATIENCE_S)
+
+        with pytest.raises(InferenceUnavailable):
+            await asyncio.wait_for(talking, PATIENCE_S)
+        assert llm.calls.cancelled == 1
+
+    async def test_closes_the_engines(
+        self, engines: ScriptedEngines, start_server: Callable[..., Any], config: InferenceConfig
+    ) -> None:
+        class Closable(FakeLanguageModel):
+            is_closed = False
+
+            async def close(self) -> None:
+                self.is_closed = True
+
+        engines["llm:good"] = engine = Closable()
+        server: InferenceServer = await start_server(config)
+
+        await server.stop()
+
+        assert engine.is_closed
+
+
+class Process:
+    """`python -m inference` with scripted engines."""
+
+    def __init__(self, address: str, **environment: str) -> None:
+        self.address = address
+        self.popen = subprocess.Popen(
+            [sys.executable, "-m", "inference"],
+            env={
+                **{name: value for name, value in os.environ.items() if not name.startswith("AVATAR_")},
+                "AVATAR_PROFILE": "fake",
+                "AVATAR_INFERENCE_ADDRESS": address,
+                **environment,
+            },
+            cwd=Path(__file__).parents[2],
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    async def is_ready(self, client: InferenceClient) -> None:
+        async with asyncio.timeout(30):
+            while True:
+                assert self.popen.poll() is None, self.popen.communicate()[1]
+                try:
+                    if (await client.status()).is_ready:
+                        return
+                except InferenceUnavailable:
+                    pass
+                await asyncio.sleep(0.05)
+
+    def end(self) -> tuple[int, str]:
+        _, error = self.popen.communicate(timeout=20)
+        return self.popen.returncode, error
+
+
+@pytest.fixture
+def address() -> str:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{listener.getsockname()[1]}"
+
+
+@pytest.fixture
+def start_process(address: str) -> Iterator[Callable[..., Process]]:
+    processes: list[Process] = []
+
+    def start(**environment: str) -> Process:
+        processes.append(Process(address, **environment))
+        return processes[-1]
+
+    yield start
+    for process in processes:
+        if process.popen.poll() is None:
+            process.popen.kill()
+        process.popen.communicate()
+
+
+class TestProcess:
+    async def test_drains_on_sigterm(
+        self, start_process: Callable[..., Process], connect: Callable[[int], InferenceClient], address: str
+    ) -> None:
+        process = start_process(AVATAR_FAKE_TOKENS_PER_S="20")
+        client = connect(int(address.rpartition(":")[2]))
+        await process.is_ready(client)
+        events: Any = client.llm.generate(HELLO, GenerationOptions(max_tokens=20))
+        async with asyncio.timeout(PATIENCE_S), aclosing(events):
+            await anext(events)
+
+            process.popen.send_signal(signal.SIGTERM)
+            rest = [event async for event in events]
+
+        assert isinstance(rest[-1], GenerationFinished)
+        code, error = await asyncio.to_thread(process.end)
+        assert code == 0, error
+        assert "inference drains" in error
+        assert "Traceback" not in error
+
+    async def test_that_is_killed_in_mid_call_can_come_back(
+        self, start_process: Callable[..., Process], connect: Callable[[int], InferenceClient], address: str
+    ) -> None:
+        process = start_process(AVATAR_FAKE_TOKENS_PER_S="5")
+        client = connect(int(address.rpartition(":")[2]))
+        await process.is_ready(client)
+        events: Any = client.llm.generate(HELLO, GenerationOptions())
+        hearing: Any = client.stt.transcribe(endless_speech(), TranscriptionOptions())
+        async with asyncio.timeout(PATIENCE_S), aclosing(events), aclosing(hearing):
+            await anext(events)
+            await anext(hearing)
+
+            process.popen.kill()
+
+            for stream in (events, hearing):
+                with pytest.raises(InferenceUnavailable):
+                    await read_to_the_end(stream)
+        with pytest.raises(InferenceUnavailable):
+            await client.status()
+        with pytest.raises(InferenceUnavailable):
+            await generate(client)
+
+        await start_process().is_ready(client)
+
+        assert "hello" in await generate(client)
+
+    async def test_says_that_its_port_is_taken(self, start_process: Callable[..., Process], address: str) -> None:
+        host, _, port = address.rpartition(":")
+        with socket.socket() as listener:
+            listener.bind((host, int(port)))
+            listener.listen()
+
+            code, error = await asyncio.to_thread(start_process().end)
+
+        assert code == 1
+        assert f"inference: cannot listen on {address}" in error
+        assert "Traceback" not in error
+
+    async def test_names_a_variable_that_is_wrong(self, start_process: Callable[..., Process]) -> None:
+        code, error = await asyncio.to_thread(start_process(AVATAR_INFERENCE_THREADS="many").end)
+
+        assert code == 1
+        assert error == "inference: AVATAR_INFERENCE_THREADS=many: expected a whole number above 0\n"
