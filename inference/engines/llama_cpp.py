@@ -43,7 +43,10 @@ READ_STEP_TOKENS = 32
 #: Below this many shared characters a slot's text is not worth preferring.
 MIN_SHARED_CHARACTERS = 16
 TOKENIZE_TIMEOUT_S = 10.0
-BACKGROUND_NICENESS = int(os.environ.get("NICE", "10"))
+#: Of 0 (as everybody) to 19 (only when nobody else wants to).
+BACKGROUND_NICENESS = 10
+#: A small model left alone repeats itself; llama.cpp's usual remedy, over the last 64 tokens.
+REPEAT_PENALTY = 1.1
 
 
 def create_llm(*, model: str, config: InferenceConfig) -> LlamaCpp:
