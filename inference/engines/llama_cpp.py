@@ -40,8 +40,8 @@ T = TypeVar("T")
 
 #: A prompt is read in steps of this many tokens (about a second on two cores), so that a reader who left is noticed.
 READ_STEP_TOKENS = 32
-#: Below this many shared characters a slot's text is not worth preferring.
-MIN_SHARED_CHARACTERS = 16
+#: A slot belongs to the conversation that begins with more than this share of what the slot has read.
+MIN_OWN_SHARE = 0.6
 TOKENIZE_TIMEOUT_S = 10.0
 #: Of 0 (as everybody) to 19 (only when nobody else wants to).
 BACKGROUND_NICENESS = 10
@@ -83,6 +83,21 @@ class _Slot:
     text: str = ""
     busy: asyncio.Lock = field(default_factory=asyncio.Lock)
     used: int = 0
+
+
+def choose_slot(slots: Sequence[_Slot], text: str) -> _Slot:
+    """
+    Choose where `text` is read: the slot that has most of it already, even if it is busy reading it.
+
+    All conversations share the system prompt. A slot most of whose text is another conversation's is left to it as long
+    as there is one that has been used less.
+    """
+    shared = {slot.number: _shared_length(slot.text, text) for slot in slots}
+    own = [slot for slot in slots if shared[slot.number] > MIN_OWN_SHARE * len(slot.text) and slot.text]
+    if own:
+        return max(own, key=lambda slot: (shared[slot.number], slot.used))
+    free = [slot for slot in slots if not slot.busy.locked()]
+    return min(free or slots, key=lambda slot: slot.used)
 
 
 class LlamaCpp:
@@ -131,7 +146,6 @@ class LlamaCpp:
         prompt = await self._in_thread(self._render, fitted)
         async with self._slot_for(prompt) as slot:
             await self._read(slot, prompt)
-            slot.text = prompt
             script = _TaiwaneseStream()
             async with aclosing(self._stream(slot, fitted, options)) as events:
                 async for event in events:
@@ -148,13 +162,13 @@ class LlamaCpp:
     async def prefill(self, messages: Sequence[Message]) -> None:
         if not messages:
             return
-        fitted = await self._fit(messages, 0)
+        # Fitted as a reply to them will be, so that both begin alike.
+        fitted = await self._fit(messages, GenerationOptions().max_tokens)
         prompt = await self._in_thread(self._render, fitted)
         content = fitted[-1].content
         end = prompt.rfind(content) + len(content)  # what the template adds after it would be read in vain
         async with self._slot_for(prompt[:end]) as slot:
             await self._read(slot, prompt[:end], to_the_end=True)
-            slot.text = prompt[:end]
 
     async def _fit(self, messages: Sequence[Message], reply_tokens: int) -> list[Message]:
         return await self._in_thread(
@@ -168,22 +182,10 @@ class LlamaCpp:
     @asynccontextmanager
     async def _slot_for(self, text: str) -> AsyncIterator[_Slot]:
         self._calls += 1
-        likest = max(self._slots, key=lambda slot: _shared_length(slot.text, text))
-        if _shared_length(likest.text, text) < MIN_SHARED_CHARACTERS or self._belongs_elsewhere(likest, text):
-            free = [slot for slot in self._slots if not slot.busy.locked()]
-            likest = min(free or self._slots, key=lambda slot: slot.used)
-        async with likest.busy:
-            likest.used = self._calls
-            yield likest
-
-    def _belongs_elsewhere(self, slot: _Slot, text: str) -> bool:
-        """
-        Whether taking this slot would cost another conversation its history.
-
-        All conversations share the system prompt: a slot that has read further than what is shared, and on which a
-        call is under way, is not ours.
-        """
-        return slot.busy.locked() and _shared_length(slot.text, text) < len(slot.text) // 2
+        slot = choose_slot(self._slots, text)
+        async with slot.busy:
+            slot.used = self._calls
+            yield slot
 
     # --- blocking work, in threads ---
 
@@ -213,13 +215,22 @@ class LlamaCpp:
     async def _read(self, slot: _Slot, prompt: str, *, to_the_end: bool = False) -> None:
         """Read the prompt into the slot step by step; the last step is left to the generation itself."""
         shared = _shared_length(slot.text, prompt)
+        slot.text = prompt  # whoever is next finds it by what is being read
+        if shared == len(prompt):
+            return
         tokens = await self._in_thread(self._tokenize, prompt)
         done = await self._in_thread(self.count_tokens, prompt[:shared]) if shared else 0
         ends = list(range(done + READ_STEP_TOKENS, len(tokens), READ_STEP_TOKENS))
         if to_the_end:
             ends.append(len(tokens))
         for end in ends:
-            await self._in_thread(self._read_step, slot.number, tokens[:end])
+            step = asyncio.ensure_future(self._in_thread(self._read_step, slot.number, tokens[:end]))
+            try:
+                await asyncio.shield(step)
+            except asyncio.CancelledError:
+                # The slot is not free before the engine has let go of it.
+                await asyncio.wait([step])
+                raise
 
     def _read_step(self, slot: int, tokens: list[int]) -> None:
         errors: list[Any] = []
