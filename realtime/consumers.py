@@ -181,7 +181,7 @@ class VoiceConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels p
             settings=call_settings,
             find_voice=self._find_voice,
             decode_audio=decode_audio,
-            make_audio_url=lambda turn_id: reverse("turn-audio", args=[conversation_id, turn_id]),
+            make_audio_url=lambda turn_id: reverse("conversations_api:turn-audio", args=[conversation_id, turn_id]),
             clock=self.clock,
         )
         self.outbox.put_nowait(

@@ -1,0 +1,158 @@
+"""The scripted engines, sounds they understand, and a call to put them in."""
+
+from __future__ import annotations
+
+import array
+import asyncio
+import itertools
+import math
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+from uuid import UUID
+
+from inference.engines.fake import FakeInference, FakeLanguageModel, FakeSpeechToText, FakeTextToSpeech
+from inference.interfaces import Message
+from realtime import protocol
+from realtime.pipeline import CallSettings, SaidTurn, VoicePipeline
+from realtime.protocol import AudioFormat, ServerMessage
+from realtime.reply import Voice
+
+__all__ = ["FakeInference", "FakeLanguageModel", "FakeSpeechToText", "FakeTextToSpeech"]
+
+PATIENCE_S = 5.0
+Message_ = TypeVar("Message_")
+
+
+def make_tone(ms: int, *, sample_rate_hz: int = 16_000) -> bytes:
+    """Sound that the scripted recogniser takes for speech."""
+    count = sample_rate_hz * ms // 1000
+    return array.array("h", (int(8000 * math.sin(0.2 * n)) for n in range(count))).tobytes()
+
+
+def make_silence(ms: int, *, sample_rate_hz: int = 16_000) -> bytes:
+    return bytes(sample_rate_hz * ms // 1000 * 2)
+
+
+SPEECH = make_tone(600)
+PAUSE = make_silence(700)
+UTTERANCE = SPEECH + PAUSE
+
+
+def cut_frames(pcm: bytes, frame_bytes: int = 640) -> list[bytes]:
+    return [pcm[start : start + frame_bytes] for start in range(0, len(pcm), frame_bytes)]
+
+
+def make_inference(
+    *transcripts: str, replies: list[str] | None = None, ms_per_character: int = 10, **options: Any
+) -> FakeInference:
+    """Engines that answer at once, in very short sounds: a reply is over before a test could wait for it."""
+    return FakeInference(
+        stt=FakeSpeechToText(transcripts, **options),
+        llm=FakeLanguageModel(replies or []),
+        tts=FakeTextToSpeech(ms_per_character=ms_per_character),
+    )
+
+
+class Call:
+    """A running pipeline, everything it has sent in order, and everything it wants kept."""
+
+    def __init__(self, inference: FakeInference, *, history: list[Message] | None = None, **settings: Any) -> None:
+        self.inference = inference
+        self.sent: list[ServerMessage | bytes] = []
+        self.kept: list[SaidTurn] = []
+        self.voices: dict[UUID | None, Voice] = {None: Voice()}
+        self._changed = asyncio.Event()
+        self.pipeline = VoicePipeline(
+            stt=inference.stt,
+            llm=inference.llm,
+            tts=inference.tts,
+            send_event=self._send,
+            send_audio=self._send,
+            record=self._record,
+            history=history or [],
+            settings=CallSettings(**{"first_retry_s": 0.01, "last_retry_s": 0.02} | settings),
+            find_voice=self._find_voice,
+            decode_audio=self._decode,
+            make_audio_url=lambda turn_id: f"/audio/{turn_id}",
+            clock=time.monotonic,
+        )
+
+    async def _send(self, message: ServerMessage | bytes) -> None:
+        self.sent.append(message)
+        self._changed.set()
+
+    def _record(self, turn: SaidTurn) -> None:
+        self.kept.append(turn)
+        self._changed.set()
+
+    async def _find_voice(self, voice_profile_id: UUID | None) -> Voice | None:
+        return self.voices.get(voice_profile_id)
+
+    async def _decode(self, data: bytes, kind: AudioFormat, max_ms: int) -> bytes:
+        return data
+
+    def speak(self, pcm: bytes) -> None:
+        for frame in cut_frames(pcm):
+            self.pipeline.push_frame(frame)
+
+    def send(self, message: protocol.ClientMessage) -> None:
+        self.pipeline.push_message(message)
+
+    def list_of(self, kind: type[Message_]) -> list[Message_]:
+        return [message for message in self.sent if isinstance(message, kind)]
+
+    async def until(self, is_true: Callable[[], Any]) -> None:
+        """Return once `is_true` does, looking each time that something was sent or kept, and now and then."""
+        async with asyncio.timeout(PATIENCE_S):
+            while not is_true():
+                self._changed.clear()
+                try:
+                    async with asyncio.timeout(0.01):
+                        await self._changed.wait()
+                except TimeoutError:
+                    pass
+
+    async def wait_for(
+        self, kind: type[Message_], *, count: int = 1, where: Callable[[Message_], bool] = lambda m: True
+    ) -> Message_:
+        """Return the `count`-th message of a kind, when it has been sent."""
+
+        def find() -> list[Message_]:
+            return [message for message in self.list_of(kind) if where(message)]
+
+        try:
+            await self.until(lambda: len(find()) >= count)
+        except TimeoutError:
+            raise AssertionError(f"no {kind.__name__} among {describe(self.sent)}") from None
+        return find()[count - 1]
+
+    async def wait_until_listening(self, count: int = 1) -> None:
+        """Return when so many replies are over."""
+        await self.wait_for(
+            protocol.Status, count=count, where=lambda m: m.stage == "listening" and m.is_speaking is False
+        )
+
+
+def describe(sent: list[ServerMessage | bytes]) -> str:
+    """Name what was sent, a run of audio as one."""
+    names = ["audio" if isinstance(message, bytes) else type(message).__name__ for message in sent]
+    return ", ".join(name for name, _ in itertools.groupby(names))
+
+
+@asynccontextmanager
+async def open_call(
+    inference: FakeInference, *, history: list[Message] | None = None, **settings: Any
+) -> AsyncIterator[Call]:
+    """A call that is hung up at the end; then nothing of it may be left."""
+    call = Call(inference, history=history, **settings)
+    task = asyncio.create_task(call.pipeline.run())
+    try:
+        yield call
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+        if not task.cancelled():
+            task.result()
+    assert inference.active_calls == 0

@@ -1,0 +1,728 @@
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from uuid import uuid4
+
+import pytest
+
+from inference.interfaces import InferenceBusy, InferenceError, InferenceUnavailable, Message, TranscriptionOptions
+from realtime import protocol
+from realtime.pipeline import CallOverrun
+from realtime.protocol import AudioFormat, ErrorCode, Mode, ProtocolError, Stage
+from realtime.reply import ReplyLimits, Voice
+from tests.fakes import (
+    PAUSE,
+    SPEECH,
+    UTTERANCE,
+    Call,
+    FakeTextToSpeech,
+    describe,
+    make_inference,
+    make_silence,
+    make_tone,
+    open_call,
+)
+
+REPLY = "今天的天氣很好，我們可以一起出去走一走。晚上再回來看一部電影，你覺得好不好？"
+HOLDING = protocol.ConfigureMessage(mode=Mode.HOLD_TO_TALK)
+
+
+def list_stages(call: Call) -> list[str]:
+    return [str(m.stage) for m in call.list_of(protocol.Status)]
+
+
+def read_text(call: Call, turn_id: object) -> str:
+    pieces = [m for m in call.list_of(protocol.LlmResponse) if m.turn_id == turn_id and not m.is_final]
+    return "".join(m.text for m in pieces)
+
+
+class TestSpokenTurn:
+    async def test_is_answered(self) -> None:
+        async with open_call(make_inference("今天天氣如何", replies=[REPLY])) as call:
+            call.speak(UTTERANCE)
+            end = await call.wait_for(protocol.TurnEnd)
+            await call.wait_until_listening()
+
+        final = next(m for m in call.list_of(protocol.Transcription) if m.is_final)
+        whole = next(m for m in call.list_of(protocol.LlmResponse) if m.is_final)
+        ready = call.list_of(protocol.TtsReady)
+        assert final.text == "今天天氣如何"
+        assert read_text(call, end.turn_id) == whole.text == REPLY
+        assert [m.turn_id for m in ready] == [end.turn_id]
+        assert ready[0].audio_url == f"/audio/{end.turn_id}"
+        assert end.user_turn_id == final.turn_id != end.turn_id
+        assert not end.was_interrupted
+        assert sum(map(len, call.list_of(bytes))) == end.audio_ms * 48
+        assert all(len(m) <= 9600 for m in call.list_of(bytes))
+        assert list_stages(call) == ["listening", "llm", "tts", "listening"]
+
+    async def test_comes_in_order(self) -> None:
+        async with open_call(make_inference("你好", replies=[REPLY])) as call:
+            call.speak(UTTERANCE)
+            await call.wait_until_listening()
+
+        def find(kind: type) -> int:
+            return next(n for n, m in enumerate(call.sent) if isinstance(m, kind))
+
+        assert find(protocol.Transcription) < find(protocol.LlmResponse) < find(protocol.TurnEnd)
+        assert find(protocol.TtsReady) < find(bytes) < find(protocol.TurnEnd)
+
+    async def test_is_kept_with_both_sounds(self) -> None:
+        async with open_call(make_inference("你好", replies=[REPLY])) as call:
+            call.speak(make_silence(1000) + UTTERANCE)
+            await call.wait_until_listening()
+
+        user, avatar = call.kept
+        assert (user.speaker, user.text) == ("user", "你好")
+        assert user.pcm == make_silence(200) + SPEECH + make_silence(200)
+        assert (avatar.speaker, avatar.text, avatar.was_interrupted) == ("avatar", REPLY, False)
+        assert avatar.pcm == b"".join(call.list_of(bytes))
+        assert avatar.latency is not None
+        assert set(avatar.latency) == {"stt", "ttft", "ttfa", "total"}
+
+    async def test_measures_from_the_end_of_speech(self) -> None:
+        async with open_call(make_inference("你好", replies=[REPLY])) as call:
+            call.speak(UTTERANCE)
+            latency = (await call.wait_for(protocol.TurnEnd)).latency_ms
+
+        # All audio arrived at once, so the pause of 600 ms counts in audio, and little else.
+        assert latency.stt is not None
+        assert 600 <= latency.stt < 900
+        assert latency.ttft is not None
+        assert latency.stt <= latency.ttft
+        assert latency.ttfa is not None
+        assert latency.ttft <= latency.ttfa
+        assert latency.total is not None
+        assert latency.ttfa <= latency.total
+
+    async def test_gives_the_model_the_conversation(self) -> None:
+        history = [Message("user", "嗨"), Message("assistant", "嗨，你好。")]
+        inference = make_inference("再見", "下次見", replies=["掰掰。", "好的。"])
+        async with open_call(inference, history=history, system_prompt="請簡短。") as call:
+            call.speak(UTTERANCE)
+            await call.wait_until_listening()
+            call.speak(UTTERANCE)
+            await call.wait_until_listening(2)
+
+        assert inference.llm.requests[-1] == (
+            Message("system", "請簡短。"),
+            *history,
+            Message("user", "再見"),
+            Message("assistant", "掰掰。"),
+            Message("user", "下次見"),
+        )
+
+    async def test_says_so_when_nothing_was_heard(self) -> None:
+        async with open_call(make_inference("")) as call:
+            call.speak(UTTERANCE)
+            await call.wait_until_listening()
+
+        assert [m.text for m in call.list_of(protocol.Transcription)] == [""]
+        assert call.inference.llm.calls.started == 0
+        assert call.kept == []
+
+    async def test_marks_the_first_and_the_last_clause(self) -> None:
+        inference = make_inference("你好", replies=[REPLY])
+        async with open_call(inference) as call:
+            call.speak(UTTERANCE)
+            await call.wait_until_listening()
+
+        marks = [(options.is_first, options.is_last) for _, options in inference.tts.requests]
+        assert marks[0][0] is True
+        assert not any(is_first for is_first, _ in marks[1:])
+        assert len(inference.tts.requests[0][0]) <= 15
+
+    async def test_skips_what_is_not_said(self) -> None:
+        inference = make_inference("你好", replies=["😀"])
+        async with open_call(inference) as call:
+            call.speak(UTTERANCE)
+            end = await call.wait_for(protocol.TurnEnd)
+            await call.wait_until_listening()
+
+        assert inference.tts.requests == []
+        assert end.audio_ms == 0
+        assert end.latency_ms.ttfa is None
+        assert [turn.text for turn in call.kept] == ["你好", "😀"]
+
+
+class TestSpeculation:
+    async def test_has_the_reply_ready_before_the_transcript_is_final(self) -> None:
+        inference = make_inference("你好", replies=[REPLY])
+        async with open_call(inference) as call:
+            call.speak(SPEECH + make_silence(300))
+            await call.until(lambda: inference.tts.calls.finished)
+            sent_before = list(call.sent)
+            call.speak(make_silence(400))
+            await call.wait_until_listening()
+
+        assert not any(isinstance(m, protocol.LlmResponse | protocol.TtsReady | bytes) for m in sent_before)
+        assert not any(isinstance(m, protocol.Transcription) and m.is_final for m in sent_before)
+        assert inference.llm.calls.started == 1
+
+    async def test_prepares_one_clause_only(self) -> None:
+        inference = make_inference("你好", replies=[REPLY])
+        async with open_call(inference) as call:
+            call.speak(SPEECH + make_silence(300))
+            await call.until(lambda: inference.llm.calls.finished and inference.tts.calls.finished)
+
+            assert inference.tts.calls.started == 1
+
+    async def test_is_taken_back_when_the_user_goes_on(self) -> None:
+        inference = make_inference("我想要去看電影", replies=["想要什麼？", REPLY], provisional={})
+        inference.llm.hold_after(2)
+        async with open_call(inference) as call:
+            call.speak(SPEECH + make_silence(300))
+            await asyncio.wait_for(inference.llm.is_holding.wait(), 5)
+            call.speak(SPEECH)
+            await call.until(lambda: inference.llm.calls.cancelled == 1)
+            inference.llm.release()
+            call.speak(PAUSE)
+            end = await call.wait_for(protocol.TurnEnd)
+
+        assert read_text(call, end.turn_id) == REPLY
+        assert len(call.list_of(protocol.TurnEnd)) == 1
+
+    async def test_is_replaced_when_the_text_turns_out_different(self) -> None:
+        inference = make_inference("我想睡覺", replies=["甲", REPLY], provisional={0: "我想睡"})
+        async with open_call(inference) as call:
+            call.speak(UTTERANCE)
+            end = await call.wait_for(protocol.TurnEnd)
+
+        assert [request[-1].content for request in inference.llm.requests] == ["我想睡", "我想睡覺"]
+        assert read_text(call, end.turn_id) == REPLY
+
+    async def test_failing_is_tried_again_aloud(self) -> None:
+        inference = make_inference("你好", replies=[REPLY])
+        inference.llm.fail_next(InferenceBusy("full"))
+        async with open_call(inference) as call:
+            call.speak(SPEECH + make_silence(300))
+            await call.until(lambda: inference.llm.calls.failed)
+            call.speak(make_silence(400))
+            end = await call.wait_for(protocol.TurnEnd)
+
+        assert read_text(call, end.turn_id) == REPLY
+        assert call.list_of(protocol.ErrorMessage) == []
+
+
+class TestReadingAhead:
+    async def test_warms_the_prefix_at_the_start_and_after_each_reply(self) -> None:
+        inference = make_inference("你好", replies=["好。"])
+        async with open_call(inference, system_prompt="請簡短。") as call:
+            await call.until(lambda: inference.llm.prefills)
+            call.speak(UTTERANCE)
+            await call.wait_until_listening()
+            await call.until(lambda: inference.llm.prefills[-1][-1].role == "assistant")
+
+        system = Message("system", "請簡短。")
+        assert inference.llm.prefills[0] == (system,)
+        assert inference.llm.prefills[-1] == (system, Message("user", "你好"), Message("assistant", "好。"))
+
+    async def test_reads_what_is_being_said_one_at_a_time(self) -> None:
+        inference = make_inference("今天天氣真的很不錯對不對呢")
+        inference.llm.prefill_s = 60
+        async with open_call(inference) as call:
+            await call.until(lambda: inference.llm.prefill_calls.active)
+            call.speak(make_tone(2000))
+            await call.until(lambda: len(call.list_of(protocol.Transcription)) >= 3)
+
+            assert inference.llm.prefill_calls.active == 1
+
+    async def test_stops_before_the_reply_is_thought(self) -> None:
+        inference = make_inference("今天天氣")
+        inference.llm.prefill_s = 60
+        inference.llm.hold_after(0)
+        async with open_call(inference) as call:
+            call.speak(SPEECH + make_silence(300))
+            await asyncio.wait_for(inference.llm.is_holding.wait(), 5)
+
+            assert inference.llm.prefill_calls.active == 0
+
+
+class TestBargeIn:
+    async def test_cancels_announces_and_keeps_what_was_heard(self) -> None:
+        inference = make_inference("你好", "停", replies=[REPLY, "好。"], ms_per_character=100)
+        async with open_call(inference) as call:
+            call.speak(UTTERANCE)
+            ready = await call.wait_for(protocol.TtsReady)
+            await call.until(lambda: sum(map(len, call.list_of(bytes))) >= 48 * 1500)
+            call.send(protocol.PlaybackMessage(turn_id=ready.turn_id, played_ms=1000))
+            call.speak(SPEECH)
+            interrupted = await call.wait_for(protocol.Interrupted)
+            await call.wait_for(protocol.TurnEnd)
+            place = call.sent.index(interrupted)
+            after = [m for m in call.sent[place:] if isinstance(m, bytes)]
+            call.speak(PAUSE)
+            await call.wait_until_listening()
+
+        assert after == []
+        assert interrupted.turn_id == ready.turn_id
+        assert 1000 <= interrupted.heard_ms < 1400
+        rest = [m for m in call.sent[place + 1 :] if getattr(m, "turn_id", None) == ready.turn_id]
+        assert [type(m) for m in rest] == [protocol.LlmResponse, protocol.TurnEnd]
+        heard = rest[0]
+        assert isinstance(heard, protocol.LlmResponse)
+        assert heard.was_interrupted
+        assert heard.is_final
+        assert REPLY.startswith(heard.text)
+        assert 8 <= len(heard.text) <= 15
+        kept = next(turn for turn in call.kept if turn.speaker == "avatar")
+        assert (kept.text, kept.was_interrupted) == (heard.text, True)
+        assert kept.duration_ms == interrupted.heard_ms
+        assert inference.llm.requests[-1][-2:] == (Message("assistant", heard.text), Message("user", "停"))
+
+    async def test_before_any_sound_keeps_only_the_users_words(self) -> None:
+        inference = make_inference("我想去", "看電影", replies=["甲", "好。"])
+        inference.llm.hold_after(0)
+        async with open_call(inference) as call:
+            call.speak(UTTERANCE)
+            await asyncio.wait_for(inference.llm.is_holding.wait(), 5)
+            await call.wait_for(protocol.Status, where=lambda m: m.stage is Stage.LLM)
+            call.speak(SPEECH)
+            interrupted = await call.wait_for(protocol.Interrupted)
+            inference.llm.release()
+            call.speak(PAUSE)
+            await call.wait_until_listening()
+
+        assert interrupted.heard_ms == 0
+        assert [(turn.speaker, turn.text) for turn in call.kept] == [
+            ("user", "我想去"),
+            ("user", "看電影"),
+            ("avatar", "好。"),
+        ]
+        assert inference.llm.requests[-1] == (Message("user", "我想去\n看電影"),)
+
+    async def test_by_message_goes_back_to_listening(self) -> None:
+        inference = make_inference("你好", replies=[REPLY], ms_per_character=100)
+        async with open_call(inference) as call:
+            call.speak(UTTERANCE)
+            await call.wait_for(bytes)
+            call.send(protocol.InterruptMessage())
+            end = await call.wait_for(protocol.TurnEnd)
+            await call.wait_until_listening()
+
+        assert end.was_interrupted
+        assert inference.llm.calls.active == inference.tts.calls.active == 0
+
+    async def test_after_the_last_byte_ends_the_turn_only_once(self) -> None:
+        inference = make_inference("你好", replies=["好的沒問題。"], ms_per_character=100)
+        async with open_call(inference) as call:
+            call.speak(UTTERANCE)
+            await call.wait_for(protocol.TurnEnd)
+            call.send(protocol.InterruptMessage())
+            await call.wait_for(protocol.Interrupted)
+            await call.wait_until_listening()
+
+        assert len(call.list_of(protocol.TurnEnd)) == 1
+
+    async def test_does_not_happen_in_hold_to_talk(self) -> None:
+        inference = make_inference("你好", replies=[REPLY], ms_per_character=50)
+        async with open_call(inference) as call:
+            call.send(HOLDING)
+            call.speak(SPEECH)
+            call.send(protocol.AudioEndMessage())
+            await call.wait_for(bytes)
+            call.speak(UTTERANCE)
+            call.send(protocol.AudioEndMessage())
+            error = await call.wait_for(protocol.ErrorMessage)
+            await call.wait_for(protocol.TurnEnd)
+
+        assert error.code == ErrorCode.ALREADY_PROCESSING
+        assert call.list_of(protocol.Interrupted) == []
+
+
+class TestPacing:
+    async def test_runs_two_seconds_ahead_and_no_further(self) -> None:
+        inference = make_inference("你好", replies=[REPLY * 3], ms_per_character=200)
+        async with open_call(inference) as call:
+            call.speak(UTTERANCE)
+            ready = await call.wait_for(protocol.TtsReady)
+            await call.until(lambda: sum(map(len, call.list_of(bytes))) >= 48 * 1800)
+            call.send(protocol.PlaybackMessage(turn_id=ready.turn_id, played_ms=0))
+            before_ms = sum(map(len, call.list_of(bytes))) / 48
+            call.send(protocol.PlaybackMessage(turn_id=ready.turn_id, played_ms=1500))
+            await call.until(lambda: sum(map(len, call.list_of(bytes))) / 48 > before_ms + 1000)
+
+        assert before_ms <= 2300
+        # The sound being sent, one being made ready, and one more.
+        assert inference.tts.calls.started <= 4
+
+    async def test_does_not_wait_for_ever_for_a_client_that_plays_nothing(self) -> None:
+        inference = make_inference("你好", replies=[REPLY], ms_per_character=20)
+        limits = ReplyLimits(max_ahead_ms=200, stall_s=0.05)
+        async with open_call(inference, reply=limits) as call:
+            call.speak(UTTERANCE)
+            ready = await call.wait_for(protocol.TtsReady)
+            for _ in range(400):
+                call.send(protocol.PlaybackMessage(turn_id=ready.turn_id, played_ms=0))
+                await asyncio.sleep(0.002)
+                if call.list_of(protocol.TurnEnd):
+                    break
+            await call.wait_for(protocol.TurnEnd)
+
+    async def test_listens_as_soon_as_the_client_has_played_it_all(self) -> None:
+        inference = make_inference("你好", replies=["好的沒問題。"], ms_per_character=2000)
+        async with open_call(inference, reply=ReplyLimits(max_ahead_ms=10**9)) as call:
+            call.speak(UTTERANCE)
+            end = await call.wait_for(protocol.TurnEnd)
+            call.send(protocol.PlaybackMessage(turn_id=end.turn_id, played_ms=end.audio_ms, is_finished=True))
+            await call.wait_until_listening()
+
+
+class TestHoldToTalk:
+    async def test_ends_only_when_the_key_is_released(self) -> None:
+        inference = make_inference("你好")
+        async with open_call(inference) as call:
+            call.send(HOLDING)
+            call.speak(SPEECH + make_silence(3000) + SPEECH)
+            await call.wait_for(protocol.Status)
+            call.send(protocol.AudioEndMessage())
+            await call.wait_for(protocol.TurnEnd)
+
+        assert len([m for m in call.list_of(protocol.Transcription) if m.is_final]) == 1
+        assert list_stages(call)[:3] == ["listening", "stt", "llm"]
+
+    async def test_without_audio_is_an_error(self) -> None:
+        async with open_call(make_inference()) as call:
+            call.send(HOLDING)
+            call.send(protocol.AudioEndMessage())
+            error = await call.wait_for(protocol.ErrorMessage)
+
+        assert error.code == ErrorCode.NO_AUDIO_DATA
+
+    async def test_of_silence_hears_nothing(self) -> None:
+        async with open_call(make_inference()) as call:
+            call.send(HOLDING)
+            call.speak(make_silence(500))
+            call.send(protocol.AudioEndMessage())
+            await call.wait_until_listening()
+
+        assert [m.text for m in call.list_of(protocol.Transcription)] == [""]
+
+    async def test_takes_the_voice_that_comes_with_the_release(self) -> None:
+        inference = make_inference("你好")
+        voice = Voice(uuid4(), "zm_yunxi")
+        async with open_call(inference) as call:
+            call.voices[voice.profile_id] = voice
+            call.send(HOLDING)
+            call.speak(SPEECH)
+            call.send(protocol.AudioEndMessage(voice_profile_id=voice.profile_id))
+            await call.wait_until_listening()
+
+        assert {options.voice for _, options in inference.tts.requests} == {"zm_yunxi"}
+        assert call.kept[-1].voice_profile_id == voice.profile_id
+
+
+class TestUpload:
+    async def test_is_heard_as_one_utterance_pauses_and_all(self) -> None:
+        inference = make_inference("你好")
+        data = SPEECH + make_silence(2000) + SPEECH + make_silence(2000)
+        async with open_call(inference) as call:
+            call.send(protocol.AudioChunkMessage(b"RIFF"))
+            call.send(protocol.AudioChunkMessage(data))
+            call.send(protocol.AudioEndMessage())
+            await call.wait_until_listening()
+            call.speak(UTTERANCE)
+            await call.wait_for(protocol.TurnEnd, count=2)
+
+        assert len([m for m in call.list_of(protocol.Transcription) if m.is_final]) == 2
+
+    async def test_of_two_formats_is_refused(self) -> None:
+        async with open_call(make_inference()) as call:
+            call.send(protocol.AudioChunkMessage(b"RIFF"))
+
+            with pytest.raises(ProtocolError, match="UNSUPPORTED_FORMAT"):
+                call.send(protocol.AudioChunkMessage(b"1234", AudioFormat.WEBM))
+
+
+class TestTypedTurn:
+    async def test_is_answered(self) -> None:
+        async with open_call(make_inference(replies=[REPLY])) as call:
+            call.send(protocol.TextMessage(" 你好 "))
+            end = await call.wait_for(protocol.TurnEnd)
+            await call.wait_until_listening()
+
+        assert end.latency_ms.stt is None
+        assert end.latency_ms.ttfa is not None
+        assert [(turn.speaker, turn.text, bool(turn.pcm)) for turn in call.kept] == [
+            ("user", "你好", False),
+            ("avatar", REPLY, True),
+        ]
+
+    async def test_is_refused_while_replying(self) -> None:
+        inference = make_inference(replies=[REPLY])
+        inference.llm.hold_after(1)
+        async with open_call(inference) as call:
+            call.send(protocol.TextMessage("你好"))
+            call.send(protocol.TextMessage("喂"))
+            error = await call.wait_for(protocol.ErrorMessage)
+            inference.llm.release()
+            await call.wait_for(protocol.TurnEnd)
+
+        assert error.code == ErrorCode.ALREADY_PROCESSING
+        assert len(inference.llm.requests) == 1
+
+    async def test_wins_over_what_is_being_said(self) -> None:
+        inference = make_inference("算了", replies=[REPLY])
+        async with open_call(inference) as call:
+            call.speak(SPEECH)
+            await call.wait_for(protocol.Status)
+            call.send(protocol.TextMessage("你好"))
+            await call.wait_for(protocol.TurnEnd)
+
+        assert [request[-1].content for request in inference.llm.requests] == ["你好"]
+
+
+class TestLimits:
+    async def test_of_seconds_drops_the_utterance_and_the_session_lives(self) -> None:
+        inference = make_inference("你好")
+        async with open_call(inference, max_utterance_s=2) as call:
+            call.send(HOLDING)
+            call.speak(make_tone(2000))
+            await call.until(lambda: inference.stt.heard_bytes == 64_000)
+            assert call.list_of(protocol.ErrorMessage) == []
+            call.speak(make_tone(20))
+            error = await call.wait_for(protocol.ErrorMessage)
+            call.speak(SPEECH)
+            call.send(protocol.AudioEndMessage())
+            await call.wait_for(protocol.TurnEnd)
+
+        assert error.code == ErrorCode.BUFFER_LIMIT_EXCEEDED
+        assert call.kept[0].duration_ms < 1000
+
+    async def test_of_seconds_counts_only_speech_when_hands_free(self) -> None:
+        async with open_call(make_inference("你好"), max_utterance_s=2) as call:
+            call.speak(make_silence(5000) + make_tone(1900) + PAUSE)
+            await call.wait_for(protocol.TurnEnd)
+
+        assert call.list_of(protocol.ErrorMessage) == []
+
+    async def test_of_seconds_holds_when_hands_free(self) -> None:
+        async with open_call(make_inference("你好"), max_utterance_s=2) as call:
+            call.speak(make_silence(1000) + make_tone(400))
+            await call.wait_for(protocol.Status)
+            call.speak(make_tone(1700))
+            error = await call.wait_for(protocol.ErrorMessage)
+            await call.wait_until_listening()
+
+        assert error.code == ErrorCode.BUFFER_LIMIT_EXCEEDED
+
+    async def test_of_chunks_counts_messages(self) -> None:
+        async with open_call(make_inference("你好"), max_utterance_chunks=5) as call:
+            call.send(HOLDING)
+            for _ in range(5):
+                call.send(protocol.AudioChunkMessage(make_tone(100)))
+            call.send(protocol.AudioEndMessage())
+            await call.wait_until_listening()
+            assert call.list_of(protocol.ErrorMessage) == []
+            for _ in range(6):
+                call.send(protocol.AudioChunkMessage(make_tone(100)))
+            error = await call.wait_for(protocol.ErrorMessage)
+
+        assert error.code == ErrorCode.BUFFER_LIMIT_EXCEEDED
+
+    async def test_of_bytes_counts_uploads(self) -> None:
+        async with open_call(make_inference("你好"), max_utterance_bytes=1000) as call:
+            call.send(protocol.AudioChunkMessage(b"RIFF" + bytes(996)))
+            await asyncio.sleep(0)
+            assert call.list_of(protocol.ErrorMessage) == []
+            call.send(protocol.AudioChunkMessage(b"1"))
+            error = await call.wait_for(protocol.ErrorMessage)
+
+        assert error.code == ErrorCode.BUFFER_LIMIT_EXCEEDED
+
+    async def test_of_requests_ends_the_call(self) -> None:
+        inference = make_inference()
+        call = Call(inference)
+
+        for _ in range(256):
+            call.send(protocol.InterruptMessage())
+
+        with pytest.raises(CallOverrun):
+            call.send(protocol.InterruptMessage())
+
+
+class TestFailures:
+    async def test_of_hearing_is_told_once_and_the_next_turn_works(self) -> None:
+        inference = make_inference("你好", replies=[REPLY])
+        inference.stt.start_outage()
+        async with open_call(inference) as call:
+            for _ in range(3):
+                started = inference.stt.calls.started
+                call.speak(SPEECH)
+                await call.until(lambda started=started: inference.stt.calls.started > started)
+            await call.wait_for(protocol.ErrorMessage)
+            inference.stt.end_outage()
+            await call.until(lambda: inference.stt.calls.active == 1 or call.speak(make_silence(20)))
+            call.speak(UTTERANCE)
+            await call.wait_for(protocol.TurnEnd)
+
+        assert [m.code for m in call.list_of(protocol.ErrorMessage)] == [ErrorCode.INFERENCE_UNAVAILABLE]
+
+    async def test_of_hearing_in_mid_speech_forgets_the_utterance(self) -> None:
+        inference = make_inference("你好")
+        async with open_call(inference) as call:
+            call.speak(SPEECH)
+            await call.wait_for(protocol.Status)
+            inference.stt.start_outage()
+            error = await call.wait_for(protocol.ErrorMessage)
+            await call.wait_until_listening()
+
+        assert error.code == ErrorCode.INFERENCE_UNAVAILABLE
+
+    async def test_of_hearing_is_told_for_each_utterance_that_was_held(self) -> None:
+        inference = make_inference("你好")
+        inference.stt.start_outage()
+        async with open_call(inference) as call:
+            call.send(HOLDING)
+            for count in (1, 2):
+                call.speak(SPEECH)
+                call.send(protocol.AudioEndMessage())
+                await call.wait_for(protocol.ErrorMessage, count=count)
+
+        assert {m.code for m in call.list_of(protocol.ErrorMessage)} == {ErrorCode.INFERENCE_UNAVAILABLE}
+
+    async def test_of_a_transcript_that_never_comes_is_noticed(self) -> None:
+        inference = make_inference("你好", recognition_s=60)
+        async with open_call(inference, transcript_s=0.05) as call:
+            call.send(HOLDING)
+            call.speak(SPEECH)
+            call.send(protocol.AudioEndMessage())
+            error = await call.wait_for(protocol.ErrorMessage)
+
+        assert error.code == ErrorCode.INFERENCE_UNAVAILABLE
+
+    @pytest.mark.parametrize(
+        ("failure", "code"),
+        [
+            (InferenceUnavailable("away"), ErrorCode.INFERENCE_UNAVAILABLE),
+            (InferenceError("broken"), ErrorCode.PROCESSING_ERROR),
+        ],
+    )
+    async def test_of_thinking_in_mid_reply_keeps_what_was_said(self, failure: InferenceError, code: ErrorCode) -> None:
+        inference = make_inference(replies=[REPLY, "好。"])
+        inference.llm.fail_next(failure, after_tokens=10)
+        async with open_call(inference) as call:
+            call.send(protocol.TextMessage("你好"))
+            end = await call.wait_for(protocol.TurnEnd)
+            await call.wait_until_listening()
+            call.send(protocol.TextMessage("再一次"))
+            await call.wait_for(protocol.TurnEnd, count=2)
+
+        error = call.list_of(protocol.ErrorMessage)[0]
+        assert (error.code, error.turn_id) == (code, end.turn_id)
+        assert call.kept[1].text == REPLY[:10]
+        assert call.kept[1].pcm
+
+    async def test_of_thinking_at_once_keeps_the_users_words(self) -> None:
+        inference = make_inference()
+        inference.llm.start_outage()
+        async with open_call(inference) as call:
+            call.send(protocol.TextMessage("你好"))
+            error = await call.wait_for(protocol.ErrorMessage)
+            await call.wait_until_listening()
+
+        assert error.code == ErrorCode.INFERENCE_UNAVAILABLE
+        assert [turn.speaker for turn in call.kept] == ["user"]
+
+    async def test_of_thinking_that_says_nothing_is_noticed(self) -> None:
+        inference = make_inference(replies=[REPLY])
+        inference.llm.hold_after(0)
+        async with open_call(inference, reply=ReplyLimits(first_token_s=0.05)) as call:
+            call.send(protocol.TextMessage("你好"))
+            error = await call.wait_for(protocol.ErrorMessage)
+            await call.wait_until_listening()
+
+        assert error.code == ErrorCode.INFERENCE_UNAVAILABLE
+
+    async def test_of_speaking_still_delivers_the_text(self) -> None:
+        inference = make_inference(replies=[REPLY])
+        inference.tts.start_outage()
+        async with open_call(inference) as call:
+            call.send(protocol.TextMessage("你好"))
+            end = await call.wait_for(protocol.TurnEnd)
+            await call.wait_until_listening()
+
+        assert [m.code for m in call.list_of(protocol.ErrorMessage)] == [ErrorCode.INFERENCE_UNAVAILABLE]
+        assert read_text(call, end.turn_id) == REPLY
+        assert call.kept[-1].text == REPLY
+        assert call.list_of(protocol.TtsReady) == []
+
+    async def test_that_nobody_expected_ends_the_call(self) -> None:
+        inference = make_inference(replies=[REPLY])
+        inference.tts.fail_next(ZeroDivisionError())
+        call = Call(inference)
+        task = asyncio.create_task(call.pipeline.run())
+        call.send(protocol.TextMessage("你好"))
+
+        with pytest.raises(ExceptionGroup):
+            await asyncio.wait_for(task, 5)
+        assert inference.active_calls == 0
+
+
+class TestHangingUp:
+    async def test_in_mid_reply_leaves_nothing_and_keeps_what_was_heard(self) -> None:
+        inference = make_inference("你好", replies=[REPLY], ms_per_character=100)
+        async with open_call(inference) as call:
+            call.speak(UTTERANCE)
+            ready = await call.wait_for(protocol.TtsReady)
+            await call.until(lambda: sum(map(len, call.list_of(bytes))) >= 48 * 1500)
+            call.send(protocol.PlaybackMessage(turn_id=ready.turn_id, played_ms=1000))
+
+        assert inference.active_calls == 0
+        assert [turn.speaker for turn in call.kept] == ["user", "avatar"]
+        assert call.kept[1].was_interrupted
+        assert REPLY.startswith(call.kept[1].text)
+
+    async def test_while_speculating_leaves_nothing(self) -> None:
+        inference = make_inference("你好", replies=[REPLY])
+        inference.llm.hold_after(1)
+        async with open_call(inference) as call:
+            call.speak(SPEECH + make_silence(300))
+            await asyncio.wait_for(inference.llm.is_holding.wait(), 5)
+
+        assert inference.active_calls == 0
+        assert call.kept == []
+
+
+class TestConfiguring:
+    async def test_reaches_the_recogniser(self) -> None:
+        inference = make_inference("你好")
+        async with open_call(inference) as call:
+            call.speak(make_silence(100))
+            await call.until(lambda: inference.stt.options_seen)
+            call.send(protocol.ConfigureMessage(pause_ms=300, language="en", sensitivity=0.7))
+            await call.until(lambda: len(inference.stt.options_seen) == 2)
+
+        assert inference.stt.options_seen[1] == replace(
+            TranscriptionOptions(), pause_ms=300, language="en", sensitivity=0.7
+        )
+
+    async def test_of_an_unknown_voice_is_refused_and_changes_nothing(self) -> None:
+        inference = make_inference(replies=["好。"])
+        async with open_call(inference) as call:
+            call.send(protocol.ConfigureMessage(voice_profile_id=uuid4(), speed=1.5))
+            error = await call.wait_for(protocol.ErrorMessage)
+            call.send(protocol.TextMessage("你好"))
+            await call.wait_for(protocol.TurnEnd)
+
+        assert error.code == ErrorCode.VALIDATION_ERROR
+        ((_, options),) = inference.tts.requests
+        assert (options.voice, options.speed) == ("", 1.5)
+
+
+class TestParallelCalls:
+    async def test_never_mix(self) -> None:
+        inference = make_inference()
+        inference.tts = FakeTextToSpeech(ms_per_character=5)
+
+        async def hold(name: str) -> Call:
+            async with open_call(make_inference(f"我是{name}號"), history=[]) as call:
+                call.speak(UTTERANCE)
+                await call.wait_until_listening()
+                return call
+
+        calls = await asyncio.gather(*(hold(name) for name in "甲乙丙丁戊"))
+
+        for name, call in zip("甲乙丙丁戊", calls, strict=True):
+            assert name in call.kept[1].text, describe(call.sent)
