@@ -83,6 +83,8 @@ class Call {
     this.#applySettings();
     this.#render();
     this.#checkStatus();
+    // A press before this script has come would be lost.
+    for (const id of ["start", "start-typing", "open-settings"]) element(id).disabled = false;
   }
 
   // --- begin and end ---
@@ -277,6 +279,7 @@ class Call {
     }
     this.#stage = stage;
     if (stage === "listening") {
+      this.#offerReplays();
       this.#isUserSpeaking = isSpeaking === true;
       if (isSpeaking) this.#heardNothing = false;
     } else this.#isUserSpeaking = false;
@@ -314,11 +317,16 @@ class Call {
     if (this.#replyTurnId === turnId) this.#replyTurnId = null;
     this.captions.markInterrupted(turnId, wasInterrupted);
     this.captions.showLatency(turnId, message.latency_ms);
-    if (message.audio_ms > 0 && this.#audioUrls.has(turnId)) this.captions.showAudio(turnId, this.#audioUrls.get(turnId));
-    this.#audioUrls.delete(turnId);
     if (!this.#typedTurns.has(userTurnId)) this.captions.showAudio(userTurnId, this.#audioAddress(userTurnId));
+    if (message.audio_ms === 0) this.#audioUrls.delete(turnId);
     this.main.classList.add("has-turns");
     element("new-conversation").hidden = false;
+  }
+
+  /** A reply is kept when it is over: to its end, or as far as it was heard. */
+  #offerReplays() {
+    for (const [turnId, url] of this.#audioUrls) this.captions.showAudio(turnId, url);
+    this.#audioUrls.clear();
   }
 
   #takeError({ code, error, is_fatal: isFatal }) {

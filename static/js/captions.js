@@ -67,11 +67,15 @@ export class Captions {
   }
 
   showReply({ turnId, text, wasInterrupted, language }) {
+    if (text === "") {
+      this.#remove(turnId); // stopped before anything of it was heard
+      return;
+    }
     const element = this.#find(turnId, "avatar");
     element.classList.remove("is-partial");
     this.#write(element, text, language);
     this.markInterrupted(turnId, wasInterrupted);
-    if (text) this.announce(say("avatarSaid", { text }));
+    this.announce(say("avatarSaid", { text }));
   }
 
   markInterrupted(turnId, wasInterrupted) {

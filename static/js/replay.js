@@ -1,9 +1,14 @@
 // Plays one kept recording at a time. Knows buttons and addresses, nothing of the call.
 import { say } from "./words.js";
 
+const RETRIES = 2;
+const RETRY_AFTER_MS = 900;
+
 export class Replay {
   #audio = new Audio();
   #button = null;
+  #url = "";
+  #retries = 0;
 
   onerror = () => {};
 
@@ -11,6 +16,12 @@ export class Replay {
     this.#audio.addEventListener("ended", () => this.stop());
     this.#audio.addEventListener("error", () => {
       if (!this.#button) return;
+      // A turn that has only just ended is still being saved.
+      if (this.#retries > 0) {
+        this.#retries -= 1;
+        setTimeout(() => this.#load(), RETRY_AFTER_MS);
+        return;
+      }
       this.stop();
       this.onerror();
     });
@@ -26,7 +37,14 @@ export class Replay {
     if (isSame) return;
     this.#button = button;
     this.#mark(true);
-    this.#audio.src = url;
+    this.#url = url;
+    this.#retries = RETRIES;
+    this.#load();
+  }
+
+  #load() {
+    if (!this.#button) return;
+    this.#audio.src = this.#url;
     this.#audio.play().catch(() => {
       // The error event says why; an interrupted load is no error.
     });

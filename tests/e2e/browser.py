@@ -81,7 +81,7 @@ class CallPage:
         await call.page.fill("#id_username", user)
         await call.page.fill("#id_password", password)
         await call.page.click("main button")
-        await expect(call.page.locator("#start")).to_be_visible()
+        await expect(call.page.locator("#start")).to_be_enabled()
         return call
 
     async def start(self) -> None:
