@@ -57,6 +57,8 @@ PARTIAL_EVERY_MS = 480
 PIECE_MS = 24_000
 PIECE_SEARCH_MS = 6_000
 MEL_FRAME_MS = 10
+#: Without silence after the last word Whisper sometimes says the whole sentence twice.
+TRAILING_SILENCE_MS = 300
 MIN_WINDOW_FRAMES = 600
 MAX_WINDOW_FRAMES = 3000
 #: Whisper's own thresholds for "this is not speech" and "this repeats itself" (openai/whisper, transcribe.py).
@@ -160,6 +162,7 @@ class FasterWhisper:
         An empty text says that Whisper itself took it for no speech, or began to repeat itself.
         """
         model = self._model
+        samples = np.concatenate([samples, np.zeros(TRAILING_SILENCE_MS * SAMPLES_PER_MS, np.float32)])
         audio_frames = len(samples) // (SAMPLES_PER_MS * MEL_FRAME_MS)
         window = min(MAX_WINDOW_FRAMES, max(MIN_WINDOW_FRAMES, audio_frames + 200))
         features = model.feature_extractor(samples)[:, :window]
