@@ -336,7 +336,9 @@ class Call {
     else if (code === "INFERENCE_UNAVAILABLE") {
       this.#replyTurnId = null;
       this.#setTrouble("unavailable");
-      this.#checkStatus();
+      // Not at once: the answer may be two seconds old, and say that all is well.
+      clearTimeout(this.#statusTimer);
+      this.#statusTimer = setTimeout(() => this.#checkStatus(), STATUS_EVERY_MS);
     } else {
       if (code === "PROCESSING_ERROR") this.#replyTurnId = null;
       this.#showProblem(error);
