@@ -62,6 +62,8 @@ class Call:
         self.inference = inference
         self.sent: list[ServerMessage | bytes] = []
         self.kept: list[SaidTurn] = []
+        #: How long the socket takes to accept a message.
+        self.send_s: dict[type, float] = {}
         self.voices: dict[UUID | None, Voice] = {None: Voice()}
         self._changed = asyncio.Event()
         self.pipeline = VoicePipeline(
@@ -82,6 +84,7 @@ class Call:
     async def _send(self, message: ServerMessage | bytes) -> None:
         self.sent.append(message)
         self._changed.set()
+        await asyncio.sleep(self.send_s.get(type(message), 0))
 
     def _record(self, turn: SaidTurn) -> None:
         self.kept.append(turn)

@@ -271,6 +271,19 @@ class TestBargeIn:
         assert kept.duration_ms == interrupted.heard_ms
         assert inference.llm.requests[-1][-2:] == (Message("assistant", heard.text), Message("user", "停"))
 
+    async def test_cancels_before_it_announces(self) -> None:
+        inference = make_inference("你好", replies=[REPLY], ms_per_character=100)
+        inference.tts.real_time_factor = 0.02
+        async with open_call(inference, reply=ReplyLimits(max_ahead_ms=10**9)) as call:
+            call.send_s[protocol.Interrupted] = 0.1
+            call.speak(UTTERANCE)
+            await call.wait_for(bytes)
+            call.send(protocol.InterruptMessage())
+            interrupted = await call.wait_for(protocol.Interrupted)
+            await call.wait_for(protocol.TurnEnd)
+
+        assert not any(isinstance(m, bytes) for m in call.sent[call.sent.index(interrupted) :])
+
     async def test_before_any_sound_keeps_only_the_users_words(self) -> None:
         inference = make_inference("我想去", "看電影", replies=["甲", "好。"])
         inference.llm.hold_after(0)
