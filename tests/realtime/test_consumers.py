@@ -283,6 +283,23 @@ class TestConversing:
         user, _ = await list_turns(ready["conversation_id"])
         assert 500 <= user.audio_duration_ms <= 1000
 
+    async def test_visits_the_database_thread_for_no_message(
+        self, alice: User, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        visits = []
+
+        async def visit() -> None:
+            visits.append(1)
+
+        monkeypatch.setattr("channels.consumer.aclose_old_connections", visit)
+        async with call(alice, make_inference()) as (client, _):
+            at_the_beginning = len(visits)
+            await client.speak(make_silence(200))
+            await client.send(type="ping")
+            await client.wait_for("pong")
+
+            assert len(visits) == at_the_beginning == 1
+
     async def test_answers_pings(self, alice: User) -> None:
         async with call(alice, make_inference()) as (client, _):
             await client.send(type="ping", nonce="abc")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import re
 from argparse import ArgumentParser
 from collections.abc import Callable, Iterator
@@ -51,6 +52,8 @@ class Command(BaseCommand):
         url = options["url"].rstrip("/")
         username = options["username"] or settings.AVATAR_ADMIN_USERNAME
         password = options["password"] or settings.AVATAR_ADMIN_PASSWORD
+        # Its line for every request would stand between the turns.
+        logging.getLogger("httpx").setLevel(logging.WARNING)
         exchanges: list[Exchange] = []
 
         def show(exchange: Exchange) -> None:
