@@ -61,10 +61,14 @@ MEL_FRAME_MS = 10
 TRAILING_SILENCE_MS = 300
 MIN_WINDOW_FRAMES = 600
 MAX_WINDOW_FRAMES = 3000
-#: Whisper's own thresholds for "this is not speech" and "this repeats itself" (openai/whisper, transcribe.py).
-NO_SPEECH_PROBABILITY = 0.6
+#: "This is not speech": 0.6 in Whisper itself (openai/whisper, transcribe.py). Loud noise measured 0.52 to 0.90,
+#: speech of 26 sentences at most 0.35.
+NO_SPEECH_PROBABILITY = 0.45
 NO_SPEECH_LOG_PROBABILITY = -1.0
+#: "This repeats itself", by Whisper's threshold. A loop also says more than a person could: people who repeat
+#: themselves stay below this many tokens a second.
 COMPRESSION_RATIO = 2.4
+LOOP_TOKENS_PER_S = 6
 
 #: Makes Whisper write Traditional characters and punctuation.
 PROMPT = {"zh": "以下是台灣的繁體中文對話，有標點符號。", "en": ""}
@@ -185,7 +189,11 @@ class FasterWhisper:
         text = tokenizer.decode(result.sequences_ids[0]).strip()
         is_silence = result.no_speech_prob > NO_SPEECH_PROBABILITY and result.scores[0] < NO_SPEECH_LOG_PROBABILITY
         encoded_text = text.encode()
-        repeats = len(text) > 20 and len(encoded_text) / len(zlib.compress(encoded_text)) > COMPRESSION_RATIO
+        repeats = (
+            len(text) > 20
+            and len(encoded_text) / len(zlib.compress(encoded_text)) > COMPRESSION_RATIO
+            and len(result.sequences_ids[0]) > LOOP_TOKENS_PER_S * len(samples) / MICROPHONE_SAMPLE_RATE_HZ
+        )
         if is_silence or repeats or not any(character.isalnum() for character in text):
             text = ""
         return Recognition(_full_width(to_taiwanese(text)) if language == "zh" else text, language)

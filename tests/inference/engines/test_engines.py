@@ -250,9 +250,10 @@ class TestWhisper:
 
         assert [(type(event), event.text) for event in events] == [(FinalTranscript, "")]
 
-    async def test_makes_no_text_of_noise_that_it_takes_for_speech(self, real_engines: Engines) -> None:
+    @pytest.mark.parametrize("level", [0.2, 0.5])
+    async def test_makes_no_text_of_noise_that_it_takes_for_speech(self, real_engines: Engines, level: float) -> None:
         # Loud noise at a threshold of 0.15 starts "speech" (twice in ten seconds): Whisper must then be silent.
-        events = await hear(real_engines.stt, white_noise(10_000, level=0.2), sensitivity=0.15)
+        events = await hear(real_engines.stt, white_noise(10_000, level), sensitivity=0.15)
 
         assert not [event for event in events if getattr(event, "text", "")]
 
@@ -265,7 +266,8 @@ class TestWhisper:
 
         finals = [event for event in events if isinstance(event, FinalTranscript)]
         assert len(finals) == 1
-        # Measured: 0.03 on 50 s. A piece lost would cost 0.3, one heard twice as much.
+        # The sentences repeat themselves, as a loop of Whisper would: none is left out for that.
+        # MEASURED_LONG
         assert error_rate("".join(clauses), finals[0].text, "zh") <= 0.12
 
     async def test_writes_traditional_characters_only(self, real_engines: Engines) -> None:
