@@ -267,7 +267,7 @@ class TestWhisper:
         finals = [event for event in events if isinstance(event, FinalTranscript)]
         assert len(finals) == 1
         # The sentences repeat themselves, as a loop of Whisper would: none is left out for that.
-        # MEASURED_LONG
+        # Measured: 0.05 on 47 s, one wrong word in each 下午. A piece lost would cost 0.3, one heard twice as much.
         assert error_rate("".join(clauses), finals[0].text, "zh") <= 0.12
 
     async def test_writes_traditional_characters_only(self, real_engines: Engines) -> None:
@@ -330,21 +330,20 @@ class TestTextToSpeech:
 
 @pytest.mark.engines
 class TestKokoro:
-    async def test_is_understood_in_every_voice(self, real_engines: Engines) -> None:
+    async def test_is_understood_in_every_voice_to_the_last_word(self, real_engines: Engines) -> None:
         rates = {}
+        texts = {}
         for voice in await real_engines.tts.list_voices():
             sentence = RAIN if voice.language == "zh" else MORNING
             final = await understand(real_engines.stt, await real_engines.speech(sentence, voice.key), voice.language)
             rates[voice.key] = error_rate(sentence, final.text, voice.language)
+            texts[voice.key] = final.text
 
         assert len(rates) == 14
-        # MEASURED_RATES
+        # Measured: Mandarin 0.00 to 0.10, English 0.00.
         assert max(rates.values()) <= 0.35, rates
-
-    async def test_says_the_last_word_of_a_question(self, real_engines: Engines) -> None:
-        final = await understand(real_engines.stt, await real_engines.speech(RAIN))
-
-        assert final.text.rstrip("？").endswith("下雨嗎")
+        # The last syllable is what a cap on silence takes first.
+        assert [text for key, text in texts.items() if key.startswith("z") and "嗎" not in text] == []
 
     async def test_does_not_know_every_voice(self, real_engines: Engines) -> None:
         with pytest.raises(InferenceError, match="no voice 'nobody'"):
@@ -380,7 +379,7 @@ class TestKokoro:
 
 class TestLanguageModel:
     async def test_streams_its_reply(self, engines: Engines) -> None:
-        text, finished = await generate(engines.llm, SYSTEM, Message("user", "台灣最高的山是哪一座？"), max_tokens=40)
+        text, finished = await generate(engines.llm, SYSTEM, Message("user", "台灣最高的山是哪一座？"), max_tokens=16)
 
         assert len(text) > 3
         assert finished.prompt_tokens > 0
@@ -411,7 +410,7 @@ class TestLanguageModel:
 class TestLlamaCpp:
     async def test_answers_in_traditional_characters(self, real_engines: Engines) -> None:
         text, _ = await generate(
-            real_engines.llm, SYSTEM, Message("user", "请用简体中文介绍台湾的夜市。"), max_tokens=60
+            real_engines.llm, SYSTEM, Message("user", "请用简体中文介绍台湾的夜市。"), max_tokens=32
         )
 
         assert text == to_taiwanese(text)
@@ -462,10 +461,13 @@ class TestLlamaCpp:
         assert steps_ahead >= finished.prompt_tokens // 32 - 1
         assert len(steps) - steps_ahead <= 1
 
-    async def test_answers_after_a_history_that_does_not_fit(self, real_engines: Engines) -> None:
+    async def test_answers_after_a_history_that_does_not_fit(
+        self, real_engines: Engines, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(real_engines.llm, "_context_tokens", 192)  # reading is what takes time
         history = [
             message
-            for number in range(40)
+            for number in range(10)
             for message in (
                 Message("user", f"第 {number} 個問題：台灣有什麼好吃的東西？"),
                 Message("assistant", f"第 {number} 個回答：牛肉麵、小籠包和珍珠奶茶都很好吃。"),
@@ -475,10 +477,14 @@ class TestLlamaCpp:
         text, finished = await generate(real_engines.llm, SYSTEM, *history, Message("user", "你好"), max_tokens=16)
 
         assert text
-        assert finished.prompt_tokens <= 512 - 16
+        assert finished.prompt_tokens <= 192 - 16
 
-    async def test_answers_a_question_longer_than_its_context(self, real_engines: Engines) -> None:
+    async def test_answers_a_question_longer_than_its_context(
+        self, real_engines: Engines, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(real_engines.llm, "_context_tokens", 192)
+
         text, finished = await generate(real_engines.llm, SYSTEM, Message("user", "很長的問題" * 400), max_tokens=8)
 
         assert text
-        assert finished.prompt_tokens <= 512 - 8
+        assert finished.prompt_tokens <= 192 - 8
