@@ -49,6 +49,7 @@ PRE_ROLL_MS = 200
 POST_ROLL_MS = 200
 #: Requests that wait to be handled. A client that sends more without waiting is cut off.
 MAX_INBOX = 256
+ANSWER_IN_ENGLISH = "(Answer in English.) "
 
 
 class CallOverrun(Exception):
@@ -600,7 +601,7 @@ class VoicePipeline:
         self._microphone.discard()
         await self._drop_speculation()
         self._user_turn_id = uuid4()
-        language = "zh" if any("\u3400" <= c <= "\u9fff" for c in text) else "en"
+        language = "zh" if _is_chinese(text) else "en"
         await self._send_event(
             protocol.Transcription(turn_id=self._user_turn_id, text=text, is_final=True, language=language)
         )
@@ -628,13 +629,25 @@ class VoicePipeline:
         joined: list[Message] = []
         if self._settings.system_prompt:
             joined.append(Message("system", self._settings.system_prompt))
-        for message in messages:
+        for message in map(self._name_language, messages):
             if joined and joined[-1].role == message.role == "user":
                 # A turn that was never answered, because the user went on.
                 joined[-1] = Message("user", f"{joined[-1].content}\n{message.content}")
             else:
                 joined.append(message)
         return joined
+
+    def _name_language(self, message: Message) -> Message:
+        """
+        Say before an English request that the answer is to be English, when the system prompt is Chinese.
+
+        A small model that has read Chinese so far answers in Chinese, whatever the prompt said long ago. Before the
+        request, not after it: the words are then read ahead while the person still speaks.
+        """
+        is_foreign = _is_chinese(self._settings.system_prompt) and not _is_chinese(message.content)
+        if message.role != "user" or not is_foreign:
+            return message
+        return Message("user", ANSWER_IN_ENGLISH + message.content)
 
     def _make_reply(self, text: str) -> tuple[Reply, asyncio.Task[None]]:
         settings = self._settings
@@ -735,7 +748,7 @@ class VoicePipeline:
                 turn_id=reply.turn_id,
                 speaker="avatar",
                 text=text,
-                language="zh" if any("\u3400" <= c <= "\u9fff" for c in text) else "en",
+                language="zh" if _is_chinese(text) else "en",
                 pcm=reply.read_heard_audio(heard_ms) if was_interrupted else bytes(reply.audio),
                 sample_rate_hz=reply.sample_rate_hz or protocol.REPLY_SAMPLE_RATE_HZ,
                 was_interrupted=was_interrupted,
@@ -767,6 +780,10 @@ class VoicePipeline:
         if self._prefill is not None:
             await _cancel(self._prefill)
             self._prefill = None
+
+
+def _is_chinese(text: str) -> bool:
+    return any("\u3400" <= character <= "\u9fff" for character in text)
 
 
 async def _cancel(task: asyncio.Task[None]) -> None:

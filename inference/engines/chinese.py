@@ -23,6 +23,15 @@ def to_taiwanese(text: str) -> str:
     return converted.replace("臺", "台")
 
 
+def to_traditional(text: str) -> str:
+    """
+    Convert the script, not the words: for what somebody has said.
+
+    Who says 打開 is not to read 開啟; a recogniser that wrote 软体 heard 軟體.
+    """
+    return _converter("s2tw").convert(_converter("t2s").convert(text)).replace("臺", "台")
+
+
 def to_simplified(text: str) -> str:
     """For what was trained on Simplified characters: word segmentation and pronunciation."""
     converted: str = _converter("t2s").convert(text)

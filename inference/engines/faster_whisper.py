@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from inference.config import InferenceConfig
 from inference.endpointing import WINDOW_MS, Endpoint, Endpointer
-from inference.engines.chinese import to_taiwanese
+from inference.engines.chinese import to_traditional
 from inference.engines.worker import Urgency, Worker
 from inference.interfaces import (
     MICROPHONE_SAMPLE_RATE_HZ,
@@ -196,7 +196,7 @@ class FasterWhisper:
         )
         if is_silence or repeats or not any(character.isalnum() for character in text):
             text = ""
-        return Recognition(_full_width(to_taiwanese(text)) if language == "zh" else text, language)
+        return Recognition(_full_width(to_traditional(text)) if language == "zh" else text, language)
 
 
 def _likelier(probabilities: list[tuple[str, float]]) -> str:

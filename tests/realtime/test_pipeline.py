@@ -113,6 +113,15 @@ class TestSpokenTurn:
             Message("user", "下次見"),
         )
 
+    async def test_asks_for_english_before_an_english_request(self) -> None:
+        history = [Message("user", "嗨"), Message("assistant", "嗨，你好。")]
+        inference = make_inference("Good morning.", replies=["Good morning."])
+        async with open_call(inference, history=history, system_prompt="請簡短。") as call:
+            call.speak(UTTERANCE)
+            await call.wait_until_listening()
+
+        assert inference.llm.requests[-1][1:] == (*history, Message("user", "(Answer in English.) Good morning."))
+
     async def test_says_so_when_nothing_was_heard(self) -> None:
         async with open_call(make_inference("")) as call:
             call.speak(UTTERANCE)

@@ -15,7 +15,7 @@ import pytest_asyncio
 
 from inference.config import InferenceConfig
 from inference.engines import fake
-from inference.engines.chinese import to_taiwanese
+from inference.engines.chinese import to_taiwanese, to_traditional
 from inference.interfaces import (
     DiscardUtterance,
     EndOfUtterance,
@@ -283,7 +283,7 @@ class TestWhisper:
         for sentence in (PARK, RAIN, *SHORT_CLAUSES):
             text = (await understand(real_engines.stt, await real_engines.speech(sentence))).text
 
-            assert text == to_taiwanese(text)
+            assert text == to_traditional(text)
 
     @pytest.mark.parametrize(("sentence", "voice", "language"), [(PARK, "", "zh"), (MORNING, "", "en")])
     async def test_tells_languages_apart(self, real_engines: Engines, sentence: str, voice: str, language: str) -> None:
