@@ -29,7 +29,7 @@ def to_traditional(text: str) -> str:
 
     Who says 打開 is not to read 開啟; a recogniser that wrote 软体 heard 軟體.
     """
-    return _converter("s2tw").convert(_converter("t2s").convert(text)).replace("臺", "台")
+    return str(_converter("s2tw").convert(_converter("t2s").convert(text))).replace("臺", "台")
 
 
 def to_simplified(text: str) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import zlib
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -65,9 +64,7 @@ MAX_WINDOW_FRAMES = 3000
 #: speech of 26 sentences at most 0.35.
 NO_SPEECH_PROBABILITY = 0.45
 NO_SPEECH_LOG_PROBABILITY = -1.0
-#: "This repeats itself", by Whisper's threshold. A loop also says more than a person could: people who repeat
-#: themselves stay below this many tokens a second.
-COMPRESSION_RATIO = 2.4
+#: A loop says more than a person could: people who repeat themselves stay below this many tokens a second.
 LOOP_TOKENS_PER_S = 6
 
 #: Makes Whisper write Traditional characters and punctuation.
@@ -163,12 +160,22 @@ class FasterWhisper:
         """
         Recognise up to 28 s of float samples at 16 kHz. Blocking.
 
-        An empty text says that Whisper itself took it for no speech, or began to repeat itself.
+        An empty text says that Whisper itself took it for no speech. When Whisper repeats itself, it gets its full
+        window of 30 s; when that does not help either, what it repeats counts once.
         """
-        model = self._model
         samples = np.concatenate([samples, np.zeros(TRAILING_SILENCE_MS * SAMPLES_PER_MS, np.float32)])
         audio_frames = len(samples) // (SAMPLES_PER_MS * MEL_FRAME_MS)
         window = min(MAX_WINDOW_FRAMES, max(MIN_WINDOW_FRAMES, audio_frames + 200))
+        text, language, is_hurried = self._decode(samples, language, window, beam_size)
+        if is_hurried and find_loop(text):
+            text, language, is_hurried = self._decode(samples, language, MAX_WINDOW_FRAMES, beam_size)
+            if is_hurried:
+                text = find_loop(text) or text
+        return Recognition(_full_width(to_traditional(text)) if language == "zh" else text, language)
+
+    def _decode(self, samples: Samples, language: str | None, window: int, beam_size: int) -> tuple[str, str, bool]:
+        """Return text, language, and whether there are more tokens than anybody could have said in that time."""
+        model = self._model
         features = model.feature_extractor(samples)[:, :window]
         features = np.pad(features, ((0, 0), (0, window - features.shape[1])))
         encoded = model.encode(features)
@@ -177,26 +184,40 @@ class FasterWhisper:
         tokenizer = Tokenizer(model.hf_tokenizer, True, task="transcribe", language=language)
         previous = tokenizer.encode(" " + PROMPT[language]) if PROMPT[language] else []
         prompt = model.get_prompt(tokenizer, previous, without_timestamps=True)
+        seconds = len(samples) / MICROPHONE_SAMPLE_RATE_HZ
         result = model.model.generate(
             encoded,
             [prompt],
             beam_size=beam_size,
             # Nobody speaks more than some twelve tokens a second; a loop would.
-            max_length=min(448, len(prompt) + 16 + 12 * len(samples) // MICROPHONE_SAMPLE_RATE_HZ),
+            max_length=min(448, len(prompt) + 16 + int(12 * seconds)),
             return_scores=True,
             return_no_speech_prob=True,
         )[0]
         text = tokenizer.decode(result.sequences_ids[0]).strip()
         is_silence = result.no_speech_prob > NO_SPEECH_PROBABILITY and result.scores[0] < NO_SPEECH_LOG_PROBABILITY
-        encoded_text = text.encode()
-        repeats = (
-            len(text) > 20
-            and len(encoded_text) / len(zlib.compress(encoded_text)) > COMPRESSION_RATIO
-            and len(result.sequences_ids[0]) > LOOP_TOKENS_PER_S * len(samples) / MICROPHONE_SAMPLE_RATE_HZ
-        )
-        if is_silence or repeats or not any(character.isalnum() for character in text):
+        if is_silence or not any(character.isalnum() for character in text):
             text = ""
-        return Recognition(_full_width(to_traditional(text)) if language == "zh" else text, language)
+        return text, language, len(result.sequences_ids[0]) > LOOP_TOKENS_PER_S * seconds
+
+
+def find_loop(text: str) -> str:
+    """
+    Return what `text` consists of, if that is one thing said twice or more, the last time perhaps cut off.
+
+    The shortest period of the letters alone, found as in Knuth, Morris and Pratt. Empty if there is none.
+    """
+    letters = [(character.casefold(), index) for index, character in enumerate(text) if character.isalnum()]
+    borders = [0] * len(letters)
+    for index in range(1, len(letters)):
+        border = borders[index - 1]
+        while border and letters[index][0] != letters[border][0]:
+            border = borders[border - 1]
+        borders[index] = border + (letters[index][0] == letters[border][0])
+    period = len(letters) - borders[-1] if letters else 0
+    if period == 0 or 2 * period > len(letters):
+        return ""
+    return text[: letters[period][1]].strip() if period < len(letters) else ""
 
 
 def _likelier(probabilities: list[tuple[str, float]]) -> str:
