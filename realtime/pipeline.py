@@ -50,6 +50,7 @@ POST_ROLL_MS = 200
 #: Requests that wait to be handled. A client that sends more without waiting is cut off.
 MAX_INBOX = 256
 ANSWER_IN_ENGLISH = "(Answer in English.) "
+ANSWER_IN_CHINESE = "（請用中文回答。）"
 
 
 class CallOverrun(Exception):
@@ -629,7 +630,7 @@ class VoicePipeline:
         joined: list[Message] = []
         if self._settings.system_prompt:
             joined.append(Message("system", self._settings.system_prompt))
-        for message in map(self._name_language, messages):
+        for message in self._name_languages(messages):
             if joined and joined[-1].role == message.role == "user":
                 # A turn that was never answered, because the user went on.
                 joined[-1] = Message("user", f"{joined[-1].content}\n{message.content}")
@@ -637,17 +638,30 @@ class VoicePipeline:
                 joined.append(message)
         return joined
 
-    def _name_language(self, message: Message) -> Message:
+    def _name_languages(self, messages: Sequence[Message]) -> list[Message]:
         """
-        Say before an English request that the answer is to be English, when the system prompt is Chinese.
+        Say before a request which language it is to be answered in, when the system prompt alone would not do.
 
-        A small model that has read Chinese so far answers in Chinese, whatever the prompt said long ago. Before the
-        request, not after it: the words are then read ahead while the person still speaks.
+        A small model that has read Chinese so far answers in Chinese, whatever the prompt said long ago, and the other
+        way round. Before the request, not after it: the words are then read ahead while the person still speaks.
         """
-        is_foreign = _is_chinese(self._settings.system_prompt) and not _is_chinese(message.content)
-        if message.role != "user" or not is_foreign:
-            return message
-        return Message("user", ANSWER_IN_ENGLISH + message.content)
+        is_expected_chinese = _is_chinese(self._settings.system_prompt)
+        if not is_expected_chinese:
+            return list(messages)
+        named: list[Message] = []
+        for message in messages:
+            if message.role == "user":
+                is_chinese = _is_chinese(message.content)
+                if not is_chinese:
+                    named.append(Message("user", ANSWER_IN_ENGLISH + message.content))
+                    is_expected_chinese = False
+                    continue
+                if not is_expected_chinese:
+                    named.append(Message("user", ANSWER_IN_CHINESE + message.content))
+                    is_expected_chinese = True
+                    continue
+            named.append(message)
+        return named
 
     def _make_reply(self, text: str) -> tuple[Reply, asyncio.Task[None]]:
         settings = self._settings

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from itertools import accumulate
 
 #: Lengths are in units of about one syllable: a Han character or a digit is one, an English word is two.
-FIRST_CLAUSE_MIN = 6
-FIRST_CLAUSE_GOOD = 12
-FIRST_CLAUSE_MAX = 15
+FIRST_CLAUSE_MIN = 5
+FIRST_CLAUSE_GOOD = 9
+FIRST_CLAUSE_MAX = 13
 CLAUSE_MIN = 12
 CLAUSE_GOOD = 30
 CLAUSE_MAX = 40

@@ -122,6 +122,18 @@ class TestSpokenTurn:
 
         assert inference.llm.requests[-1][1:] == (*history, Message("user", "(Answer in English.) Good morning."))
 
+    async def test_asks_for_chinese_again_after_an_english_request(self) -> None:
+        history = [Message("user", "Hi."), Message("assistant", "Hello.")]
+        inference = make_inference("早安", "再見", replies=["早安。", "再見。"])
+        async with open_call(inference, history=history, system_prompt="請簡短。") as call:
+            call.speak(UTTERANCE)
+            await call.wait_until_listening()
+            call.speak(UTTERANCE)
+            await call.wait_until_listening(2)
+
+        asked = [message.content for message in inference.llm.requests[-1] if message.role == "user"]
+        assert asked == ["(Answer in English.) Hi.", "（請用中文回答。）早安", "再見"]
+
     async def test_says_so_when_nothing_was_heard(self) -> None:
         async with open_call(make_inference("")) as call:
             call.speak(UTTERANCE)
