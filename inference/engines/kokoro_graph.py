@@ -4,7 +4,7 @@ Rewrites Kokoro's int8 graph once, when it is fetched, into what two processor c
 Two changes, both measured on two AVX-512 cores with ONNX Runtime 1.32:
 
 1. `ConvInteger` has no fast kernel on x86 (57 % of the time). Its weights are dequantised into plain `Conv`:
-   10 characters in 1.27 s instead of 1.48 s, the output the same to the ear. The matrix products stay int8.
+   10 characters in 1.27 s instead of 1.48 s, the speech at the same places. The matrix products stay int8.
 2. Every call speaks 0.7 to 1.1 s of silence around the clause, and pays for it. The graph gains an input
    `max_durations` (frames of 25 ms, one per token) that caps what the duration predictor says, and an output
    `durations`. Little can be saved so: the first and the last syllable reach into the silence beside them.
