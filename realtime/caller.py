@@ -51,6 +51,8 @@ class Exchange:
     reply: str = ""
     reply_seconds: float = 0.0
     latency_ms: dict[str, int | None] = field(default_factory=lambda: dict.fromkeys(("stt", "ttft", "ttfa", "total")))
+    #: Silence in the midst of the reply, because its sound had not come yet.
+    gap_ms: int = 0
     server_latency_ms: dict[str, int | None] | None = None
     errors: list[str] = field(default_factory=list)
     saved_as: str | None = None
@@ -92,12 +94,16 @@ class _Speaker:
     def __init__(self) -> None:
         self.pcm = bytearray()
         self.sample_rate_hz = 24_000
+        self.gap_ms = 0.0
         self._played_ms = 0.0
         self._known_at = 0.0
 
     def add(self, pcm: bytes) -> None:
         now = time.monotonic()
-        self._played_ms, self._known_at = self.measure_played_ms(now), now
+        played_ms = self.measure_played_ms(now)
+        if self.pcm:
+            self.gap_ms += (now - self._known_at) * 1000 - (played_ms - self._played_ms)
+        self._played_ms, self._known_at = played_ms, now
         self.pcm += pcm
 
     @property
@@ -156,6 +162,7 @@ class Caller:
         except TimeoutError:
             exchange.errors.append(f"no reply within {TURN_TIMEOUT_S:g} s")
         self._exchange = None
+        exchange.gap_ms = round(self._speaker.gap_ms)
         exchange.reply_seconds = round(self._speaker.length_ms / 1000, 3)
         return exchange, bytes(self._speaker.pcm), self._speaker.sample_rate_hz
 

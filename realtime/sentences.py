@@ -1,7 +1,8 @@
 """
 Cuts a stream of tokens into clauses that can be spoken. Pure: knows no Django, no Channels, no gRPC, no engine.
 
-The first clause is short, so that sound starts early; later ones are longer, so that a call of the engine pays off.
+The first clause is short, so that sound starts early; the second is still short, because it is made while the first
+plays; later ones are longer, so that a call of the engine pays off.
 What is displayed and what is spoken differ (Markdown, code, addresses and emoji are left out), and every clause knows
 which of its displayed text a spoken part stands for. How numbers and dates are read is the engine's business.
 """
@@ -11,14 +12,23 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from itertools import accumulate
+from typing import NamedTuple
 
-#: Lengths are in units of about one syllable: a Han character or a digit is one, an English word is two.
-FIRST_CLAUSE_MIN = 5
-FIRST_CLAUSE_GOOD = 9
-FIRST_CLAUSE_MAX = 13
-CLAUSE_MIN = 12
-CLAUSE_GOOD = 30
-CLAUSE_MAX = 40
+
+class ClauseLength(NamedTuple):
+    """
+    How long a clause is, in units of about one syllable: a Han character or a digit is one, an English word is two.
+
+    It may end at punctuation from `least` on, at a breath from `good` on, and between words at `most`.
+    """
+
+    least: int
+    good: int
+    most: int
+
+
+#: Of the first clause, the second, and all others.
+CLAUSE_LENGTHS = (ClauseLength(5, 9, 13), ClauseLength(8, 14, 20), ClauseLength(12, 30, 40))
 #: A list's comma ends a clause only when the clause would otherwise become long.
 ENUMERATION_MIN = 24
 
@@ -177,7 +187,7 @@ class ClauseCutter:
 
     def __init__(self) -> None:
         self._pending = ""
-        self._is_first = True
+        self._spoken_clauses = 0
         self._is_line_start = True
         self._is_in_fence = False
         #: Length in units at every place of `_pending` where a cut without punctuation would do.
@@ -228,9 +238,12 @@ class ClauseCutter:
         return self._find_breath(text)
 
     def _minimum(self, punctuation: str) -> int:
-        if self._is_first:
-            return FIRST_CLAUSE_MIN
-        return ENUMERATION_MIN if punctuation == "、" else CLAUSE_MIN
+        least = self._length.least
+        return max(least, ENUMERATION_MIN) if punctuation == "、" and self._spoken_clauses else least
+
+    @property
+    def _length(self) -> ClauseLength:
+        return CLAUSE_LENGTHS[min(self._spoken_clauses, len(CLAUSE_LENGTHS) - 1)]
 
     @staticmethod
     def _may_be_number(text: str) -> bool:
@@ -254,7 +267,7 @@ class ClauseCutter:
     def _find_breath(self, text: str) -> int | None:
         """Return where to cut without punctuation, once the clause has become too long to wait for one."""
         place = len(text) - 1
-        good, most = (FIRST_CLAUSE_GOOD, FIRST_CLAUSE_MAX) if self._is_first else (CLAUSE_GOOD, CLAUSE_MAX)
+        _, good, most = self._length
         if not _may_cut(text[place - 1], text[place]) or self._may_be_number(text[:place]):
             return None
         length = self._measure(text[:place])
@@ -275,7 +288,7 @@ class ClauseCutter:
         display, rest = self._pending[:end], self._pending[end:]
         clause = speak(display, is_line_start=self._is_line_start)
         self._is_line_start = display.endswith("\n")
-        self._is_first = self._is_first and not clause.spoken
+        self._spoken_clauses += bool(clause.spoken)
         self._pending = ""
         self._breaths.clear()
         self._last_resort = None

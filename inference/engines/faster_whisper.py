@@ -58,12 +58,16 @@ PIECE_SEARCH_MS = 6_000
 MEL_FRAME_MS = 10
 #: Without silence after the last word Whisper sometimes says the whole sentence twice.
 TRAILING_SILENCE_MS = 300
+FINAL_BEAM_SIZE = 2
 MIN_WINDOW_FRAMES = 600
 MAX_WINDOW_FRAMES = 3000
 #: "This is not speech": 0.6 in Whisper itself (openai/whisper, transcribe.py). Loud noise measured 0.52 to 0.90,
 #: speech of 26 sentences at most 0.35.
 NO_SPEECH_PROBABILITY = 0.45
 NO_SPEECH_LOG_PROBABILITY = -1.0
+#: "This is a guess": Whisper itself decodes anew below it (openai/whisper, transcribe.py). In the short window, 556
+#: recordings of ten sentences had at least -0.8.
+GUESS_LOG_PROBABILITY = -1.0
 #: A loop says more than a person could: people who repeat themselves stay below this many tokens a second.
 LOOP_TOKENS_PER_S = 6
 
@@ -75,6 +79,16 @@ PROMPT = {"zh": "以下是台灣的繁體中文對話，有標點符號。", "en
 class Recognition:
     text: str
     language: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Decoding:
+    """What Whisper made of a window. `loop` is what it repeats, if more than anybody could have said in that time."""
+
+    text: str
+    language: str
+    loop: str = ""
+    is_guess: bool = False
 
 
 def create_stt(*, model: str, config: InferenceConfig) -> FasterWhisper:
@@ -123,7 +137,7 @@ class FasterWhisper:
     async def warm_up(self) -> None:
         noise = np.random.default_rng(0).normal(0, 0.01, 3 * MICROPHONE_SAMPLE_RATE_HZ).astype(np.float32)
         for language in ("zh", "en"):
-            await self._worker.run(lambda code=language: self.recognise(noise, code, beam_size=1))  # type: ignore[misc]
+            await self._worker.run(lambda code=language: self.recognise(noise, code))  # type: ignore[misc]
         VoiceActivity(self._vad).probability(noise[:WINDOW_SAMPLES])
 
     async def close(self) -> None:
@@ -144,10 +158,9 @@ class FasterWhisper:
                 await feeding
             await session.close()
 
-    async def recognise_soon(
-        self, samples: Samples, language: str | None, *, beam_size: int, urgency: Urgency
-    ) -> Recognition:
-        return await self._worker.run(lambda: self.recognise(samples, language, beam_size=beam_size), urgency)
+    async def recognise_soon(self, samples: Samples, language: str | None, *, is_draft: bool = False) -> Recognition:
+        urgency = Urgency.PARTIAL if is_draft else Urgency.FINAL
+        return await self._worker.run(lambda: self.recognise(samples, language, is_draft=is_draft), urgency)
 
     @property
     def is_busy(self) -> bool:
@@ -156,25 +169,25 @@ class FasterWhisper:
     def voice_activity(self) -> VoiceActivity:
         return VoiceActivity(self._vad)
 
-    def recognise(self, samples: Samples, language: str | None, *, beam_size: int) -> Recognition:
+    def recognise(self, samples: Samples, language: str | None, *, is_draft: bool = False) -> Recognition:
         """
         Recognise up to 28 s of float samples at 16 kHz. Blocking.
 
-        An empty text says that Whisper itself took it for no speech. When Whisper repeats itself, it gets its full
-        window of 30 s; when that does not help either, what it repeats counts once.
+        An empty text says that Whisper itself took it for no speech. When Whisper repeats itself or guesses, it gets
+        its full window of 30 s; when it still repeats itself, what it repeats counts once. A draft gets no second try.
         """
         samples = np.concatenate([samples, np.zeros(TRAILING_SILENCE_MS * SAMPLES_PER_MS, np.float32)])
         audio_frames = len(samples) // (SAMPLES_PER_MS * MEL_FRAME_MS)
         window = min(MAX_WINDOW_FRAMES, max(MIN_WINDOW_FRAMES, audio_frames + 200))
-        text, language, is_hurried = self._decode(samples, language, window, beam_size)
-        if is_hurried and find_loop(text):
-            text, language, is_hurried = self._decode(samples, language, MAX_WINDOW_FRAMES, beam_size)
-            if is_hurried:
-                text = find_loop(text) or text
-        return Recognition(_full_width(to_traditional(text)) if language == "zh" else text, language)
+        beam_size = 1 if is_draft else FINAL_BEAM_SIZE
+        decoding = self._decode(samples, language, window, beam_size)
+        if (decoding.is_guess or decoding.loop) and not is_draft:
+            decoding = self._decode(samples, decoding.language, MAX_WINDOW_FRAMES, beam_size)
+        text = decoding.loop or decoding.text
+        is_chinese = decoding.language == "zh"
+        return Recognition(_full_width(to_traditional(text)) if is_chinese else text, decoding.language)
 
-    def _decode(self, samples: Samples, language: str | None, window: int, beam_size: int) -> tuple[str, str, bool]:
-        """Return text, language, and whether there are more tokens than anybody could have said in that time."""
+    def _decode(self, samples: Samples, language: str | None, window: int, beam_size: int) -> _Decoding:
         model = self._model
         features = model.feature_extractor(samples)[:, :window]
         features = np.pad(features, ((0, 0), (0, window - features.shape[1])))
@@ -194,11 +207,13 @@ class FasterWhisper:
             return_scores=True,
             return_no_speech_prob=True,
         )[0]
-        text = tokenizer.decode(result.sequences_ids[0]).strip()
-        is_silence = result.no_speech_prob > NO_SPEECH_PROBABILITY and result.scores[0] < NO_SPEECH_LOG_PROBABILITY
+        tokens, score = result.sequences_ids[0], result.scores[0]
+        text = tokenizer.decode(tokens).strip()
+        is_silence = result.no_speech_prob > NO_SPEECH_PROBABILITY and score < NO_SPEECH_LOG_PROBABILITY
         if is_silence or not any(character.isalnum() for character in text):
-            text = ""
-        return text, language, len(result.sequences_ids[0]) > LOOP_TOKENS_PER_S * seconds
+            return _Decoding("", language)
+        is_hurried = len(tokens) > LOOP_TOKENS_PER_S * seconds
+        return _Decoding(text, language, find_loop(text) if is_hurried else "", score < GUESS_LOG_PROBABILITY)
 
 
 def find_loop(text: str) -> str:
@@ -234,6 +249,35 @@ def _full_width(text: str) -> str:
     )
 
 
+class _Recording:
+    """Samples, added at the end and dropped at the beginning without copying those between each time."""
+
+    def __init__(self) -> None:
+        self._buffer = np.zeros(8 * MICROPHONE_SAMPLE_RATE_HZ, np.float32)
+        self._start = self._end = 0
+
+    def __len__(self) -> int:
+        return self._end - self._start
+
+    def append(self, samples: Samples) -> None:
+        if self._end + len(samples) > len(self._buffer):
+            kept = self._buffer[self._start : self._end]
+            # Twice what is needed: on average a sample is moved once.
+            self._buffer = np.zeros(max(len(self._buffer), 2 * (len(kept) + len(samples))), np.float32)
+            self._buffer[: len(kept)] = kept
+            self._start, self._end = 0, len(kept)
+        self._buffer[self._end : self._end + len(samples)] = samples
+        self._end += len(samples)
+
+    def drop(self, count: int) -> None:
+        """Forget the oldest `count` samples."""
+        self._start = min(self._end, self._start + count)
+
+    def read(self, start: int, stop: int) -> Samples:
+        """Return a copy of some samples, by their places among those that are left."""
+        return self._buffer[self._start + start : min(self._end, self._start + stop)].copy()
+
+
 class _Session:
     """One stream: windows in, events out. Everything happens in the event loop; recognition in the engine's thread."""
 
@@ -243,7 +287,7 @@ class _Session:
         self._vad = engine.voice_activity()
         self._endpointer = Endpointer(options)
         self._pending = np.zeros(0, np.float32)  # less than one window
-        self._audio = np.zeros(0, np.float32)  # from _audio_start_ms on
+        self._audio = _Recording()  # from _audio_start_ms on
         self._audio_start_ms = 0
         self._settled: list[str] = []  # the text of pieces already cut off a long utterance
         self._language: str | None = None
@@ -284,7 +328,7 @@ class _Session:
             await self._feed_window(window)
 
     async def _feed_window(self, window: Samples) -> None:
-        self._audio = np.concatenate([self._audio, window])
+        self._audio.append(window)
         endpointer = self._endpointer
         match endpointer.feed(self._vad.probability(window)):
             case Endpoint.SPEECH_STARTED:
@@ -317,9 +361,7 @@ class _Session:
         self._partial = asyncio.create_task(self._say_partial(self._speech()))
 
     async def _say_partial(self, samples: Samples) -> None:
-        recognition = await self._engine.recognise_soon(
-            samples, self._chosen_language, beam_size=1, urgency=Urgency.PARTIAL
-        )
+        recognition = await self._engine.recognise_soon(samples, self._chosen_language, is_draft=True)
         if recognition.text:
             self.events.put_nowait(PartialTranscript(self._with_settled(recognition), recognition.language))
 
@@ -332,9 +374,7 @@ class _Session:
             self._announcing = asyncio.create_task(self._announce(self._final))
 
     async def _recognise_final(self, samples: Samples) -> Recognition:
-        recognition = await self._engine.recognise_soon(
-            samples, self._chosen_language, beam_size=2, urgency=Urgency.FINAL
-        )
+        recognition = await self._engine.recognise_soon(samples, self._chosen_language)
         return replace(recognition, text=self._with_settled(recognition))
 
     async def _announce(self, final: asyncio.Task[Recognition]) -> None:
@@ -406,32 +446,32 @@ class _Session:
         start_ms = max(self._audio_start_ms, self._endpointer.speech_start_ms - PREROLL_MS)
         end_ms = self._endpointer.speech_end_ms + POSTROLL_MS
         offset = (start_ms - self._audio_start_ms) * SAMPLES_PER_MS
-        return self._audio[offset : max(offset, (end_ms - self._audio_start_ms) * SAMPLES_PER_MS)]
+        return self._audio.read(offset, max(offset, (end_ms - self._audio_start_ms) * SAMPLES_PER_MS))
 
     async def _settle_long_speech(self) -> None:
         """Cut a piece off speech that grows beyond what Whisper reads, where it is quietest, and keep its text."""
+        if len(self._audio) < PIECE_MS * SAMPLES_PER_MS or self._final is not None:
+            return
         speech = self._speech()
-        if len(speech) < PIECE_MS * SAMPLES_PER_MS or self._final is not None:
+        if len(speech) < PIECE_MS * SAMPLES_PER_MS:
             return
         search = speech[-PIECE_SEARCH_MS * SAMPLES_PER_MS :]
         blocks = search[: len(search) // 3200 * 3200].reshape(-1, 3200)  # 200 ms
         quietest = int(np.argmin(np.square(blocks).mean(axis=1)))
         cut = len(speech) - len(search) + quietest * 3200 + 1600
         self._drop_partial()
-        piece = await self._engine.recognise_soon(
-            speech[:cut], self._chosen_language, beam_size=2, urgency=Urgency.FINAL
-        )
+        piece = await self._engine.recognise_soon(speech[:cut], self._chosen_language)
         self._settled.append(piece.text)
         offset = len(self._audio) - (len(speech) - cut)
         # The speech ends where the stream is, give or take the post-roll: keep from the cut on.
-        self._audio = self._audio[offset:]
+        self._audio.drop(offset)
         self._audio_start_ms = self._endpointer.position_ms - len(self._audio) // SAMPLES_PER_MS
 
     def _keep_preroll(self) -> None:
         keep_ms = PREROLL_MS + self._endpointer.options.min_speech_ms + 400
         surplus = len(self._audio) - keep_ms * SAMPLES_PER_MS
         if surplus > MICROPHONE_SAMPLE_RATE_HZ:  # trim once a second, not once a window
-            self._audio = self._audio[surplus:]
+            self._audio.drop(surplus)
             self._audio_start_ms += surplus // SAMPLES_PER_MS
 
     def _drop_partial(self) -> None:
@@ -449,4 +489,4 @@ class _Session:
         self._settled = []
         self._endpointer.reset()
         self._audio_start_ms += len(self._audio) // SAMPLES_PER_MS
-        self._audio = self._audio[:0]
+        self._audio.drop(len(self._audio))

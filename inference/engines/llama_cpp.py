@@ -2,15 +2,18 @@
 Thinking with llama.cpp (through xllamacpp), in this process: continuous batching over slots, prefix caching per slot.
 
 A slot keeps what it has read. A call goes to the slot whose text begins most like its own, so that a conversation finds
-its own history read already; one that is being read ahead (`prefill`) is waited for rather than passed by.
+its own history read already; one that is being read ahead (`prefill`) is waited for rather than passed by. A system
+prompt is read once: what the model made of it is kept in a file, from which any slot has it in milliseconds.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import secrets
+import tempfile
 import threading
 import urllib.request
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
@@ -38,8 +41,12 @@ from inference.models import model_dir
 
 T = TypeVar("T")
 
+logger = logging.getLogger(__name__)
+
 #: A prompt is read in steps of this many tokens (about a second on two cores), so that a reader who left is noticed.
 READ_STEP_TOKENS = 32
+#: System prompts kept read; the one unused for longest goes. 28 kB a token for a model of 1.5B.
+MAX_PREAMBLES = 8
 #: A slot belongs to the conversation that begins with more than this share of what the slot has read.
 MIN_OWN_SHARE = 0.6
 TOKENIZE_TIMEOUT_S = 10.0
@@ -123,7 +130,12 @@ class LlamaCpp:
         parameters.hostnames = ["127.0.0.1"]
         parameters.port = 0
         parameters.api_keys = [self._key]
+        self._folder = tempfile.TemporaryDirectory(prefix="avatar-llama-")
+        parameters.slot_save_path = self._folder.name + os.sep
         self._server = _in_background(lambda: xllamacpp.Server(parameters))
+        self._preambles: dict[
+            str, Path
+        ] = {}  # what was read of system prompts, by their text; the last used at the end
         self._slots = [_Slot(number) for number in range(slots)]
         self._calls = 0
         self._threads = ThreadPoolExecutor(max_workers=2 * slots, thread_name_prefix="llama")
@@ -140,12 +152,13 @@ class LlamaCpp:
         # The server's main loop ends with the object; threads under way have been told by their callers.
         self._threads.shutdown(wait=True, cancel_futures=True)
         del self._server
+        self._folder.cleanup()
 
     async def generate(self, messages: Sequence[Message], options: GenerationOptions) -> AsyncIterator[GenerationEvent]:
         fitted = await self._fit(messages, options.max_tokens)
         prompt = await self._in_thread(self._render, fitted)
         async with self._slot_for(prompt) as slot:
-            await self._read(slot, prompt)
+            await self._read(slot, prompt, preamble=_preamble(prompt, fitted))
             script = _TaiwaneseStream()
             async with aclosing(self._stream(slot, fitted, options)) as events:
                 async for event in events:
@@ -168,7 +181,7 @@ class LlamaCpp:
         content = fitted[-1].content
         end = prompt.rfind(content) + len(content)  # what the template adds after it would be read in vain
         async with self._slot_for(prompt[:end]) as slot:
-            await self._read(slot, prompt[:end], to_the_end=True)
+            await self._read(slot, prompt[:end], preamble=_preamble(prompt, fitted), to_the_end=True)
 
     async def _fit(self, messages: Sequence[Message], reply_tokens: int) -> list[Message]:
         return await self._in_thread(
@@ -212,25 +225,59 @@ class LlamaCpp:
         body = {"messages": [{"role": m.role, "content": m.content} for m in messages]}
         return cast(str, self._post("/apply-template", body)["prompt"])
 
-    async def _read(self, slot: _Slot, prompt: str, *, to_the_end: bool = False) -> None:
-        """Read the prompt into the slot step by step; the last step is left to the generation itself."""
+    async def _read(self, slot: _Slot, prompt: str, *, preamble: str, to_the_end: bool = False) -> None:
+        """
+        Read the prompt into the slot step by step; the last step is left to the generation itself.
+
+        `preamble` is the beginning that other conversations have, too: empty, or a beginning of `prompt`.
+        """
         shared = _shared_length(slot.text, prompt)
         slot.text = prompt  # whoever is next finds it by what is being read
         if shared == len(prompt):
             return
+        if shared < len(preamble) and await self._recall(slot, preamble):
+            shared = len(preamble)
         tokens = await self._in_thread(self._tokenize, prompt)
         done = await self._in_thread(self.count_tokens, prompt[:shared]) if shared else 0
-        ends = list(range(done + READ_STEP_TOKENS, len(tokens), READ_STEP_TOKENS))
+        preamble_end = await self._in_thread(self.count_tokens, preamble) if shared < len(preamble) else 0
+        ends = set(range(done + READ_STEP_TOKENS, len(tokens), READ_STEP_TOKENS))
+        if preamble_end:
+            ends.add(preamble_end)
         if to_the_end:
-            ends.append(len(tokens))
-        for end in ends:
+            ends.add(len(tokens))
+        for end in sorted(ends):
             step = asyncio.ensure_future(self._in_thread(self._read_step, slot.number, tokens[:end]))
             try:
                 await asyncio.shield(step)
             except asyncio.CancelledError:
                 # The slot is not free before the engine has let go of it.
                 await asyncio.wait([step])
+                # About what it has read: whoever is next reads the rest in steps again.
+                slot.text = prompt[: len(prompt) * end // len(tokens)]
                 raise
+            if end == preamble_end:
+                await self._remember(slot, preamble)
+
+    async def _remember(self, slot: _Slot, preamble: str) -> None:
+        """Keep what the slot has read, which is the preamble and no more."""
+        path = Path(self._folder.name) / secrets.token_hex(8)
+        await self._in_thread(self._post, f"/slots/{slot.number}?action=save", {"filename": path.name})
+        self._preambles[preamble] = path
+        if len(self._preambles) > MAX_PREAMBLES:
+            self._preambles.pop(next(iter(self._preambles))).unlink(missing_ok=True)
+
+    async def _recall(self, slot: _Slot, preamble: str) -> bool:
+        """Give the slot what was kept of the preamble. Return whether anything was."""
+        path = self._preambles.pop(preamble, None)
+        if path is None:
+            return False
+        try:
+            await self._in_thread(self._post, f"/slots/{slot.number}?action=restore", {"filename": path.name})
+        except OSError as error:  # the file is gone, or is not whole: it is read anew
+            logger.warning("a system prompt that was read is lost: %s", error)
+            return False
+        self._preambles[preamble] = path
+        return True
 
     def _read_step(self, slot: int, tokens: list[int]) -> None:
         errors: list[Any] = []
@@ -310,6 +357,15 @@ def _events(chunk: Any) -> list[GenerationEvent]:
                 )
             )
     return events
+
+
+def _preamble(prompt: str, messages: Sequence[Message]) -> str:
+    """Return what `prompt`, which is `messages` in the model's template, begins with up to the system prompt's end."""
+    if messages[0].role != "system":
+        return ""
+    content = messages[0].content.strip()
+    start = prompt.find(content)
+    return prompt[: start + len(content)] if start >= 0 else ""
 
 
 def _shared_length(one: str, other: str) -> int:

@@ -23,6 +23,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import psutil
@@ -119,13 +120,15 @@ def free_ports(count: int) -> list[int]:
 
 def report(turns: list[dict[str, object]]) -> None:
     for turn in turns:
-        print(f"{turn.get('transcript')} → {turn.get('reply')}\n    {turn.get('latency_ms')}")
-    print(f"\n{machine()}, {len(turns)} turns")
+        print(f"{turn.get('transcript')} → {turn.get('reply')}\n    {turn.get('latency_ms')} gaps {turn.get('gap_ms')}")
+    print(f"\n{machine()}, {len(turns)} turns, load {os.getloadavg()[0]:.1f}")
     print(f"{'ms':8}{'median':>8}{'worst':>8}")
     for stage in STAGES:
         values = [latency[stage] for turn in turns if (latency := turn["latency_ms"]) and latency[stage] is not None]  # type: ignore[index]
         if values:
             print(f"{stage:8}{statistics.median(values):8.0f}{max(values):8.0f}")
+    gaps = [cast(int, turn["gap_ms"]) for turn in turns]
+    print(f"{'gaps':8}{statistics.median(gaps):8.0f}{max(gaps):8.0f}")
 
 
 def machine() -> str:

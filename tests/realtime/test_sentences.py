@@ -1,10 +1,11 @@
 from __future__ import annotations
 
 import random
+from itertools import chain, repeat
 
 import pytest
 
-from realtime.sentences import CLAUSE_MAX, FIRST_CLAUSE_MAX, FIRST_CLAUSE_MIN, Clause, ClauseCutter, measure, speak
+from realtime.sentences import CLAUSE_LENGTHS, Clause, ClauseCutter, measure, speak
 
 CHINESE = "好的，今天台北的天氣很不錯，氣溫大約二十八度。建議你帶一把傘出門，因為下午可能會下雨。還有什麼想知道的嗎？"
 ENGLISH = "Sure! The weather is nice today, about 28.5 degrees. Bring an umbrella, because it could rain at 3:30 p.m."
@@ -73,11 +74,12 @@ class TestClauseCutter:
                 assert clause.spoken == speak(clause.spoken).spoken or "-" in text or "#" in text
 
     @pytest.mark.parametrize("text", [CHINESE, ENGLISH, NUMBERS, LONG])
-    def test_keeps_the_first_clause_short_and_the_others_bounded(self, text: str) -> None:
-        first, *others = cut(text)
+    def test_keeps_the_first_clause_short_the_second_less_so_and_the_others_bounded(self, text: str) -> None:
+        clauses = cut(text)
 
-        assert FIRST_CLAUSE_MIN <= measure(first.spoken) <= FIRST_CLAUSE_MAX
-        assert all(measure(clause.spoken) <= CLAUSE_MAX for clause in others)
+        assert measure(clauses[0].spoken) >= CLAUSE_LENGTHS[0].least
+        for clause, length in zip(clauses, chain(CLAUSE_LENGTHS, repeat(CLAUSE_LENGTHS[-1])), strict=False):
+            assert measure(clause.spoken) <= length.most
 
     def test_gives_the_first_clause_at_its_punctuation(self) -> None:
         cutter = ClauseCutter()

@@ -122,6 +122,19 @@ async def generate(llm: LanguageModel, *messages: Message, **options: Any) -> tu
     return "".join(delta.text for delta in deltas if isinstance(delta, TextDelta)), finished
 
 
+def note_steps(llm: Any, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return a list that is told how many tokens have been read after each step of llama.cpp's reading."""
+    steps: list[int] = []
+    read = llm._read_step
+
+    def note(slot: int, tokens: list[int]) -> None:
+        steps.append(len(tokens))
+        read(slot, tokens)
+
+    monkeypatch.setattr(llm, "_read_step", note)
+    return steps
+
+
 class TestSpeechToText:
     async def test_hears_what_is_held_to_talk(self, engines: Engines) -> None:
         speech = await engines.speech(PARK)
@@ -445,18 +458,49 @@ class TestLlamaCpp:
         assert "giraffe" in second.lower()
         assert "banana" not in second.lower()
 
+    async def test_reads_a_system_prompt_once_for_all(
+        self, real_engines: Engines, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        llm: Any = real_engines.llm
+        steps = note_steps(llm, monkeypatch)
+        rules = Message("system", "Answer in one sentence. " + "The library opens at ten and closes at six. " * 12)
+        question = Message("user", "When does the library close?")
+        answer, _ = await generate(llm, rules, question, max_tokens=12, temperature=0)
+        read_at_first = list(steps)
+
+        for slot in llm._slots:
+            slot.text = "somebody else's"  # read over what each slot holds
+        await generate(llm, Message("user", "Hello"), max_tokens=1)
+        steps.clear()
+        other_answer, finished = await generate(llm, rules, question, max_tokens=12, temperature=0)
+
+        assert len(read_at_first) >= 4
+        assert steps == []
+        assert finished.prompt_tokens > 120
+        assert other_answer == answer
+
+    async def test_reads_a_system_prompt_anew_when_what_was_kept_of_it_is_lost(
+        self, real_engines: Engines, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        llm: Any = real_engines.llm
+        messages = Message("system", "Say yes. " * 30), Message("user", "Are you there?")
+        await generate(llm, *messages, max_tokens=1)
+        for path in llm._preambles.values():
+            path.write_bytes(b"not what it was")
+        for slot in llm._slots:
+            slot.text = ""
+        steps = note_steps(llm, monkeypatch)
+
+        text, _ = await generate(llm, *messages, max_tokens=4)
+
+        assert text
+        assert len(steps) >= 2
+
     async def test_begins_sooner_after_reading_ahead(
         self, real_engines: Engines, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         llm: Any = real_engines.llm
-        steps: list[int] = []
-        read = llm._read_step
-
-        def count(slot: int, tokens: list[int]) -> None:
-            steps.append(len(tokens))
-            read(slot, tokens)
-
-        monkeypatch.setattr(llm, "_read_step", count)
+        steps = note_steps(llm, monkeypatch)
         messages = (
             Message("system", "Answer in one word. " + "The museum opens at nine and closes at five. " * 15),
             Message("user", "When does the museum open?"),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 faster_whisper = pytest.importorskip("inference.engines.faster_whisper")
@@ -21,3 +22,21 @@ class TestFindLoop:
     @pytest.mark.parametrize("text", ["", "。", "a", "Can you tell me? Can you", "今天天氣很好，我們一起去公園。"])
     def test_finds_none_in_ordinary_speech(self, text: str) -> None:
         assert faster_whisper.find_loop(text) == ""
+
+
+class TestRecording:
+    def test_is_what_was_added_less_what_was_dropped(self) -> None:
+        recording, expected = faster_whisper._Recording(), np.zeros(0, np.float32)
+        generator = np.random.default_rng(0)
+        for _ in range(3000):
+            samples = generator.random(512, np.float32)
+            recording.append(samples)
+            expected = np.concatenate([expected, samples])
+            if generator.random() < 0.01:
+                surplus = int(generator.integers(0, 2 * len(expected)))
+                recording.drop(surplus)
+                expected = expected[surplus:]
+            if generator.random() < 0.05:
+                start, stop = sorted(generator.integers(0, len(expected) + 600, 2))
+                np.testing.assert_array_equal(recording.read(start, stop), expected[start:stop])
+        assert len(recording) == len(expected)

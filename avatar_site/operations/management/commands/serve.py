@@ -29,9 +29,10 @@ from avatar_site.operations import processes, services
 from avatar_site.operations.status import is_settled
 from avatar_site.operations.supervisor import ChildDied, ChildEvent, ChildStarted, ChildStopped, Supervisor
 from inference.client import InferenceClient
-from inference.interfaces import InferenceError, RoleState, RoleStatus
+from inference.interfaces import InferenceError, Message, RoleState, RoleStatus
 
 POLL_S = 0.25
+READ_TIMEOUT_S = 30.0
 #: A process that has died so often in a row before it was ready will not get ready by itself.
 HOPELESS_DEATHS = 3
 MIB = 1024 * 1024
@@ -215,6 +216,8 @@ class Command(BaseCommand):
                             told[role.role] = line
                             self._say(line)
                     if is_settled(status):
+                        if status.is_ready:
+                            await _read_system_prompt(client)
                         return status.is_ready
                 await asyncio.sleep(POLL_S)
         finally:
@@ -330,6 +333,13 @@ def _check_ports(names: tuple[str, ...]) -> None:
             if error.errno == errno.EADDRINUSE:
                 raise CommandError(f"Port {port} on {host} is taken: choose another one with {setting}.") from None
             raise CommandError(f"Cannot serve at {host}:{port}: {error.strerror}. Choose with {setting}.") from None
+
+
+async def _read_system_prompt(client: InferenceClient) -> None:
+    """Have the language model read what every conversation begins with, before the first person waits for it."""
+    with suppress(InferenceError, TimeoutError):
+        async with asyncio.timeout(READ_TIMEOUT_S):
+            await client.llm.prefill([Message("system", settings.AVATAR_SYSTEM_PROMPT)])
 
 
 async def _answers_http(host: str, port: int) -> bool:

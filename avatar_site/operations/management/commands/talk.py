@@ -112,7 +112,7 @@ def describe(exchange: Exchange) -> str:
         f"{exchange.file} ({exchange.seconds:.1f} s)",
         f"  heard    {exchange.transcript}",
         f"  answered {exchange.reply} ({exchange.reply_seconds:.1f} s)",
-        f"  ms       {latency}",
+        f"  ms       {latency}  gaps {exchange.gap_ms}",
     ]
     lines += [f"  saved    {exchange.saved_as}"] if exchange.saved_as else []
     lines += [f"  error    {error}" for error in exchange.errors]
