@@ -12,6 +12,7 @@ import grpc.aio
 
 from inference.interfaces import (
     AudioChunk,
+    DeviceMemory,
     DiscardUtterance,
     EndOfUtterance,
     FinalTranscript,
@@ -25,6 +26,7 @@ from inference.interfaces import (
     Message,
     PartialTranscript,
     ProvisionalTranscript,
+    Quality,
     Role,
     RoleState,
     RoleStatus,
@@ -95,11 +97,13 @@ class InferenceClient:
                     memory_bytes=r.memory_bytes,
                     reason=r.reason,
                     active_calls=r.active_calls,
+                    figures=dict(r.figures),
                 )
                 for r in reply.roles
             ),
             resident_bytes=reply.resident_bytes,
             started_at=reply.started_at,
+            devices=tuple(DeviceMemory(d.name, d.total_bytes, d.free_bytes) for d in reply.devices),
         )
 
     async def close(self) -> None:
@@ -175,11 +179,17 @@ class _TextToSpeech:
             is_first=options.is_first,
             is_last=options.is_last,
         )
+        if (reference := options.reference) is not None:
+            request.reference.CopyFrom(
+                pb.VoiceReference(
+                    pcm=reference.pcm, sample_rate_hz=reference.sample_rate_hz, transcript=reference.transcript
+                )
+            )
         async with _translated_errors():
             call = rpc.TextToSpeechStub(self._client.channel()).Synthesise(request)
             try:
                 async for response in call:
-                    yield AudioChunk(response.pcm, response.sample_rate_hz)
+                    yield AudioChunk(response.pcm, response.sample_rate_hz, Quality(response.quality or Quality.FAST))
             finally:
                 call.cancel()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,6 +17,12 @@ PROFILES: dict[str, dict[Role, tuple[str, ...]]] = {
         Role.STT: ("faster_whisper:whisper-base",),
         Role.LLM: ("llama_cpp:qwen2.5-coder-1.5b", "llama_cpp:qwen2.5-coder-0.5b"),
         Role.TTS: ("kokoro:kokoro-82m",),
+    },
+    # What runs without the device comes last: a role that cannot be had on it is still served, slower.
+    "gpu": {
+        Role.STT: ("faster_whisper:whisper-large-v3-turbo", "faster_whisper:whisper-base"),
+        Role.LLM: ("vllm:qwen2.5-7b-instruct", "llama_cpp:qwen2.5-coder-1.5b"),
+        Role.TTS: ("f5_tts:f5-tts-v1", "kokoro:kokoro-82m"),
     },
     "fake": {
         Role.STT: ("fake",),
@@ -40,6 +47,36 @@ class InferenceConfig:
     #: Calls at once, per role, before admission is refused.
     max_calls: int = 8
     context_tokens: int = 4096
+    #: Where engines that can choose compute: "cpu" or "cuda".
+    device: str = "cpu"
+    #: CTranslate2's name of the arithmetic; empty: int8 on the processor, float16 on a GPU.
+    stt_compute_type: str = ""
+    #: What each role may take of the device's memory, and what is left to others.
+    stt_memory_mib: int = 2500
+    llm_memory_mib: int = 17_000
+    tts_memory_mib: int = 3000
+    memory_reserve_mib: int = 300
+    #: Sequences that vLLM decodes together; those beyond wait.
+    llm_max_sequences: int = 16
+    #: vLLM's name of the weights' quantisation; empty: what the model's own configuration says.
+    llm_quantisation: str = ""
+    llm_tensor_parallel: int = 1
+    llm_dtype: str = "auto"
+    #: The OpenAI-compatible server of engine `openai_chat`, such as http://127.0.0.1:8000/v1.
+    openai_url: str = ""
+    openai_model: str = ""
+    openai_api_key: str = ""
+    #: Steps of F5-TTS's solver, by quality.
+    tts_fast_steps: int = 7
+    tts_high_quality_steps: int = 32
+    tts_cfg_strength: float = 2.0
+    #: The same noise for every clause; None: another each time.
+    tts_seed: int | None = None
+    #: A JSON file of words and their pinyin.
+    tts_pronunciations: Path | None = None
+    #: The model of high quality where it is another than the fast one's; loaded when asked for.
+    tts_high_quality_model: str = ""
+    tts_idle_unload_s: float = 300.0
     #: Seconds that calls under way may take to finish after SIGTERM.
     drain_s: float = 5.0
 
@@ -49,6 +86,7 @@ class InferenceConfig:
         profile = env.get("AVATAR_PROFILE", "cpu")
         if profile not in PROFILES:
             raise ConfigurationError(f"AVATAR_PROFILE={profile}: expected one of {', '.join(PROFILES)}")
+        default = cls()
         engines = dict(PROFILES[profile])
         for role in Role:
             chosen = env.get(f"AVATAR_{role.value.upper()}_ENGINES", "")
@@ -62,6 +100,26 @@ class InferenceConfig:
             threads=_whole_number(env, "AVATAR_INFERENCE_THREADS", min(4, available_cores())),
             max_calls=_whole_number(env, "AVATAR_INFERENCE_MAX_CALLS", 8),
             context_tokens=_whole_number(env, "AVATAR_CONTEXT_TOKENS", 4096),
+            device=_choice(env, "AVATAR_DEVICE", "cuda" if profile == "gpu" else "cpu", ("cpu", "cuda")),
+            stt_compute_type=env.get("AVATAR_STT_COMPUTE_TYPE", ""),
+            stt_memory_mib=_whole_number(env, "AVATAR_STT_MEMORY_MIB", default.stt_memory_mib),
+            llm_memory_mib=_whole_number(env, "AVATAR_LLM_MEMORY_MIB", default.llm_memory_mib),
+            tts_memory_mib=_whole_number(env, "AVATAR_TTS_MEMORY_MIB", default.tts_memory_mib),
+            memory_reserve_mib=_whole_number(env, "AVATAR_MEMORY_RESERVE_MIB", default.memory_reserve_mib),
+            llm_max_sequences=_whole_number(env, "AVATAR_LLM_MAX_SEQUENCES", default.llm_max_sequences),
+            llm_quantisation=env.get("AVATAR_LLM_QUANTISATION", ""),
+            llm_tensor_parallel=_whole_number(env, "AVATAR_LLM_TENSOR_PARALLEL", default.llm_tensor_parallel),
+            llm_dtype=env.get("AVATAR_LLM_DTYPE") or default.llm_dtype,
+            openai_url=env.get("AVATAR_OPENAI_URL", "").rstrip("/"),
+            openai_model=env.get("AVATAR_OPENAI_MODEL", ""),
+            openai_api_key=env.get("AVATAR_OPENAI_API_KEY", ""),
+            tts_fast_steps=_whole_number(env, "AVATAR_TTS_FAST_STEPS", default.tts_fast_steps),
+            tts_high_quality_steps=_whole_number(env, "AVATAR_TTS_HIGH_QUALITY_STEPS", default.tts_high_quality_steps),
+            tts_cfg_strength=_decimal_number(env, "AVATAR_TTS_CFG_STRENGTH", default.tts_cfg_strength),
+            tts_seed=_whole_number(env, "AVATAR_TTS_SEED", 1) if env.get("AVATAR_TTS_SEED") else None,
+            tts_pronunciations=_path(env, "AVATAR_TTS_PRONUNCIATIONS"),
+            tts_high_quality_model=env.get("AVATAR_TTS_HIGH_QUALITY_MODEL", ""),
+            tts_idle_unload_s=_decimal_number(env, "AVATAR_TTS_IDLE_UNLOAD_S", default.tts_idle_unload_s),
         )
 
 
@@ -85,3 +143,27 @@ def _whole_number(env: Mapping[str, str], name: str, default: int) -> int:
     if not value.isdecimal() or int(value) == 0:
         raise ConfigurationError(f"{name}={value}: expected a whole number above 0")
     return int(value)
+
+
+def _decimal_number(env: Mapping[str, str], name: str, default: float) -> float:
+    value = env.get(name, "")
+    if not value:
+        return default
+    try:
+        number = float(value)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number < math.inf:
+        raise ConfigurationError(f"{name}={value}: expected a number, 0 or above")
+    return number
+
+
+def _choice(env: Mapping[str, str], name: str, default: str, choices: tuple[str, ...]) -> str:
+    value = env.get(name) or default
+    if value not in choices:
+        raise ConfigurationError(f"{name}={value}: expected one of {', '.join(choices)}")
+    return value
+
+
+def _path(env: Mapping[str, str], name: str) -> Path | None:
+    return Path(env[name]).expanduser() if env.get(name) else None

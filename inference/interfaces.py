@@ -9,8 +9,8 @@ Audio is PCM16 little-endian mono everywhere. Microphone audio is 16 kHz.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal, Protocol
 
@@ -203,15 +203,30 @@ class Quality(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class VoiceReference:
+    """
+    A recording to speak like, for engines that clone: PCM16 mono at `sample_rate_hz`, at most 12 s, and its transcript.
+
+    The recording itself, not where it lies: the engine may run on another machine. Engines keep what they made of it.
+    """
+
+    pcm: bytes
+    sample_rate_hz: int
+    transcript: str
+
+
+@dataclass(frozen=True, slots=True)
 class SynthesisOptions:
     """
     How to speak.
 
     `voice` is an engine's voice key (see `TextToSpeech.list_voices`); an empty one means the engine's default for the
-    language. `speed` 1.0 is the voice's own pace. `is_first` marks the first clause of a reply, `is_last` the last.
+    language. An engine that clones speaks like `reference` instead, when there is one; others pass over it. `speed` 1.0
+    is the voice's own pace. `is_first` marks the first clause of a reply, `is_last` the last.
     """
 
     voice: str = ""
+    reference: VoiceReference | None = None
     quality: Quality = Quality.FAST
     speed: float = 1.0
     is_first: bool = True
@@ -220,10 +235,15 @@ class SynthesisOptions:
 
 @dataclass(frozen=True, slots=True)
 class AudioChunk:
-    """A piece of synthesised audio: PCM16 mono, at `sample_rate_hz`."""
+    """
+    A piece of synthesised audio: PCM16 mono, at `sample_rate_hz`.
+
+    `quality` is what it was made with: fast where high quality was asked for and memory was short.
+    """
 
     pcm: bytes
     sample_rate_hz: int
+    quality: Quality = Quality.FAST
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,7 +289,12 @@ class RoleState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class RoleStatus:
-    """One role's engine. `memory_bytes` is what loading it added to the process's resident memory."""
+    """
+    One role's engine.
+
+    `memory_bytes` is what loading it added to the process's resident memory, or to what is held of the device's.
+    `figures` are the engine's own, by name: times in seconds, counts.
+    """
 
     role: Role
     state: RoleState
@@ -280,6 +305,16 @@ class RoleStatus:
     memory_bytes: int
     reason: str = ""
     active_calls: int = 0
+    figures: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceMemory:
+    """Memory of one accelerator, in bytes: all of it, and what nobody holds."""
+
+    name: str
+    total_bytes: int
+    free_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,6 +323,7 @@ class InferenceStatus:
     roles: tuple[RoleStatus, ...]
     resident_bytes: int
     started_at: float
+    devices: tuple[DeviceMemory, ...] = ()
 
     @property
     def is_ready(self) -> bool:

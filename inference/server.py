@@ -24,6 +24,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from inference.client import CHANNEL_OPTIONS
 from inference.config import InferenceConfig
 from inference.interfaces import (
+    BYTES_PER_SAMPLE,
     DiscardUtterance,
     EndOfUtterance,
     FinalTranscript,
@@ -50,6 +51,7 @@ from inference.interfaces import (
     TranscriptEvent,
     TranscriptionInput,
     TranscriptionOptions,
+    VoiceReference,
 )
 from inference.proto import inference_pb2 as pb
 from inference.proto import inference_pb2_grpc as rpc
@@ -342,11 +344,14 @@ class TextToSpeechService(rpc.TextToSpeechServicer):
                     speed=request.speed or 1.0,
                     is_first=request.is_first,
                     is_last=request.is_last,
+                    reference=_reference(request),
                 )
                 chunks = cast(TextToSpeech, engine).synthesise(request.text, options)
                 async with aclosing(cast(Any, chunks)):
                     async for chunk in chunks:
-                        yield pb.SynthesiseResponse(pcm=chunk.pcm, sample_rate_hz=chunk.sample_rate_hz)
+                        yield pb.SynthesiseResponse(
+                            pcm=chunk.pcm, sample_rate_hz=chunk.sample_rate_hz, quality=chunk.quality
+                        )
         except _Refusal as refusal:
             await context.abort(refusal.code, refusal.detail)
 
@@ -359,6 +364,15 @@ class TextToSpeechService(rpc.TextToSpeechServicer):
         return pb.ListVoicesResponse(
             voices=[pb.Voice(key=v.key, name=v.name, language=v.language, gender=v.gender) for v in voices]
         )
+
+
+def _reference(request: pb.SynthesiseRequest) -> VoiceReference | None:
+    if not request.HasField("reference"):
+        return None
+    reference = request.reference
+    if len(reference.pcm) % BYTES_PER_SAMPLE or not reference.pcm or not reference.sample_rate_hz:
+        raise ValueError("reference: expected PCM16 audio and its sample rate")
+    return VoiceReference(reference.pcm, reference.sample_rate_hz, reference.transcript)
 
 
 class InferenceService(rpc.InferenceServicer):
@@ -380,11 +394,15 @@ class InferenceService(rpc.InferenceServicer):
                     memory_bytes=r.memory_bytes,
                     reason=r.reason,
                     active_calls=r.active_calls,
+                    figures=r.figures,
                 )
                 for r in status.roles
             ],
             resident_bytes=status.resident_bytes,
             started_at=status.started_at,
+            devices=[
+                pb.DeviceMemory(name=d.name, total_bytes=d.total_bytes, free_bytes=d.free_bytes) for d in status.devices
+            ],
         )
 
 

@@ -317,7 +317,7 @@ def answer_politely(messages: Sequence[Message]) -> str:
     said = next((m.content for m in reversed(messages) if m.role == "user"), "")
     if guess_language(said) == "en":
         return f"I heard you say: {said}. That sounds good to me, please tell me a little more about it."
-    return f"我聽到你說{said}。聽起來很不錯,請再多告訴我一點,我很想知道。"
+    return f"我聽到你說{said}。聽起來很不錯，請再多告訴我一點，我很想知道。"
 
 
 class FakeLanguageModel(_Scripted):

@@ -135,28 +135,42 @@ class PrefillResponse(_message.Message):
     def __init__(self) -> None: ...
 
 class SynthesiseRequest(_message.Message):
-    __slots__ = ("text", "voice", "quality", "speed", "is_first", "is_last")
+    __slots__ = ("text", "voice", "quality", "speed", "is_first", "is_last", "reference")
     TEXT_FIELD_NUMBER: _ClassVar[int]
     VOICE_FIELD_NUMBER: _ClassVar[int]
     QUALITY_FIELD_NUMBER: _ClassVar[int]
     SPEED_FIELD_NUMBER: _ClassVar[int]
     IS_FIRST_FIELD_NUMBER: _ClassVar[int]
     IS_LAST_FIELD_NUMBER: _ClassVar[int]
+    REFERENCE_FIELD_NUMBER: _ClassVar[int]
     text: str
     voice: str
     quality: str
     speed: float
     is_first: bool
     is_last: bool
-    def __init__(self, text: _Optional[str] = ..., voice: _Optional[str] = ..., quality: _Optional[str] = ..., speed: _Optional[float] = ..., is_first: _Optional[bool] = ..., is_last: _Optional[bool] = ...) -> None: ...
+    reference: VoiceReference
+    def __init__(self, text: _Optional[str] = ..., voice: _Optional[str] = ..., quality: _Optional[str] = ..., speed: _Optional[float] = ..., is_first: _Optional[bool] = ..., is_last: _Optional[bool] = ..., reference: _Optional[_Union[VoiceReference, _Mapping]] = ...) -> None: ...
 
-class SynthesiseResponse(_message.Message):
-    __slots__ = ("pcm", "sample_rate_hz")
+class VoiceReference(_message.Message):
+    __slots__ = ("pcm", "sample_rate_hz", "transcript")
     PCM_FIELD_NUMBER: _ClassVar[int]
     SAMPLE_RATE_HZ_FIELD_NUMBER: _ClassVar[int]
+    TRANSCRIPT_FIELD_NUMBER: _ClassVar[int]
     pcm: bytes
     sample_rate_hz: int
-    def __init__(self, pcm: _Optional[bytes] = ..., sample_rate_hz: _Optional[int] = ...) -> None: ...
+    transcript: str
+    def __init__(self, pcm: _Optional[bytes] = ..., sample_rate_hz: _Optional[int] = ..., transcript: _Optional[str] = ...) -> None: ...
+
+class SynthesiseResponse(_message.Message):
+    __slots__ = ("pcm", "sample_rate_hz", "quality")
+    PCM_FIELD_NUMBER: _ClassVar[int]
+    SAMPLE_RATE_HZ_FIELD_NUMBER: _ClassVar[int]
+    QUALITY_FIELD_NUMBER: _ClassVar[int]
+    pcm: bytes
+    sample_rate_hz: int
+    quality: str
+    def __init__(self, pcm: _Optional[bytes] = ..., sample_rate_hz: _Optional[int] = ..., quality: _Optional[str] = ...) -> None: ...
 
 class ListVoicesRequest(_message.Message):
     __slots__ = ()
@@ -185,19 +199,38 @@ class GetStatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetStatusResponse(_message.Message):
-    __slots__ = ("profile", "roles", "resident_bytes", "started_at")
+    __slots__ = ("profile", "roles", "resident_bytes", "started_at", "devices")
     PROFILE_FIELD_NUMBER: _ClassVar[int]
     ROLES_FIELD_NUMBER: _ClassVar[int]
     RESIDENT_BYTES_FIELD_NUMBER: _ClassVar[int]
     STARTED_AT_FIELD_NUMBER: _ClassVar[int]
+    DEVICES_FIELD_NUMBER: _ClassVar[int]
     profile: str
     roles: _containers.RepeatedCompositeFieldContainer[RoleStatus]
     resident_bytes: int
     started_at: float
-    def __init__(self, profile: _Optional[str] = ..., roles: _Optional[_Iterable[_Union[RoleStatus, _Mapping]]] = ..., resident_bytes: _Optional[int] = ..., started_at: _Optional[float] = ...) -> None: ...
+    devices: _containers.RepeatedCompositeFieldContainer[DeviceMemory]
+    def __init__(self, profile: _Optional[str] = ..., roles: _Optional[_Iterable[_Union[RoleStatus, _Mapping]]] = ..., resident_bytes: _Optional[int] = ..., started_at: _Optional[float] = ..., devices: _Optional[_Iterable[_Union[DeviceMemory, _Mapping]]] = ...) -> None: ...
+
+class DeviceMemory(_message.Message):
+    __slots__ = ("name", "total_bytes", "free_bytes")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_BYTES_FIELD_NUMBER: _ClassVar[int]
+    FREE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    total_bytes: int
+    free_bytes: int
+    def __init__(self, name: _Optional[str] = ..., total_bytes: _Optional[int] = ..., free_bytes: _Optional[int] = ...) -> None: ...
 
 class RoleStatus(_message.Message):
-    __slots__ = ("role", "state", "engine", "model", "device", "load_s", "memory_bytes", "reason", "active_calls")
+    __slots__ = ("role", "state", "engine", "model", "device", "load_s", "memory_bytes", "reason", "active_calls", "figures")
+    class FiguresEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: float
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
     ROLE_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     ENGINE_FIELD_NUMBER: _ClassVar[int]
@@ -207,6 +240,7 @@ class RoleStatus(_message.Message):
     MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
     ACTIVE_CALLS_FIELD_NUMBER: _ClassVar[int]
+    FIGURES_FIELD_NUMBER: _ClassVar[int]
     role: str
     state: str
     engine: str
@@ -216,4 +250,5 @@ class RoleStatus(_message.Message):
     memory_bytes: int
     reason: str
     active_calls: int
-    def __init__(self, role: _Optional[str] = ..., state: _Optional[str] = ..., engine: _Optional[str] = ..., model: _Optional[str] = ..., device: _Optional[str] = ..., load_s: _Optional[float] = ..., memory_bytes: _Optional[int] = ..., reason: _Optional[str] = ..., active_calls: _Optional[int] = ...) -> None: ...
+    figures: _containers.ScalarMap[str, float]
+    def __init__(self, role: _Optional[str] = ..., state: _Optional[str] = ..., engine: _Optional[str] = ..., model: _Optional[str] = ..., device: _Optional[str] = ..., load_s: _Optional[float] = ..., memory_bytes: _Optional[int] = ..., reason: _Optional[str] = ..., active_calls: _Optional[int] = ..., figures: _Optional[_Mapping[str, float]] = ...) -> None: ...

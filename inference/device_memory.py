@@ -1,0 +1,131 @@
+"""
+The accelerators' memory: the one place that asks the driver, and the arithmetic of who may have how much of it.
+
+Used by the start (does everything fit?), by admission, by engines that load on demand, and by the status.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from inference.config import InferenceConfig
+from inference.interfaces import DeviceMemory, Role
+
+MIB = 1024 * 1024
+#: Engines that compute on the device where `config.device` says so; all others stay on the processor.
+DEVICE_ENGINES = frozenset({"faster_whisper", "vllm", "f5_tts"})
+
+
+class DeviceMemoryReader(Protocol):
+    def read(self) -> tuple[DeviceMemory, ...]:
+        """The devices that this process may use, in their order. Empty when there are none, or no driver."""
+        ...
+
+
+class NvmlReader:
+    """Asks NVIDIA's driver. Costs well under a millisecond a time."""
+
+    def __init__(self) -> None:
+        import pynvml  # only where there may be a GPU
+
+        self._nvml: Any = pynvml
+        self._nvml.nvmlInit()
+
+    def read(self) -> tuple[DeviceMemory, ...]:
+        devices = []
+        for number in range(self._nvml.nvmlDeviceGetCount()):
+            handle = self._nvml.nvmlDeviceGetHandleByIndex(number)
+            memory = self._nvml.nvmlDeviceGetMemoryInfo(handle)
+            devices.append(DeviceMemory(self._nvml.nvmlDeviceGetName(handle), memory.total, memory.free))
+        return tuple(devices)
+
+
+class ScriptedReader:
+    """Says what it is told to, for tests: the readings one after the other, the last one for ever."""
+
+    def __init__(self, *readings: tuple[DeviceMemory, ...]) -> None:
+        self._readings = list(readings)
+
+    def set(self, *readings: tuple[DeviceMemory, ...]) -> None:
+        self._readings = list(readings)
+
+    def read(self) -> tuple[DeviceMemory, ...]:
+        return self._readings.pop(0) if len(self._readings) > 1 else self._readings[0]
+
+
+class NoDevices:
+    """There are none: everything computes on the processor."""
+
+    def read(self) -> tuple[DeviceMemory, ...]:
+        return ()
+
+
+def get_reader(config: InferenceConfig) -> DeviceMemoryReader:
+    """Return what reads the devices of this machine; one that finds none where engines compute on the processor."""
+    if config.device != "cuda":
+        return NoDevices()
+    try:
+        return NvmlReader()
+    except Exception:  # no library, no driver, no device: the engines will say what they miss
+        return NoDevices()
+
+
+def find_free_mib(reader: DeviceMemoryReader) -> int | None:
+    """Return the free memory of the first device in MiB; None when nothing is known of any."""
+    devices = reader.read()
+    return devices[0].free_bytes // MIB if devices else None
+
+
+class BudgetError(Exception):
+    """What the roles are to have does not fit on the device. The message is the arithmetic."""
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What a role may take of the device, in MiB."""
+
+    role: Role
+    engine: str
+    mib: int
+
+
+def list_shares(config: InferenceConfig) -> list[Share]:
+    """Return the shares of the roles whose first engine computes on the device."""
+    budgets: Mapping[Role, int] = {
+        Role.STT: config.stt_memory_mib,
+        Role.LLM: config.llm_memory_mib,
+        Role.TTS: config.tts_memory_mib,
+    }
+    if config.device != "cuda":
+        return []
+    firsts = ((role, names[0]) for role, names in config.engines.items() if names)
+    return [Share(role, name, budgets[role]) for role, name in firsts if name.partition(":")[0] in DEVICE_ENGINES]
+
+
+def check_budget(shares: Iterable[Share], devices: tuple[DeviceMemory, ...], *, reserve_mib: int) -> None:
+    """
+    Raises BudgetError, with the arithmetic, when the shares and the reserve are more than the first device has free.
+
+    Devices that nobody can tell anything about are not checked: the engines find out themselves.
+    """
+    shares = list(shares)
+    if not devices or not shares:
+        return
+    device = devices[0]
+    needed = sum(share.mib for share in shares) + reserve_mib
+    free = device.free_bytes // MIB
+    if needed <= free:
+        return
+    parts = [
+        f"{share.mib:>7} MiB  {share.role.value} ({share.engine}), AVATAR_{share.role.name}_MEMORY_MIB"
+        for share in shares
+    ]
+    lines = [
+        *parts,
+        f"{reserve_mib:>7} MiB  left to others, AVATAR_MEMORY_RESERVE_MIB",
+        f"{needed:>7} MiB  together",
+        f"{free:>7} MiB  free of {device.total_bytes // MIB} MiB on {device.name}",
+    ]
+    raise BudgetError("the engines do not fit on the device:\n" + "\n".join(lines))
