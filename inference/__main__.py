@@ -7,6 +7,7 @@ import logging
 import sys
 
 from inference.config import ConfigurationError, InferenceConfig
+from inference.device_memory import BudgetError
 from inference.server import serve
 
 
@@ -15,7 +16,7 @@ def main() -> int:
     try:
         config = InferenceConfig.from_env()
         asyncio.run(serve(config))
-    except (ConfigurationError, RuntimeError) as error:
+    except (ConfigurationError, BudgetError, RuntimeError) as error:
         print(f"inference: {error}", file=sys.stderr)
         return 1
     return 0

@@ -21,8 +21,10 @@ import grpc.aio
 import psutil
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
+from inference import device_memory
 from inference.client import CHANNEL_OPTIONS
 from inference.config import InferenceConfig
+from inference.device_memory import DeviceMemoryReader
 from inference.interfaces import (
     BYTES_PER_SAMPLE,
     DiscardUtterance,
@@ -65,6 +67,9 @@ SERVICE_OF_ROLE = {
 }
 #: The health service's name for the whole process: SERVING when a spoken conversation is possible.
 WHOLE_PROCESS = ""
+WATCH_EVERY_S = 1.0
+#: With less of the device's memory free, a call would not get through its first layers.
+MIN_FREE_MIB = 64
 
 
 class Engine(Protocol):
@@ -80,6 +85,9 @@ class Engine(Protocol):
     async def close(self) -> None:
         """Free threads and memory. No call is under way."""
         ...
+
+    # An engine may also have `figures` (a mapping of names to numbers, for the status) and `find_trouble()`, which says
+    # why it cannot be used at the moment, or nothing; it is asked every second and before every call.
 
 
 @dataclass(slots=True)
@@ -98,8 +106,9 @@ class EngineHost:
     reported unavailable with the reasons.
     """
 
-    def __init__(self, config: InferenceConfig) -> None:
+    def __init__(self, config: InferenceConfig, reader: DeviceMemoryReader | None = None) -> None:
         self.config = config
+        self.reader = reader or device_memory.get_reader(config)
         self.started_at = time.time()
         self._process = psutil.Process()
         self._slots = {
@@ -119,7 +128,7 @@ class EngineHost:
         for name in self.config.engines[role]:
             module, _, model = name.partition(":")
             slot.status = replace(slot.status, state=RoleState.LOADING, engine=module, model=model)
-            resident_before = self._process.memory_info().rss
+            resident_before, held_before = self._process.memory_info().rss, self._read_held_bytes()
             started = time.monotonic()
             engine: Engine | None = None
             try:
@@ -139,7 +148,12 @@ class EngineHost:
                 slot.status,
                 state=RoleState.READY,
                 load_s=time.monotonic() - started,
-                memory_bytes=max(0, self._process.memory_info().rss - resident_before),
+                memory_bytes=max(
+                    0,
+                    self._read_held_bytes() - held_before
+                    if _is_on_device(engine)
+                    else self._process.memory_info().rss - resident_before,
+                ),
                 reason="; ".join(reasons),
             )
             logger.info("%s is ready: %s on %s, %.1f s", role, name, engine.device, slot.status.load_s)
@@ -154,9 +168,11 @@ class EngineHost:
 
         Raises InferenceUnavailable while the role has no engine, InferenceBusy when it has `max_calls` calls.
         """
+        self.look_after(role)
         slot = self._slots[role]
         if slot.engine is None or slot.status.state is not RoleState.READY:
             raise InferenceUnavailable(f"{role} is {slot.status.state}: {slot.status.reason or 'not ready yet'}")
+        self._check_free_memory(role, slot.engine)
         if slot.status.active_calls >= self.config.max_calls:
             raise InferenceBusy(f"{role} has {slot.status.active_calls} calls under way")
         slot.status = replace(slot.status, active_calls=slot.status.active_calls + 1)
@@ -165,12 +181,40 @@ class EngineHost:
         finally:
             slot.status = replace(slot.status, active_calls=slot.status.active_calls - 1)
 
+    def look_after(self, role: Role) -> RoleState:
+        """Ask the role's engine whether it can be used, take note, and return the role's state."""
+        slot = self._slots[role]
+        find_trouble = getattr(slot.engine, "find_trouble", None)
+        if find_trouble is not None and slot.status.state in (RoleState.READY, RoleState.UNAVAILABLE):
+            trouble = find_trouble()
+            state = RoleState.UNAVAILABLE if trouble else RoleState.READY
+            if state is not slot.status.state:
+                logger.log(logging.ERROR if trouble else logging.INFO, "%s is %s %s", role, state, trouble)
+                slot.status = replace(slot.status, state=state, reason=trouble)
+        return slot.status.state
+
+    def _check_free_memory(self, role: Role, engine: Engine) -> None:
+        """A language model has its memory from the start; what the others need is taken at each call."""
+        if role is Role.LLM or not _is_on_device(engine):
+            return
+        free_mib = device_memory.find_free_mib(self.reader)
+        if free_mib is not None and free_mib < MIN_FREE_MIB:
+            raise InferenceBusy(f"{role}: {free_mib} MiB of the device's memory are free, {MIN_FREE_MIB} are needed")
+
+    def _read_held_bytes(self) -> int:
+        return sum(device.total_bytes - device.free_bytes for device in self.reader.read())
+
     def status(self) -> InferenceStatus:
+        for role in Role:
+            self.look_after(role)
         return InferenceStatus(
             profile=self.config.profile,
-            roles=tuple(slot.status for slot in self._slots.values()),
+            roles=tuple(
+                replace(slot.status, figures=dict(getattr(slot.engine, "figures", {}))) for slot in self._slots.values()
+            ),
             resident_bytes=self._process.memory_info().rss,
             started_at=self.started_at,
+            devices=self.reader.read(),
         )
 
     async def close(self) -> None:
@@ -184,6 +228,10 @@ class EngineHost:
             await engine.close()
         except Exception:  # the others are closed all the same
             logger.exception("engine %s did not close", engine.model_name)
+
+
+def _is_on_device(engine: Engine) -> bool:
+    return engine.device.startswith("cuda")
 
 
 def create_engine(role: Role, module: str, model: str, config: InferenceConfig) -> Engine:
@@ -409,9 +457,9 @@ class InferenceService(rpc.InferenceServicer):
 class InferenceServer:
     """The listening process: answers status and health at once, serves a role as soon as it is warm."""
 
-    def __init__(self, config: InferenceConfig) -> None:
+    def __init__(self, config: InferenceConfig, reader: DeviceMemoryReader | None = None) -> None:
         self.config = config
-        self.host = EngineHost(config)
+        self.host = EngineHost(config, reader)
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # grpc-stubs does not know it
         self._server: grpc.aio.Server | None = None
         self.port = 0
@@ -440,15 +488,22 @@ class InferenceServer:
     async def load(self) -> None:
         """Load and warm the engines; health turns to SERVING role by role, and for the whole at the end."""
         await self.host.load(self._role_changed)
-        if self.host.status().is_ready:
-            await self._health.set(WHOLE_PROCESS, health_pb2.HealthCheckResponse.SERVING)
+        await self._tell(WHOLE_PROCESS, is_serving=self.host.status().is_ready)
+
+    async def watch(self) -> None:
+        """Keep the health service true to the engines, until cancelled. After `load`."""
+        while True:
+            await asyncio.sleep(WATCH_EVERY_S)
+            for role in Role:
+                await self._role_changed(role, self.host.look_after(role))
+            await self._tell(WHOLE_PROCESS, is_serving=self.host.status().is_ready)
 
     async def _role_changed(self, role: Role, state: RoleState) -> None:
-        serving = state is RoleState.READY
-        await self._health.set(
-            SERVICE_OF_ROLE[role],
-            health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING,
-        )
+        await self._tell(SERVICE_OF_ROLE[role], is_serving=state is RoleState.READY)
+
+    async def _tell(self, service: str, *, is_serving: bool) -> None:
+        status = health_pb2.HealthCheckResponse
+        await self._health.set(service, status.SERVING if is_serving else status.NOT_SERVING)
 
     async def stop(self) -> None:
         """Refuse new calls, let those under way finish for `drain_s`, then end them and free the engines."""
@@ -459,15 +514,21 @@ class InferenceServer:
 
 
 async def serve(config: InferenceConfig) -> None:
-    """Serve until SIGTERM or SIGINT."""
+    """
+    Serve until SIGTERM or SIGINT.
+
+    Raises BudgetError when the engines are to have more of the device's memory than there is.
+    """
+    reader = device_memory.get_reader(config)
+    device_memory.check_budget(device_memory.list_shares(config), reader.read(), reserve_mib=config.memory_reserve_mib)
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
-    server = InferenceServer(config)
+    server = InferenceServer(config, reader)
     await server.start()
     logger.info("inference listens on %s, profile %s", config.address, config.profile)
-    loading = asyncio.create_task(server.load())
+    loading = asyncio.create_task(_load_and_watch(server))
     waiting = asyncio.create_task(stopping.wait())
     try:
         await asyncio.wait({loading, waiting}, return_when=asyncio.FIRST_COMPLETED)
@@ -479,3 +540,8 @@ async def serve(config: InferenceConfig) -> None:
         waiting.cancel()
         logger.info("inference drains")
         await server.stop()
+
+
+async def _load_and_watch(server: InferenceServer) -> None:
+    await server.load()
+    await server.watch()

@@ -470,7 +470,7 @@ class FakeTextToSpeech(_Scripted):
                     raise failure[0]
                 step_ms = min(self.chunk_ms, total_ms - made_ms)
                 await asyncio.sleep(step_ms / 1000 * self.real_time_factor)
-                yield AudioChunk(self._hum(options.voice, made_ms, step_ms), self.sample_rate_hz)
+                yield AudioChunk(self._hum(options.voice, made_ms, step_ms), self.sample_rate_hz, options.quality)
                 made_ms += step_ms
 
     def measure_ms(self, text: str) -> int:

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import faster_whisper
 import numpy as np
@@ -71,6 +72,11 @@ GUESS_LOG_PROBABILITY = -1.0
 #: A loop says more than a person could: people who repeat themselves stay below this many tokens a second.
 LOOP_TOKENS_PER_S = 6
 
+#: Arithmetic that suits the device. On a GPU short of memory, int8_float16 takes half of it.
+COMPUTE_TYPES = {"cpu": "int8", "cuda": "float16"}
+#: Drafts recognised in one step: a GPU has room for them, cores have not.
+DRAFT_BATCH = {"cpu": 1, "cuda": 8}
+
 #: Makes Whisper write Traditional characters and punctuation.
 PROMPT = {"zh": "以下是台灣的繁體中文對話，有標點符號。", "en": ""}
 
@@ -90,9 +96,27 @@ class _Decoding:
     loop: str = ""
     is_guess: bool = False
 
+    def settle(self) -> Recognition:
+        text = self.loop or self.text
+        return Recognition(_full_width(to_traditional(text)) if self.language == "zh" else text, self.language)
+
+
+@dataclass(eq=False, slots=True)
+class _Draft:
+    """Speech whose draft is wanted, and the draft once it is made."""
+
+    samples: Samples
+    language: str | None
+    recognition: Recognition | None = None
+
 
 def create_stt(*, model: str, config: InferenceConfig) -> FasterWhisper:
-    return FasterWhisper(model_dir(config.models_dir, model), threads=config.threads)
+    return FasterWhisper(
+        model_dir(config.models_dir, model),
+        threads=config.threads,
+        device=config.device,
+        compute_type=config.stt_compute_type or COMPUTE_TYPES[config.device],
+    )
 
 
 class VoiceActivity:
@@ -133,6 +157,8 @@ class FasterWhisper:
         vad = Path(faster_whisper.__file__).parent / "assets" / "silero_vad_v6.onnx"
         self._vad = onnxruntime.InferenceSession(str(vad), options, providers=["CPUExecutionProvider"])
         self._worker = Worker("whisper")
+        self._draft_batch = DRAFT_BATCH[device]
+        self._drafts: list[_Draft] = []
 
     async def warm_up(self) -> None:
         noise = np.random.default_rng(0).normal(0, 0.01, 3 * MICROPHONE_SAMPLE_RATE_HZ).astype(np.float32)
@@ -158,62 +184,113 @@ class FasterWhisper:
                 await feeding
             await session.close()
 
-    async def recognise_soon(self, samples: Samples, language: str | None, *, is_draft: bool = False) -> Recognition:
-        urgency = Urgency.PARTIAL if is_draft else Urgency.FINAL
-        return await self._worker.run(lambda: self.recognise(samples, language, is_draft=is_draft), urgency)
+    async def recognise_soon(self, samples: Samples, language: str | None) -> Recognition:
+        return await self._worker.run(lambda: self.recognise(samples, language))
+
+    async def draft(self, samples: Samples, language: str | None) -> Recognition:
+        """Recognise quickly, together with whatever other drafts wait by then: good enough to be shown meanwhile."""
+        draft = _Draft(samples, language)
+        self._drafts.append(draft)
+        try:
+            # Whoever's turn it is first does the work of several; the others find theirs done.
+            return await self._worker.run(lambda: self._do_draft(draft), Urgency.PARTIAL)
+        finally:
+            with suppress(ValueError):
+                self._drafts.remove(draft)
 
     @property
     def is_busy(self) -> bool:
-        return self._worker.has_work_waiting
+        """Whether a draft asked for now would wait for others."""
+        return self._draft_batch == 1 and self._worker.has_work_waiting
 
     def voice_activity(self) -> VoiceActivity:
         return VoiceActivity(self._vad)
 
-    def recognise(self, samples: Samples, language: str | None, *, is_draft: bool = False) -> Recognition:
+    def recognise(self, samples: Samples, language: str | None) -> Recognition:
         """
         Recognise up to 28 s of float samples at 16 kHz. Blocking.
 
         An empty text says that Whisper itself took it for no speech. When Whisper repeats itself or guesses, it gets
-        its full window of 30 s; when it still repeats itself, what it repeats counts once. A draft gets no second try.
+        its full window of 30 s; when it still repeats itself, what it repeats counts once.
         """
-        samples = np.concatenate([samples, np.zeros(TRAILING_SILENCE_MS * SAMPLES_PER_MS, np.float32)])
-        audio_frames = len(samples) // (SAMPLES_PER_MS * MEL_FRAME_MS)
-        window = min(MAX_WINDOW_FRAMES, max(MIN_WINDOW_FRAMES, audio_frames + 200))
-        beam_size = 1 if is_draft else FINAL_BEAM_SIZE
-        decoding = self._decode(samples, language, window, beam_size)
-        if (decoding.is_guess or decoding.loop) and not is_draft:
-            decoding = self._decode(samples, decoding.language, MAX_WINDOW_FRAMES, beam_size)
-        text = decoding.loop or decoding.text
-        is_chinese = decoding.language == "zh"
-        return Recognition(_full_width(to_traditional(text)) if is_chinese else text, decoding.language)
+        (decoding,) = self._decode([samples], language, beam_size=FINAL_BEAM_SIZE)
+        if decoding.is_guess or decoding.loop:
+            (decoding,) = self._decode(
+                [samples], decoding.language, beam_size=FINAL_BEAM_SIZE, window_frames=MAX_WINDOW_FRAMES
+            )
+        return decoding.settle()
 
-    def _decode(self, samples: Samples, language: str | None, window: int, beam_size: int) -> _Decoding:
+    def _do_draft(self, draft: _Draft) -> Recognition:
+        if draft.recognition is None:
+            waiting = [other for other in list(self._drafts) if other.recognition is None and other is not draft]
+            # One window and one prompt for all: speech of one language, or of none known yet.
+            alike = [other for other in waiting if other.language == draft.language]
+            batch = [draft, *alike[: self._draft_batch - 1]]
+            decodings = self._decode([each.samples for each in batch], draft.language, beam_size=1)
+            for each, decoding in zip(batch, decodings, strict=True):
+                each.recognition = decoding.settle()
+        assert draft.recognition is not None  # noqa: S101 — for the type checker: set above
+        return draft.recognition
+
+    def _decode(
+        self, utterances: Sequence[Samples], language: str | None, *, beam_size: int, window_frames: int = 0
+    ) -> list[_Decoding]:
+        """Decode utterances in one step, in a window that fits the longest if none is given."""
+        silence = np.zeros(TRAILING_SILENCE_MS * SAMPLES_PER_MS, np.float32)
+        padded = [np.concatenate([samples, silence]) for samples in utterances]
+        if not window_frames:
+            longest = max(len(samples) for samples in padded) // (SAMPLES_PER_MS * MEL_FRAME_MS)
+            window_frames = min(MAX_WINDOW_FRAMES, max(MIN_WINDOW_FRAMES, longest + 200))
+        encoded = self._encode(padded, window_frames)
+        if language is not None:
+            return self._generate(encoded, [len(samples) for samples in padded], language, beam_size)
+        languages = [_likelier(probabilities) for probabilities in self._model.model.detect_language(encoded)]
+        if len(set(languages)) == 1:
+            return self._generate(encoded, [len(samples) for samples in padded], languages[0], beam_size)
+        # Prompts of one step are as long as each other: one step a language.
+        decodings: list[_Decoding | None] = [None] * len(padded)
+        for code in sorted(set(languages)):
+            places = [place for place, found in enumerate(languages) if found == code]
+            part = self._encode([padded[place] for place in places], window_frames)
+            lengths = [len(padded[place]) for place in places]
+            for place, decoding in zip(places, self._generate(part, lengths, code, beam_size), strict=True):
+                decodings[place] = decoding
+        return [decoding for decoding in decodings if decoding is not None]
+
+    def _encode(self, utterances: Sequence[Samples], window_frames: int) -> Any:
+        features = [self._model.feature_extractor(samples)[:, :window_frames] for samples in utterances]
+        return self._model.encode(
+            np.stack([np.pad(each, ((0, 0), (0, window_frames - each.shape[1]))) for each in features])
+        )
+
+    def _generate(self, encoded: Any, lengths: Sequence[int], language: str, beam_size: int) -> list[_Decoding]:
         model = self._model
-        features = model.feature_extractor(samples)[:, :window]
-        features = np.pad(features, ((0, 0), (0, window - features.shape[1])))
-        encoded = model.encode(features)
-        if language is None:
-            language = _likelier(model.model.detect_language(encoded)[0])
         tokenizer = Tokenizer(model.hf_tokenizer, True, task="transcribe", language=language)
         previous = tokenizer.encode(" " + PROMPT[language]) if PROMPT[language] else []
         prompt = model.get_prompt(tokenizer, previous, without_timestamps=True)
-        seconds = len(samples) / MICROPHONE_SAMPLE_RATE_HZ
-        result = model.model.generate(
+        seconds = [length / MICROPHONE_SAMPLE_RATE_HZ for length in lengths]
+        results = model.model.generate(
             encoded,
-            [prompt],
+            [prompt] * len(lengths),
             beam_size=beam_size,
             # Nobody speaks more than some twelve tokens a second; a loop would.
-            max_length=min(448, len(prompt) + 16 + int(12 * seconds)),
+            max_length=min(448, len(prompt) + 16 + int(12 * max(seconds))),
             return_scores=True,
             return_no_speech_prob=True,
-        )[0]
-        tokens, score = result.sequences_ids[0], result.scores[0]
-        text = tokenizer.decode(tokens).strip()
-        is_silence = result.no_speech_prob > NO_SPEECH_PROBABILITY and score < NO_SPEECH_LOG_PROBABILITY
-        if is_silence or not any(character.isalnum() for character in text):
-            return _Decoding("", language)
-        is_hurried = len(tokens) > LOOP_TOKENS_PER_S * seconds
-        return _Decoding(text, language, find_loop(text) if is_hurried else "", score < GUESS_LOG_PROBABILITY)
+        )
+        return [
+            _judge(tokenizer.decode(result.sequences_ids[0]).strip(), language, result, duration_s)
+            for result, duration_s in zip(results, seconds, strict=True)
+        ]
+
+
+def _judge(text: str, language: str, result: Any, duration_s: float) -> _Decoding:
+    score = result.scores[0]
+    is_silence = result.no_speech_prob > NO_SPEECH_PROBABILITY and score < NO_SPEECH_LOG_PROBABILITY
+    if is_silence or not any(character.isalnum() for character in text):
+        return _Decoding("", language)
+    is_hurried = len(result.sequences_ids[0]) > LOOP_TOKENS_PER_S * duration_s
+    return _Decoding(text, language, find_loop(text) if is_hurried else "", score < GUESS_LOG_PROBABILITY)
 
 
 def find_loop(text: str) -> str:
@@ -361,7 +438,7 @@ class _Session:
         self._partial = asyncio.create_task(self._say_partial(self._speech()))
 
     async def _say_partial(self, samples: Samples) -> None:
-        recognition = await self._engine.recognise_soon(samples, self._chosen_language, is_draft=True)
+        recognition = await self._engine.draft(samples, self._chosen_language)
         if recognition.text:
             self.events.put_nowait(PartialTranscript(self._with_settled(recognition), recognition.language))
 

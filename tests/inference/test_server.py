@@ -16,10 +16,14 @@ import grpc.aio
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from inference import device_memory
+from inference.__main__ import main
 from inference.client import InferenceClient
 from inference.config import InferenceConfig
+from inference.device_memory import MIB, ScriptedReader
 from inference.engines.fake import FakeLanguageModel, FakeSpeechToText, FakeTextToSpeech
 from inference.interfaces import (
+    DeviceMemory,
     EndOfUtterance,
     GenerationFinished,
     GenerationOptions,
@@ -27,12 +31,14 @@ from inference.interfaces import (
     InferenceError,
     InferenceUnavailable,
     Message,
+    Quality,
     Role,
     RoleState,
     SynthesisOptions,
     TextDelta,
     TranscriptionInput,
     TranscriptionOptions,
+    VoiceReference,
 )
 from inference.proto import inference_pb2 as pb
 from inference.proto import inference_pb2_grpc as rpc
@@ -42,6 +48,22 @@ from tests.inference.conftest import PATIENCE_S, ScriptedEngines, eventually
 HELLO = (Message("user", "hello"),)
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+@pytest.fixture
+async def running() -> AsyncIterator[Callable[..., Any]]:
+    """Starts and loads servers whose device's memory is scripted, and stops them in the end."""
+    servers: list[InferenceServer] = []
+
+    async def start(config: InferenceConfig, reader: ScriptedReader) -> InferenceServer:
+        servers.append(InferenceServer(config, reader))
+        await servers[-1].start()
+        await servers[-1].load()
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        await server.stop()
 
 
 async def generate(client: InferenceClient, **options: Any) -> str:
@@ -607,3 +629,128 @@ class TestProcess:
 
         assert code == 1
         assert error == "inference: AVATAR_INFERENCE_THREADS=many: expected a whole number above 0\n"
+
+
+class Moody(FakeLanguageModel):
+    """An engine that can get into trouble."""
+
+    trouble = ""
+    figures: dict[str, float] = {"ttft_s": 0.25}  # noqa: RUF012 — read only
+
+    def find_trouble(self) -> str:
+        return self.trouble
+
+
+class TestDevice:
+    GPU = DeviceMemory("scripted", 24_000 * MIB, 8000 * MIB)
+
+    async def test_is_told_with_the_status(self, config: InferenceConfig, connect: Any, running: Any) -> None:
+        client = connect((await running(config, ScriptedReader((self.GPU,)))).port)
+
+        assert (await client.status()).devices == (self.GPU,)
+
+    async def test_counts_what_an_engine_on_it_holds(
+        self, config: InferenceConfig, tts: FakeTextToSpeech, connect: Any, running: Any
+    ) -> None:
+        tts.device = "cuda:0"
+        # Before and after stt and llm are not asked for: their engines are on the processor.
+        readings = [(replace(self.GPU, free_bytes=mib * MIB),) for mib in (8000, 8000, 8000, 5000)]
+        client = connect((await running(config, ScriptedReader(*readings))).port)
+
+        (held,) = [role.memory_bytes for role in (await client.status()).roles if role.role is Role.TTS]
+        assert held == 3000 * MIB
+
+    async def test_without_memory_refuses_a_call_and_takes_the_next_when_there_is_some(
+        self, config: InferenceConfig, tts: FakeTextToSpeech, connect: Any, running: Any
+    ) -> None:
+        tts.device = "cuda:0"
+        reader = ScriptedReader((self.GPU,))
+        client = connect((await running(config, reader)).port)
+
+        reader.set((replace(self.GPU, free_bytes=63 * MIB),))
+        with pytest.raises(InferenceBusy, match="63 MiB"):
+            await synthesise(client)
+        assert await generate(client)  # its memory it has had from the start
+        reader.set((replace(self.GPU, free_bytes=64 * MIB),))
+        assert await synthesise(client)
+
+    def test_that_is_too_small_stops_the_process_at_its_start(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.setenv("AVATAR_PROFILE", "gpu")
+        monkeypatch.setattr(device_memory, "get_reader", lambda config: ScriptedReader((self.GPU,)))
+
+        assert main() == 1
+        said = capsys.readouterr().err
+        assert "22800 MiB  together" in said
+        assert "8000 MiB  free of 24000 MiB on scripted" in said
+
+
+class TestTrouble:
+    async def test_makes_the_role_unavailable_until_it_is_over(
+        self, config: InferenceConfig, engines: ScriptedEngines, connect: Any, running: Any
+    ) -> None:
+        engine = engines["llm:good"] = Moody()
+        server = await running(config, ScriptedReader(()))
+        client = connect(server.port)
+        watching = asyncio.create_task(server.watch())
+        try:
+            engine.trouble = "the engine has died; it is started again"
+            with pytest.raises(InferenceUnavailable, match="has died"):
+                await generate(client)
+            assert not (await client.status()).is_ready
+            await eventually_async(lambda: is_serving(server.port, False))
+
+            engine.trouble = ""
+            assert await generate(client)
+            assert (await client.status()).is_ready
+            await eventually_async(lambda: is_serving(server.port, True))
+        finally:
+            watching.cancel()
+
+    async def test_leaves_the_other_roles_alone(
+        self, config: InferenceConfig, engines: ScriptedEngines, connect: Any, running: Any
+    ) -> None:
+        engines["llm:good"] = Moody()
+        engines["llm:good"].trouble = "gone"
+        client = connect((await running(config, ScriptedReader(()))).port)
+
+        assert await synthesise(client)
+
+    async def test_and_figures_are_told_with_the_status(
+        self, config: InferenceConfig, engines: ScriptedEngines, connect: Any, running: Any
+    ) -> None:
+        engines["llm:good"] = Moody()
+        client = connect((await running(config, ScriptedReader(()))).port)
+
+        figures = {role.role: dict(role.figures) for role in (await client.status()).roles}
+        assert figures == {Role.STT: {}, Role.LLM: {"ttft_s": 0.25}, Role.TTS: {}}
+
+
+class TestVoiceReference:
+    REFERENCE = VoiceReference(b"\x01\x02" * 24_000 * 12, 24_000, "這是我的聲音。")
+
+    async def test_arrives_whole(self, client: InferenceClient, tts: FakeTextToSpeech) -> None:
+        options = SynthesisOptions(reference=self.REFERENCE, quality=Quality.HIGH_QUALITY)
+
+        chunks = [chunk async for chunk in client.tts.synthesise("你好", options)]
+
+        assert tts.requests == [("你好", options)]
+        assert {chunk.quality for chunk in chunks} == {Quality.HIGH_QUALITY}
+
+    @pytest.mark.parametrize("reference", [replace(REFERENCE, pcm=b"\x01"), replace(REFERENCE, pcm=b"")])
+    async def test_must_be_sound(self, client: InferenceClient, reference: VoiceReference) -> None:
+        with pytest.raises(InferenceError, match="reference"):
+            async for _ in client.tts.synthesise("你好", SynthesisOptions(reference=reference)):
+                pass
+
+
+async def is_serving(port: int, expected: bool) -> bool:
+    answers = [await health(port, service) for service in (SERVICE_OF_ROLE[Role.LLM], WHOLE_PROCESS)]
+    return answers == [SERVING if expected else NOT_SERVING] * 2
+
+
+async def eventually_async(condition: Callable[[], Any]) -> None:
+    async with asyncio.timeout(PATIENCE_S):
+        while not await condition():  # noqa: ASYNC110 — there is no event to wait for
+            await asyncio.sleep(0.02)

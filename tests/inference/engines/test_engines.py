@@ -10,6 +10,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import pytest
 import pytest_asyncio
 
@@ -397,6 +398,48 @@ class TestKokoro:
 
         # The worker was free again long before the run would have ended by itself.
         assert time.monotonic() - started < whole_s / 2
+
+
+class TestDrafts:
+    async def test_makes_several_in_one_step_each_of_its_own(
+        self, real_engines: Engines, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        stt: Any = real_engines.stt
+        monkeypatch.setattr(stt, "_draft_batch", 8)  # as on a GPU
+        batches: list[int] = []
+        decode = stt._decode
+
+        def note(utterances: Any, *arguments: Any, **options: Any) -> Any:
+            batches.append(len(utterances))
+            return decode(utterances, *arguments, **options)
+
+        monkeypatch.setattr(stt, "_decode", note)
+        texts = (PARK, RAIN, MORNING)
+        speeches = [np.frombuffer(await real_engines.speech(text), "<i2").astype(np.float32) / 32768 for text in texts]
+        alone = [await stt.draft(samples, None) for samples in speeches]
+        batches.clear()
+
+        held = asyncio.create_task(stt.recognise_soon(speeches[0], "zh"))  # the drafts gather behind it
+        await asyncio.sleep(0)
+        together = await asyncio.gather(*(stt.draft(samples, None) for samples in speeches))
+        await held
+
+        assert batches == [1, 3]
+        assert [draft.language for draft in together] == ["zh", "zh", "en"]
+        for draft, other in zip(together, alone, strict=True):
+            assert error_rate(other.text, draft.text, draft.language) < 0.2
+
+    async def test_leaves_none_behind_when_its_caller_goes(self, real_engines: Engines) -> None:
+        stt: Any = real_engines.stt
+        samples = np.zeros(16_000, np.float32)
+        drafts = [asyncio.create_task(stt.draft(samples, "en")) for _ in range(4)]
+        await asyncio.sleep(0)
+
+        for draft in drafts:
+            draft.cancel()
+        await asyncio.gather(*drafts, return_exceptions=True)
+
+        assert stt._drafts == []
 
 
 class TestLanguageModel:

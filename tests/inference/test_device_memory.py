@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from inference.config import PROFILES, InferenceConfig
+from inference.device_memory import (
+    MIB,
+    BudgetError,
+    NoDevices,
+    ScriptedReader,
+    Share,
+    check_budget,
+    find_free_mib,
+    get_reader,
+    list_shares,
+)
+from inference.interfaces import DeviceMemory, Role
+
+RTX_4090 = DeviceMemory("NVIDIA GeForce RTX 4090", 24_564 * MIB, 24_100 * MIB)
+GPU = InferenceConfig(profile="gpu", engines=PROFILES["gpu"], device="cuda")
+
+
+def free(mib: int) -> tuple[DeviceMemory, ...]:
+    return (replace(RTX_4090, free_bytes=mib * MIB),)
+
+
+class TestCheckBudget:
+    def test_lets_the_default_start_on_24_gb(self) -> None:
+        check_budget(list_shares(GPU), (RTX_4090,), reserve_mib=GPU.memory_reserve_mib)
+
+    @pytest.mark.parametrize(("free_mib", "fits"), [(22_800, True), (22_799, False)])
+    def test_adds_up_to_the_mebibyte(self, free_mib: int, fits: bool) -> None:
+        shares = list_shares(GPU)
+        assert sum(share.mib for share in shares) + GPU.memory_reserve_mib == 22_800
+
+        if fits:
+            check_budget(shares, free(free_mib), reserve_mib=GPU.memory_reserve_mib)
+        else:
+            with pytest.raises(BudgetError):
+                check_budget(shares, free(free_mib), reserve_mib=GPU.memory_reserve_mib)
+
+    def test_shows_the_arithmetic_and_what_to_change(self) -> None:
+        with pytest.raises(BudgetError) as refusal:
+            check_budget(list_shares(GPU), free(12_000), reserve_mib=300)
+
+        lines = str(refusal.value).splitlines()[1:]
+        numbers = [int(line.split()[0]) for line in lines]
+        assert sum(numbers[:4]) == numbers[4] == 22_800
+        assert numbers[5] == 12_000
+        for name in ("AVATAR_STT_MEMORY_MIB", "AVATAR_LLM_MEMORY_MIB", "AVATAR_TTS_MEMORY_MIB", "RTX 4090"):
+            assert name in str(refusal.value)
+
+    def test_says_nothing_of_devices_that_nobody_knows(self) -> None:
+        check_budget(list_shares(GPU), (), reserve_mib=300)
+        check_budget([], free(0), reserve_mib=300)
+
+
+class TestListShares:
+    def test_counts_what_computes_on_the_device(self) -> None:
+        engines = {**PROFILES["gpu"], Role.LLM: ("openai_chat",)}
+
+        assert list_shares(replace(GPU, engines=engines)) == [
+            Share(Role.STT, "faster_whisper:whisper-large-v3-turbo", 2500),
+            Share(Role.TTS, "f5_tts:f5-tts-v1", 3000),
+        ]
+
+    def test_counts_nothing_on_the_processor(self) -> None:
+        assert list_shares(replace(GPU, device="cpu")) == []
+
+
+class TestReaders:
+    def test_find_what_is_free_of_the_first_device(self) -> None:
+        reader = ScriptedReader((*free(500), *free(9000)), free(100))
+
+        assert [find_free_mib(reader) for _ in range(3)] == [500, 100, 100]
+        assert find_free_mib(NoDevices()) is None
+
+    def test_is_not_asked_for_where_engines_compute_on_the_processor(self) -> None:
+        assert isinstance(get_reader(InferenceConfig()), NoDevices)
+
+    def test_knows_of_none_without_a_driver(self) -> None:
+        # On a machine with a GPU and its driver there is one; everywhere else this must not raise.
+        assert get_reader(GPU).read() == () or get_reader(GPU).read()[0].total_bytes > 0
