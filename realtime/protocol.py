@@ -254,7 +254,11 @@ class LlmResponse:
 
 @dataclass(frozen=True, slots=True)
 class TtsReady:
-    """The reply's audio follows in binary messages; later it is kept at `audio_url`."""
+    """
+    The reply's audio follows in binary messages; later it is kept at `audio_url`.
+
+    `quality` is what it is made with: fast where high quality was wished for and memory was short.
+    """
 
     type: ClassVar[str] = "tts_ready"
     turn_id: UUID
@@ -262,6 +266,7 @@ class TtsReady:
     audio_url: str
     format: Literal["pcm_s16le"] = "pcm_s16le"
     sample_rate: int = REPLY_SAMPLE_RATE_HZ
+    quality: Literal["fast", "high_quality"] = "fast"
 
 
 @dataclass(frozen=True, slots=True)

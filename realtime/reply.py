@@ -98,6 +98,8 @@ class Reply:
         self.has_failed = False
         self.is_turn_end_sent = False
         self.sample_rate_hz = 0
+        #: What it is spoken with; known once there is sound.
+        self.quality = synthesis.quality
         self.playout = Playout(max_ahead_ms=limits.max_ahead_ms)
         self.audio = bytearray()
         self._messages = messages
@@ -274,6 +276,8 @@ class Reply:
             async for chunk in timely:
                 if self.sample_rate_hz not in (0, chunk.sample_rate_hz):
                     raise InferenceError(f"sample rate {chunk.sample_rate_hz} Hz after {self.sample_rate_hz} Hz")
+                if not self.sample_rate_hz:
+                    self.quality = chunk.quality
                 self.sample_rate_hz = chunk.sample_rate_hz
                 if chunk.pcm:
                     self._sound.put_nowait(chunk.pcm)
@@ -311,6 +315,7 @@ class Reply:
                     user_turn_id=self.user_turn_id,
                     audio_url=self._outlet.make_audio_url(self.turn_id),
                     sample_rate=self.sample_rate_hz,
+                    quality=self.quality.value,
                 )
             )
         await self._outlet.send_audio(pcm)

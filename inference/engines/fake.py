@@ -32,6 +32,7 @@ from inference.interfaces import (
     Message,
     PartialTranscript,
     ProvisionalTranscript,
+    Quality,
     Role,
     RoleState,
     RoleStatus,
@@ -441,6 +442,8 @@ class FakeTextToSpeech(_Scripted):
         self.ms_per_character = ms_per_character
         self.sample_rate_hz = sample_rate_hz
         self.chunk_ms = chunk_ms
+        #: As an engine is that is short of memory: everything is made at fast quality.
+        self.is_short_of_memory = False
         self.calls = Calls()
         self.failures = _Failures()
         self.requests: list[tuple[str, SynthesisOptions]] = []
@@ -463,6 +466,7 @@ class FakeTextToSpeech(_Scripted):
             failure = self.failures.take()
             if failure is not None and failure[1] == 0:
                 raise failure[0]
+            quality = Quality.FAST if self.is_short_of_memory else options.quality
             total_ms = int(self.measure_ms(text) / options.speed)
             made_ms = 0
             while made_ms < total_ms:
@@ -470,7 +474,7 @@ class FakeTextToSpeech(_Scripted):
                     raise failure[0]
                 step_ms = min(self.chunk_ms, total_ms - made_ms)
                 await asyncio.sleep(step_ms / 1000 * self.real_time_factor)
-                yield AudioChunk(self._hum(options.voice, made_ms, step_ms), self.sample_rate_hz, options.quality)
+                yield AudioChunk(self._hum(options.voice, made_ms, step_ms), self.sample_rate_hz, quality)
                 made_ms += step_ms
 
     def measure_ms(self, text: str) -> int:

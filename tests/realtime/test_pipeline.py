@@ -6,7 +6,14 @@ from uuid import uuid4
 
 import pytest
 
-from inference.interfaces import InferenceBusy, InferenceError, InferenceUnavailable, Message, TranscriptionOptions
+from inference.interfaces import (
+    InferenceBusy,
+    InferenceError,
+    InferenceUnavailable,
+    Message,
+    Quality,
+    TranscriptionOptions,
+)
 from realtime import protocol
 from realtime.pipeline import CallOverrun
 from realtime.protocol import AudioFormat, ErrorCode, Mode, ProtocolError, Stage
@@ -258,6 +265,18 @@ class TestReadingAhead:
             await asyncio.wait_for(inference.llm.is_holding.wait(), 5)
 
             assert inference.llm.prefill_calls.active == 0
+
+
+class TestQuality:
+    @pytest.mark.parametrize(("is_short_of_memory", "said"), [(False, "high_quality"), (True, "fast")])
+    async def test_is_said_as_it_was_made_not_as_it_was_wished_for(self, is_short_of_memory: bool, said: str) -> None:
+        inference = make_inference("你好", replies=[REPLY])
+        inference.tts.is_short_of_memory = is_short_of_memory
+        async with open_call(inference, quality=Quality.HIGH_QUALITY) as call:
+            call.speak(UTTERANCE)
+            ready = await call.wait_for(protocol.TtsReady)
+
+        assert ready.quality == said
 
 
 class TestBargeIn:
