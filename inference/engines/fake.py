@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import math
 import os
+import re
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -316,6 +317,7 @@ def guess_language(text: str) -> str:
 def answer_politely(messages: Sequence[Message]) -> str:
     """The default script: repeat what was said last, so that answers can be told apart."""
     said = next((m.content for m in reversed(messages) if m.role == "user"), "")
+    said = re.sub(r"^[(（][^)）]*[)）] ?", "", said)  # which language to answer in, not said by anybody
     if guess_language(said) == "en":
         return f"I heard you say: {said}. That sounds good to me, please tell me a little more about it."
     return f"我聽到你說{said}。聽起來很不錯，請再多告訴我一點，我很想知道。"

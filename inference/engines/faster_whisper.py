@@ -56,11 +56,10 @@ PARTIAL_EVERY_MS = 480
 #: Whisper reads at most 30 s: longer speech is settled in pieces, cut where it is quietest.
 PIECE_MS = 24_000
 PIECE_SEARCH_MS = 6_000
-MEL_FRAME_MS = 10
-#: Without silence after the last word Whisper sometimes says the whole sentence twice.
-TRAILING_SILENCE_MS = 300
+FRAME_SAMPLES = 160  # of Whisper's spectrum: 10 ms
 FINAL_BEAM_SIZE = 2
 MIN_WINDOW_FRAMES = 600
+MARGIN_FRAMES = 200
 MAX_WINDOW_FRAMES = 3000
 #: "This is not speech": 0.6 in Whisper itself (openai/whisper, transcribe.py). Loud noise measured 0.52 to 0.90,
 #: speech of 26 sentences at most 0.35.
@@ -236,32 +235,34 @@ class FasterWhisper:
         self, utterances: Sequence[Samples], language: str | None, *, beam_size: int, window_frames: int = 0
     ) -> list[_Decoding]:
         """Decode utterances in one step, in a window that fits the longest if none is given."""
-        silence = np.zeros(TRAILING_SILENCE_MS * SAMPLES_PER_MS, np.float32)
-        padded = [np.concatenate([samples, silence]) for samples in utterances]
+        lengths = [len(samples) for samples in utterances]
         if not window_frames:
-            longest = max(len(samples) for samples in padded) // (SAMPLES_PER_MS * MEL_FRAME_MS)
-            window_frames = min(MAX_WINDOW_FRAMES, max(MIN_WINDOW_FRAMES, longest + 200))
-        encoded = self._encode(padded, window_frames)
+            longest = max(lengths) // FRAME_SAMPLES
+            window_frames = min(MAX_WINDOW_FRAMES, max(MIN_WINDOW_FRAMES, longest + MARGIN_FRAMES))
+        encoded = self._encode(utterances, window_frames)
         if language is not None:
-            return self._generate(encoded, [len(samples) for samples in padded], language, beam_size)
+            return self._generate(encoded, lengths, language, beam_size)
         languages = [_likelier(probabilities) for probabilities in self._model.model.detect_language(encoded)]
         if len(set(languages)) == 1:
-            return self._generate(encoded, [len(samples) for samples in padded], languages[0], beam_size)
+            return self._generate(encoded, lengths, languages[0], beam_size)
         # Prompts of one step are as long as each other: one step a language.
-        decodings: list[_Decoding | None] = [None] * len(padded)
+        decodings: list[_Decoding | None] = [None] * len(lengths)
         for code in sorted(set(languages)):
-            places = [place for place, found in enumerate(languages) if found == code]
-            part = self._encode([padded[place] for place in places], window_frames)
-            lengths = [len(padded[place]) for place in places]
-            for place, decoding in zip(places, self._generate(part, lengths, code, beam_size), strict=True):
+            places = [place for place, likely in enumerate(languages) if likely == code]
+            part = self._encode([utterances[place] for place in places], window_frames)
+            found = self._generate(part, [lengths[place] for place in places], code, beam_size)
+            for place, decoding in zip(places, found, strict=True):
                 decodings[place] = decoding
         return [decoding for decoding in decodings if decoding is not None]
 
     def _encode(self, utterances: Sequence[Samples], window_frames: int) -> Any:
-        features = [self._model.feature_extractor(samples)[:, :window_frames] for samples in utterances]
-        return self._model.encode(
-            np.stack([np.pad(each, ((0, 0), (0, window_frames - each.shape[1]))) for each in features])
-        )
+        # Silence, not zeros in the spectrum: those are a noise to Whisper, after which it says "Could Could".
+        length = window_frames * FRAME_SAMPLES
+        features = [
+            self._model.feature_extractor(np.pad(samples[:length], (0, max(0, length - len(samples)))))
+            for samples in utterances
+        ]
+        return self._model.encode(np.stack([each[:, :window_frames] for each in features]))
 
     def _generate(self, encoded: Any, lengths: Sequence[int], language: str, beam_size: int) -> list[_Decoding]:
         model = self._model
