@@ -268,16 +268,13 @@ class TestSpeechToText:
 @pytest.mark.engines
 class TestWhisper:
     async def test_hears_the_same_wherever_the_speech_begins(self, real_engines: Engines) -> None:
-        """With zeros instead of silence after the speech, one alignment in sixteen was heard as "Could Could"."""
+        """With zeros in the spectrum after the speech, three of these twelve were heard as "Could Could"."""
         stt: Any = real_engines.stt
         pcm = await real_engines.speech(FRANCE, "af_heart")
         speech = np.frombuffer(pcm, "<i2").astype(np.float32) / 32768
 
-        heard = [
-            stt.recognise(np.pad(speech, (margin_ms * 16 + shift_ms * 16, 2560)), None).text
-            for margin_ms in (100, 300)
-            for shift_ms in range(0, 32, 2)
-        ]
+        # A draft gets no second try with the full window, which would hide it.
+        heard = [(await stt.draft(np.pad(speech, (ms * 16, 1600)), None)).text for ms in range(200, 260, 5)]
 
         assert [text for text in heard if error_rate(FRANCE, text, "en") > 0.1] == []
 
