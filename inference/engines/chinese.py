@@ -40,3 +40,28 @@ def to_simplified(text: str) -> str:
 
 def has_chinese(text: str) -> bool:
     return any("\u4e00" <= character <= "\u9fff" or "\u3400" <= character <= "\u4dbf" for character in text)
+
+
+class TaiwaneseStream:
+    """
+    Converts a stream to Taiwanese as it comes.
+
+    What is Traditional already passes at once. In Simplified text the last two characters wait for the next piece:
+    the conversion of a word depends on all of it.
+    """
+
+    def __init__(self) -> None:
+        self._raw = ""
+        self._emitted = 0
+
+    def feed(self, text: str) -> str:
+        self._raw += text
+        converted = to_taiwanese(self._raw) if has_chinese(self._raw) else self._raw
+        stable = len(converted) if converted == self._raw else max(self._emitted, len(converted) - 2)
+        ready = converted[self._emitted : stable]
+        self._emitted = stable
+        return ready
+
+    def finish(self) -> str:
+        converted = to_taiwanese(self._raw) if has_chinese(self._raw) else self._raw
+        return converted[self._emitted :]

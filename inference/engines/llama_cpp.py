@@ -28,7 +28,7 @@ import xllamacpp
 
 from inference.config import InferenceConfig
 from inference.context import fit_messages
-from inference.engines.chinese import has_chinese, to_taiwanese
+from inference.engines.chinese import TaiwaneseStream
 from inference.interfaces import (
     GenerationEvent,
     GenerationFinished,
@@ -159,7 +159,7 @@ class LlamaCpp:
         prompt = await self._in_thread(self._render, fitted)
         async with self._slot_for(prompt) as slot:
             await self._read(slot, prompt, preamble=_preamble(prompt, fitted))
-            script = _TaiwaneseStream()
+            script = TaiwaneseStream()
             async with aclosing(self._stream(slot, fitted, options)) as events:
                 async for event in events:
                     match event:
@@ -381,28 +381,3 @@ def _shared_length(one: str, other: str) -> int:
         else:
             high = middle - 1
     return low
-
-
-class _TaiwaneseStream:
-    """
-    Converts a stream to Taiwanese as it comes.
-
-    What is Traditional already passes at once. In Simplified text the last two characters wait for the next piece:
-    the conversion of a word depends on all of it.
-    """
-
-    def __init__(self) -> None:
-        self._raw = ""
-        self._emitted = 0
-
-    def feed(self, text: str) -> str:
-        self._raw += text
-        converted = to_taiwanese(self._raw) if has_chinese(self._raw) else self._raw
-        stable = len(converted) if converted == self._raw else max(self._emitted, len(converted) - 2)
-        ready = converted[self._emitted : stable]
-        self._emitted = stable
-        return ready
-
-    def finish(self) -> str:
-        converted = to_taiwanese(self._raw) if has_chinese(self._raw) else self._raw
-        return converted[self._emitted :]

@@ -1,0 +1,259 @@
+"""
+Thinking with vLLM on a GPU, in a process of its own under this one: continuous batching, prefix caching, no hub.
+
+What a conversation has read already is found in the prefix cache; more sequences than the cache has room for wait. The
+engine's process can die (a driver error, no memory): it is then started again, with longer and longer pauses.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import statistics
+import time
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+# Before vLLM and transformers are imported: they decide by them at import.
+for _name, _value in {
+    "HF_HUB_OFFLINE": "1",
+    "TRANSFORMERS_OFFLINE": "1",
+    "VLLM_NO_USAGE_STATS": "1",
+    "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
+    "VLLM_LOGGING_LEVEL": "WARNING",
+    # GiB for keys and values where the engine computes on the processor.
+    "VLLM_CPU_KVCACHE_SPACE": "1",
+}.items():
+    os.environ.setdefault(_name, _value)
+
+from transformers import AutoTokenizer  # noqa: E402
+from vllm import SamplingParams  # noqa: E402
+from vllm.engine.arg_utils import AsyncEngineArgs  # noqa: E402
+from vllm.sampling_params import RequestOutputKind  # noqa: E402
+from vllm.v1.engine.async_llm import AsyncLLM  # noqa: E402
+from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError  # noqa: E402
+
+from inference.config import InferenceConfig  # noqa: E402
+from inference.context import fit_messages  # noqa: E402
+from inference.device_memory import MIB, get_reader  # noqa: E402
+from inference.engines.chinese import TaiwaneseStream  # noqa: E402
+from inference.interfaces import (  # noqa: E402
+    GenerationEvent,
+    GenerationFinished,
+    GenerationOptions,
+    InferenceError,
+    InferenceUnavailable,
+    Message,
+    TextDelta,
+)
+from inference.models import model_dir  # noqa: E402
+
+logger = logging.getLogger(__name__)
+
+#: Pauses before an engine that died is started again: doubled each time it dies before it has lived a while.
+FIRST_RESTART_S = 0.5
+LAST_RESTART_S = 30.0
+SETTLED_AFTER_S = 60.0
+SHUTDOWN_S = 10.0
+#: Requests whose times the figures are of.
+FIGURES_OF = 50
+
+
+def create_llm(*, model: str, config: InferenceConfig) -> Vllm:
+    return Vllm(model_dir(config.models_dir, model), config)
+
+
+def make_engine_args(folder: Path, config: InferenceConfig) -> AsyncEngineArgs:
+    """Return vLLM's arguments for a model folder."""
+    arguments: dict[str, Any] = {
+        "model": str(folder),
+        "enable_prefix_caching": True,
+        "max_model_len": config.context_tokens,
+        "max_num_seqs": config.llm_max_sequences,
+        "tensor_parallel_size": config.llm_tensor_parallel,
+        "quantization": config.llm_quantisation or None,
+        "dtype": config.llm_dtype,
+        "enable_log_requests": False,
+        "generation_config": "vllm",  # sampling is the caller's business, not the model folder's
+    }
+    if config.device == "cpu":
+        # Eager, or every shape is compiled for minutes; float32, because bfloat16 is slower without AMX.
+        arguments |= {"enforce_eager": True, "dtype": "float32" if config.llm_dtype == "auto" else config.llm_dtype}
+    elif devices := get_reader(config).read():
+        arguments["gpu_memory_utilization"] = config.llm_memory_mib * MIB / devices[0].total_bytes
+    return AsyncEngineArgs(**arguments)
+
+
+class Vllm:
+    """`LanguageModel` on a Hugging Face model folder. Making it starts the engine's process, which takes a while."""
+
+    def __init__(self, folder: Path, config: InferenceConfig) -> None:
+        self.model_name = folder.name
+        self.device = config.device
+        self._arguments = make_engine_args(folder, config)
+        self._context_tokens = config.context_tokens
+        self._tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+        self._count_tokens = lru_cache(maxsize=4096)(lambda text: len(self._encode(text)))
+        self._engine: AsyncLLM | None = self._start()
+        self._started_at = time.monotonic()
+        self._deaths = 0
+        self._restart: asyncio.Task[None] | None = None
+        self._closed = False
+        self._active = 0
+        self._waiting = 0
+        self._first_token_s: deque[float] = deque(maxlen=FIGURES_OF)
+        self._queue_s: deque[float] = deque(maxlen=FIGURES_OF)
+
+    def _start(self) -> AsyncLLM:
+        return AsyncLLM.from_engine_args(self._arguments)
+
+    async def warm_up(self) -> None:
+        async for _ in self.generate([Message("user", "你好")], GenerationOptions(max_tokens=2)):
+            pass
+
+    async def close(self) -> None:
+        self._closed = True
+        if self._restart is not None:
+            # A start under way is in a thread and cannot be broken off: what it makes is shut down.
+            await asyncio.wait([self._restart])
+        if self._engine is not None:
+            engine, self._engine = self._engine, None
+            await asyncio.to_thread(engine.shutdown, SHUTDOWN_S)
+
+    # --- the border ---
+
+    async def generate(self, messages: Sequence[Message], options: GenerationOptions) -> AsyncIterator[GenerationEvent]:
+        tokens = self._render(self._fit(messages, options.max_tokens))
+        script = TaiwaneseStream()
+        async with aclosing(self._stream(tokens, options)) as events:
+            async for event in events:
+                match event:
+                    case TextDelta():
+                        if ready := script.feed(event.text):
+                            yield TextDelta(ready)
+                    case GenerationFinished():
+                        if rest := script.finish():
+                            yield TextDelta(rest)
+                        yield event
+
+    async def prefill(self, messages: Sequence[Message]) -> None:
+        if not messages:
+            return
+        fitted = self._fit(messages, GenerationOptions().max_tokens)
+        text = self._tokenizer.apply_chat_template(_plain(fitted), tokenize=False)
+        content = fitted[-1].content.strip()
+        tokens = self._encode(text[: text.rfind(content) + len(content)])
+        # vLLM reads by generating: one token, which nobody sees.
+        async with aclosing(self._stream(tokens, GenerationOptions(max_tokens=1), is_counted=False)) as events:
+            async for _ in events:
+                pass
+
+    # --- the engine ---
+
+    def find_trouble(self) -> str:
+        """Why there is no engine at the moment. Notices a death, and has the engine started again."""
+        if self._engine is not None and not self._engine.errored:
+            return ""
+        if self._restart is None and not self._closed:
+            self._restart = asyncio.get_running_loop().create_task(self._restart_engine())
+        return "the engine has died and is being started again"
+
+    async def _restart_engine(self) -> None:
+        dead, self._engine = self._engine, None
+        if dead is not None:
+            await asyncio.to_thread(dead.shutdown, SHUTDOWN_S)
+        while self._engine is None and not self._closed:
+            has_lived = time.monotonic() - self._started_at > SETTLED_AFTER_S
+            self._deaths = 1 if has_lived else self._deaths + 1
+            delay_s = min(FIRST_RESTART_S * 2 ** (self._deaths - 1), LAST_RESTART_S)
+            logger.error("vLLM has died; starting it again in %g s", delay_s)
+            await asyncio.sleep(delay_s)
+            try:
+                self._engine = await asyncio.to_thread(self._start)
+            except Exception:  # whatever kept it from starting may be over the next time
+                logger.exception("vLLM does not start")
+            self._started_at = time.monotonic()
+        self._restart = None
+
+    async def _stream(
+        self, tokens: list[int], options: GenerationOptions, *, is_counted: bool = True
+    ) -> AsyncGenerator[GenerationEvent]:
+        if trouble := self.find_trouble():
+            raise InferenceUnavailable(trouble)
+        assert self._engine is not None  # noqa: S101 — for the type checker: no trouble, so it is there
+        parameters = SamplingParams(
+            max_tokens=options.max_tokens,
+            temperature=options.temperature,
+            seed=options.seed,
+            output_kind=RequestOutputKind.DELTA,
+        )
+        began = time.monotonic()
+        is_waiting = is_counted
+        self._active += is_counted
+        self._waiting += is_waiting
+        outputs = self._engine.generate({"prompt_token_ids": tokens}, parameters, uuid4().hex)
+        completion_tokens = 0
+        try:
+            # Closing the generator aborts the request: nothing of it is left with the scheduler.
+            async with aclosing(outputs) as stream:
+                async for output in stream:
+                    if is_waiting:
+                        is_waiting = False
+                        self._waiting -= 1
+                        self._first_token_s.append(time.monotonic() - began)
+                        self._note_queue(output.metrics)
+                    (completion,) = output.outputs
+                    completion_tokens += len(completion.token_ids)
+                    if completion.text:
+                        yield TextDelta(completion.text)
+                    if output.finished:
+                        yield GenerationFinished(
+                            reason="length" if completion.finish_reason == "length" else "stop",
+                            prompt_tokens=len(tokens),
+                            completion_tokens=completion_tokens,
+                        )
+        except EngineDeadError as error:
+            raise InferenceUnavailable(self.find_trouble() or "vLLM has died") from error
+        except (EngineGenerateError, ValueError) as error:
+            raise InferenceError(f"vLLM: {error.__cause__ or error}") from error
+        finally:
+            self._active -= is_counted
+            self._waiting -= is_waiting
+
+    def _note_queue(self, metrics: Any) -> None:
+        if metrics is not None and metrics.scheduled_ts and metrics.queued_ts:
+            self._queue_s.append(metrics.scheduled_ts - metrics.queued_ts)
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """Times to the first token and in the queue, median and worst of the last requests, and requests by state."""
+        figures = {"requests_running": float(self._active - self._waiting), "requests_waiting": float(self._waiting)}
+        for name, times in (("first_token", self._first_token_s), ("queue", self._queue_s)):
+            if times:
+                figures |= {f"{name}_median_s": statistics.median(times), f"{name}_worst_s": max(times)}
+        return figures
+
+    # --- the prompt ---
+
+    def _fit(self, messages: Sequence[Message], reply_tokens: int) -> list[Message]:
+        return fit_messages(
+            messages, budget_tokens=self._context_tokens - reply_tokens, count_tokens=self._count_tokens
+        )
+
+    def _render(self, messages: Sequence[Message]) -> list[int]:
+        return self._encode(
+            self._tokenizer.apply_chat_template(_plain(messages), tokenize=False, add_generation_prompt=True)
+        )
+
+    def _encode(self, text: str) -> list[int]:
+        return list(self._tokenizer.encode(text, add_special_tokens=False))
+
+
+def _plain(messages: Sequence[Message]) -> list[dict[str, str]]:
+    return [{"role": message.role, "content": message.content} for message in messages]
