@@ -199,7 +199,7 @@ CATALOGUE: dict[str, Model] = {
                     "1f0d0383ef0349af0bd9440d81dc12abbea3a5392eb645283eda876f537f5860",
                 ),
             ),
-            prepare="inference.engines.kokoro_graph:prepare",
+            prepare="inference.engines.kokoro_graph:split",
         ),
         Model(
             name="smollm2-135m",

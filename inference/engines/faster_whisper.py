@@ -428,7 +428,13 @@ class _Session:
     # --- partial ---
 
     def _start_partial(self) -> None:
-        """Only while nothing waits: a partial transcript late is worth nothing."""
+        """
+        Only while nothing waits: a partial transcript late is worth nothing.
+
+        Nor in a silence: it may be the pause that ends the utterance, whose recognition would have to wait.
+        """
+        if self._endpointer.silence_ms > 0:
+            return
         position_ms = self._endpointer.position_ms
         is_due = position_ms - self._partial_at_ms >= PARTIAL_EVERY_MS
         if not is_due or self._final is not None or self._engine.is_busy:

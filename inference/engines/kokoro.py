@@ -1,8 +1,9 @@
 """
 Speaking with Kokoro-82M on ONNX Runtime: Mandarin and English, mixed in one sentence too.
 
-Text → words as said → phonemes (misaki for Mandarin, espeak-ng for English) → tokens → 24 kHz audio. The graph is the
-rewritten one (`kokoro_graph`): the silence that Kokoro puts around every clause is capped before it is computed.
+Text → words as said → phonemes (misaki for Mandarin, espeak-ng for English) → tokens → prosody → 24 kHz audio. The
+graph is the rewritten one (`kokoro_graph`), in two parts: the silence that Kokoro plans around every clause is left out
+before it is made into sound, which is where the time goes.
 """
 
 from __future__ import annotations
@@ -28,9 +29,12 @@ from inference.spoken_text import to_spoken_mandarin
 SAMPLE_RATE_HZ = 24_000
 #: Kokoro reads at most 510 tokens between its two padding tokens.
 MAX_TOKENS = 510
-#: Kokoro's duration frame: 600 samples.
-FRAME_MS = 25
 CHUNK_MS = 200
+#: Kokoro's planned energy is about 8 in speech and -9 in silence; this is some -70 dB of full scale.
+SILENT_ENERGY = -3.0
+#: Silent frames (25 ms) kept before and after speech: what the decoder's convolutions see of them shapes the first and
+#: the last sound.
+MARGIN_FRAMES = 4
 
 #: The token of each phoneme: `vocab` of hexgrad/Kokoro-82M's config.json (Apache-2.0).
 PHONEMES = {
@@ -67,7 +71,6 @@ VOICES = (
 DEFAULT_VOICE = {"zh": "zf_xiaoxiao", "en": "af_heart"}
 
 _SILENCE = 10 ** (-45 / 20)  # of full scale
-_MAX_DURATION_FRAMES = 1000.0
 
 
 class Phrase(NamedTuple):
@@ -90,8 +93,9 @@ class Kokoro:
         options.intra_op_num_threads = threads
         # Waiting threads sleep: spinning ones would take the language model's cores.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        self._session = onnxruntime.InferenceSession(
-            str(folder / "model.onnx"), options, providers=["CPUExecutionProvider"]
+        self._prosody, self._decoder = (
+            onnxruntime.InferenceSession(str(folder / name), options, providers=["CPUExecutionProvider"])
+            for name in ("prosody.onnx", "decoder.onnx")
         )
         # One style per number of tokens: 510 rows of 256.
         self._styles = {
@@ -138,35 +142,32 @@ class Kokoro:
     ) -> NDArray[np.float32]:
         styles = self._styles[options.voice or DEFAULT_VOICE[phrase.language]]
         count = len(phrase.tokens)
-        samples, _ = self._session.run(
-            None,
-            {
-                "tokens": np.array([[0, *phrase.tokens, 0]], np.int64),
-                "style": styles[min(count, len(styles) - 1)][None],
-                "speed": np.array([options.speed], np.float32),
-                "max_durations": _duration_caps(phrase.tokens),
-            },
-            run_options,
+        style = styles[min(count, len(styles) - 1)][None]
+        tokens, speed = np.array([[0, *phrase.tokens, 0]], np.int64), np.array([options.speed], np.float32)
+        planned = self._prosody.run(None, {"tokens": tokens, "style": style, "speed": speed}, run_options)
+        features, pitch, energy = find_speech(*planned)
+        if features.shape[-1] == 0:
+            return np.zeros(0, np.float32)
+        (samples,) = self._decoder.run(
+            None, {"features": features, "pitch": pitch, "energy": energy, "style": style}, run_options
         )
         return _trimmed(samples, pause_ms=_pause_ms(phrase.tokens, is_last=is_last))
 
 
-def _duration_caps(tokens: list[int]) -> NDArray[np.float32]:
+def find_speech(
+    features: NDArray[np.float32], pitch: NDArray[np.float32], energy: NDArray[np.float32]
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
     """
-    Frames that each token may last at most: the padding and the final punctuation are silence, the rest is speech.
+    Leave out the planned silence on both sides, but for a margin.
 
-    The beginning keeps 14 frames: with fewer, Kokoro swallows the first syllable (measured with Whisper: 8 lose it).
-    The last syllable reaches into what follows: with 4 and 1 frames every Mandarin voice loses the 嗎 of a question,
-    with 12 and 8 some still do; 12 and 12 keep it.
+    Takes and returns features (1, 512, n), pitch and energy (1, 2n), of n frames; of 0 frames when all of it is silent.
     """
-    caps = np.full((1, len(tokens) + 2), _MAX_DURATION_FRAMES, np.float32)
-    caps[0, 0] = 14
-    caps[0, -1] = 12
-    for position in range(len(tokens), 0, -1):
-        if tokens[position - 1] > PHONEMES["…"]:
-            break
-        caps[0, position] = 12
-    return caps
+    loud = np.flatnonzero(energy[0] > SILENT_ENERGY) // 2
+    if len(loud) == 0:
+        return features[:, :, :0], pitch[:, :0], energy[:, :0]
+    start, end = max(0, loud[0] - MARGIN_FRAMES), loud[-1] + 1 + MARGIN_FRAMES
+    halves = slice(2 * start, 2 * end)
+    return features[:, :, start:end], pitch[:, halves], energy[:, halves]
 
 
 def _pause_ms(tokens: list[int], *, is_last: bool) -> int:

@@ -5,9 +5,8 @@ Two changes, both measured on two AVX-512 cores with ONNX Runtime 1.32:
 
 1. `ConvInteger` has no fast kernel on x86 (57 % of the time). Its weights are dequantised into plain `Conv`:
    10 characters in 1.27 s instead of 1.48 s, the speech at the same places. The matrix products stay int8.
-2. Every call speaks 0.7 to 1.1 s of silence around the clause, and pays for it. The graph gains an input
-   `max_durations` (frames of 25 ms, one per token) that caps what the duration predictor says, and an output
-   `durations`. Little can be saved so: the first and the last syllable reach into the silence beside them.
+2. The graph is cut in two where the prosody is known and no sound has been made: a fortieth of the time lies before the
+   cut. A third to a half of what would be computed after it is silence around the clause, which can now be left out.
 """
 
 from __future__ import annotations
@@ -16,21 +15,50 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx.shape_inference
+import onnx.utils
 from numpy.typing import NDArray
-from onnx import NodeProto, TensorProto, helper, numpy_helper
+from onnx import NodeProto, helper, numpy_helper
 
 SOURCE = "model_int8.onnx"
-PREPARED = "model.onnx"
+PROSODY = "prosody.onnx"
+DECODER = "decoder.onnx"
+INPUTS = ["tokens", "style", "speed"]
+#: What the decoder takes besides what crosses the cut.
+DECODER_INPUTS = ["style"]
+#: What crosses the cut, and its names on both sides of it: 512 features per frame of 25 ms, and two values per half
+#: frame, the pitch (Hz) and the energy (about 8 in speech, -9 in silence).
+CROSSING = {
+    "/encoder/MatMul_1_output_0": "features",
+    "/encoder/Reshape_output_0": "pitch",
+    "/encoder/Reshape_1_output_0": "energy",
+}
 
 
-def prepare(folder: Path) -> None:
-    """Write `model.onnx` beside `model_int8.onnx`. Raises ValueError on an unexpected graph."""
+def split(folder: Path, models_dir: Path | None = None) -> None:
+    """Write `prosody.onnx` and `decoder.onnx` beside `model_int8.onnx`. Raises ValueError on an unexpected graph."""
     model = onnx.load(folder / SOURCE)
-    replaced = replace_integer_convolutions(model)
-    cap_durations(model)
-    if replaced == 0:
+    if replace_integer_convolutions(model) == 0:
         raise ValueError("Kokoro's graph has no integer convolution: is it the int8 model?")
-    onnx.save(model, folder / PREPARED)
+    rename(model, CROSSING)
+    extractor = onnx.utils.Extractor(onnx.shape_inference.infer_shapes(model))
+    names = list(CROSSING.values())
+    parts = ((PROSODY, INPUTS, names), (DECODER, [*names, *DECODER_INPUTS], ["audio"]))
+    for name, inputs, outputs in parts:
+        onnx.save(extractor.extract_model(inputs, outputs), folder / name)
+
+
+def rename(model: onnx.ModelProto, names: dict[str, str]) -> None:
+    """Give values inside the graph other names. Raises ValueError when there is no such value."""
+    known = {name for node in model.graph.node for name in node.output}
+    if missing := set(names) - known:
+        raise ValueError(f"Kokoro's graph has no {', '.join(sorted(missing))}")
+    for node in model.graph.node:
+        for values in (node.input, node.output):
+            for position, name in enumerate(values):
+                values[position] = names.get(name, name)
+    for value in model.graph.value_info:
+        value.name = names.get(value.name, value.name)
 
 
 def replace_integer_convolutions(model: onnx.ModelProto) -> int:
@@ -86,25 +114,6 @@ def replace_integer_convolutions(model: onnx.ModelProto) -> int:
     nodes = [replacement.get(id(node), node) for node in graph.node if id(node) not in dropped]
     _keep_what_is_used(graph, nodes)
     return len(replacement)
-
-
-def cap_durations(model: onnx.ModelProto) -> None:
-    """Insert durations = min(predicted, max_durations) after the duration predictor."""
-    graph = model.graph
-    rounded = next(node for node in graph.node if node.op_type == "Round")
-    index, clip = next(
-        (index, node)
-        for index, node in enumerate(graph.node)
-        if node.op_type == "Clip" and node.input[0] == rounded.output[0]
-    )
-    predicted = clip.output[0]
-    for node in graph.node:
-        for position, name in enumerate(node.input):
-            if name == predicted:
-                node.input[position] = "durations"
-    graph.node.insert(index + 1, helper.make_node("Min", [predicted, "max_durations"], ["durations"], name="cap"))
-    for values, name in ((graph.input, "max_durations"), (graph.output, "durations")):
-        values.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, "sequence_length"]))
 
 
 def _only(nodes: list[NodeProto]) -> NodeProto:

@@ -1,7 +1,14 @@
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Awaitable, Callable
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 import pytest
+
+from inference.interfaces import TranscriptionOptions
 
 faster_whisper = pytest.importorskip("inference.engines.faster_whisper")
 
@@ -22,6 +29,58 @@ class TestFindLoop:
     @pytest.mark.parametrize("text", ["", "。", "a", "Can you tell me? Can you", "今天天氣很好，我們一起去公園。"])
     def test_finds_none_in_ordinary_speech(self, text: str) -> None:
         assert faster_whisper.find_loop(text) == ""
+
+
+class TestPartials:
+    """With the probabilities of speech written down, and an engine that notes what it is asked for."""
+
+    @pytest.fixture
+    def drafts(self, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+        return []
+
+    @pytest.fixture
+    def feed(self, drafts: list[int]) -> Callable[[str], Awaitable[None]]:
+        """Feed windows: "x" is speech, "." is none."""
+
+        class Engine:
+            is_busy = False
+
+            def voice_activity(self) -> Any:
+                return SimpleNamespace(probability=lambda window: float(window[0]))
+
+            async def draft(self, samples: Any, language: str | None) -> Any:
+                drafts.append(len(samples))
+                return faster_whisper.Recognition("你好", "zh")
+
+            async def recognise_soon(self, samples: Any, language: str | None) -> Any:
+                return faster_whisper.Recognition("你好", "zh")
+
+        session = faster_whisper._Session(Engine(), TranscriptionOptions())
+
+        async def feed(windows: str) -> None:
+            for window in windows:
+                await session._feed_window(np.full(512, 0.9 if window == "x" else 0.0, np.float32))
+                await asyncio.sleep(0)
+                await asyncio.sleep(0)
+
+        return feed
+
+    async def test_come_while_somebody_speaks(self, feed: Callable[[str], Awaitable[None]], drafts: list[int]) -> None:
+        await feed("x" * 60)
+
+        assert len(drafts) == 3  # 1.9 s, of which the first 0.2 decide that it is speech
+
+    async def test_do_not_delay_the_recognition_of_what_a_pause_may_end(
+        self, feed: Callable[[str], Awaitable[None]], drafts: list[int]
+    ) -> None:
+        await feed("x" * 20)
+        assert drafts == []
+
+        await feed("....")
+
+        assert drafts == []
+        await feed("xx")
+        assert len(drafts) == 1
 
 
 class TestRecording:

@@ -12,7 +12,8 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from inference.engines.kokoro_graph import cap_durations, prepare, replace_integer_convolutions
+from inference.engines import kokoro_graph
+from inference.engines.kokoro_graph import rename, replace_integer_convolutions, split
 
 CHANNELS_IN, CHANNELS_OUT, KERNEL = 3, 4, 3
 
@@ -55,16 +56,15 @@ def integer_convolution(*, with_bias: bool, per_channel: bool, with_zero_point: 
     return make_model(nodes, {"x": [1, CHANNELS_IN, "n"]}, {"y": [1, CHANNELS_OUT, "n"]}, constants)
 
 
-def duration_predictor() -> onnx.ModelProto:
-    """Round → Clip as Kokoro predicts the frames of each token, with two users."""
-    nodes = [
-        helper.make_node("Round", ["x"], ["rounded"]),
-        helper.make_node("Clip", ["rounded", "one"], ["predicted"]),
-        helper.make_node("ReduceSum", ["predicted"], ["total"], keepdims=0),
-        helper.make_node("Add", ["predicted", "predicted"], ["y"]),
-    ]
-    constants: dict[str, NDArray[Any]] = {"one": np.array(1, np.float32)}
-    return make_model(nodes, {"x": [1, "n"]}, {"y": [1, "n"], "total": []}, constants)
+def speaker() -> onnx.ModelProto:
+    """An integer convolution, as in Kokoro, between what is planned and what is made into sound."""
+    model = integer_convolution(with_bias=False, per_channel=False, with_zero_point=False)
+    graph = model.graph
+    graph.node[-1].output[0] = "planned"
+    graph.node.append(helper.make_node("Add", ["planned", "planned"], ["audio"], name="decode"))
+    del graph.output[:]
+    graph.output.append(helper.make_tensor_value_info("audio", TensorProto.FLOAT, [1, CHANNELS_OUT, "n"]))
+    return model
 
 
 def make_model(
@@ -131,28 +131,48 @@ class TestReplaceIntegerConvolutions:
             replace_integer_convolutions(model)
 
 
-class TestCapDurations:
-    def test_caps_each_token_on_its_own(self) -> None:
-        model = duration_predictor()
-        cap_durations(model)
+class TestRename:
+    def test_changes_the_name_on_both_sides(self) -> None:
+        model = speaker()
+        x = np.ones((1, CHANNELS_IN, 9), np.float32)
+        before = run(model, x=x)
+
+        rename(model, {"planned": "features"})
+
         onnx.checker.check_model(model)
+        assert [node.input[:] for node in model.graph.node][-1] == ["features", "features"]
+        np.testing.assert_array_equal(run(model, x=x)[0], before[0])
 
-        y, total, durations = run(
-            model,
-            x=np.array([[0.2, 3.4, 9.0]], np.float32),
-            max_durations=np.array([[1000, 1000, 4]], np.float32),
-        )
-
-        assert durations.tolist() == [[1, 3, 4]]
-        assert y.tolist() == [[2, 6, 8]]
-        assert float(total) == 8
+    def test_refuses_what_is_not_there(self) -> None:
+        with pytest.raises(ValueError, match="no /encoder/MatMul"):
+            rename(speaker(), {"/encoder/MatMul": "features"})
 
 
-class TestPrepare:
+class TestSplit:
+    @pytest.fixture(autouse=True)
+    def _small_graph(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(kokoro_graph, "CROSSING", {"planned": "features"})
+        monkeypatch.setattr(kokoro_graph, "INPUTS", ["x"])
+        monkeypatch.setattr(kokoro_graph, "DECODER_INPUTS", [])
+
+    def test_makes_two_parts_that_do_what_the_whole_did(self, tmp_path: Path) -> None:
+        model = speaker()
+        x = np.random.default_rng(3).normal(0, 1, (1, CHANNELS_IN, 40)).astype(np.float32)
+        (whole,) = run(model, x=x)
+        onnx.save(model, tmp_path / "model_int8.onnx")
+
+        split(tmp_path)
+
+        (features,) = run(onnx.load(tmp_path / "prosody.onnx"), x=x)
+        (audio,) = run(onnx.load(tmp_path / "decoder.onnx"), features=features)
+        assert np.abs(audio - whole).max() < 0.2
+
     def test_refuses_a_graph_without_integer_convolutions(self, tmp_path: Path) -> None:
-        onnx.save(duration_predictor(), tmp_path / "model_int8.onnx")
+        model = speaker()
+        replace_integer_convolutions(model)
+        onnx.save(model, tmp_path / "model_int8.onnx")
 
         with pytest.raises(ValueError, match="no integer convolution"):
-            prepare(tmp_path)
+            split(tmp_path)
 
-        assert not (tmp_path / "model.onnx").exists()
+        assert not (tmp_path / "decoder.onnx").exists()
