@@ -23,7 +23,7 @@ SOURCE = "model_int8.onnx"
 PREPARED = "model.onnx"
 
 
-def prepare(folder: Path) -> None:
+def prepare(folder: Path, models_dir: Path | None = None) -> None:
     """Write `model.onnx` beside `model_int8.onnx`. Raises ValueError on an unexpected graph."""
     model = onnx.load(folder / SOURCE)
     replaced = replace_integer_convolutions(model)
