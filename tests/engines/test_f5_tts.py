@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import weakref
 from collections.abc import AsyncIterator
 from contextlib import aclosing
@@ -14,13 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 import pytest_asyncio
+import torch
 
-torch = pytest.importorskip("torch")
-
-from inference.config import ConfigurationError, InferenceConfig  # noqa: E402
-from inference.device_memory import MIB, ScriptedReader  # noqa: E402
-from inference.engines.f5_tts import F5Tts, Pronunciations, to_spoken  # noqa: E402
-from inference.interfaces import (  # noqa: E402
+from inference.config import InferenceConfig
+from inference.device_memory import MIB, ScriptedReader
+from inference.engines.f5_tts import F5Tts
+from inference.interfaces import (
     AudioChunk,
     DeviceMemory,
     InferenceError,
@@ -28,7 +26,6 @@ from inference.interfaces import (  # noqa: E402
     SynthesisOptions,
     VoiceReference,
 )
-from tests.engines.tiny_f5 import write_tiny_f5  # noqa: E402
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(300)]
 
@@ -36,11 +33,6 @@ PARK = "今天天氣很好，我們一起去公園散步。"
 LATER = SynthesisOptions(is_first=False)
 PLENTY = (DeviceMemory("scripted", 24_000 * MIB, 20_000 * MIB),)
 LITTLE = (DeviceMemory("scripted", 24_000 * MIB, 100 * MIB),)
-
-
-@pytest.fixture(scope="session")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tiny_f5(tmp_path_factory.mktemp("f5") / "tiny")
 
 
 @pytest.fixture(scope="session")
@@ -56,8 +48,8 @@ def reader() -> ScriptedReader:
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def engine(folder: Path, config: InferenceConfig, reader: ScriptedReader) -> AsyncIterator[F5Tts]:
-    made = F5Tts(folder, config, high_quality_folder=None, reader=reader)
+async def engine(tiny_f5: Path, config: InferenceConfig, reader: ScriptedReader) -> AsyncIterator[F5Tts]:
+    made = F5Tts(tiny_f5, config, high_quality_folder=None, reader=reader)
     await made.warm_up()
     yield made
     await made.close()
@@ -202,6 +194,18 @@ class TestTogether:
         assert steps == [(1, 7), (3, 7)]
         assert [seconds(chunks) for chunks in together] == pytest.approx(alone, abs=0.3)
 
+    async def test_speaks_a_clause_among_longer_ones_as_it_does_alone(self, engine: F5Tts) -> None:
+        texts = ("我還在這裡。", "今天早上我去市場買了很多水果，中午在家裡煮牛肉麵。")
+        alone = [samples(await say(engine, text, is_first=False)) for text in texts]
+
+        held = asyncio.create_task(say(engine))
+        await asyncio.sleep(0.05)
+        together = await asyncio.gather(*(say(engine, text, is_first=False) for text in texts))
+        await held
+
+        for chunks, expected in zip(together, alone, strict=True):
+            np.testing.assert_allclose(samples(chunks), expected, atol=0.005 * np.abs(expected).max())
+
     async def test_speaks_first_clauses_first_and_by_themselves(
         self, engine: F5Tts, steps: list[tuple[int, int]]
     ) -> None:
@@ -340,8 +344,8 @@ class TestMemory:
 
 class TestHighQualityModel:
     @pytest_asyncio.fixture(loop_scope="session")
-    async def two(self, folder: Path, config: InferenceConfig, reader: ScriptedReader) -> AsyncIterator[F5Tts]:
-        made = F5Tts(folder, replace(config, tts_idle_unload_s=0.5), high_quality_folder=folder, reader=reader)
+    async def two(self, tiny_f5: Path, config: InferenceConfig, reader: ScriptedReader) -> AsyncIterator[F5Tts]:
+        made = F5Tts(tiny_f5, replace(config, tts_idle_unload_s=0.5), high_quality_folder=tiny_f5, reader=reader)
         yield made
         await made.close()
 
@@ -374,28 +378,3 @@ class TestHighQualityModel:
 
         assert {chunk.quality for chunk in chunks} == {Quality.FAST}
         assert two.figures["is_high_quality_loaded"] == 0
-
-
-class TestText:
-    def test_is_said_in_words(self) -> None:
-        assert to_spoken("今天有 25 度，降雨機率 30%。") == "今天有二十五度，降雨机率百分之三十。"
-        assert to_spoken("**Hello**  `there`") == "Hello there"
-
-    def test_takes_a_sites_own_readings(self, tmp_path: Path) -> None:
-        path = tmp_path / "readings.json"
-        path.write_text(json.dumps({"長榮": "chang2 rong2", "行": "hang2"}), encoding="utf-8")
-
-        own, general = Pronunciations.read(path), Pronunciations.read(None)
-
-        assert "chang2" in own.tokens("长荣")
-        assert own.tokens("银行")[-1] == "hang2"
-        assert own.tokens("我行吗")[2:4] == [" ", "hang2"]
-        assert general.tokens("我行吗")[2:4] == [" ", "xing2"]
-
-    @pytest.mark.parametrize("entries", [{"重慶": "chong2"}, {"": ""}, {"好": 3}, ["好"], {"好": "HAO3"}])
-    def test_refuses_readings_that_are_none(self, tmp_path: Path, entries: object) -> None:
-        path = tmp_path / "readings.json"
-        path.write_text(json.dumps(entries), encoding="utf-8")
-
-        with pytest.raises(ConfigurationError, match="one syllable for each character"):
-            Pronunciations.read(path)
