@@ -1,9 +1,45 @@
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 
+from inference.config import InferenceConfig
+
 faster_whisper = pytest.importorskip("inference.engines.faster_whisper")
+
+
+class TestCreateStt:
+    @pytest.fixture
+    def made(self, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+        """What Whisper is loaded with: a GPU that is not there would refuse it."""
+        made: dict[str, Any] = {}
+        monkeypatch.setattr(
+            faster_whisper.faster_whisper, "WhisperModel", lambda folder, **options: made.update(options, folder=folder)
+        )
+        return made
+
+    @pytest.mark.parametrize(
+        ("device", "setting", "arithmetic"),
+        [
+            ("cpu", "", "int8"),
+            ("cuda", "", "float16"),
+            ("cuda", "int8_float16", "int8_float16"),
+        ],
+    )
+    def test_computes_as_suits_the_device_or_as_it_is_told(
+        self, made: dict[str, Any], tmp_path: Path, device: str, setting: str, arithmetic: str
+    ) -> None:
+        config = InferenceConfig(device=device, stt_compute_type=setting)
+
+        engine = faster_whisper.create_stt(model=str(tmp_path), config=config)
+
+        # A folder of the operator's own: Breeze ASR, converted elsewhere.
+        assert made["folder"] == str(tmp_path)
+        assert (made["device"], made["compute_type"], made["local_files_only"]) == (device, arithmetic, True)
+        assert (engine.device, engine._draft_batch) == (device, 8 if device == "cuda" else 1)
 
 
 class TestFindLoop:
