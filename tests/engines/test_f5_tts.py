@@ -225,6 +225,14 @@ class TestTogether:
         assert order[:2] == ["held", "first"]
         assert steps == [(1, 7)] * 4
 
+    async def test_speaks_long_clauses_by_themselves(self, engine: F5Tts, steps: list[tuple[int, int]]) -> None:
+        held = asyncio.create_task(say(engine))
+        await asyncio.sleep(0.05)
+        await asyncio.gather(*(say(engine, PARK * 5, is_first=False) for _ in range(2)))
+        await held
+
+        assert steps == [(1, 7)] * 3
+
 
 class TestCancel:
     async def test_ends_within_a_step(self, engine: F5Tts, monkeypatch: pytest.MonkeyPatch) -> None:
