@@ -8,6 +8,8 @@ utterance costs a fifth of it. The window is never shorter than the audio plus a
 from __future__ import annotations
 
 import asyncio
+import ctypes
+import importlib.util
 import logging
 import re
 from collections.abc import AsyncIterator, Sequence
@@ -113,12 +115,28 @@ class _Draft:
 
 
 def create_stt(*, model: str, config: InferenceConfig) -> FasterWhisper:
+    if config.device == "cuda":
+        load_cublas()
     return FasterWhisper(
         model_dir(config.models_dir, model),
         threads=config.threads,
         device=config.device,
         compute_type=config.stt_compute_type or COMPUTE_TYPES[config.device],
     )
+
+
+def load_cublas() -> None:
+    """
+    Load CUDA 12's cuBLAS from its package, so that CTranslate2 finds it.
+
+    CTranslate2 is built for CUDA 12 and opens the library by its name alone; torch and vLLM bring CUDA 13's. What is
+    loaded already is found by name. Without the package the system's own is found, or CTranslate2 says what it misses.
+    """
+    nvidia = importlib.util.find_spec("nvidia")
+    for folder in nvidia.submodule_search_locations or () if nvidia is not None else ():
+        if (library := Path(folder) / "cublas" / "lib" / "libcublas.so.12").exists():
+            ctypes.CDLL(str(library))  # not global: torch would take its functions for those of CUDA 13's
+            return
 
 
 class VoiceActivity:

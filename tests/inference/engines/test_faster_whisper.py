@@ -41,6 +41,22 @@ class TestCreateStt:
         assert (made["device"], made["compute_type"], made["local_files_only"]) == (device, arithmetic, True)
         assert (engine.device, engine._draft_batch) == (device, 8 if device == "cuda" else 1)
 
+    def test_finds_the_library_that_comes_in_a_package(
+        self, made: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        library = tmp_path / "nvidia" / "cublas" / "lib" / "libcublas.so.12"
+        library.parent.mkdir(parents=True)
+        library.touch()
+        monkeypatch.syspath_prepend(tmp_path)
+        opened: list[str] = []
+        monkeypatch.setattr(faster_whisper.ctypes, "CDLL", opened.append)
+
+        faster_whisper.create_stt(model=str(tmp_path), config=InferenceConfig(device="cpu"))
+        assert opened == []
+
+        faster_whisper.create_stt(model=str(tmp_path), config=InferenceConfig(device="cuda"))
+        assert opened == [str(library)]
+
 
 class TestFindLoop:
     @pytest.mark.parametrize(
