@@ -96,7 +96,11 @@ class Report:
 
     def add(self, result: Result) -> None:
         self.results.append(result)
-        self.say(row(result.role.value, result.check, result.measured, "pass" if result.is_passed else "FAIL"))
+        self.say(describe(result))
+
+    def list_rows(self) -> list[str]:
+        """The whole table: while it was made, the libraries' own lines came between."""
+        return [row("role", "check", "measured", "result"), *map(describe, self.results)]
 
     @property
     def is_passed(self) -> bool:
@@ -104,7 +108,11 @@ class Report:
 
 
 def row(role: str, check: str, measured: str, result: str) -> str:
-    return f"{role:<4}  {check:<22}  {result:<6}  {measured}"
+    return f"{role:<4}  {check:<26}  {result:<6}  {measured}"
+
+
+def describe(result: Result) -> str:
+    return row(result.role.value, result.check, result.measured, "pass" if result.is_passed else "FAIL")
 
 
 @dataclass(slots=True)
@@ -344,7 +352,6 @@ async def run(config: InferenceConfig, report: Report, *, speech: bytes, are_wor
     for line in describe_devices(config, reader):
         report.say(line)
     device_memory.check_budget(device_memory.list_shares(config), reader.read(), reserve_mib=config.memory_reserve_mib)
-    report.say(row("role", "check", "measured", "result"))
     server = InferenceServer(replace(config, address="127.0.0.1:0"), reader)
     await server.start()
     client = InferenceClient(f"127.0.0.1:{server.port}")
@@ -386,6 +393,7 @@ def main(arguments: list[str] | None = None) -> int:
     except (BudgetError, CheckFailed, ConfigurationError) as error:
         print(f"check-gpu: {error}", file=sys.stderr)
         return 1
+    print("", *report.list_rows(), "", sep="\n")
     failed = sum(not result.is_passed for result in report.results)
     print(f"{len(report.results) - failed} passed, {failed} failed")
     return 1 if failed else 0

@@ -21,8 +21,10 @@ import pytest
 import pytest_asyncio
 
 from inference.config import InferenceConfig
+from inference.device_memory import MIB, ScriptedReader
 from inference.engines.openai_chat import OpenAiChat
 from inference.interfaces import (
+    DeviceMemory,
     GenerationFinished,
     GenerationOptions,
     InferenceError,
@@ -250,6 +252,32 @@ class TestVllm:
             while vllm_engine.find_trouble():  # noqa: ASYNC110 — as the server asks
                 await asyncio.sleep(0.5)
         assert (await generate(vllm_engine, *STORY, max_tokens=4))[0]
+
+
+class TestArguments:
+    async def test_are_what_the_settings_say(self, smollm2_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        from inference.engines import vllm
+
+        reader = ScriptedReader((DeviceMemory("scripted", 24_000 * MIB, 23_000 * MIB),))
+        monkeypatch.setattr(vllm, "get_reader", lambda config: reader)
+        config = replace(
+            CONFIG,
+            device="cuda",
+            context_tokens=4096,
+            llm_memory_mib=12_000,
+            llm_quantisation="awq",
+            llm_tensor_parallel=2,
+            llm_dtype="float16",
+        )
+
+        arguments = vllm.make_engine_args(smollm2_folder, config)
+
+        assert arguments.gpu_memory_utilization == 0.5
+        assert (arguments.quantization, arguments.tensor_parallel_size, arguments.dtype) == ("awq", 2, "float16")
+        assert (arguments.max_model_len, arguments.max_num_seqs) == (4096, 4)
+        assert arguments.enable_prefix_caching
+        assert not arguments.enforce_eager
+        assert vllm.make_engine_args(smollm2_folder, replace(config, llm_quantisation="")).quantization is None
 
 
 class TestShutDown:

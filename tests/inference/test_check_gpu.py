@@ -55,6 +55,7 @@ class TestRun:
         assert "TTFT" in found(report, Role.LLM, "one reply").measured
         assert "RTF" in found(report, Role.TTS, "fast, one clause").measured
         assert "NO GPU WAS MEASURED" in said[0]
+        assert said[1:] == report.list_rows()[1:]
 
     async def test_passes_no_engine_that_another_stands_in_for(self, run: Run, engines: ScriptedEngines) -> None:
         engines["tts:bad"] = RuntimeError("no kernel image for this device")
