@@ -8,9 +8,12 @@ MAKEFLAGS += --no-print-directory
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
 VENV := .venv
+ENGINES := .venv-engines
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.requirements
 PROFILE ?= cpu
+# The list of requirements that PROFILE runs on.
+LIST := $(if $(filter gpu,$(PROFILE)),gpu,cpu)
 # `make run ARGS="--port 9000"`, `make test ARGS="tests/voices -k stock"`.
 ARGS ?=
 
@@ -36,16 +39,34 @@ endef
 .PHONY: help
 help: ## List these targets
 	@echo "AVATAR"
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-23s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: run
-run: $(STAMP)-cpu $(MESSAGES) ## Prepare everything, start AVATAR and serve until Ctrl-C
-	@exec $(BIN)/python manage.py serve --prepare $(ARGS)
+run: $(STAMP)-$(LIST) $(MESSAGES) ## Prepare everything, start AVATAR (PROFILE=gpu: on a GPU) and serve until Ctrl-C
+	@exec $(BIN)/python manage.py serve --prepare $(if $(filter-out file,$(origin PROFILE)),--profile $(PROFILE)) $(ARGS)
 
 .PHONY: test
 test: $(STAMP)-test $(MESSAGES) models ## Run all tests, after preparing what they need
 	@$(call install,$(TEST_PACKAGES))
 	@$(BIN)/pytest $(ARGS)
+
+.PHONY: engines-env
+engines-env: $(ENGINES)/.requirements ## Make the environment in which the production engines run on the processor
+
+.PHONY: test-engines
+test-engines: $(ENGINES)/.requirements $(MESSAGES) ## Test the production engines' own code, with small weights
+	@$(ENGINES)/bin/python -m inference.models fetch --model whisper-base --model smollm2-135m --model f5-voices
+	@$(ENGINES)/bin/python -m pytest -W default tests/engines $(ARGS)
+
+.PHONY: check-gpu
+check-gpu: $(STAMP)-gpu ## On a machine with a GPU: run every engine on it, and print what was measured
+	@$(BIN)/python -m inference.check_gpu $(ARGS)
+
+.PHONY: check-gpu-requirements
+check-gpu-requirements: ## See that requirements/gpu.txt can be installed together, without installing it
+	@folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; $(PYTHON) -m venv "$$folder"; \
+	"$$folder/bin/python" -m pip install --quiet --upgrade pip; \
+	"$$folder/bin/python" -m pip install --dry-run --requirement requirements/gpu.txt | tail -n 1
 
 .PHONY: check
 check: $(STAMP)-dev $(MESSAGES) ## Check format, lint, types, import contracts, migrations and production settings
@@ -69,8 +90,8 @@ proto: $(STAMP)-dev ## Generate code from inference/proto/inference.proto
 	$(BIN)/python -m grpc_tools.protoc -I . --python_out=. --pyi_out=. --grpc_python_out=. inference/proto/inference.proto
 
 .PHONY: models
-models: $(STAMP)-cpu ## Fetch and verify the models of PROFILE (default: cpu)
-	@$(BIN)/python -m inference.models fetch --profile $(PROFILE)
+models: $(STAMP)-$(LIST) ## Fetch and verify the models of PROFILE (default: cpu), or take them from the folder FROM
+	@$(BIN)/python -m inference.models fetch --profile $(PROFILE) $(if $(FROM),--from $(FROM))
 
 .PHONY: messages
 messages: $(STAMP)-cpu ## Collect new texts for translation into locale/
@@ -88,7 +109,7 @@ screenshots: $(STAMP)-test $(MESSAGES) ## Take pictures of every page into scree
 
 .PHONY: clean
 clean: ## Remove what can be made again; data in var/ and models stay
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache test-results screenshots
+	rm -rf $(VENV) $(ENGINES) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache test-results screenshots
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 	find . -path ./$(VENV) -prune -o -name '*.mo' -print -delete
 
@@ -103,12 +124,25 @@ $(BIN)/python:
 
 # A stamp a set, newer than its lists: the second time nothing is done.
 $(STAMP)-cpu: requirements/base.txt requirements/cpu.txt
+$(STAMP)-gpu: requirements/base.txt requirements/cpu.txt requirements/gpu.txt
 $(STAMP)-test: requirements/base.txt requirements/cpu.txt requirements/test.txt
 $(STAMP)-dev: requirements/base.txt requirements/cpu.txt requirements/test.txt requirements/dev.txt
 $(STAMP)-%: | $(BIN)/python
 	@echo "Installing requirements/$*.txt (the first time takes some minutes)"
 	@$(BIN)/python -m pip install --disable-pip-version-check --requirement requirements/$*.txt \
 		| sed -n 's/^Collecting \([^ ]*\).*/  \1/p; s/^Installing .*/  installing …/p'
+	@touch $@
+
+# Empty distributions for what is required and never used on the processor; see tests/engines/stand_ins.py. torchaudio's
+# compiled part is built for CUDA and would keep its Python part, which F5-TTS needs, from being imported.
+$(ENGINES)/.requirements: requirements/base.txt requirements/cpu.txt requirements/test.txt requirements/gpu-on-cpu.txt \
+		tests/engines/stand_ins.py
+	@echo "Installing requirements/gpu-on-cpu.txt into $(ENGINES) (4.4 GB, some minutes the first time)"
+	@test -x $(ENGINES)/bin/python || $(PYTHON) -m venv $(ENGINES)
+	@$(ENGINES)/bin/python tests/engines/stand_ins.py $(ENGINES)/stand-ins >/dev/null
+	@$(ENGINES)/bin/python -m pip install --quiet --disable-pip-version-check \
+		--requirement requirements/gpu-on-cpu.txt $(ENGINES)/stand-ins/*.whl
+	@rm -f $(ENGINES)/lib/python3*/site-packages/torchaudio/lib/*.so
 	@touch $@
 
 %.mo: %.po

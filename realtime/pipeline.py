@@ -722,12 +722,13 @@ class VoicePipeline:
         await self._send_error(code, turn_id=reply.turn_id if reply else None, detail=f"{stage}: {error}")
 
     async def _stop_reply(self) -> None:
-        """Cancel, announce, wait: in that order, so that nothing of the reply follows its announcement."""
+        """Cancel, announce, wait: in that order, and nothing of the reply follows its announcement."""
         if self._reply is None:
             return
         reply, task = self._reply
         self._reply = None
         task.cancel()
+        reply.stop()
         heard_ms = reply.read_heard_ms()
         await self._send_event(protocol.Interrupted(turn_id=reply.turn_id, heard_ms=heard_ms))
         await _cancel(task)

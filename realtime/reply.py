@@ -113,6 +113,7 @@ class Reply:
         self._committed = asyncio.Event()
         self._is_thought = False
         self._is_speechless = False
+        self._is_stopped = False
         self._text_changed = asyncio.Event()
         self._played = asyncio.Event()
         # A reply is capped by its tokens, so its clauses need no bound; its audio is bounded by `_ahead`.
@@ -137,6 +138,10 @@ class Reply:
     @property
     def is_committed(self) -> bool:
         return self._committed.is_set()
+
+    def stop(self) -> None:
+        """Let nothing more of it out. Cancelling `run` reaches those who send some turns of the event loop later."""
+        self._is_stopped = True
 
     def report_playback(self, played_ms: int, *, is_finished: bool) -> None:
         self.playout.report(played_ms, self._clock(), is_finished=is_finished)
@@ -218,7 +223,7 @@ class Reply:
 
     async def _show(self) -> None:
         await self._committed.wait()
-        await self._outlet.send_event(Status(stage=Stage.LLM, turn_id=self.turn_id))
+        await self._send(Status(stage=Stage.LLM, turn_id=self.turn_id))
         shown = 0
         while not (self._is_thought and shown == len(self.text)):
             await self._text_changed.wait()
@@ -227,8 +232,12 @@ class Reply:
                 delta, shown = self.text[shown:], len(self.text)
                 if self._ttft_ms is None:
                     self._ttft_ms = self._measure()
-                await self._outlet.send_event(self._make_response(delta, is_final=False))
-        await self._outlet.send_event(self._make_response(self.text.strip(), is_final=True))
+                await self._send(self._make_response(delta, is_final=False))
+        await self._send(self._make_response(self.text.strip(), is_final=True))
+
+    async def _send(self, message: ServerMessage) -> None:
+        if not self._is_stopped:
+            await self._outlet.send_event(message)
 
     def _make_response(self, text: str, *, is_final: bool) -> LlmResponse:
         return LlmResponse(turn_id=self.turn_id, user_turn_id=self.user_turn_id, text=text, is_final=is_final)
@@ -306,6 +315,8 @@ class Reply:
     async def _send_piece(self, pcm: bytes) -> None:
         length_ms = len(pcm) * 1000 / (self.sample_rate_hz * BYTES_PER_SAMPLE)
         await self._wait_for_playout(lambda now: self.playout.find_delay_s(length_ms, now))
+        if self._is_stopped:
+            return
         if not self.audio:
             self._outlet.on_audible()
             await self._outlet.send_event(Status(stage=Stage.TTS, turn_id=self.turn_id))

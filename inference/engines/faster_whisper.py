@@ -8,6 +8,9 @@ utterance costs a fifth of it. The window is never shorter than the audio plus a
 from __future__ import annotations
 
 import asyncio
+import ctypes
+import importlib.util
+import logging
 import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
@@ -40,6 +43,8 @@ from inference.interfaces import (
     TranscriptionOptions,
 )
 from inference.models import model_dir
+
+logger = logging.getLogger(__name__)
 
 Samples = NDArray[np.float32]
 
@@ -110,12 +115,28 @@ class _Draft:
 
 
 def create_stt(*, model: str, config: InferenceConfig) -> FasterWhisper:
+    if config.device == "cuda":
+        load_cublas()
     return FasterWhisper(
         model_dir(config.models_dir, model),
         threads=config.threads,
         device=config.device,
         compute_type=config.stt_compute_type or COMPUTE_TYPES[config.device],
     )
+
+
+def load_cublas() -> None:
+    """
+    Load CUDA 12's cuBLAS from its package, so that CTranslate2 finds it.
+
+    CTranslate2 is built for CUDA 12 and opens the library by its name alone; torch and vLLM bring CUDA 13's. What is
+    loaded already is found by name. Without the package the system's own is found, or CTranslate2 says what it misses.
+    """
+    nvidia = importlib.util.find_spec("nvidia")
+    for folder in nvidia.submodule_search_locations or () if nvidia is not None else ():
+        if (library := Path(folder) / "cublas" / "lib" / "libcublas.so.12").exists():
+            ctypes.CDLL(str(library))  # not global: torch would take its functions for those of CUDA 13's
+            return
 
 
 class VoiceActivity:
@@ -210,8 +231,20 @@ class FasterWhisper:
         Recognise up to 28 s of float samples at 16 kHz. Blocking.
 
         An empty text says that Whisper itself took it for no speech. When Whisper repeats itself or guesses, it gets
-        its full window of 30 s; when it still repeats itself, what it repeats counts once.
+        its full window of 30 s; when it still repeats itself, what it repeats counts once. What does not fit the
+        device's memory is recognised once more, as quickly as a draft.
         """
+        try:
+            return self._recognise_well(samples, language)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            logger.warning("out of the device's memory with %.1f s of speech", len(samples) / MICROPHONE_SAMPLE_RATE_HZ)
+        # Not while the error is handled: it holds the frames that hold the spectrum on the device.
+        (decoding,) = self._decode([samples], language, beam_size=1)
+        return decoding.settle()
+
+    def _recognise_well(self, samples: Samples, language: str | None) -> Recognition:
         (decoding,) = self._decode([samples], language, beam_size=FINAL_BEAM_SIZE)
         if decoding.is_guess or decoding.loop:
             (decoding,) = self._decode(
@@ -224,12 +257,23 @@ class FasterWhisper:
             waiting = [other for other in list(self._drafts) if other.recognition is None and other is not draft]
             # One window and one prompt for all: speech of one language, or of none known yet.
             alike = [other for other in waiting if other.language == draft.language]
-            batch = [draft, *alike[: self._draft_batch - 1]]
-            decodings = self._decode([each.samples for each in batch], draft.language, beam_size=1)
-            for each, decoding in zip(batch, decodings, strict=True):
-                each.recognition = decoding.settle()
+            self._draft_together([draft, *alike[: self._draft_batch - 1]])
         assert draft.recognition is not None  # noqa: S101 — for the type checker: set above
         return draft.recognition
+
+    def _draft_together(self, batch: Sequence[_Draft]) -> None:
+        """Draft what is alike in one step; what is too much for the memory: the first alone."""
+        try:
+            decodings = self._decode([each.samples for each in batch], batch[0].language, beam_size=1)
+        except RuntimeError as error:
+            if len(batch) == 1 or not is_out_of_memory(error):
+                raise
+            decodings = None
+        if decodings is None:
+            self._draft_together(batch[:1])
+            return
+        for each, decoding in zip(batch, decodings, strict=True):
+            each.recognition = decoding.settle()
 
     def _decode(
         self, utterances: Sequence[Samples], language: str | None, *, beam_size: int, window_frames: int = 0
@@ -283,6 +327,11 @@ class FasterWhisper:
             _judge(tokenizer.decode(result.sequences_ids[0]).strip(), language, result, duration_s)
             for result, duration_s in zip(results, seconds, strict=True)
         ]
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """CTranslate2 has no class of its own for it: "CUDA failed with error out of memory"."""
+    return "out of memory" in str(error)
 
 
 def _judge(text: str, language: str, result: Any, duration_s: float) -> _Decoding:

@@ -20,6 +20,8 @@ from misaki import espeak, zh
 from numpy.typing import NDArray
 
 from inference.config import InferenceConfig
+from inference.engines import audio_edges
+from inference.engines.audio_edges import trim
 from inference.engines.chinese import has_chinese, to_simplified
 from inference.engines.worker import Worker
 from inference.interfaces import AudioChunk, InferenceError, SynthesisOptions, VoiceInfo
@@ -69,8 +71,6 @@ VOICES = (
     VoiceInfo("bm_george", "George", "en", "male"),
 )
 DEFAULT_VOICE = {"zh": "zf_xiaoxiao", "en": "af_heart"}
-
-_SILENCE = 10 ** (-45 / 20)  # of full scale
 
 
 class Phrase(NamedTuple):
@@ -151,7 +151,7 @@ class Kokoro:
         (samples,) = self._decoder.run(
             None, {"features": features, "pitch": pitch, "energy": energy, "style": style}, run_options
         )
-        return _trimmed(samples, pause_ms=_pause_ms(phrase.tokens, is_last=is_last))
+        return trim(samples, sample_rate_hz=SAMPLE_RATE_HZ, pause_ms=_pause_ms(phrase.tokens, is_last=is_last))
 
 
 def find_speech(
@@ -173,27 +173,13 @@ def find_speech(
 def _pause_ms(tokens: list[int], *, is_last: bool) -> int:
     """The silence after a phrase: what a reader leaves at its punctuation."""
     if is_last:
-        return 120
+        return audio_edges.END_PAUSE_MS
     last = tokens[-1] if tokens else 0
     if last in (PHONEMES["."], PHONEMES["!"], PHONEMES["?"], PHONEMES["…"]):
-        return 320
+        return audio_edges.SENTENCE_PAUSE_MS
     if last in (PHONEMES[","], PHONEMES[";"], PHONEMES[":"], PHONEMES["—"]):
-        return 160
-    return 20
-
-
-def _trimmed(samples: NDArray[np.float32], *, pause_ms: int) -> NDArray[np.float32]:
-    """Cut the silence on both sides, with ramps of 5 ms against clicks, and add the pause."""
-    loud = np.flatnonzero(np.abs(samples) > _SILENCE)
-    if len(loud) == 0:
-        return np.zeros(0, np.float32)
-    margin = SAMPLE_RATE_HZ * 20 // 1000
-    cut = samples[max(0, loud[0] - margin) : loud[-1] + 2 * margin].copy()
-    ramp = np.linspace(0, 1, min(len(cut) // 2, SAMPLE_RATE_HZ * 5 // 1000), dtype=np.float32)
-    if len(ramp):
-        cut[: len(ramp)] *= ramp
-        cut[-len(ramp) :] *= ramp[::-1]
-    return np.concatenate([cut, np.zeros(SAMPLE_RATE_HZ * pause_ms // 1000, np.float32)])
+        return audio_edges.CLAUSE_PAUSE_MS
+    return audio_edges.WORD_PAUSE_MS
 
 
 class Phonemiser:

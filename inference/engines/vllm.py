@@ -35,6 +35,7 @@ for _name, _value in {
 from transformers import AutoTokenizer  # noqa: E402
 from vllm import SamplingParams  # noqa: E402
 from vllm.engine.arg_utils import AsyncEngineArgs  # noqa: E402
+from vllm.exceptions import VLLMClientError  # noqa: E402
 from vllm.sampling_params import RequestOutputKind  # noqa: E402
 from vllm.v1.engine.async_llm import AsyncLLM  # noqa: E402
 from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError  # noqa: E402
@@ -187,12 +188,15 @@ class Vllm:
         if trouble := self.find_trouble():
             raise InferenceUnavailable(trouble)
         assert self._engine is not None  # noqa: S101 — for the type checker: no trouble, so it is there
-        parameters = SamplingParams(
-            max_tokens=options.max_tokens,
-            temperature=options.temperature,
-            seed=options.seed,
-            output_kind=RequestOutputKind.DELTA,
-        )
+        try:
+            parameters = SamplingParams(
+                max_tokens=options.max_tokens,
+                temperature=options.temperature,
+                seed=options.seed,
+                output_kind=RequestOutputKind.DELTA,
+            )
+        except VLLMClientError as error:
+            raise InferenceError(f"vLLM: {error}") from error
         began = time.monotonic()
         is_waiting = is_counted
         self._active += is_counted
@@ -220,7 +224,7 @@ class Vllm:
                         )
         except EngineDeadError as error:
             raise InferenceUnavailable(self.find_trouble() or "vLLM has died") from error
-        except (EngineGenerateError, ValueError) as error:
+        except (EngineGenerateError, VLLMClientError) as error:
             raise InferenceError(f"vLLM: {error.__cause__ or error}") from error
         finally:
             self._active -= is_counted

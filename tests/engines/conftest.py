@@ -10,6 +10,7 @@ import pytest
 
 from inference import models
 from inference.config import default_models_dir
+from tests.engines.tiny_f5 import write_tiny_f5
 
 SMOLLM2 = "smollm2-135m"
 
@@ -43,3 +44,26 @@ def smollm2_folder(smollm2_gguf: Path, models_dir: Path) -> Path:
         AutoTokenizer.from_pretrained(source, gguf_file=file).save_pretrained(draft)
         draft.rename(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_f5(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_f5(tmp_path_factory.mktemp("f5") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def stand_ins(smollm2_folder: Path, tiny_f5: Path, models_dir: Path) -> dict[str, str]:
+    """The environment of profile gpu with small weights, on the processor."""
+    models.fetch(models.CATALOGUE["whisper-base"], models_dir)
+    # The stock voices, by the names that voice profiles have for them.
+    models.fetch(models.CATALOGUE["f5-voices"], models_dir)
+    return {
+        "AVATAR_PROFILE": "gpu",
+        "AVATAR_DEVICE": "cpu",
+        "AVATAR_STT_ENGINES": "faster_whisper:whisper-base",
+        "AVATAR_LLM_ENGINES": f"vllm:{smollm2_folder}",
+        "AVATAR_TTS_ENGINES": f"f5_tts:{tiny_f5}",
+        "AVATAR_MODELS_DIR": str(models_dir),
+        "AVATAR_CONTEXT_TOKENS": "1024",
+        "AVATAR_TTS_HIGH_QUALITY_STEPS": "12",
+    }

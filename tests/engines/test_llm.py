@@ -21,8 +21,10 @@ import pytest
 import pytest_asyncio
 
 from inference.config import InferenceConfig
+from inference.device_memory import MIB, ScriptedReader
 from inference.engines.openai_chat import OpenAiChat
 from inference.interfaces import (
+    DeviceMemory,
     GenerationFinished,
     GenerationOptions,
     InferenceError,
@@ -68,7 +70,7 @@ async def llama_cpp_server(smollm2_gguf: Path) -> AsyncIterator[OpenAiChat]:
 
 
 @pytest.fixture(scope="session")
-def vllm_address(smollm2_folder: Path) -> Iterator[str]:
+def vllm_address(smollm2_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     command = [
@@ -77,11 +79,14 @@ def vllm_address(smollm2_folder: Path) -> Iterator[str]:
         *("--max-num-seqs", "4", "--served-model-name", "smol"),
     ]
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1"}
-    server = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    log = tmp_path_factory.mktemp("vllm") / "serve.log"
+    with log.open("w") as output:
+        server = subprocess.Popen(command, env=environment, stdout=output, stderr=output)
     try:
         deadline = time.monotonic() + 240
-        while time.monotonic() < deadline:
-            assert server.poll() is None, "vllm serve has ended"
+        while True:
+            assert server.poll() is None, log.read_text()[-4000:]
+            assert time.monotonic() < deadline, log.read_text()[-4000:]
             try:
                 if httpx.get(f"http://127.0.0.1:{port}/health", timeout=2).is_success:
                     break
@@ -232,7 +237,8 @@ class TestVllm:
             await generate(vllm_engine, *STORY, max_tokens=0)
 
     async def test_is_started_again_after_its_process_has_died(self, vllm_engine: Any) -> None:
-        (core,) = [child for child in psutil.Process().children(recursive=True) if _is_engine_core(child)]
+        # Of our own children: that of `vllm serve` is a grandchild.
+        (core,) = [child for child in psutil.Process().children() if _is_engine_core(child)]
         speaking = asyncio.create_task(generate(vllm_engine, *STORY, max_tokens=400))
         await asyncio.sleep(1)
 
@@ -247,6 +253,32 @@ class TestVllm:
             while vllm_engine.find_trouble():  # noqa: ASYNC110 — as the server asks
                 await asyncio.sleep(0.5)
         assert (await generate(vllm_engine, *STORY, max_tokens=4))[0]
+
+
+class TestArguments:
+    async def test_are_what_the_settings_say(self, smollm2_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        from inference.engines import vllm
+
+        reader = ScriptedReader((DeviceMemory("scripted", 24_000 * MIB, 23_000 * MIB),))
+        monkeypatch.setattr(vllm, "get_reader", lambda config: reader)
+        config = replace(
+            CONFIG,
+            device="cuda",
+            context_tokens=4096,
+            llm_memory_mib=12_000,
+            llm_quantisation="awq",
+            llm_tensor_parallel=2,
+            llm_dtype="float16",
+        )
+
+        arguments = vllm.make_engine_args(smollm2_folder, config)
+
+        assert arguments.gpu_memory_utilization == 0.5
+        assert (arguments.quantization, arguments.tensor_parallel_size, arguments.dtype) == ("awq", 2, "float16")
+        assert (arguments.max_model_len, arguments.max_num_seqs) == (4096, 4)
+        assert arguments.enable_prefix_caching
+        assert not arguments.enforce_eager
+        assert vllm.make_engine_args(smollm2_folder, replace(config, llm_quantisation="")).quantization is None
 
 
 class TestShutDown:

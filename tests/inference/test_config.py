@@ -38,6 +38,37 @@ class TestFromEnv:
         assert (config.threads, config.max_calls, config.context_tokens) == (3, 5, 2048)
         assert config.engines == {**PROFILES["fake"], Role.LLM: ("llama_cpp:one", "fake")}
 
+    def test_reads_what_the_engines_of_a_gpu_are_told(self, tmp_path: Path) -> None:
+        told = {
+            "AVATAR_STT_COMPUTE_TYPE": ("stt_compute_type", "int8_float16"),
+            "AVATAR_STT_MEMORY_MIB": ("stt_memory_mib", 1300),
+            "AVATAR_LLM_MEMORY_MIB": ("llm_memory_mib", 7000),
+            "AVATAR_TTS_MEMORY_MIB": ("tts_memory_mib", 2200),
+            "AVATAR_MEMORY_RESERVE_MIB": ("memory_reserve_mib", 200),
+            "AVATAR_LLM_MAX_SEQUENCES": ("llm_max_sequences", 4),
+            "AVATAR_LLM_QUANTISATION": ("llm_quantisation", "fp8"),
+            "AVATAR_LLM_TENSOR_PARALLEL": ("llm_tensor_parallel", 2),
+            "AVATAR_LLM_DTYPE": ("llm_dtype", "float16"),
+            "AVATAR_OPENAI_URL": ("openai_url", "http://127.0.0.1:8000/v1"),
+            "AVATAR_OPENAI_MODEL": ("openai_model", "qwen"),
+            "AVATAR_OPENAI_API_KEY": ("openai_api_key", "sesame"),
+            "AVATAR_TTS_FAST_STEPS": ("tts_fast_steps", 5),
+            "AVATAR_TTS_HIGH_QUALITY_STEPS": ("tts_high_quality_steps", 16),
+            "AVATAR_TTS_CFG_STRENGTH": ("tts_cfg_strength", 1.5),
+            "AVATAR_TTS_SEED": ("tts_seed", 7),
+            "AVATAR_TTS_PRONUNCIATIONS": ("tts_pronunciations", tmp_path / "readings.json"),
+            "AVATAR_TTS_HIGH_QUALITY_MODEL": ("tts_high_quality_model", "f5-tts-v1"),
+            "AVATAR_TTS_IDLE_UNLOAD_S": ("tts_idle_unload_s", 60.0),
+        }
+
+        config = InferenceConfig.from_env(
+            {"AVATAR_PROFILE": "gpu"} | {name: str(value) for name, (_, value) in told.items()}
+        )
+
+        assert config.device == "cuda"
+        assert {field: getattr(config, field) for field, _ in told.values()} == dict(told.values())
+        assert InferenceConfig.from_env({"AVATAR_PROFILE": "gpu", "AVATAR_DEVICE": "cpu"}).device == "cpu"
+
     def test_takes_empty_variables_for_unset(self) -> None:
         names = ("AVATAR_INFERENCE_ADDRESS", "AVATAR_MODELS_DIR", "AVATAR_INFERENCE_THREADS", "AVATAR_STT_ENGINES")
 
@@ -56,6 +87,10 @@ class TestFromEnv:
             ("AVATAR_INFERENCE_THREADS", "0"),
             ("AVATAR_INFERENCE_MAX_CALLS", "-1"),
             ("AVATAR_CONTEXT_TOKENS", "4k"),
+            ("AVATAR_DEVICE", "tpu"),
+            ("AVATAR_LLM_MEMORY_MIB", "17GB"),
+            ("AVATAR_TTS_CFG_STRENGTH", "-1"),
+            ("AVATAR_TTS_IDLE_UNLOAD_S", "soon"),
         ],
     )
     def test_names_the_variable_that_is_wrong(self, name: str, value: str) -> None:

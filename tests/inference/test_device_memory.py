@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -17,6 +19,7 @@ from inference.device_memory import (
     list_shares,
 )
 from inference.interfaces import DeviceMemory, Role
+from inference.models import CATALOGUE
 
 RTX_4090 = DeviceMemory("NVIDIA GeForce RTX 4090", 24_564 * MIB, 24_100 * MIB)
 GPU = InferenceConfig(profile="gpu", engines=PROFILES["gpu"], device="cuda")
@@ -24,6 +27,36 @@ GPU = InferenceConfig(profile="gpu", engines=PROFILES["gpu"], device="cuda")
 
 def free(mib: int) -> tuple[DeviceMemory, ...]:
     return (replace(RTX_4090, free_bytes=mib * MIB),)
+
+
+#: Of each size that docs/gpu.md has settings for: all of the memory, and what a driver leaves free of it.
+SIZES = {"12": (12_288, 11_900), "16": (16_376, 15_900), "24": (24_564, 24_000), "48": (49_140, 48_400)}
+#: CUDA's own memory in each of the two processes on the device, which is in nobody's share.
+CONTEXTS_MIB = 1000
+GUIDE = (Path(__file__).parents[2] / "docs" / "gpu.md").read_text(encoding="utf-8")
+
+
+class TestGuide:
+    @pytest.mark.parametrize("size", SIZES)
+    def test_gives_settings_that_fit(self, size: str) -> None:
+        total_mib, free_mib = SIZES[size]
+        section = re.split(r"^#+ ", GUIDE.split(f"### {size} GB\n")[1], flags=re.MULTILINE)[0]
+        settings = dict(re.findall(r"^(AVATAR_\w+)=(\S+)$", section, re.MULTILINE))
+        config = InferenceConfig.from_env(settings)
+        shares = list_shares(config)
+
+        assert config.device == "cuda"
+        assert len(shares) == len(Role)
+        needed_mib = sum(share.mib for share in shares) + config.memory_reserve_mib
+        assert f"= {needed_mib:,} MiB".replace(",", " ") in section
+        device = DeviceMemory(f"{size} GB", total_mib * MIB, (free_mib - CONTEXTS_MIB) * MIB)
+        check_budget(shares, (device,), reserve_mib=config.memory_reserve_mib)
+        assert {share.engine.partition(":")[2] for share in shares} <= set(CATALOGUE)
+
+    def test_names_no_setting_that_there_is_not(self) -> None:
+        example = (Path(__file__).parents[2] / ".env.example").read_text(encoding="utf-8")
+
+        assert set(re.findall(r"AVATAR_[A-Z_]+[A-Z]", GUIDE)) <= set(re.findall(r"AVATAR_[A-Z_]+[A-Z]", example))
 
 
 class TestCheckBudget:

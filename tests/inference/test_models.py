@@ -13,6 +13,8 @@ from collections import namedtuple
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -102,18 +104,27 @@ class TestCatalogue:
         model = CATALOGUE[name]
 
         assert model.role in ("stt", "llm", "tts")
-        assert model.licence in ("MIT", "Apache-2.0")
-        assert model.files
+        assert model.licence in ("MIT", "Apache-2.0", "CC-BY-NC-4.0")
         assert all(len(file.sha256) == 64 and int(file.sha256, 16) for file in model.files)
         assert {part.registry for part in model.parts} <= {"pypi", "npm"}
-        # Every file that is verified is made of parts; what is not verified comes from an archive that is.
+        # Every file that is verified is made of parts; what is not verified comes from an archive that is, or from the
+        # hub, which has sums of its own.
         assert {file.path for file in model.files} <= {part.target for part in model.parts}
         for part in model.parts:
             assert part.archive_sha256 or part.target in {file.path for file in model.files}
+        assert model.files or model.hub or model.hub_folder or (model.prepare and model.needs)
+        assert model.files or model.approximate_bytes or not (model.hub or model.hub_folder)
         for path, repository, filename in model.hub:
-            assert path in {file.path for file in model.files}
+            assert path in {file.path for file in model.files} or not model.files
             assert repository.count("/") == 1
             assert filename
+
+    def test_needs_models_of_its_own(self) -> None:
+        for model in CATALOGUE.values():
+            assert set(model.needs) <= set(CATALOGUE)
+        for names in PROFILE_MODELS.values():
+            for name in names:
+                assert set(CATALOGUE[name].needs) <= set(names)
 
     @pytest.mark.parametrize("name", CATALOGUE)
     def test_takes_each_part_once(self, name: str) -> None:
@@ -181,7 +192,8 @@ class TestFetch:
         self, model: Model, models_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: list[str]
     ) -> None:
         (tmp_path / "avatar_test_preparation.py").write_text(
-            "def prepare(folder):\n    (folder / 'prepared').write_bytes((folder / 'model.bin').read_bytes()[:5])\n"
+            "def prepare(folder, models_dir):\n"
+            "    (folder / 'prepared').write_bytes((folder / 'model.bin').read_bytes()[:5])\n"
         )
         monkeypatch.syspath_prepend(tmp_path)
         model = replace(model, prepare="avatar_test_preparation:prepare")
@@ -353,23 +365,61 @@ class TestNpm:
         assert not list(models_dir.parent.glob("escaped.bin"))
 
 
+class Hub:
+    """Stands in for the hub's library: files by "<repository>/<name>", and what was asked for."""
+
+    def __init__(self) -> None:
+        self.files: dict[str, bytes] = {}
+        self.sums: dict[str, str] = {}
+        self.asked: list[str] = []
+
+    def hf_hub_download(self, repository: str, filename: str, *, local_dir: Path, token: bool) -> str:
+        self.asked.append(f"{repository}/{filename}")
+        path = local_dir / filename
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.exists():  # what has arrived is not fetched again
+            path.write_bytes(self.files[f"{repository}/{filename}"])
+        return str(path)
+
+    def snapshot_download(self, repository: str, *, local_dir: Path, allow_patterns: list[str], token: bool) -> str:
+        for name in self.files:
+            owner, model, filename = name.split("/", 2)
+            if f"{owner}/{model}" == repository and any(Path(filename).match(p) for p in allow_patterns):
+                self.hf_hub_download(repository, filename, local_dir=local_dir, token=token)
+        return str(local_dir)
+
+    def model_info(self, repository: str, *, files_metadata: bool, token: bool) -> SimpleNamespace:
+        siblings = [
+            SimpleNamespace(
+                rfilename=name.removeprefix(repository + "/"),
+                lfs=SimpleNamespace(sha256=self.sums.get(name, sha256(content))) if len(content) > 10 else None,
+            )
+            for name, content in self.files.items()
+            if name.startswith(repository + "/")
+        ]
+        return SimpleNamespace(siblings=siblings)
+
+
 class TestHub:
+    FOLDER = Model("big", "llm", "MIT", hub_folder=("someone/big", ("*.json", "*.safetensors")), approximate_bytes=1000)
+
     @pytest.fixture
-    def hub(self, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
-        asked: list[tuple[str, str]] = []
-
-        def download(repository: str, filename: str, *, local_dir: Path) -> str:
-            asked.append((repository, filename))
-            local_dir.mkdir(parents=True, exist_ok=True)
-            (local_dir / filename).write_bytes(WEIGHTS)
-            return str(local_dir / filename)
-
+    def hub(self, monkeypatch: pytest.MonkeyPatch) -> Hub:
+        hub = Hub()
         huggingface_hub = pytest.importorskip("huggingface_hub")
-        monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
-        return asked
+        monkeypatch.setattr(huggingface_hub, "hf_hub_download", hub.hf_hub_download)
+        monkeypatch.setattr(huggingface_hub, "snapshot_download", hub.snapshot_download)
+        monkeypatch.setattr(huggingface_hub, "HfApi", lambda: hub)
+        hub.files = {
+            "someone/tiny/tiny.bin": WEIGHTS,
+            "someone/big/config.json": b"{}",
+            "someone/big/model.safetensors": WEIGHTS,
+            "someone/big/pytorch_model.bin": b"the same, in another form",
+        }
+        return hub
 
     def test_is_tried_when_the_registries_fail(
-        self, model: Model, models_dir: Path, registry: Path, hub: list[tuple[str, str]], said: list[str]
+        self, model: Model, models_dir: Path, registry: Path, hub: Hub, said: list[str]
     ) -> None:
         shutil.rmtree(registry)
         registry.mkdir()
@@ -377,19 +427,95 @@ class TestHub:
 
         fetch(model, models_dir, said.append)
 
-        assert hub == [("someone/tiny", "tiny.bin")]
+        assert hub.asked == ["someone/tiny/tiny.bin"]
         assert (models_dir / "tiny" / "model.bin").read_bytes() == WEIGHTS
-        assert "trying the hub" in said[-1]
+        assert any("trying the hub" in line for line in said)
 
-    def test_is_not_asked_when_they_do_not(
-        self, model: Model, models_dir: Path, hub: list[tuple[str, str]], said: list[str]
-    ) -> None:
+    def test_is_not_asked_when_they_do_not(self, model: Model, models_dir: Path, hub: Hub, said: list[str]) -> None:
         fetch(replace(model, hub=(("model.bin", "someone/tiny", "tiny.bin"),)), models_dir, said.append)
 
-        assert hub == []
+        assert hub.asked == []
+
+    def test_gives_the_files_of_a_repository_that_are_wanted(self, models_dir: Path, hub: Hub, said: list[str]) -> None:
+        fetch(self.FOLDER, models_dir, said.append)
+
+        folder = models_dir / "big"
+        assert {path.name for path in folder.iterdir()} == {"config.json", "model.safetensors", "complete.json"}
+        assert is_complete(models_dir, self.FOLDER)
+
+    def test_gives_files_a_place_in_the_model(self, models_dir: Path, hub: Hub, said: list[str]) -> None:
+        fetch(
+            Model("f", "tts", "MIT", hub=(("deep/model.bin", "someone/tiny", "tiny.bin"),), approximate_bytes=9),
+            models_dir,
+            said.append,
+        )
+
+        assert (models_dir / "f" / "deep" / "model.bin").read_bytes() == WEIGHTS
+
+    def test_sums_are_checked_and_what_is_damaged_is_fetched_anew(
+        self, models_dir: Path, hub: Hub, said: list[str]
+    ) -> None:
+        hub.sums["someone/big/model.safetensors"] = "0" * 64
+        with pytest.raises(ModelError, match=r"model\.safetensors is damaged"):
+            fetch(self.FOLDER, models_dir, said.append)
+        assert not is_complete(models_dir, self.FOLDER)
+
+        hub.sums.clear()
+        fetch(self.FOLDER, models_dir, said.append)
+        assert is_complete(models_dir, self.FOLDER)
+
+    def test_that_cannot_be_reached_is_said(self, models_dir: Path, hub: Hub, said: list[str]) -> None:
+        del hub.files["someone/tiny/tiny.bin"]
+        model = Model("f", "tts", "MIT", hub=(("model.bin", "someone/tiny", "tiny.bin"),), approximate_bytes=9)
+
+        with pytest.raises(ModelError, match="did not come from the hub"):
+            fetch(model, models_dir, said.append)
+
+
+class TestTakeFrom:
+    @pytest.fixture
+    def source(self, model: Model, tmp_path: Path, said: list[str]) -> Path:
+        """A folder of models as it comes from another machine."""
+        fetch(model, tmp_path / "carried", said.append)
+        return tmp_path / "carried"
+
+    def test_takes_what_is_whole(self, model: Model, source: Path, models_dir: Path) -> None:
+        models.take_from(model, source, models_dir)
+
+        assert is_complete(models_dir, model)
+        assert (models_dir / "tiny" / "model.bin").read_bytes() == WEIGHTS
+
+    def test_takes_nothing_that_was_damaged_on_the_way(self, model: Model, source: Path, models_dir: Path) -> None:
+        (source / "tiny" / "config.json").write_bytes(b"[]")
+
+        with pytest.raises(ModelError, match=r"config\.json is damaged"):
+            models.take_from(model, source, models_dir)
+        assert not (models_dir / "tiny").exists()
+
+    def test_says_what_is_missing(self, model: Model, source: Path, models_dir: Path, tmp_path: Path) -> None:
+        (source / "tiny" / "config.json").unlink()
+        with pytest.raises(ModelError, match=r"config\.json is missing"):
+            models.take_from(model, source, models_dir)
+        with pytest.raises(ModelError, match="is not a fetched tiny"):
+            models.take_from(model, tmp_path, models_dir)
+
+    def test_is_what_the_command_does(
+        self, source: Path, models_dir: Path, model: Model, monkeypatch: pytest.MonkeyPatch, capsys: Any
+    ) -> None:
+        monkeypatch.setitem(CATALOGUE, "tiny", model)
+        monkeypatch.setenv("AVATAR_MODELS_DIR", str(models_dir))
+
+        assert models.main(["fetch", "--model", "tiny", "--from", str(source)]) == 0
+        assert models.main(["verify", "--model", "tiny"]) == 0
+        assert "tiny: verified" in capsys.readouterr().out
 
 
 class TestModelDir:
+    def test_takes_a_folder_of_the_operators_own(self, models_dir: Path, tmp_path: Path) -> None:
+        assert model_dir(models_dir, str(tmp_path)) == tmp_path
+        with pytest.raises(ModelError, match="there is no folder"):
+            model_dir(models_dir, str(tmp_path / "none"))
+
     def test_says_how_to_get_what_is_missing(self, models_dir: Path) -> None:
         with pytest.raises(ModelError, match=r"whisper-base is not in .*: run `make models`"):
             model_dir(models_dir, "whisper-base")
@@ -404,6 +530,32 @@ class TestModelDir:
     def test_names_what_there_is(self, models_dir: Path) -> None:
         with pytest.raises(ModelError, match="no model is called tiny: there are whisper-base"):
             model_dir(models_dir, "tiny")
+
+
+class TestListModels:
+    @pytest.mark.parametrize("profile", PROFILE_MODELS)
+    def test_is_the_profiles_own(self, profile: str) -> None:
+        assert models.list_models(profile, {}) == list(PROFILE_MODELS[profile])
+
+    def test_leaves_out_what_other_engines_take_the_place_of(self) -> None:
+        named = models.list_models(
+            "gpu",
+            {
+                "AVATAR_LLM_ENGINES": "vllm:qwen2.5-7b-instruct-awq",
+                "AVATAR_STT_ENGINES": "faster_whisper:/srv/breeze,faster_whisper:whisper-base",
+            },
+        )
+
+        assert set(named) == {"kokoro-82m", "f5-tts-v1", "f5-voices", "qwen2.5-7b-instruct-awq", "whisper-base"}
+
+    def test_fetches_nothing_for_a_server_elsewhere(self) -> None:
+        assert models.list_models("cpu", {"AVATAR_LLM_ENGINES": "openai_chat"}) == ["whisper-base", "kokoro-82m"]
+
+    def test_says_what_is_wrong_with_a_setting(self, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+        monkeypatch.setenv("AVATAR_CONTEXT_TOKENS", "4k")
+
+        assert models.main(["fetch", "--profile", "cpu"]) == 1
+        assert "AVATAR_CONTEXT_TOKENS=4k" in capsys.readouterr().err
 
 
 class TestCommand:

@@ -324,6 +324,21 @@ class TestBargeIn:
 
         assert not any(isinstance(m, bytes) for m in call.sent[call.sent.index(interrupted) :])
 
+    async def test_lets_nothing_out_that_comes_in_the_same_moment(self) -> None:
+        inference = make_inference("你好", replies=[REPLY], ms_per_character=100)
+        async with open_call(inference, reply=ReplyLimits(max_ahead_ms=10**9)) as call:
+            call.speak(UTTERANCE)
+            await call.wait_for(protocol.TurnEnd)
+            assert call.pipeline._reply is not None
+            reply, _ = call.pipeline._reply
+            call.send(protocol.InterruptMessage())
+            # Who waits for sound wakes up right behind whoever interrupts, before it has heard that it is cancelled.
+            player = asyncio.create_task(reply._send_piece(bytes(960)))
+            interrupted = await call.wait_for(protocol.Interrupted)
+            await player
+
+        assert not any(isinstance(m, bytes) for m in call.sent[call.sent.index(interrupted) :])
+
     async def test_before_any_sound_keeps_only_the_users_words(self) -> None:
         inference = make_inference("我想去", "看電影", replies=["甲", "好。"])
         inference.llm.hold_after(0)

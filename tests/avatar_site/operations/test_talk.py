@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import Future
 from pathlib import Path
@@ -121,6 +122,10 @@ class TestTalk:
         assert [path.name for path in replies] == ["01-speech.wav", "02-speech.wav"]
         assert first["saved_as"] == str(replies[0])
         assert soundfile.info(replies[0]).duration == pytest.approx(first["reply_seconds"], abs=0.01)
+        # Turns are saved off the live path: the last one may be on its way yet.
+        deadline = time.monotonic() + 10
+        while Turn.objects.filter(conversation__owner=operator).count() < 4 and time.monotonic() < deadline:
+            time.sleep(0.02)
         assert Turn.objects.filter(conversation__owner=operator).count() == 4
         assert not Turn.objects.filter(was_interrupted=True).exists()
 

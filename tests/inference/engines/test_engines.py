@@ -453,6 +453,46 @@ class TestDrafts:
 
         assert stt._drafts == []
 
+    async def test_recognises_quickly_what_is_too_much_for_the_memory(
+        self, real_engines: Engines, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        stt: Any = real_engines.stt
+        speech = np.frombuffer(await real_engines.speech(PARK), "<i2").astype(np.float32) / 32768
+        decode, beams = stt._decode, []
+
+        def run_out(utterances: Any, language: Any, *, beam_size: int, **options: Any) -> Any:
+            beams.append((len(utterances), beam_size))
+            if len(utterances) * beam_size > 1:
+                raise RuntimeError("CUDA failed with error out of memory")
+            return decode(utterances, language, beam_size=beam_size, **options)
+
+        monkeypatch.setattr(stt, "_decode", run_out)
+        monkeypatch.setattr(stt, "_draft_batch", 8)
+
+        assert "公園" in (await stt.recognise_soon(speech, "zh")).text
+        assert beams == [(1, 2), (1, 1)]
+
+        beams.clear()
+        held = asyncio.create_task(stt.recognise_soon(speech, "zh"))
+        await asyncio.sleep(0)
+        drafts = await asyncio.gather(*(stt.draft(speech, "zh") for _ in range(3)))
+        await held
+        assert all("公園" in draft.text for draft in drafts)
+        assert beams == [(1, 2), (1, 1), (3, 1), (1, 1), (2, 1), (1, 1), (1, 1)]
+
+    async def test_hides_no_other_failure(self, real_engines: Engines, monkeypatch: pytest.MonkeyPatch) -> None:
+        stt: Any = real_engines.stt
+
+        def fail(*arguments: Any, **options: Any) -> Any:
+            raise RuntimeError("CUDA failed with error invalid argument")
+
+        monkeypatch.setattr(stt, "_decode", fail)
+
+        with pytest.raises(RuntimeError, match="invalid argument"):
+            await stt.recognise_soon(np.zeros(16_000, np.float32), "zh")
+        with pytest.raises(RuntimeError, match="invalid argument"):
+            await stt.draft(np.zeros(16_000, np.float32), "zh")
+
 
 class TestLanguageModel:
     async def test_streams_its_reply(self, engines: Engines) -> None:

@@ -2,15 +2,64 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
+from inference.config import InferenceConfig
 from inference.interfaces import TranscriptionOptions
 
 faster_whisper = pytest.importorskip("inference.engines.faster_whisper")
+
+
+class TestCreateStt:
+    @pytest.fixture
+    def made(self, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+        """What Whisper is loaded with: a GPU that is not there would refuse it."""
+        made: dict[str, Any] = {}
+        monkeypatch.setattr(
+            faster_whisper.faster_whisper, "WhisperModel", lambda folder, **options: made.update(options, folder=folder)
+        )
+        return made
+
+    @pytest.mark.parametrize(
+        ("device", "setting", "arithmetic"),
+        [
+            ("cpu", "", "int8"),
+            ("cuda", "", "float16"),
+            ("cuda", "int8_float16", "int8_float16"),
+        ],
+    )
+    def test_computes_as_suits_the_device_or_as_it_is_told(
+        self, made: dict[str, Any], tmp_path: Path, device: str, setting: str, arithmetic: str
+    ) -> None:
+        config = InferenceConfig(device=device, stt_compute_type=setting)
+
+        engine = faster_whisper.create_stt(model=str(tmp_path), config=config)
+
+        # A folder of the operator's own: Breeze ASR, converted elsewhere.
+        assert made["folder"] == str(tmp_path)
+        assert (made["device"], made["compute_type"], made["local_files_only"]) == (device, arithmetic, True)
+        assert (engine.device, engine._draft_batch) == (device, 8 if device == "cuda" else 1)
+
+    def test_finds_the_library_that_comes_in_a_package(
+        self, made: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        library = tmp_path / "nvidia" / "cublas" / "lib" / "libcublas.so.12"
+        library.parent.mkdir(parents=True)
+        library.touch()
+        monkeypatch.syspath_prepend(tmp_path)
+        opened: list[str] = []
+        monkeypatch.setattr(faster_whisper.ctypes, "CDLL", opened.append)
+
+        faster_whisper.create_stt(model=str(tmp_path), config=InferenceConfig(device="cpu"))
+        assert opened == []
+
+        faster_whisper.create_stt(model=str(tmp_path), config=InferenceConfig(device="cuda"))
+        assert opened == [str(library)]
 
 
 class TestFindLoop:

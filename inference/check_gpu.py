@@ -1,0 +1,403 @@
+"""
+`python -m inference.check_gpu`: run every engine as production does and print what was measured, for owners of a GPU.
+
+The real server listens on a port of its own, with the engines that the environment names (profile gpu, unless it says
+otherwise), and is spoken to through the client. Each engine is asked for one call, for five at once, and to stop.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import importlib.util
+import logging
+import os
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
+from difflib import SequenceMatcher
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import av
+import numpy as np
+import psutil
+import soundfile
+
+from inference import device_memory
+from inference.client import InferenceClient
+from inference.config import ConfigurationError, InferenceConfig
+from inference.device_memory import MIB, BudgetError, DeviceMemoryReader
+from inference.interfaces import (
+    BYTES_PER_SAMPLE,
+    MICROPHONE_SAMPLE_RATE_HZ,
+    AudioChunk,
+    EndOfUtterance,
+    FinalTranscript,
+    GenerationOptions,
+    InferenceError,
+    Message,
+    Quality,
+    Role,
+    RoleState,
+    RoleStatus,
+    SynthesisOptions,
+    TextDelta,
+    TranscriptionInput,
+    TranscriptionOptions,
+)
+from inference.server import InferenceServer
+
+T = TypeVar("T")
+
+AT_ONCE = 5
+#: Longer than any step here takes on two cores; on a GPU each is a matter of seconds.
+PATIENCE_S = 300.0
+#: How much of what was said has to be understood: enough to tell speech from noise, not to compare recognisers.
+MIN_LIKENESS = 0.5
+#: An example recording that f5-tts ships, and what is said in it.
+RECORDING = "infer/examples/basic/basic_ref_zh.wav"
+TRANSCRIPT = "對，這就是我，萬人敬仰的太乙真人。"
+SENTENCE = "今天天氣很好，我們一起去公園散步吧。"
+QUESTION = (Message("user", "What is the capital of France? Answer in one word."),)
+STORY = (Message("user", "Tell me a long story about a lighthouse."),)
+FIRST_CLAUSE = SynthesisOptions(is_last=False)
+
+
+class CheckFailed(Exception):
+    """An engine did something else than it should. The message says what."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    role: Role
+    check: str
+    measured: str
+    is_passed: bool
+
+
+@dataclass(slots=True)
+class Report:
+    """What was found so far. A row is printed as it is found: some take a minute."""
+
+    say: Callable[[str], None] = print
+    results: list[Result] = field(default_factory=list)
+
+    async def check(self, role: Role, check: str, measure: Awaitable[str]) -> None:
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                self.add(Result(role, check, await measure, True))
+        except (CheckFailed, InferenceError) as error:
+            self.add(Result(role, check, str(error), False))
+        except TimeoutError:
+            self.add(Result(role, check, f"not within {PATIENCE_S:g} s", False))
+
+    def add(self, result: Result) -> None:
+        self.results.append(result)
+        self.say(describe(result))
+
+    def list_rows(self) -> list[str]:
+        """The whole table: while it was made, the libraries' own lines came between."""
+        return [row("role", "check", "measured", "result"), *map(describe, self.results)]
+
+    @property
+    def is_passed(self) -> bool:
+        return all(result.is_passed for result in self.results)
+
+
+def row(role: str, check: str, measured: str, result: str) -> str:
+    return f"{role:<4}  {check:<26}  {result:<6}  {measured}"
+
+
+def describe(result: Result) -> str:
+    return row(result.role.value, result.check, result.measured, "pass" if result.is_passed else "FAIL")
+
+
+@dataclass(slots=True)
+class Checks:
+    """The checks of each role, over one client. `are_words_judged` is off for weights that are random."""
+
+    client: InferenceClient
+    report: Report
+    speech: bytes
+    are_words_judged: bool = True
+
+    async def hear(self) -> None:
+        check = self.report.check
+        await check(Role.STT, "one utterance", self._hear_one())
+        await check(Role.STT, f"{AT_ONCE} at once", self._hear_several())
+
+    async def think(self) -> None:
+        check = self.report.check
+        await check(Role.LLM, "an answer", self._answer())
+        await check(Role.LLM, "one reply", self._reply(1))
+        await check(Role.LLM, f"{AT_ONCE} at once", self._reply(AT_ONCE))
+        await check(Role.LLM, "a caller who leaves", self._leave())
+
+    async def speak(self) -> None:
+        check = self.report.check
+        for quality in Quality:
+            await check(Role.TTS, f"{quality.value.replace('_', ' ')}, one clause", self._say_clause(quality))
+        await check(Role.TTS, f"fast, {AT_ONCE} at once", self._say_several())
+        if self.are_words_judged:
+            await check(Role.TTS, "is understood", self._be_understood())
+
+    async def survive(self) -> None:
+        """Kill the process that the language model runs in, if it has one, and wait for it to be there again."""
+        if cores := [child for child in psutil.Process().children(recursive=True) if _is_engine_core(child)]:
+            await self.report.check(Role.LLM, "its process is killed", self._come_back(cores))
+
+    # --- hearing ---
+
+    async def _transcribe(self, pcm: bytes) -> tuple[str, float]:
+        """Return what was understood, and the seconds from the end of the audio to the final transcript."""
+        sent_at = time.monotonic()
+
+        async def audio() -> AsyncIterator[TranscriptionInput]:
+            nonlocal sent_at
+            block = MICROPHONE_SAMPLE_RATE_HZ * BYTES_PER_SAMPLE
+            for start in range(0, len(pcm), block):
+                yield pcm[start : start + block]
+            sent_at = time.monotonic()
+            yield EndOfUtterance()
+
+        options = TranscriptionOptions(endpointing=False)
+        events = self.client.stt.transcribe(audio(), options)
+        texts = [event.text async for event in events if isinstance(event, FinalTranscript)]
+        return " ".join(texts), time.monotonic() - sent_at
+
+    async def _hear_one(self) -> str:
+        text, took_s = await self._transcribe(self.speech)
+        if self.are_words_judged:
+            expect_words(text, TRANSCRIPT)
+        return f"{self._speech_s:.1f} s of speech, final after {took_s:.2f} s: {text}"
+
+    async def _hear_several(self) -> str:
+        heard = await _gather(self._transcribe(self.speech) for _ in range(AT_ONCE))
+        if self.are_words_judged:
+            for text, _ in heard:
+                expect_words(text, TRANSCRIPT)
+        return f"finals after {_range(took_s for _, took_s in heard)} s"
+
+    @property
+    def _speech_s(self) -> float:
+        return len(self.speech) / BYTES_PER_SAMPLE / MICROPHONE_SAMPLE_RATE_HZ
+
+    # --- thinking ---
+
+    async def _generate(self, messages: Sequence[Message], options: GenerationOptions) -> tuple[str, float, float]:
+        """Return the reply, the seconds to its first piece, and pieces a second from there on."""
+        began = time.monotonic()
+        times, text = [], ""
+        async for event in self.client.llm.generate(messages, options):
+            if isinstance(event, TextDelta):
+                times.append(time.monotonic())
+                text += event.text
+        if not times:
+            raise CheckFailed("not a word")
+        return text, times[0] - began, (len(times) - 1) / max(times[-1] - times[0], 1e-3)
+
+    async def _answer(self) -> str:
+        text, first_s, _ = await self._generate(QUESTION, GenerationOptions(max_tokens=32, temperature=0))
+        if self.are_words_judged and not any(name in text for name in ("Paris", "巴黎")):
+            raise CheckFailed(f"the capital of France is said to be {text!r}")
+        return f"TTFT {first_s:.2f} s: {text.strip()}"
+
+    async def _reply(self, count: int) -> str:
+        options = GenerationOptions(max_tokens=64, temperature=0)
+        # Each its own beginning, or the cache would have read it already.
+        stories = [[Message("user", f"{number}. {STORY[0].content}")] for number in range(count)]
+        made = await _gather(self._generate(story, options) for story in stories)
+        return (
+            f"TTFT {_range(first_s for _, first_s, _ in made)} s, {sum(rate for *_, rate in made):.0f} pieces/s in all"
+        )
+
+    async def _leave(self) -> str:
+        began = time.monotonic()
+        events = self.client.llm.generate(STORY, GenerationOptions(max_tokens=1000, temperature=0))
+        async with aclosing(cast(Any, events)):
+            await anext(events)
+        left_at = time.monotonic()
+        await self._follow(lambda status: not (status.active_calls or status.figures.get("requests_running")))
+        return f"left after {left_at - began:.2f} s, nothing under way {time.monotonic() - left_at:.2f} s later"
+
+    async def _come_back(self, cores: Sequence[psutil.Process]) -> str:
+        began = time.monotonic()
+        for core in cores:
+            core.kill()
+        await self._follow(lambda status: status.state is not RoleState.READY)
+        noticed_s = time.monotonic() - began
+        await self._follow(lambda status: status.state is RoleState.READY)
+        came_back_s = time.monotonic() - began
+        await self._generate(QUESTION, GenerationOptions(max_tokens=4))
+        return f"noticed after {noticed_s:.1f} s, answers again after {came_back_s:.0f} s"
+
+    # --- speaking ---
+
+    async def _synthesise(self, text: str, options: SynthesisOptions) -> tuple[list[AudioChunk], float, float]:
+        """Return the sound, the seconds to its first piece, and the real-time factor."""
+        began = time.monotonic()
+        chunks, first_s = [], 0.0
+        async for chunk in self.client.tts.synthesise(text, options):
+            first_s = first_s or time.monotonic() - began
+            chunks.append(chunk)
+        took_s = time.monotonic() - began
+        if not chunks:
+            raise CheckFailed("not a sound")
+        if wrong := {chunk.quality for chunk in chunks} - {options.quality}:
+            raise CheckFailed(f"asked for {options.quality.value}, was given {', '.join(wrong)}: no memory for more?")
+        return chunks, first_s, took_s / _seconds(chunks)
+
+    async def _say_clause(self, quality: Quality) -> str:
+        chunks, first_s, factor = await self._synthesise(SENTENCE, replace(FIRST_CLAUSE, quality=quality))
+        sound = f"{_seconds(chunks):.1f} s at {chunks[0].sample_rate_hz} Hz"
+        return f"{sound}, first sound after {first_s:.2f} s, RTF {factor:.2f}"
+
+    async def _say_several(self) -> str:
+        said = await _gather(
+            self._synthesise(f"第{number}次，{SENTENCE}", FIRST_CLAUSE) for number in range(1, AT_ONCE + 1)
+        )
+        return f"first sounds after {_range(first_s for _, first_s, _ in said)} s"
+
+    async def _be_understood(self) -> str:
+        chunks, _, _ = await self._synthesise(SENTENCE, FIRST_CLAUSE)
+        pcm = np.frombuffer(b"".join(chunk.pcm for chunk in chunks), "<i2")
+        text, _ = await self._transcribe(to_microphone(pcm.astype(np.float32) / 32768, chunks[0].sample_rate_hz))
+        expect_words(text, SENTENCE)
+        return f"heard: {text}"
+
+    async def _follow(self, is_over: Callable[[RoleStatus], bool]) -> None:
+        """Ask for the language model's state until it is what is waited for."""
+        while True:
+            status = await self.client.status()
+            if is_over(next(each for each in status.roles if each.role is Role.LLM)):
+                return
+            await asyncio.sleep(0.02)
+
+
+def _is_engine_core(process: psutil.Process) -> bool:
+    try:
+        return "EngineCore" in process.name() or "EngineCore" in " ".join(process.cmdline())
+    except psutil.Error:
+        return False
+
+
+async def _gather(works: Iterable[Awaitable[T]]) -> list[T]:
+    return list(await asyncio.gather(*works))
+
+
+def _range(seconds: Iterable[float]) -> str:
+    ordered = sorted(seconds)
+    return f"{ordered[0]:.2f}" if len(ordered) == 1 else f"{ordered[0]:.2f} to {ordered[-1]:.2f}"
+
+
+def _seconds(chunks: Sequence[AudioChunk]) -> float:
+    return sum(len(chunk.pcm) / BYTES_PER_SAMPLE / chunk.sample_rate_hz for chunk in chunks)
+
+
+def expect_words(heard: str, said: str) -> None:
+    """Raises CheckFailed when what was heard is not what was said."""
+    a, b = ("".join(character for character in text if character.isalnum()) for text in (heard, said))
+    if SequenceMatcher(None, a, b, autojunk=False).ratio() < MIN_LIKENESS:
+        raise CheckFailed(f"said {said!r}, heard {heard!r}")
+
+
+def to_microphone(samples: Any, rate_hz: int) -> bytes:
+    """Return float samples as PCM16 at the microphone's rate."""
+    frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples, np.float32)[None], format="flt", layout="mono")
+    frame.sample_rate = rate_hz
+    resampler = av.AudioResampler(format="s16", layout="mono", rate=MICROPHONE_SAMPLE_RATE_HZ)
+    return b"".join(
+        made.to_ndarray()[0].astype("<i2").tobytes() for made in (*resampler.resample(frame), *resampler.resample(None))
+    )
+
+
+def read_recording() -> bytes:
+    """Return the example recording as the microphone would hear it. Raises CheckFailed without f5-tts."""
+    found = importlib.util.find_spec("f5_tts")  # found, not imported: the server does that
+    folders = found.submodule_search_locations if found is not None else None
+    if not folders:
+        raise CheckFailed("f5-tts is not installed: install requirements/gpu.txt")
+    samples, rate_hz = soundfile.read(Path(next(iter(folders))) / RECORDING, dtype="float32", always_2d=True)
+    return to_microphone(samples[:, 0], rate_hz)
+
+
+def describe_devices(config: InferenceConfig, reader: DeviceMemoryReader) -> list[str]:
+    """Say what is measured here. Raises CheckFailed when that was to be a GPU and there is none."""
+    devices = reader.read()
+    if config.device == "cpu":
+        return ["NO GPU WAS MEASURED: AVATAR_DEVICE=cpu. All of this ran on the processor, and says nothing of a GPU."]
+    if not devices:
+        raise CheckFailed("there is no GPU: does `nvidia-smi` see one? AVATAR_DEVICE=cpu runs the code without")
+    return [f"{d.name}: {d.total_bytes // MIB} MiB, {d.free_bytes // MIB} free" for d in devices]
+
+
+def describe_load(config: InferenceConfig, status: RoleStatus) -> Result:
+    """The row of a role's start: it passes with the engine that was named first, on the device that was named."""
+    wanted = config.engines[status.role][0]
+    module, _, _ = wanted.partition(":")
+    where = "of the device" if status.device.startswith("cuda") else "of the process"
+    measured = f"{wanted} on {status.device}: {status.load_s:.1f} s, {status.memory_bytes // MIB} MiB {where}"
+    if status.state is not RoleState.READY or status.engine != module or status.reason:
+        return Result(status.role, "loads", f"{status.engine or 'nothing'} instead of {wanted}: {status.reason}", False)
+    is_on_device = module not in device_memory.DEVICE_ENGINES or status.device.startswith(config.device)
+    return Result(status.role, "loads", measured, is_on_device)
+
+
+async def run(config: InferenceConfig, report: Report, *, speech: bytes, are_words_judged: bool) -> None:
+    """Load the engines, check them, and stop them again. Raises BudgetError, CheckFailed."""
+    reader = device_memory.get_reader(config)
+    for line in describe_devices(config, reader):
+        report.say(line)
+    device_memory.check_budget(device_memory.list_shares(config), reader.read(), reserve_mib=config.memory_reserve_mib)
+    server = InferenceServer(replace(config, address="127.0.0.1:0"), reader)
+    await server.start()
+    client = InferenceClient(f"127.0.0.1:{server.port}")
+    try:
+        await server.load()
+        ready = set()
+        for status in (await client.status()).roles:
+            report.add(describe_load(config, status))
+            if status.state is RoleState.READY:
+                ready.add(status.role)
+        checks = Checks(client, report, speech, are_words_judged)
+        steps: dict[Role, Callable[[], Coroutine[Any, Any, None]]] = {
+            Role.STT: checks.hear,
+            Role.LLM: checks.think,
+            Role.TTS: checks.speak,
+        }
+        for role, step in steps.items():
+            if role in ready:
+                await step()
+        for device in reader.read():
+            report.say(f"{device.name}: {device.free_bytes // MIB} MiB free with everything loaded")
+        await checks.survive()
+    finally:
+        await client.close()
+        await server.stop()
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m inference.check_gpu", description="Check every engine on the GPU.")
+    parser.add_argument(
+        "--random-weights", action="store_true", help="judge no words: the weights are stand-ins, the sound is noise"
+    )
+    options = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.ERROR, stream=sys.stderr)
+    report = Report(lambda line: print(line, flush=True))
+    try:
+        config = InferenceConfig.from_env({"AVATAR_PROFILE": "gpu"} | os.environ)
+        asyncio.run(run(config, report, speech=read_recording(), are_words_judged=not options.random_weights))
+    except (BudgetError, CheckFailed, ConfigurationError) as error:
+        print(f"check-gpu: {error}", file=sys.stderr)
+        return 1
+    print("", *report.list_rows(), "", sep="\n")
+    failed = sum(not result.is_passed for result in report.results)
+    print(f"{len(report.results) - failed} passed, {failed} failed")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,530 @@
+"""
+Speaking with F5-TTS: any voice from a few seconds of it and their transcript, Mandarin and English.
+
+Text → words as said → pinyin and letters → spectrogram, by flow matching in a few steps → 24 kHz audio (Vocos). Clauses
+that wait for the same voice are made in one step, the first clause of a reply always at once and by itself. Nothing is
+ever fetched: the library would reach for a hub without a reference's transcript, so there is none without.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import logging
+import re
+import statistics
+import time
+from collections import OrderedDict, deque
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import soundfile
+import torch
+import torchaudio
+from f5_tts.infer.utils_infer import hop_length, load_model, load_vocoder, target_rms, target_sample_rate
+from f5_tts.model import DiT
+from f5_tts.model.utils import convert_char_to_pinyin
+from numpy.typing import NDArray
+
+from inference import device_memory
+from inference.config import ConfigurationError, InferenceConfig
+from inference.device_memory import MIB, DeviceMemoryReader
+from inference.engines.audio_edges import find_pause_ms, trim
+from inference.engines.chinese import has_chinese, to_simplified
+from inference.engines.worker import Urgency, Worker
+from inference.interfaces import (
+    AudioChunk,
+    InferenceError,
+    Quality,
+    SynthesisOptions,
+    VoiceInfo,
+    VoiceReference,
+)
+from inference.models import ModelError, model_dir
+from inference.spoken_text import to_spoken_mandarin
+
+logger = logging.getLogger(__name__)
+
+SAMPLE_RATE_HZ: int = target_sample_rate
+FRAMES_PER_S: float = target_sample_rate / hop_length
+CHUNK_MS = 200
+#: What F5-TTS was trained on: the reference and what follows it, together.
+MAX_TOTAL_S = 30.0
+MAX_REFERENCE_S = 12.0
+#: Clauses made in one step, and how long each may be with the reference: the attention mask that keeps them apart grows
+#: with the square of it. Four of 20 s, twice for the guidance, take 0.9 GB in half precision.
+MAX_BATCH = 4
+MAX_BATCH_S = 20.0
+#: Below so many bytes of text the library speaks at 0.3 of its pace, or very short words come out as a blur.
+SHORT_TEXT_BYTES = 10
+SHORT_TEXT_SPEED = 0.3
+#: The library's own, for the published weights.
+SWAY_SAMPLING_COEFFICIENT = -1.0
+#: Voices whose preprocessing is kept.
+MAX_VOICES = 32
+#: A model takes so much more of the device than its files: kernels, fragmentation, activations of one call.
+LOADED_PER_FILE = 1.3
+VOICES = "f5-voices"
+FIGURES_OF = 50
+
+
+def create_tts(*, model: str, config: InferenceConfig) -> F5Tts:
+    high_quality = config.tts_high_quality_model
+    return F5Tts(
+        model_dir(config.models_dir, model),
+        config,
+        high_quality_folder=model_dir(config.models_dir, high_quality) if high_quality else None,
+        reader=device_memory.get_reader(config),
+    )
+
+
+class _Cancelled(Exception):
+    """Nobody wants what is being made."""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class _Voice:
+    """A reference as the model takes it: levelled samples (1, n) at 24 kHz on the device, and its transcript."""
+
+    samples: torch.Tensor
+    transcript: str
+
+    @property
+    def frames(self) -> int:
+        return int(self.samples.shape[-1]) // int(hop_length)
+
+
+@dataclass(eq=False, slots=True)
+class _Request:
+    """A piece of text to be spoken, and its samples once it has been."""
+
+    text: str
+    voice: _Voice
+    options: SynthesisOptions
+    is_cancelled: bool = False
+    samples: NDArray[np.float32] | None = None
+    quality: Quality = Quality.FAST
+
+    @property
+    def frames(self) -> int:
+        return _estimate_frames(self.text, self.voice, self.options.speed)
+
+    @property
+    def may_be_batched(self) -> bool:
+        is_short = self.voice.frames + self.frames <= MAX_BATCH_S * FRAMES_PER_S
+        return is_short and not self.options.is_first and not self.is_cancelled and self.samples is None
+
+    def is_like(self, other: _Request) -> bool:
+        is_alike = (self.options.quality, self.options.speed) == (other.options.quality, other.options.speed)
+        return self.voice is other.voice and is_alike
+
+
+class _Model:
+    """A checkpoint and its vocoder on the device. Raises torch.OutOfMemoryError, when made and when used."""
+
+    def __init__(self, folder: Path, device: str) -> None:
+        settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        vocabulary = folder / "vocab.txt"
+        self.cfm = load_model(
+            DiT,
+            # Trained without, as the library's configurations say; but a short clause in one step with a long one must
+            # not listen to what fills it up.
+            settings["arch"] | {"attn_mask_enabled": True},
+            str(folder / "model.safetensors"),
+            mel_spec_type="vocos",
+            vocab_file=str(vocabulary) if vocabulary.exists() else "",
+            device=device,
+        )
+        self.vocoder = load_vocoder(is_local=True, local_path=str(folder / "vocoder"), device=device)
+
+    def speak(
+        self,
+        voice: _Voice,
+        tokens: Sequence[list[str]],
+        frames: Sequence[int],
+        *,
+        steps: int,
+        cfg_strength: float,
+        seed: int | None,
+        check: Callable[[], None],
+    ) -> list[NDArray[np.float32]]:
+        """Speak several pieces of `frames` each in one step. `check` is called before every step and may raise."""
+        hook = self.cfm.transformer.register_forward_pre_hook(lambda *_: check())
+        with torch.inference_mode():
+            try:
+                spectrograms, _ = self.cfm.sample(
+                    cond=voice.samples.repeat(len(tokens), 1),
+                    text=list(tokens),
+                    duration=torch.tensor([voice.frames + each for each in frames], device=voice.samples.device),
+                    steps=steps,
+                    cfg_strength=cfg_strength,
+                    sway_sampling_coef=SWAY_SAMPLING_COEFFICIENT,
+                    seed=seed,
+                )
+            finally:
+                hook.remove()
+                # The library empties it only after a whole call: the next text would be spoken with this one's.
+                self.cfm.transformer.clear_cache()
+            made = []
+            for spectrogram, length in zip(spectrograms, frames, strict=True):
+                own = spectrogram[voice.frames : voice.frames + length].to(torch.float32).T[None]
+                made.append(self.vocoder.decode(own)[0].cpu().numpy().astype(np.float32))
+        return made
+
+
+class F5Tts:
+    """`TextToSpeech` on F5-TTS. One thread speaks, first clauses before others."""
+
+    def __init__(
+        self, folder: Path, config: InferenceConfig, *, high_quality_folder: Path | None, reader: DeviceMemoryReader
+    ) -> None:
+        self.model_name = folder.name
+        self.device = config.device
+        self._config = config
+        self._reader = reader
+        self._pronunciations = Pronunciations.read(config.tts_pronunciations)
+        self._model = _Model(folder, config.device)
+        self._high_folder = high_quality_folder
+        self._high: _Model | None = None
+        self._high_used_at = 0.0
+        self._unloading: asyncio.Task[None] | None = None
+        self._stock = _find_stock_voices(config)
+        self._voices: OrderedDict[str, _Voice] = OrderedDict()
+        self._waiting: list[_Request] = []
+        self._worker = Worker("f5-tts")
+        self._real_time_factors: deque[float] = deque(maxlen=FIGURES_OF)
+        self._batches: deque[int] = deque(maxlen=FIGURES_OF)
+
+    async def warm_up(self) -> None:
+        for text in ("你好，今天有 25 度。", "Hello there."):
+            async for _ in self.synthesise(text, SynthesisOptions()):
+                pass
+
+    async def close(self) -> None:
+        if self._unloading is not None:
+            self._unloading.cancel()
+        await asyncio.to_thread(self._worker.close)
+
+    async def list_voices(self) -> tuple[VoiceInfo, ...]:
+        return tuple(stock.info for stock in self._stock.values())
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """Seconds of work per second of speech, clauses made in one step, and whether high quality is loaded."""
+        figures = {"is_high_quality_loaded": float(self._high is not None)}
+        if self._real_time_factors:
+            figures["real_time_factor_median"] = statistics.median(self._real_time_factors)
+            figures["real_time_factor_worst"] = max(self._real_time_factors)
+            figures["batch_largest"] = float(max(self._batches))
+        return figures
+
+    async def synthesise(self, text: str, options: SynthesisOptions) -> AsyncIterator[AudioChunk]:
+        spoken = to_spoken(text)
+        if not any(character.isalnum() for character in spoken):
+            return
+        voice = await self._find_voice(spoken, options)
+        pieces = _split(spoken, voice, options.speed)
+        for number, piece in enumerate(pieces):
+            request = _Request(piece, voice, options)
+            samples = await self._speak_soon(request)
+            is_last = options.is_last and number == len(pieces) - 1
+            trimmed = trim(samples, sample_rate_hz=SAMPLE_RATE_HZ, pause_ms=find_pause_ms(piece, is_last=is_last))
+            pcm = (np.clip(trimmed, -1.0, 1.0) * 32767).astype("<i2").tobytes()
+            step = SAMPLE_RATE_HZ * CHUNK_MS // 1000 * 2
+            for start in range(0, len(pcm), step):
+                yield AudioChunk(pcm[start : start + step], SAMPLE_RATE_HZ, request.quality)
+
+    async def _speak_soon(self, request: _Request) -> NDArray[np.float32]:
+        self._waiting.append(request)
+        try:
+            samples = await self._worker.run(lambda: self._do(request), _urgency(request.options))
+        except asyncio.CancelledError:
+            request.is_cancelled = True
+            raise
+        finally:
+            self._waiting.remove(request)
+        if self._high is not None and self._unloading is None:
+            self._unloading = asyncio.create_task(self._unload_when_idle())
+        return samples
+
+    # --- in the engine's thread ---
+
+    def _do(self, request: _Request) -> NDArray[np.float32]:
+        if request.samples is None:
+            batch = [request]
+            if request.may_be_batched:
+                others = [other for other in list(self._waiting) if other is not request and other.may_be_batched]
+                batch += [other for other in others if other.is_like(request)][: MAX_BATCH - 1]
+            self._speak(batch, request.options.quality)
+        assert request.samples is not None  # noqa: S101 — for the type checker: set by `_speak`
+        return request.samples
+
+    def _speak(self, batch: Sequence[_Request], wanted: Quality) -> None:
+        """Speak what is alike in one step. What does not fit the memory: the first once more, alone and fast."""
+        if self._has_room_for(lambda: self._speak_with(*self._choose(wanted), batch)):
+            return
+        logger.warning("out of the device's memory with %d clauses of %s quality", len(batch), wanted)
+        # The others have turns of their own.
+        if not self._has_room_for(lambda: self._speak_with(self._model, Quality.FAST, batch[:1])):
+            raise InferenceError("the device's memory does not suffice for this clause")
+
+    def _has_room_for(self, work: Callable[[], None]) -> bool:
+        """Do the work. Without the memory for it, free what can be freed, and return False."""
+        try:
+            work()
+        except torch.OutOfMemoryError:
+            # Not here: until it is handled, the error holds the frames that hold the tensors.
+            has_room = False
+        else:
+            has_room = True
+        if not has_room:
+            self._unload()
+        return has_room
+
+    def _speak_with(self, model: _Model, quality: Quality, batch: Sequence[_Request]) -> None:
+        def check() -> None:
+            if all(request.is_cancelled for request in batch):
+                raise _Cancelled
+
+        config, voice = self._config, batch[0].voice
+        began = time.monotonic()
+        made = model.speak(
+            voice,
+            [self._tokens(voice.transcript + request.text) for request in batch],
+            [request.frames for request in batch],
+            steps=config.tts_fast_steps if quality is Quality.FAST else config.tts_high_quality_steps,
+            cfg_strength=config.tts_cfg_strength,
+            seed=config.tts_seed,
+            check=check,
+        )
+        seconds = sum(len(samples) for samples in made) / SAMPLE_RATE_HZ
+        self._real_time_factors.append((time.monotonic() - began) / seconds)
+        self._batches.append(len(batch))
+        for request, samples in zip(batch, made, strict=True):
+            request.samples, request.quality = samples, quality
+
+    def _choose(self, wanted: Quality) -> tuple[_Model, Quality]:
+        """Return the model to speak with and what quality that is: fast where memory does not suffice for more."""
+        free_mib = device_memory.find_free_mib(self._reader)
+        reserve_mib = self._config.memory_reserve_mib
+        is_short = free_mib is not None and free_mib < reserve_mib
+        if wanted is Quality.FAST or is_short:
+            if is_short and self._high is not None:
+                self._unload()
+            return self._model, Quality.FAST
+        if self._high_folder is None:
+            return self._model, Quality.HIGH_QUALITY
+        if self._high is None:
+            needed_mib = int(_size_mib(self._high_folder) * LOADED_PER_FILE) + reserve_mib
+            if free_mib is not None and free_mib < needed_mib:
+                logger.info("high quality needs %d MiB, %d are free: fast instead", needed_mib, free_mib)
+                return self._model, Quality.FAST
+            self._high = _Model(self._high_folder, self.device)
+        self._high_used_at = time.monotonic()
+        return self._high, Quality.HIGH_QUALITY
+
+    def _unload(self) -> None:
+        self._high = None
+        self._free_memory()
+
+    def _free_memory(self) -> None:
+        if self.device.startswith("cuda"):
+            torch.cuda.empty_cache()
+
+    async def _unload_when_idle(self) -> None:
+        while self._high is not None:
+            rest_s = self._high_used_at + self._config.tts_idle_unload_s - time.monotonic()
+            if rest_s <= 0:
+                await self._worker.run(self._unload, Urgency.PARTIAL)
+            else:
+                await asyncio.sleep(rest_s)
+        self._unloading = None
+
+    # --- voices ---
+
+    async def _find_voice(self, spoken: str, options: SynthesisOptions) -> _Voice:
+        reference = options.reference
+        key = options.voice or _default_voice(self._stock, "zh" if has_chinese(spoken) else "en")
+        if reference is None and key not in self._stock:
+            raise InferenceError(f"F5-TTS has no voice {options.voice!r}")
+        name = key if reference is None else _digest(reference)
+        if name not in self._voices:
+            voice = await self._worker.run(
+                lambda: _prepare(reference or self._stock[key].read(), self.device), _urgency(options)
+            )
+            # Of two that were prepared at once, one is kept: clauses go together when theirs is the very same.
+            self._voices.setdefault(name, voice)
+            if len(self._voices) > MAX_VOICES:
+                self._voices.popitem(last=False)
+        self._voices.move_to_end(name)
+        return self._voices[name]
+
+    def _tokens(self, text: str) -> list[str]:
+        return self._pronunciations.tokens(text)
+
+
+def _urgency(options: SynthesisOptions) -> Urgency:
+    return Urgency.FINAL if options.is_first else Urgency.PARTIAL
+
+
+def _digest(reference: VoiceReference) -> str:
+    digest = hashlib.sha256(reference.pcm)
+    digest.update(f"\n{reference.sample_rate_hz}\n{reference.transcript}".encode())
+    return digest.hexdigest()
+
+
+def _prepare(reference: VoiceReference, device: str) -> _Voice:
+    transcript = to_spoken(reference.transcript)
+    if not any(character.isalnum() for character in transcript):
+        raise InferenceError("a reference needs the transcript of what is said in it")
+    samples = torch.from_numpy(np.frombuffer(reference.pcm, "<i2").astype(np.float32) / 32768)[None]
+    if reference.sample_rate_hz != SAMPLE_RATE_HZ:
+        samples = torchaudio.functional.resample(samples, reference.sample_rate_hz, SAMPLE_RATE_HZ)
+    seconds = samples.shape[-1] / SAMPLE_RATE_HZ
+    if seconds > MAX_REFERENCE_S + 0.5:
+        raise InferenceError(f"a reference of {seconds:.1f} s is too long: at most {MAX_REFERENCE_S:g} s")
+    level = float(samples.square().mean().sqrt())
+    if level == 0:
+        raise InferenceError("the reference is silence")
+    samples = samples * max(1.0, target_rms / level)  # quiet recordings only, as the library does
+    if transcript[-1] not in ".!?。！？，,":
+        transcript += "。" if has_chinese(transcript) else "."
+    return _Voice(samples.to(device), transcript if has_chinese(transcript[-2:]) else transcript + " ")
+
+
+def _estimate_frames(text: str, voice: _Voice, speed: float) -> int:
+    """Guess how long a text takes in this voice, from the bytes of both texts, as the library does."""
+    pace = SHORT_TEXT_SPEED if len(text.encode()) < SHORT_TEXT_BYTES else 1.0
+    return max(1, int(voice.frames / len(voice.transcript.encode()) * len(text.encode()) / (speed * pace)))
+
+
+def _split(text: str, voice: _Voice, speed: float) -> list[str]:
+    """Cut what would last longer than the model can: at a sentence's end, a comma, a blank, or anywhere."""
+    most = int(MAX_TOTAL_S * FRAMES_PER_S) - voice.frames
+    pieces: list[str] = []
+    while _estimate_frames(text, voice, speed) > most:
+        fits = len(text) * most // _estimate_frames(text, voice, speed)
+        while fits > 1 and _estimate_frames(text[:fits], voice, speed) > most:
+            fits -= 1
+        head = text[:fits]
+        ends = (
+            max((m.end() for m in re.finditer(p, head)), default=0) for p in (r"[。！？.!?]", r"[，、；：,;:]", r"\s")
+        )
+        cut = next((end for end in ends if end >= fits // 3), fits)
+        pieces.append(text[:cut])
+        text = text[cut:].lstrip()
+    return [*pieces, text] if text else pieces
+
+
+def to_spoken(text: str) -> str:
+    """Return a text as F5-TTS is to read it: numbers and units in words, Simplified, nothing that is not said."""
+    if has_chinese(text):
+        return to_spoken_mandarin(to_simplified(text)).strip()
+    return re.sub(r"\s+", " ", re.sub(r"[*_#`~<>\[\]{}|\\^]", " ", text)).strip()
+
+
+# --- pronunciations ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Pronunciations:
+    """A site's own readings of words: names, and polyphones that the general dictionary gets wrong."""
+
+    words: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, path: Path | None) -> Pronunciations:
+        """
+        Read a JSON file of words and their pinyin with tone numbers: {"重慶": "chong2 qing4"}.
+
+        Raises ConfigurationError, naming the word, when there is not one syllable for each character.
+        """
+        if path is None:
+            return cls()
+        try:
+            entries = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise ConfigurationError(f"AVATAR_TTS_PRONUNCIATIONS={path}: {error}") from error
+        words: dict[str, tuple[str, ...]] = {}
+        for word, reading in entries.items() if isinstance(entries, dict) else [("", entries)]:
+            syllables = tuple(reading.split()) if isinstance(reading, str) else ()
+            if not word or len(syllables) != len(word) or not all(re.fullmatch(r"[a-zü]+[1-5]?", s) for s in syllables):
+                raise ConfigurationError(
+                    f"AVATAR_TTS_PRONUNCIATIONS={path}: {word!r}: expected one syllable for each character, "
+                    'such as {"重慶": "chong2 qing4"}'
+                )
+            words[to_simplified(word)] = tuple(s.removesuffix("5").replace("ü", "v") for s in syllables)
+        return cls(words)
+
+    def tokens(self, text: str) -> list[str]:
+        """Return a text as the model's tokens: pinyin after a blank each, and letters."""
+        if not self.words:
+            return list(convert_char_to_pinyin([text])[0])
+        longest_first = sorted(self.words, key=len, reverse=True)
+        tokens: list[str] = []
+        for run in re.split(f"({'|'.join(map(re.escape, longest_first))})", text):
+            if run in self.words:
+                tokens += [token for syllable in self.words[run] for token in (" ", syllable)]
+            elif run:
+                tokens += convert_char_to_pinyin([run])[0]
+        return tokens
+
+
+# --- stock voices ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Stock:
+    info: VoiceInfo
+    recording: Path
+    transcript: str
+
+    def read(self) -> VoiceReference:
+        samples, rate_hz = soundfile.read(self.recording, dtype="int16", always_2d=True)
+        return VoiceReference(samples[:, 0].astype("<i2").tobytes(), int(rate_hz), self.transcript)
+
+
+def _find_stock_voices(config: InferenceConfig) -> dict[str, _Stock]:
+    """Return the voices prepared for this engine; without any, the library's two example recordings."""
+    try:
+        folder = model_dir(config.models_dir, VOICES)
+    except ModelError:
+        examples = Path(str(files("f5_tts").joinpath("infer/examples/basic")))
+        return {
+            "basic_zh": _Stock(
+                VoiceInfo("basic_zh", "F5 中文", "zh", "male"),
+                examples / "basic_ref_zh.wav",
+                "对，这就是我，万人敬仰的太乙真人。",
+            ),
+            "basic_en": _Stock(
+                VoiceInfo("basic_en", "F5 English", "en", "female"),
+                examples / "basic_ref_en.wav",
+                "Some call me nature, others call me mother nature.",
+            ),
+        }
+    entries = json.loads((folder / "voices.json").read_text(encoding="utf-8"))
+    return {
+        entry["key"]: _Stock(
+            VoiceInfo(entry["key"], entry["name"], entry["language"], _gender(entry["gender"])),
+            folder / f"{entry['key']}.wav",
+            entry["transcript"],
+        )
+        for entry in entries
+    }
+
+
+def _gender(text: str) -> Literal["female", "male"]:
+    return "female" if text == "female" else "male"
+
+
+def _default_voice(stock: dict[str, _Stock], language: str) -> str:
+    return next((key for key, voice in stock.items() if voice.info.language == language), next(iter(stock)))
+
+
+def _size_mib(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) // MIB
