@@ -70,6 +70,8 @@ VOICES = (
     VoiceInfo("bf_emma", "Emma", "en", "female"),
     VoiceInfo("bm_george", "George", "en", "male"),
 )
+#: The row of a voice's styles (one for each number of tokens) that stands for all of them: a clause of middle length.
+FITTED_ROW = 60
 DEFAULT_VOICE = {"zh": "zf_xiaoxiao", "en": "af_heart"}
 
 
@@ -115,6 +117,9 @@ class Kokoro:
 
     async def list_voices(self) -> tuple[VoiceInfo, ...]:
         return tuple(voice for voice in VOICES if voice.key in self._styles)
+
+    async def list_styles(self) -> dict[str, bytes]:
+        return {key: styles[FITTED_ROW].astype("<f4").tobytes() for key, styles in self._styles.items()}
 
     async def synthesise(self, text: str, options: SynthesisOptions) -> AsyncIterator[AudioChunk]:
         if options.voice and options.voice not in self._styles:
