@@ -14,6 +14,7 @@ from django.contrib.auth.models import User
 from conversations.models import Conversation, Turn
 from conversations.services import append_turn
 from voices.models import VoiceProfile
+from voices.services import give_consent
 
 _numbers = itertools.count(1)
 
@@ -24,9 +25,21 @@ def create_user(username: str | None = None, **fields: Any) -> User:
     return User.objects.create_user(username or f"user{next(_numbers)}", password=PASSWORD, **fields)
 
 
-def create_voice_profile(**fields: Any) -> VoiceProfile:
-    defaults = {"name": "My voice", "language": "zh", "gender": "female", "engine_voice": "zf_xiaoxiao"}
-    return VoiceProfile.objects.create(**(defaults | fields))
+def create_voice_profile(owner: User | None = None, **fields: Any) -> VoiceProfile:
+    """A voice that is ready to be used. With an owner it has a consent; recordings it has none."""
+    defaults: dict[str, Any] = {
+        "name": "My voice",
+        "language": "zh",
+        "gender": "female",
+        "engine_voice": "zf_xiaoxiao",
+        "state": "ready",
+        "progress": 1.0,
+        "version": 1,
+        "kind": "matched" if owner else "stock",
+    }
+    if owner and "consent" not in fields:
+        defaults["consent"] = give_consent(user=owner, attestation="own_voice")
+    return VoiceProfile.objects.create(owner=owner, **(defaults | fields))
 
 
 def create_conversation(owner: User | None = None, **fields: Any) -> Conversation:
