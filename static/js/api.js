@@ -1,0 +1,74 @@
+// Speaks with the server's API: JSON in, JSON out, and what went wrong as a sentence for the person. Knows no page.
+import { say } from "./words.js";
+
+/** `code` is the server's, or "offline", "unreachable", "expired"; `message` is a sentence in the reader's language. */
+export class ApiError extends Error {
+  constructor({ code, detail, field = null, status = 0 }) {
+    super(detail);
+    Object.assign(this, { code, field, status });
+  }
+}
+
+/** Call and return the parsed answer, or null where there is none. Raises ApiError. */
+export async function call(method, url, body) {
+  const headers = { Accept: "application/json", ...authorisation() };
+  if (body !== undefined) headers["Content-Type"] = "application/json";
+  let response;
+  try {
+    response = await fetch(url, { method, headers, body: body === undefined ? undefined : JSON.stringify(body) });
+  } catch {
+    throw unreachable();
+  }
+  const answer = parse(await response.text().catch(() => ""));
+  if (!response.ok) throw toError(response.status, answer);
+  return answer;
+}
+
+/**
+ * Send a form, telling how many bytes have gone: `onprogress(sent, total)`. Raises ApiError; after `signal` was
+ * aborted one of code "cancelled".
+ */
+export function upload(url, form, { onprogress, signal }) {
+  return new Promise((resolve, reject) => {
+    const request = new XMLHttpRequest();
+    request.open("POST", url);
+    request.setRequestHeader("Accept", "application/json");
+    for (const [name, value] of Object.entries(authorisation())) request.setRequestHeader(name, value);
+    request.upload.addEventListener("progress", ({ loaded, total }) => onprogress(loaded, total));
+    request.addEventListener("load", () => {
+      const answer = parse(request.responseText);
+      if (request.status >= 200 && request.status < 300) resolve(answer);
+      else reject(toError(request.status, answer));
+    });
+    request.addEventListener("error", () => reject(unreachable()));
+    request.addEventListener("abort", () => reject(new ApiError({ code: "cancelled", detail: say("uploadCancelled") })));
+    signal.addEventListener("abort", () => request.abort(), { once: true });
+    request.send(form);
+  });
+}
+
+function authorisation() {
+  const token = document.cookie.match(/(?:^|; )csrftoken=([^;]+)/)?.[1];
+  return token ? { "X-CSRFToken": token } : {};
+}
+
+function parse(text) {
+  if (text === "") return null;
+  try {
+    return JSON.parse(text);
+  } catch {
+    return null; // a page of a proxy
+  }
+}
+
+function unreachable() {
+  const code = navigator.onLine ? "unreachable" : "offline";
+  return new ApiError({ code, detail: say(`${code}_text`) });
+}
+
+function toError(status, answer) {
+  if (answer?.code && answer.detail) return new ApiError({ ...answer, status });
+  if (status === 401 || status === 403) return new ApiError({ code: "expired", detail: say("expired_text"), status });
+  if (status === 404) return new ApiError({ code: "gone", detail: say("gone_text"), status });
+  return new ApiError({ code: "unreachable", detail: say("unreachable_text"), status });
+}
