@@ -1,6 +1,9 @@
-"""What a recording must be before anybody is looked for in it."""
+"""Recordings that somebody is looked for in: what they must be, and at which rate."""
 
 from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
 
 from inference.interfaces import BYTES_PER_SAMPLE, MAX_RECORDING_S, MIN_RECORDING_S, InferenceError
 
@@ -14,3 +17,16 @@ def check_recording(pcm: bytes, sample_rate_hz: int) -> None:
         raise InferenceError(
             f"the recording is {seconds:.1f} s long: {MIN_RECORDING_S:g} to {MAX_RECORDING_S:g} s are needed"
         )
+
+
+def resample(samples: NDArray[np.float32], rate_hz: int, wanted_hz: int) -> NDArray[np.float32]:
+    """
+    Bring samples to another rate: frequencies above the lower one's half are taken away, in the spectrum.
+
+    Meant for whole recordings: what is at the end meets what is at the beginning, for a millisecond.
+    """
+    if rate_hz == wanted_hz:
+        return samples
+    count = round(len(samples) * wanted_hz / rate_hz)
+    spectrum = np.fft.rfft(samples)[: count // 2 + 1]
+    return np.asarray(np.fft.irfft(spectrum, n=count) * (count / len(samples)), np.float32)

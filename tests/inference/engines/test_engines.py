@@ -28,6 +28,7 @@ from inference.interfaces import (
     Message,
     PartialTranscript,
     ProvisionalTranscript,
+    SpeakerEncoder,
     SpeechResumed,
     SpeechStarted,
     SpeechToText,
@@ -68,6 +69,7 @@ class Engines:
     stt: SpeechToText
     llm: LanguageModel
     tts: TextToSpeech
+    encoder: SpeakerEncoder
     _said: dict[tuple[str, str], bytes] = field(default_factory=dict)
 
     async def speech(self, text: str, voice: str = "") -> bytes:
@@ -79,7 +81,10 @@ class Engines:
 @pytest.fixture(scope="session")
 def fake_engines() -> Engines:
     return Engines(
-        fake.FakeSpeechToText(), fake.FakeLanguageModel(answer=lambda messages: "好的" * 40), fake.FakeTextToSpeech()
+        fake.FakeSpeechToText(),
+        fake.FakeLanguageModel(answer=lambda messages: "好的" * 40),
+        fake.FakeTextToSpeech(),
+        fake.FakeSpeakerEncoder(),
     )
 
 
@@ -88,7 +93,7 @@ async def real_engines() -> AsyncIterator[Engines]:
     config = InferenceConfig.from_env({**os.environ, "AVATAR_PROFILE": "cpu"})
     # Little context and few slots: a history that does not fit is then soon made.
     config = replace(config, context_tokens=512, max_calls=2)
-    from inference.engines import faster_whisper, kokoro, llama_cpp
+    from inference.engines import faster_whisper, ge2e_onnx, kokoro, llama_cpp
 
     engines: list[Any] = []
     try:
@@ -96,6 +101,7 @@ async def real_engines() -> AsyncIterator[Engines]:
             (faster_whisper.create_stt, "whisper-base"),
             (llama_cpp.create_llm, "qwen2.5-coder-1.5b"),
             (kokoro.create_tts, "kokoro-82m"),
+            (ge2e_onnx.create_encoder, "ge2e-resemblyzer"),
         ):
             engine: Any = create(model=model, config=config)
             await engine.warm_up()
@@ -492,6 +498,34 @@ class TestDrafts:
             await stt.recognise_soon(np.zeros(16_000, np.float32), "zh")
         with pytest.raises(RuntimeError, match="invalid argument"):
             await stt.draft(np.zeros(16_000, np.float32), "zh")
+
+
+class TestSpeakerEncoder:
+    async def test_hears_who_speaks_whatever_is_said(self, engines: Engines) -> None:
+        values = [
+            np.array((await engines.encoder.embed(await engines.speech(text, voice))).values)
+            for text, voice in ((PARK, "zf_xiaoxiao"), (RAIN, "zf_xiaoxiao"), (PARK, "zm_yunxi"))
+        ]
+
+        assert all(each.shape == (256,) and np.linalg.norm(each) == pytest.approx(1) for each in values)
+        same, other = float(values[0] @ values[1]), float(values[0] @ values[2])
+        assert same > 0.75
+        assert other < same - 0.1
+
+    async def test_gives_the_same_for_the_same(self, engines: Engines) -> None:
+        speech = await engines.speech(PARK)
+
+        one, other = [await engines.encoder.embed(speech) for _ in range(2)]
+
+        assert one.encoder == other.encoder != ""
+        assert one.values == pytest.approx(other.values, abs=1e-6)
+
+    @pytest.mark.parametrize(
+        ("audio", "reason"), [(silence(3000), "no speech"), (silence(400), "0.4 s"), (silence(61_000), "61.0 s")]
+    )
+    async def test_says_what_is_wrong(self, engines: Engines, audio: bytes, reason: str) -> None:
+        with pytest.raises(InferenceError, match=reason):
+            await engines.encoder.embed(audio)
 
 
 class TestLanguageModel:
