@@ -7,26 +7,31 @@ from typing import TYPE_CHECKING, Any
 
 from django.http import Http404, HttpResponse
 from django.shortcuts import get_object_or_404
+from django.urls import reverse
+from django.utils.http import content_disposition_header
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse, extend_schema
 from rest_framework import status
 from rest_framework.pagination import PageNumberPagination
 from rest_framework.parsers import JSONParser, MultiPartParser
-from rest_framework.renderers import BaseRenderer, JSONRenderer
+from rest_framework.renderers import JSONRenderer
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from voices import services
-from voices.byte_ranges import respond_with_audio
-from voices.models import Attestation, Recording, VoicePreference, VoiceProfile
+from voices.byte_ranges import AnyRenderer, respond_with_audio
+from voices.models import Attestation, Preview, Recording, VoicePreference, VoiceProfile
 from voices.serializers import (
     AudioSerializer,
     ChangeSerializer,
     ConsentSerializer,
     CreateSerializer,
     ErrorSerializer,
+    ImportSerializer,
     PreferenceChangeSerializer,
     PreferenceSerializer,
+    PreviewRequestSerializer,
+    PreviewSerializer,
     RecordingSerializer,
     StatusSerializer,
     VoiceProfileSerializer,
@@ -37,6 +42,7 @@ from voices.wording import VoiceProblem, word_consent, word_problem
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
     from django.core.files.base import File
+    from django.db.models.fields.files import FieldFile
     from rest_framework.request import Request
 
     from voices.models import VoiceProfileQuerySet
@@ -106,14 +112,14 @@ class VoicePages(PageNumberPagination):
     max_page_size = 200
 
 
-class AnyRenderer(BaseRenderer):
-    """Lets a player ask for any type: audio is answered by plain responses, refusals by JSON."""
-
-    media_type = "*/*"
-    format = "audio"
-
-    def render(self, data: Any, *args: Any, **kwargs: Any) -> bytes:
-        return bytes(JSONRenderer().render(data))
+def respond_with_file(audio: FieldFile, request: Request, *, content_type: str, filename: str) -> HttpResponse:
+    try:
+        with audio.open("rb") as file:
+            content = file.read()
+    except FileNotFoundError:
+        raise Http404 from None
+    wanted = request.headers.get("Range", "")
+    return respond_with_audio(content, content_type=content_type, filename=filename, wanted=wanted)
 
 
 class VoiceView(APIView):
@@ -148,20 +154,21 @@ class VoiceView(APIView):
         (fresh,) = VoiceProfile.objects.filter(pk=profile.pk).with_size().prefetch_related("recordings")
         return self.describe(fresh)[0]
 
-    def read_upload(self, field: str) -> bytes:
+    def read_upload(self, field: str, *, most_bytes: int = services.MAX_UPLOAD_BYTES) -> bytes:
         """The bytes of an upload. Raises VoiceProblem when it is missing, empty or too large."""
         length = self.request.headers.get("Content-Length", "0")
-        if length.isdecimal() and int(length) > services.MAX_UPLOAD_BYTES + _ENVELOPE_BYTES:
+        if length.isdecimal() and int(length) > most_bytes + _ENVELOPE_BYTES:
             raise VoiceProblem("audio_too_large", field=field)
         upload: File[bytes] | None = self.request.FILES.get(field)
         if upload is None:
             raise VoiceProblem("audio_required", field=field)
-        if upload.size and upload.size > services.MAX_UPLOAD_BYTES:
+        if upload.size and upload.size > most_bytes:
             raise VoiceProblem("audio_too_large", field=field)
         return upload.read()
 
     def read_text(self, field: str) -> str:
-        value = self.request.data.get(field, "")
+        data = self.request.data
+        value = data.get(field, "") if isinstance(data, dict) else ""
         return value.strip() if isinstance(value, str) else ""
 
 
@@ -294,8 +301,7 @@ class VoiceProfileDefault(VoiceView):
     )
     def post(self, request: Request, profile_id: uuid.UUID) -> Response:
         profile = self.visible(profile_id)
-        if not profile.is_ready:
-            raise VoiceProblem("disabled" if profile.state == "disabled" else "not_ready")
+        services.check_speakable(profile)
         services.choose_default(user=self.user, profile=profile)
         return Response(status=status.HTTP_204_NO_CONTENT)
 
@@ -311,7 +317,7 @@ class VoiceDefault(VoiceView):
         responses={200: PreferenceSerializer} | _NOT_LOGGED_IN,
     )
     def get(self, request: Request) -> Response:
-        preference = VoicePreference.objects.filter(user=self.user).first() or VoicePreference(user=self.user)
+        preference = services.read_preference(user=self.user)
         return Response({"voice_profile_id": preference.profile_id, "quality": preference.quality})
 
     @extend_schema(
@@ -376,6 +382,124 @@ class RecordingDetail(VoiceView):
         return Response(status=status.HTTP_204_NO_CONTENT)
 
 
+class VoiceProfilePreview(VoiceView):
+    parser_classes = (JSONParser,)
+
+    @extend_schema(
+        operation_id="preview_voice_profile",
+        summary="Hear a sentence in it",
+        description="Spoken once and kept. The file at `audio_url` says in its INFO list that it is synthetic.",
+        request=PreviewRequestSerializer,
+        responses={200: PreviewSerializer}
+        | _refusals("text_required", "text_too_long", "quality_unknown")
+        | _NOT_FOUND
+        | _refusals("not_ready", "disabled", http_status=409)
+        | _refusals("inference_failed", http_status=502)
+        | _refusals("inference_unavailable", "inference_busy", http_status=503),
+    )
+    def post(self, request: Request, profile_id: uuid.UUID) -> Response:
+        preview, is_cached = services.preview(
+            profile=self.visible(profile_id),
+            user=self.user,
+            text=self.read_text("text"),
+            quality=self.read_text("quality"),
+        )
+        return Response(
+            {
+                "audio_url": reverse("voices_api:preview-audio", args=[profile_id, preview.pk]),
+                "duration_ms": preview.duration_ms,
+                "quality": preview.made_with,
+                "is_cached": is_cached,
+            }
+        )
+
+
+class PreviewAudio(VoiceView):
+    renderer_classes = (JSONRenderer, AnyRenderer)
+
+    @extend_schema(
+        operation_id="preview_audio",
+        summary="A preview as WAV, for whoever asked for it; ranges are served",
+        responses={(200, "audio/wav"): OpenApiTypes.BINARY, (206, "audio/wav"): OpenApiTypes.BINARY} | _NOT_FOUND,
+    )
+    def get(self, request: Request, profile_id: uuid.UUID, preview_id: uuid.UUID) -> HttpResponse:
+        previews = Preview.objects.filter(requested_by=self.user, profile_id=profile_id)
+        preview = get_object_or_404(previews, pk=preview_id)
+        return respond_with_file(preview.audio, request, content_type="audio/wav", filename=f"{preview.pk}.wav")
+
+
+class VoiceProfileFit(VoiceView):
+    @extend_schema(
+        operation_id="fit_voice_profile",
+        summary="Bring a matched voice closer, in the background",
+        description="Takes minutes; the status tells how far it is. Kept only if it is nearer and as intelligible.",
+        request=None,
+        responses={202: StatusSerializer}
+        | _NOT_FOUND
+        | _refusals("not_ready", "disabled", "fitting_impossible", http_status=409),
+    )
+    def post(self, request: Request, profile_id: uuid.UUID) -> Response:
+        profile = self.own(profile_id)
+        services.start_fitting(profile=profile)
+        return self._respond(profile)
+
+    @extend_schema(
+        operation_id="cancel_fitting",
+        summary="Stop bringing it closer; what was found before stays",
+        responses={202: StatusSerializer} | _NOT_FOUND,
+    )
+    def delete(self, request: Request, profile_id: uuid.UUID) -> Response:
+        profile = self.own(profile_id)
+        services.cancel_fitting(profile=profile)
+        return self._respond(profile)
+
+    def _respond(self, profile: VoiceProfile) -> Response:
+        profile.refresh_from_db()
+        return Response(describe_status(profile, is_own=True), status=status.HTTP_202_ACCEPTED)
+
+
+class VoiceProfileExport(VoiceView):
+    renderer_classes = (JSONRenderer, AnyRenderer)
+
+    @extend_schema(
+        operation_id="export_voice_profile",
+        summary="The voice as one file",
+        description="A zip of profile.json, the recordings and the reference clip.",
+        responses={(200, "application/zip"): OpenApiTypes.BINARY}
+        | _NOT_FOUND
+        | _refusals("recording_missing", http_status=409),
+    )
+    def get(self, request: Request, profile_id: uuid.UUID) -> HttpResponse:
+        profile = self.own(profile_id)
+        response = HttpResponse(services.export_voice_profile(profile=profile), content_type="application/zip")
+        response.headers["Content-Disposition"] = content_disposition_header(True, f"{profile.name}.avatar-voice.zip")
+        response.headers["Cache-Control"] = "private, no-store"
+        return response
+
+
+class VoiceProfileImport(VoiceView):
+    parser_classes = (MultiPartParser,)
+
+    @extend_schema(
+        operation_id="import_voice_profile",
+        summary="Make a voice from an exported one",
+        description="Consent is given anew, and the voice is made anew from its recordings.",
+        request={"multipart/form-data": ImportSerializer},
+        responses={201: _PROFILE}
+        | _refusals("consent_required", "consent_invalid", "archive_unreadable", *_AUDIO_REFUSALS)
+        | _NOT_LOGGED_IN
+        | _UPLOAD_REFUSALS,
+    )
+    def post(self, request: Request) -> Response:
+        attestation = self.read_text("consent_attestation")
+        profile = services.import_voice_profile(
+            owner=self.user,
+            file=self.read_upload("file", most_bytes=services.MAX_ARCHIVE_BYTES) if attestation else b"",
+            attestation=attestation,
+        )
+        return Response(self.describe_anew(profile), status=status.HTTP_201_CREATED)
+
+
 _AUDIO_FILE = {
     (200, "audio/flac"): OpenApiTypes.BINARY,
     (206, "audio/flac"): OpenApiTypes.BINARY,
@@ -391,7 +515,8 @@ class RecordingAudio(VoiceView):
         responses=_AUDIO_FILE | _NOT_FOUND,
     )
     def get(self, request: Request, profile_id: uuid.UUID, recording_id: uuid.UUID) -> HttpResponse:
-        return respond_with_recording(self.own_recording(profile_id, recording_id), request)
+        recording = self.own_recording(profile_id, recording_id)
+        return respond_with_file(recording.audio, request, content_type="audio/flac", filename=f"{recording.pk}.flac")
 
 
 class VoiceProfileAudio(VoiceView):
@@ -406,18 +531,4 @@ class VoiceProfileAudio(VoiceView):
         recording = Recording.objects.filter(profile__owner=self.user, profile_id=profile_id).oldest_first().first()
         if recording is None:
             raise Http404
-        return respond_with_recording(recording, request)
-
-
-def respond_with_recording(recording: Recording, request: Request) -> HttpResponse:
-    try:
-        with recording.audio.open("rb") as file:
-            content = file.read()
-    except FileNotFoundError:
-        raise Http404 from None
-    return respond_with_audio(
-        content,
-        content_type="audio/flac",
-        filename=f"{recording.pk}.flac",
-        wanted=request.headers.get("Range", ""),
-    )
+        return respond_with_file(recording.audio, request, content_type="audio/flac", filename=f"{recording.pk}.flac")

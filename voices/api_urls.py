@@ -12,10 +12,15 @@ urlpatterns = [
 
 _VOICES = [
     ("", api.VoiceProfileList, "list"),
+    ("/import", api.VoiceProfileImport, "import"),
     ("/<uuid:profile_id>", api.VoiceProfileDetail, "detail"),
     ("/<uuid:profile_id>/status", api.VoiceProfileStatus, "status"),
     ("/<uuid:profile_id>/retry", api.VoiceProfileRetry, "retry"),
     ("/<uuid:profile_id>/default", api.VoiceProfileDefault, "choose"),
+    ("/<uuid:profile_id>/preview", api.VoiceProfilePreview, "preview"),
+    ("/<uuid:profile_id>/previews/<uuid:preview_id>/audio", api.PreviewAudio, "preview-audio"),
+    ("/<uuid:profile_id>/fit", api.VoiceProfileFit, "fit"),
+    ("/<uuid:profile_id>/export", api.VoiceProfileExport, "export"),
     ("/<uuid:profile_id>/audio", api.VoiceProfileAudio, "audio"),
     ("/<uuid:profile_id>/recordings", api.RecordingList, "recordings"),
     ("/<uuid:profile_id>/recordings/<uuid:recording_id>", api.RecordingDetail, "recording"),

@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 from django.http import HttpResponse
+from rest_framework.renderers import BaseRenderer, JSONRenderer
 
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 
 
-#: A browser's copies would outlive what was deleted.
-KEEP_NO_COPY = "private, no-store"
-KEEP = "private, max-age=31536000, immutable"
-
-
-def respond_with_audio(
-    content: bytes, *, content_type: str, filename: str, wanted: str, cache_control: str = KEEP_NO_COPY
-) -> HttpResponse:
+def respond_with_audio(content: bytes, *, content_type: str, filename: str, wanted: str) -> HttpResponse:
     """
     An audio file, or the part of it that the Range header `wanted` asks for.
 
@@ -26,7 +21,8 @@ def respond_with_audio(
     response = _part_of(content, wanted)
     response.headers["Content-Type"] = content_type
     response.headers["Accept-Ranges"] = "bytes"
-    response.headers["Cache-Control"] = cache_control
+    # A browser's copy would outlive what was deleted.
+    response.headers["Cache-Control"] = "private, no-store"
     response.headers["Content-Disposition"] = f'inline; filename="{filename}"'
     return response
 
@@ -45,3 +41,13 @@ def _part_of(content: bytes, wanted: str) -> HttpResponse:
         return HttpResponse(status=416, headers={"Content-Range": f"bytes */{len(content)}"})
     headers = {"Content-Range": f"bytes {start}-{end}/{len(content)}"}
     return HttpResponse(content[start : end + 1], status=206, headers=headers)
+
+
+class AnyRenderer(BaseRenderer):
+    """Lets a player ask for any type: audio is answered by plain responses, refusals by JSON."""
+
+    media_type = "*/*"
+    format = "audio"
+
+    def render(self, data: Any, *args: Any, **kwargs: Any) -> bytes:
+        return bytes(JSONRenderer().render(data))

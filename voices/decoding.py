@@ -136,7 +136,12 @@ def resample(samples: Samples, from_hz: int, to_hz: int) -> Samples:
 
 def to_pcm(samples: Samples) -> bytes:
     """PCM16 little-endian."""
-    return (np.clip(samples, -1.0, 1.0) * 32767).round().astype("<i2").tobytes()
+    return _to_int16(samples).astype("<i2").tobytes()
+
+
+def _to_int16(samples: Samples) -> npt.NDArray[np.int16]:
+    # By 32768, as decoders divide: what was 16 bits comes back as it was.
+    return np.clip(np.round(samples * 32768.0), -32768, 32767).astype(np.int16)
 
 
 def from_pcm(pcm: bytes) -> Samples:
@@ -150,7 +155,7 @@ def encode_flac(samples: Samples, sample_rate_hz: int, *, comment: str = "") -> 
         if comment:
             sound.software = "AVATAR"
             sound.comment = comment
-        sound.write(np.clip(samples, -1.0, 1.0))
+        sound.write(_to_int16(samples))
     return file.getvalue()
 
 
@@ -172,6 +177,8 @@ def _is_whole(data: bytes, container: Container) -> bool:
             return _is_whole_ogg(data)
         case Container.WEBM:
             return _is_whole_webm(data)
+        case Container.MP3:
+            return _is_whole_mp3(data)
     return True
 
 
@@ -195,6 +202,50 @@ def _is_whole_ogg(data: bytes) -> bool:
     table = data[last + 27 : last + 27 + segments]
     is_end = bool(data[last + 5] & 4)
     return is_end and len(table) == segments and last + 27 + segments + sum(table) <= len(data)
+
+
+def _is_whole_mp3(data: bytes) -> bool:
+    """Whether the last frame is there to its end, and as many bytes as the first one promises (Xing's header)."""
+    position = _skip_id3(data)
+    first = position
+    while (size := _measure_mp3_frame(data, position)) is not None:
+        if position == first:
+            mark = max(data.find(b"Xing", first, first + size), data.find(b"Info", first, first + size))
+            if mark > 0 and data[mark + 7] & 2:
+                promised = int.from_bytes(data[mark + (12 if data[mark + 7] & 1 else 8) :][:4], "big")
+                if promised - size > len(data) - first:
+                    return False
+        position += size
+    return position <= len(data)
+
+
+def _skip_id3(data: bytes) -> int:
+    if data[:3] != b"ID3" or len(data) < 10:
+        return 0
+    # Four times seven bits.
+    return 10 + (data[6] << 21 | data[7] << 14 | data[8] << 7 | data[9])
+
+
+#: Kilobits a second by index, and samples a second, of MPEG 1 layer III; MPEG 2 and 2.5 have rates of their own.
+_MP3_KBPS = (
+    (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
+    (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
+)
+_MP3_RATES_HZ = (44_100, 48_000, 32_000)
+
+
+def _measure_mp3_frame(data: bytes, position: int) -> int | None:
+    """How long the frame of MPEG layer III is that begins here; None if none does (of other layers, none is known)."""
+    header = data[position : position + 4]
+    if len(header) < 4 or header[0] != 0xFF or header[1] & 0xE6 != 0xE2:
+        return None
+    version, bitrate, rate = header[1] >> 3 & 3, header[2] >> 4, header[2] >> 2 & 3
+    if version == 1 or rate == 3 or bitrate in (0, 15):
+        return None
+    is_first_version = version == 3
+    rate_hz = _MP3_RATES_HZ[rate] >> (0 if is_first_version else 1 if version == 2 else 2)
+    samples = 1152 if is_first_version else 576
+    return samples // 8 * _MP3_KBPS[not is_first_version][bitrate] * 1000 // rate_hz + (header[2] >> 1 & 1)
 
 
 def _is_whole_webm(data: bytes) -> bool:
@@ -268,9 +319,9 @@ def _frames_of(opened: av.container.InputContainer, stream: av.AudioStream, rate
     resampler = av.AudioResampler(format="fltp", rate=rate)
     for frame in opened.decode(stream):
         for same in resampler.resample(frame):
-            yield _mix_down(same.to_ndarray())
+            yield _mix_down(same.to_ndarray().astype(np.float32, copy=False))
     for same in resampler.resample(None):
-        yield _mix_down(same.to_ndarray())
+        yield _mix_down(same.to_ndarray().astype(np.float32, copy=False))
 
 
 def _mix_down(channels: npt.NDArray[np.float32]) -> Samples:

@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 ORPHAN_AFTER = timedelta(minutes=10)
 
 
-def delete(name: str) -> None:
+def delete(name: str | None) -> None:
     """Delete one file. One that is gone already is no error."""
     if name:
         default_storage.delete(name)
@@ -34,6 +34,12 @@ def delete_folder_if_empty(profile: VoiceProfile) -> None:
     folder = profile_folder(profile)
     if not list_files(folder):
         _delete_folder(folder)
+
+
+def delete_folder_if_gone(profile: VoiceProfile) -> None:
+    """Delete what was written for a voice that was deleted meanwhile."""
+    if not VoiceProfile.objects.filter(pk=profile.pk).exists():
+        delete_folder(profile)
 
 
 def list_files(folder: str) -> list[str]:
@@ -69,7 +75,7 @@ def delete_orphans() -> int:
                 logger.warning("deleting %s, which belongs to no row", name)
                 delete(name)
                 count += 1
-        if not list_files(folder) and not VoiceProfile.objects.filter(pk=profile_id).exists():
+        if not list_files(folder) and not (profile_id and VoiceProfile.objects.filter(pk=profile_id).exists()):
             _remove_empty(folder)
     return count
 

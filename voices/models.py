@@ -26,7 +26,7 @@ class Gender(models.TextChoices):
 
 
 class Kind(models.TextChoices):
-    """How near a voice is to a person's: not at all, the nearest the engine has, or spoken like the recording itself."""
+    """How near a voice is to a person's: not at all, the nearest that the engine has, or like the recording itself."""
 
     STOCK = "stock", _("stock")
     MATCHED = "matched", _("matched")
@@ -101,16 +101,20 @@ class VoiceProfileQuerySet(models.QuerySet["VoiceProfile"]):
     def owned_by(self, user: User | AnonymousUser) -> Self:
         return self.filter(owner_id=user.pk) if user.pk else self.none()
 
+    def speakable(self) -> Self:
+        """Those that can be spoken in now. One that is being made anew sounds as before until it is done."""
+        return self.filter(Q(owner__isnull=True) | Q(version__gt=0)).exclude(state=State.DISABLED)
+
     def visible_to(self, user: User | AnonymousUser) -> Self:
         """Stock voices, the user's own in every state, and what others share that can be used."""
         if not user.pk:
             return self.none()
-        is_shared = Q(is_shared=True, state=State.READY)
-        return self.filter(Q(owner__isnull=True) | Q(owner_id=user.pk) | is_shared)
+        shared = VoiceProfile.objects.filter(is_shared=True).speakable()
+        return self.filter(Q(owner__isnull=True) | Q(owner_id=user.pk) | Q(pk__in=shared.values("pk")))
 
     def usable_by(self, user: User | AnonymousUser) -> Self:
         """Those the user can be answered in now."""
-        return self.visible_to(user).filter(state=State.READY)
+        return self.visible_to(user).speakable()
 
     def for_choosing(self) -> Self:
         """In the order of a menu: people's voices first, then stock; Mandarin before English; by name."""
@@ -251,8 +255,8 @@ class VoiceProfile(models.Model):
         return self.owner_id is None
 
     @property
-    def is_ready(self) -> bool:
-        return self.state == State.READY
+    def is_speakable(self) -> bool:
+        return self.state != State.DISABLED and (self.is_stock or self.version > 0)
 
     @property
     def qualities(self) -> list[str]:

@@ -5,25 +5,29 @@ from __future__ import annotations
 import errno
 import logging
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from django.conf import settings
+from django.contrib.admin.models import LogEntry
 from django.contrib.auth import get_user_model
+from django.contrib.contenttypes.models import ContentType
 from django.core.files.base import ContentFile
 from django.db import transaction
 from django.db.models import F, Sum
 from django.utils import timezone
 
-from voices import decoding, files, tasks, verdict
+from voices import decoding, engines, files, previews, tasks, verdict
+from voices.archive import MAX_RECORDINGS, Unreadable, read_archive, write_archive
 from voices.models import (
     Attestation,
     Consent,
     FittingState,
     Kind,
     Language,
+    Preview,
     Quality,
     Recording,
     State,
@@ -40,6 +44,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 MAX_UPLOAD_BYTES = 20 * 1024 * 1024
+MAX_ARCHIVE_BYTES = 100 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,19 +55,46 @@ class ExaminedAudio:
     verdict: Verdict
 
 
-def create_voice_profile(
-    *, owner: User, name: str, audio: bytes, attestation: str, language: str = "", wording: str = ""
-) -> VoiceProfile:
+def create_voice_profile(*, owner: User, name: str, audio: bytes, attestation: str, language: str = "") -> VoiceProfile:
     """
     Start a voice from a recording. It is pending until a worker has made it.
 
-    Without `language` it becomes what the recogniser hears. `wording` is what was agreed to, where it was another than
-    that of the active language (an import). Raises VoiceProblem; then nothing was kept.
+    Without `language` it becomes what the recogniser hears. Raises VoiceProblem; then nothing was kept.
     """
     check_consent(attestation)
     name = check_name(name)
     check_language(language)
-    examined = examine_audio(audio)
+    return _create(owner, name, [examine_audio(audio)], attestation=attestation, language=language)
+
+
+def import_voice_profile(*, owner: User, file: bytes, attestation: str) -> VoiceProfile:
+    """
+    Start a voice from an exported one. Consent is given anew, and the voice made anew from its recordings.
+
+    Raises VoiceProblem; then nothing was kept.
+    """
+    check_consent(attestation)
+    try:
+        archive = read_archive(file)
+    except Unreadable as error:
+        raise VoiceProblem("archive_unreadable", field="file", detail=str(error)) from error
+    examined = [examine_audio(recording) for recording in archive.recordings]
+    language = archive.language if archive.language in Language.values else ""
+    return _create(owner, check_name(archive.name), examined, attestation=attestation, language=language)
+
+
+def export_voice_profile(*, profile: VoiceProfile) -> bytes:
+    """The voice as one file, a zip. Raises VoiceProblem."""
+    _owner_of(profile)
+    try:
+        return write_archive(profile)
+    except FileNotFoundError as error:
+        raise VoiceProblem("recording_missing", detail=str(error)) from error
+
+
+def _create(
+    owner: User, name: str, examined: Sequence[ExaminedAudio], *, attestation: str, language: str
+) -> VoiceProfile:
     profile = VoiceProfile(
         owner=owner,
         name=name,
@@ -71,19 +103,25 @@ def create_voice_profile(
         kind=Kind.MATCHED,
         claimed_at=timezone.now(),
     )
-    recording = _make_recording(profile, examined)
-    with _kept_or_removed(recording, examined.flac), transaction.atomic():
-        _check_quota(owner, len(examined.flac))
-        profile.consent = give_consent(user=owner, attestation=attestation)
-        profile.save(force_insert=True)
-        recording.save(force_insert=True)
-        tasks.extract_embedding.delay_on_commit(voice_profile_id=str(profile.pk))
+    recordings = [_make_recording(profile, each) for each in examined]
+    with ExitStack() as stack:
+        for recording, each in zip(recordings, examined, strict=True):
+            stack.enter_context(_kept_or_removed(recording, each.flac))
+        with transaction.atomic():
+            _check_quota(owner, sum(len(each.flac) for each in examined))
+            profile.consent = give_consent(user=owner, attestation=attestation)
+            profile.save(force_insert=True)
+            for recording in recordings:
+                recording.save(force_insert=True)
+            tasks.extract_embedding.delay_on_commit(voice_profile_id=str(profile.pk))
     return profile
 
 
 def add_recording(*, profile: VoiceProfile, audio: bytes) -> Recording:
     """Add another recording of the same person, and make the voice anew from all of them. Raises VoiceProblem."""
     owner = _owner_of(profile)
+    if profile.recordings.count() >= MAX_RECORDINGS:
+        raise VoiceProblem("too_many_recordings", field="audio")
     examined = examine_audio(audio)
     recording = _make_recording(profile, examined)
     with _kept_or_removed(recording, examined.flac), transaction.atomic():
@@ -198,9 +236,12 @@ def delete_voice_profile(*, profile: VoiceProfile) -> None:
     )
     files.delete_folder(profile)
     with transaction.atomic():
-        consent_id = profile.consent_id
         VoiceProfile.objects.filter(pk=profile.pk).delete()
-        Consent.objects.filter(pk=consent_id).delete()
+        if profile.consent_id:
+            Consent.objects.filter(pk=profile.consent_id).delete()
+        # Who listened or changed something stays on record; what the voice was called does not.
+        entries = LogEntry.objects.filter(content_type=ContentType.objects.get_for_model(VoiceProfile))
+        entries.filter(object_id=str(profile.pk)).update(object_repr=str(profile.pk))
     # Of a worker that was writing just then.
     files.delete_folder(profile)
     files.forget_deleted_rows()
@@ -221,6 +262,38 @@ def choose_quality(*, user: User, quality: str) -> VoicePreference:
 
 def mark_used(*, voice_profile_id: uuid.UUID) -> None:
     VoiceProfile.objects.filter(pk=voice_profile_id).update(last_used_at=timezone.now())
+
+
+def check_speakable(profile: VoiceProfile) -> None:
+    """Raises VoiceProblem if it cannot be spoken in now."""
+    if not profile.is_speakable:
+        raise VoiceProblem("disabled" if profile.state == State.DISABLED else "not_ready")
+
+
+def preview(*, profile: VoiceProfile, user: User, text: str, quality: str = "") -> tuple[Preview, bool]:
+    """
+    Speak a sentence in a voice, or find it spoken already; say which. Without `quality`: as the user prefers.
+
+    Raises VoiceProblem, and InferenceUnavailable, InferenceBusy or InferenceError.
+    """
+    check_speakable(profile)
+    text = " ".join(text.split())
+    if not text:
+        raise VoiceProblem("text_required", field="text")
+    if len(text) > previews.MAX_TEXT:
+        raise VoiceProblem("text_too_long", field="text")
+    quality = quality or read_preference(user=user).quality
+    if quality not in Quality.values:
+        raise VoiceProblem("quality_unknown", field="quality")
+    return previews.find_or_speak(
+        profile=profile, user=user, text=text, quality=quality, inference=engines.get_inference()
+    )
+
+
+def read_preference(*, user: User) -> VoicePreference:
+    """What the user prefers, or what everybody does who has not chosen."""
+    preference = VoicePreference.objects.filter(user=user).select_related("profile").first()
+    return preference or VoicePreference(user=user)
 
 
 def start_fitting(*, profile: VoiceProfile) -> None:

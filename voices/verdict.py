@@ -7,6 +7,7 @@ said needs models, and is found out later.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -92,7 +93,7 @@ def find_speech(levels: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
     threshold = max(floor + max(MIN_RANGE_DB / 2, (top - floor) / 3), top - 35, SILENCE_DB)
     spoken = levels > threshold
     places = np.flatnonzero(spoken)
-    for before, after in zip(places[:-1], places[1:], strict=True):
+    for before, after in itertools.pairwise(places):
         if 1 < after - before <= BRIDGED_S / FRAME_S:
             spoken[before:after] = True
     return spoken

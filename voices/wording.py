@@ -46,6 +46,7 @@ PROBLEMS = {
         "You have no room left for recordings. Please delete a voice or a recording that you don’t need."
     ),
     "storage_full": _("The recording could not be stored: the disk is full. Please tell the operator, and try later."),
+    "too_many_recordings": _("A voice has at most 20 recordings. Please remove one first."),
     "last_recording": _("This is the only recording of the voice. To remove it, delete the voice."),
     "not_ready": _("This voice is not ready yet. Please try again in a moment."),
     "not_failed": _("Nothing has failed here: there is nothing to try again."),
@@ -80,6 +81,11 @@ class VoiceProblem(Exception):
         super().__init__(f"{code}: {detail}" if detail else code)
         self.code = code
         self.field = field
+
+    @property
+    def sentence(self) -> str:
+        """What to tell the person, in the active language."""
+        return word_problem(self.code)
 
 
 def word_consent(attestation: str) -> tuple[str, str]:

@@ -53,6 +53,9 @@ AVATAR_LANGUAGE_MODEL_HISTORY_TURNS = env.whole_number(
 )
 
 AVATAR_VOICE_QUOTA_MIB = env.whole_number("AVATAR_VOICE_QUOTA_MIB", 200, minimum=1, maximum=1_000_000)
+AVATAR_VOICE_FITTING_STEPS = env.whole_number("AVATAR_VOICE_FITTING_STEPS", 120, minimum=1, maximum=100_000)
+# Engines that are slow speak fast first; a worker may speak the turn once more, as well as it can, when there is time.
+AVATAR_BEAUTIFUL_LATER = env.boolean("AVATAR_BEAUTIFUL_LATER", False)
 
 # --- Django ---
 
@@ -157,6 +160,8 @@ CELERY_WORKER_ENABLE_REMOTE_CONTROL = False
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_BEAT_SCHEDULE = {
     "clear-expired-logins": {"task": "avatar_site.operations.tasks.clear_expired_logins", "schedule": 24 * 60 * 60},
+    "requeue-lost-voices": {"task": "voices.tasks.requeue_lost_work", "schedule": 30},
+    "delete-orphaned-voice-files": {"task": "voices.tasks.delete_orphans", "schedule": 60 * 60},
 }
 CELERY_BEAT_SCHEDULE_FILENAME = str(AVATAR_DATA_DIR / "beat-schedule")
 
