@@ -12,9 +12,9 @@ import soundfile
 from numpy.typing import NDArray
 
 from inference.config import default_models_dir
-from inference.engines.recordings import resample
 from inference.interfaces import MICROPHONE_SAMPLE_RATE_HZ
 from inference.models import ModelError, model_dir
+from inference.recordings import resample
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,6 @@ from typing import Any
 
 import numpy as np
 
-from inference.engines.recordings import check_recording
 from inference.interfaces import (
     BYTES_PER_SAMPLE,
     EMBEDDING_VALUES,
@@ -53,6 +52,7 @@ from inference.interfaces import (
     TranscriptionOptions,
     VoiceInfo,
 )
+from inference.recordings import check_recording
 
 FRAME_MS = 20
 FRAME_BYTES = MICROPHONE_SAMPLE_RATE_HZ * BYTES_PER_SAMPLE * FRAME_MS // 1000

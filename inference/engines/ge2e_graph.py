@@ -116,7 +116,10 @@ class _Unpickler(pickle.Unpickler):
 def build(weights: Weights) -> onnx.ModelProto:
     """Return the graph: mels (batch, frames, bands) → embeddings (batch, values), each of unit length."""
     nodes = [helper.make_node("Transpose", ["mels"], ["layer0"], perm=[1, 0, 2])]  # frames first
-    constants: dict[str, NDArray[Any]] = {"axis_of_directions": np.array([1], np.int64), "axis_of_layers": np.array([0], np.int64)}
+    constants: dict[str, NDArray[Any]] = {
+        "axis_of_directions": np.array([1], np.int64),
+        "axis_of_layers": np.array([0], np.int64),
+    }
     hidden_size = weights["lstm.weight_hh_l0"].shape[1]
     for layer in range(LAYERS):
         constants[f"w{layer}"] = _to_onnx_order(weights[f"lstm.weight_ih_l{layer}"])[None]

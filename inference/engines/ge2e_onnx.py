@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 
 from inference.config import InferenceConfig
 from inference.engines.ge2e_graph import ENCODER
-from inference.engines.recordings import check_recording, resample
 from inference.engines.worker import Worker
 from inference.interfaces import MICROPHONE_SAMPLE_RATE_HZ, InferenceError, SpeakerEmbedding
 from inference.models import model_dir
+from inference.recordings import check_recording, resample
 
 #: Resemblyzer's own, in samples of 16 kHz: window and step of the spectrum, frames of a part, and parts a second.
 WINDOW_SAMPLES = 400

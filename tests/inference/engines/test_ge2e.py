@@ -14,9 +14,9 @@ import pytest_asyncio
 from numpy.typing import NDArray
 
 from inference.config import InferenceConfig
-from inference.engines.recordings import resample
 from inference.interfaces import InferenceError
 from inference.models import ModelError
+from inference.recordings import resample
 from tests import recordings
 from tests.inference.engines.speech import fan, silence, white_noise
 
