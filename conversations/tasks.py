@@ -7,10 +7,10 @@ import uuid
 from celery import shared_task
 
 from conversations import rendering
-from voices.engines import get_inference
+from voices import engines
 
 
 @shared_task
 def render_in_high_quality(*, turn_id: str) -> None:
     """Replace the audio of an answer that was spoken fast."""
-    rendering.render(turn_id=uuid.UUID(turn_id), inference=get_inference())
+    rendering.render(turn_id=uuid.UUID(turn_id), inference=engines.get_inference())

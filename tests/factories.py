@@ -13,7 +13,9 @@ from django.contrib.auth.models import User
 
 from conversations.models import Conversation, Turn
 from conversations.services import append_turn
+from tests import sounds
 from voices.models import VoiceProfile
+from voices.services import create_voice_profile as create_from_upload
 from voices.services import give_consent
 
 _numbers = itertools.count(1)
@@ -68,3 +70,14 @@ def make_flac(*, duration_ms: int = 100, sample_rate_hz: int = 16_000) -> bytes:
     file = io.BytesIO()
     soundfile.write(file, 0.1 * np.sin(2 * np.pi * 440 * t), sample_rate_hz, format="FLAC", subtype="PCM_16")
     return file.getvalue()
+
+
+def upload_voice(owner: User, *, name: str = "My voice", seconds: float = 6.0, language: str = "zh") -> VoiceProfile:
+    """A voice as people make it: pending, with a recording, a consent and a file."""
+    return create_from_upload(
+        owner=owner,
+        name=name,
+        audio=sounds.encode(sounds.make_speech(seconds), "wav"),
+        attestation="own_voice",
+        language=language,
+    )

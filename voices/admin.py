@@ -8,7 +8,9 @@ from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponse
 from django.template.defaultfilters import filesizeformat
 from django.urls import URLPattern, path, reverse
+from django.utils.formats import localize
 from django.utils.html import format_html
+from django.utils.timezone import localtime
 from django.utils.translation import gettext_lazy as _
 from unfold.admin import ModelAdmin, TabularInline
 
@@ -93,10 +95,8 @@ class VoiceProfileAdmin(ModelAdmin):
         consent = profile.consent
         if consent is None:
             return "—"
-        words = "{}, {:%Y-%m-%d %H:%M}, {}: {} (SHA-256 {})"
-        who = consent.given_by.get_username()
-        label = consent.get_attestation_display()
-        return format_html(words, who, consent.given_at, label, consent.text, consent.text_sha256)
+        who, when = consent.given_by.get_username(), localize(localtime(consent.given_at))
+        return f"{who}, {when}: {consent.text} (SHA-256 {consent.text_sha256})"
 
     @admin.action(description=_("Make the voice anew"), permissions=["change"])
     def extract_again(self, request: HttpRequest, queryset: QuerySet[VoiceProfile]) -> None:

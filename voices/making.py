@@ -22,6 +22,7 @@ from inference.interfaces import (
     SynthesisOptions,
     VoiceReference,
 )
+from voices import matching
 from voices.asking import recognise, speak
 from voices.decoding import Samples, resample, to_pcm
 from voices.verdict import FRAME_S, find_speech, measure_levels
@@ -272,8 +273,6 @@ async def _match(
     stock: Mapping[str, tuple[float, ...]] | None,
     report: Callable[[Progress | StockMeasured], None],
 ) -> tuple[str, float]:
-    from voices import matching
-
     if stock is None:
         stock = await matching.embed_stock_voices(
             tts=inference.tts,

@@ -11,7 +11,7 @@ from django.conf import settings
 from django.db.models import F
 
 from inference.interfaces import Inference, InferenceError
-from voices import files
+from voices import files, fitting
 from voices.claims import ClaimLost, FittingClaim
 from voices.engines import run_beside
 from voices.models import FittingState, VoiceProfile
@@ -75,8 +75,6 @@ def _search(claim: FittingClaim, profile: VoiceProfile, inference: Inference) ->
 
     def work(report: Report) -> Coroutine[None, None, Fit | None]:
         async def search() -> Fit | None:
-            from voices import fitting
-
             if not await inference.tts.list_styles():
                 raise InferenceError("the engine has no styles to search among")
             return await fitting.fit_style(

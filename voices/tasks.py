@@ -7,15 +7,14 @@ import uuid
 from celery import shared_task
 from django.utils import timezone
 
-from voices import claims, extraction, files, restyling
-from voices.engines import get_inference
+from voices import claims, engines, extraction, files, restyling
 
 
 @shared_task
 def extract_embedding(*, voice_profile_id: str) -> None:
     """Make a voice from its recordings."""
     try:
-        extraction.extract(voice_profile_id=uuid.UUID(voice_profile_id), inference=get_inference())
+        extraction.extract(voice_profile_id=uuid.UUID(voice_profile_id), inference=engines.get_inference())
     except extraction.TryAgain as later:
         extract_embedding.apply_async(kwargs={"voice_profile_id": voice_profile_id}, countdown=later.delay_s)
 
@@ -23,7 +22,7 @@ def extract_embedding(*, voice_profile_id: str) -> None:
 @shared_task
 def fit_style(*, voice_profile_id: str) -> None:
     """Bring a voice closer to its recordings. Minutes of work that give way to everybody who talks."""
-    restyling.fit(voice_profile_id=uuid.UUID(voice_profile_id), inference=get_inference())
+    restyling.fit(voice_profile_id=uuid.UUID(voice_profile_id), inference=engines.get_inference())
     for next_id in claims.next_fittings(now=timezone.now()):
         fit_style.delay(voice_profile_id=str(next_id))
 

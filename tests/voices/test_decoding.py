@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from tests.voices.sounds import CONTAINERS, RATE_HZ, encode, make_speech
+from tests.sounds import CONTAINERS, RATE_HZ, encode, make_speech
 from voices import decoding
 from voices.decoding import Container, Damaged, TooLong, Unsupported, decode
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from tests.voices.sounds import RATE_HZ, make_speech
+from tests.sounds import RATE_HZ, make_speech
 from voices.verdict import Verdict, judge
 
 
