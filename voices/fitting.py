@@ -35,10 +35,10 @@ from inference.interfaces import (
 from inference.recordings import resample
 from voices.matching import embed_voice, speak
 
-#: What is said while searching, and what the result is judged by.
+#: What is said while searching (four seconds: the time goes into speaking), and what the result is judged by.
 TRAINING = {
-    "zh": "昨天傍晚下了一場大雨，我們坐在窗邊喝熱茶，聊起小時候的趣事。",
-    "en": "When the sunlight strikes raindrops in the air, they act as a prism and form a rainbow.",
+    "zh": "昨天下了一場大雨，我們在家裡喝茶聊天。",
+    "en": "The sunlight on the rain makes a rainbow in the evening sky.",
 }
 HELD_OUT = {
     "zh": (
@@ -71,7 +71,8 @@ class Fit:
     A style and what it is worth: measured on sentences that the search never heard.
 
     `similarity` is of the style, `baseline` of the voice it began with. `intelligibility` is the share of characters
-    that the recogniser gets wrong: 0 is best. `is_better`: more like the speaker than the baseline, and as intelligible.
+    that the recogniser gets wrong: 0 is best. `is_better`: more like the speaker than the baseline, and as
+    intelligible.
     """
 
     style: bytes

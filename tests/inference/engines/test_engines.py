@@ -28,6 +28,7 @@ from inference.interfaces import (
     Message,
     PartialTranscript,
     ProvisionalTranscript,
+    Quality,
     SpeakerEncoder,
     SpeechResumed,
     SpeechStarted,
@@ -389,6 +390,56 @@ class TestKokoro:
     async def test_does_not_know_every_voice(self, real_engines: Engines) -> None:
         with pytest.raises(InferenceError, match="no voice 'nobody'"):
             await say(real_engines.tts, PARK, "nobody")
+
+    async def test_speaks_in_a_blend_of_voices(self, real_engines: Engines) -> None:
+        embed = real_engines.encoder.embed
+        one, other, blend = [
+            np.array((await embed(await real_engines.speech(PARK, voice))).values)
+            for voice in ("zf_xiaoxiao", "zm_yunxi", "zf_xiaoxiao:0.5+zm_yunxi:0.5")
+        ]
+
+        # Nearer to each of the two than they are to each other.
+        assert min(float(blend @ one), float(blend @ other)) > float(one @ other) + 0.05
+        final = await understand(real_engines.stt, await real_engines.speech(PARK, "zf_xiaoxiao:0.5+zm_yunxi:0.5"))
+        assert error_rate(PARK, final.text, "zh") <= 0.2
+
+    async def test_speaks_in_a_style_whatever_the_voice(self, real_engines: Engines) -> None:
+        styles = await real_engines.tts.list_styles()
+        wanted = await real_engines.speech(PARK, "zm_yunxi")
+        options = SynthesisOptions(style=styles["zm_yunxi"], quality=Quality.HIGH_QUALITY, is_background=True)
+
+        chunks = [chunk async for chunk in real_engines.tts.synthesise(PARK, options)]
+
+        embeddings = [
+            np.array((await real_engines.encoder.embed(pcm, sample_rate_hz=rate)).values)
+            for pcm, rate in ((wanted, 16_000), (b"".join(chunk.pcm for chunk in chunks), 24_000))
+        ]
+        assert float(embeddings[0] @ embeddings[1]) > 0.85
+        # A style of one's own is the best that there is here.
+        assert {chunk.quality for chunk in chunks} == {Quality.HIGH_QUALITY}
+        assert len(styles) == 54
+
+    @pytest.mark.parametrize("style", [b"\0" * 8, b"\0\0\xc0\x7f" * 256])
+    async def test_refuses_what_is_no_style(self, real_engines: Engines, style: bytes) -> None:
+        with pytest.raises(InferenceError, match="256 finite float32"):
+            async for _ in real_engines.tts.synthesise(PARK, SynthesisOptions(style=style)):
+                pass
+
+    async def test_lets_a_live_call_go_first(self, real_engines: Engines) -> None:
+        tts: Any = real_engines.tts
+        done: list[str] = []
+
+        async def speak(name: str, text: str, **options: Any) -> None:
+            assert [chunk async for chunk in tts.synthesise(text, SynthesisOptions(**options))]
+            done.append(name)
+
+        async with asyncio.timeout(PATIENCE_S), asyncio.TaskGroup() as group:
+            group.create_task(speak("background", "我們一起去公園散步，" * 3, is_background=True))
+            while not any(place.run for place in tts._queue._background):  # noqa: ASYNC110 — there is no event
+                await asyncio.sleep(0.01)
+            group.create_task(speak("live", "你好。"))
+
+        assert done == ["live", "background"]
 
     async def test_speaks_text_longer_than_the_model_reads(
         self, real_engines: Engines, monkeypatch: pytest.MonkeyPatch
