@@ -1,9 +1,11 @@
-// Speaks with the server's API: JSON in, JSON out, and what went wrong as a sentence for the person. Knows no page.
-import { say } from "./words.js";
+// Speaks with the server's API: JSON in, JSON out, errors with a code. Knows no page and no words.
 
-/** `code` is the server's, or "offline", "unreachable", "expired"; `message` is a sentence in the reader's language. */
+/**
+ * `code` is the server's, with its sentence in the reader's language as `message`; or "offline", "unreachable",
+ * "expired", "gone", "cancelled", for which whoever shows it has words.
+ */
 export class ApiError extends Error {
-  constructor({ code, detail, field = null, status = 0 }) {
+  constructor({ code, detail = "", field = null, status = 0 }) {
     super(detail);
     Object.assign(this, { code, field, status });
   }
@@ -41,7 +43,7 @@ export function upload(url, form, { onprogress, signal }) {
       else reject(toError(request.status, answer));
     });
     request.addEventListener("error", () => reject(unreachable()));
-    request.addEventListener("abort", () => reject(new ApiError({ code: "cancelled", detail: say("uploadCancelled") })));
+    request.addEventListener("abort", () => reject(new ApiError({ code: "cancelled" })));
     signal.addEventListener("abort", () => request.abort(), { once: true });
     request.send(form);
   });
@@ -62,13 +64,12 @@ function parse(text) {
 }
 
 function unreachable() {
-  const code = navigator.onLine ? "unreachable" : "offline";
-  return new ApiError({ code, detail: say(`${code}_text`) });
+  return new ApiError({ code: navigator.onLine ? "unreachable" : "offline" });
 }
 
 function toError(status, answer) {
+  if (status === 401 || (status === 403 && answer?.code !== "operators_only")) return new ApiError({ code: "expired", status });
+  if (status === 404) return new ApiError({ code: "gone", status });
   if (answer?.code && answer.detail) return new ApiError({ ...answer, status });
-  if (status === 401 || status === 403) return new ApiError({ code: "expired", detail: say("expired_text"), status });
-  if (status === 404) return new ApiError({ code: "gone", detail: say("gone_text"), status });
-  return new ApiError({ code: "unreachable", detail: say("unreachable_text"), status });
+  return new ApiError({ code: "unreachable", status });
 }

@@ -1,4 +1,5 @@
 // One question in a dialog. Resolves with the form when it was answered and `act` has succeeded, with null when not.
+import { sayError } from "./page.js";
 
 export function ask(dialog, { fill = () => {}, act }) {
   return new Promise((resolve) => {
@@ -22,7 +23,7 @@ export function ask(dialog, { fill = () => {}, act }) {
           answer = form;
           dialog.close();
         } catch (error) {
-          problem.textContent = error.message;
+          problem.textContent = sayError(error);
           problem.hidden = false;
         } finally {
           for (const button of buttons) button.disabled = false;

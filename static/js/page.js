@@ -51,8 +51,13 @@ export function showError(error, retry) {
     actions.push({ label: "dismiss", run: () => notice.hide() });
   }
   const isKnown = ["offline", "unreachable", "expired", "gone"].includes(error.code);
-  notice.show(isKnown ? error.code : "problem", { text: error.message, actions });
+  notice.show(isKnown ? error.code : "problem", { text: sayError(error), actions });
   notice.element.scrollIntoView({ block: "nearest" });
+}
+
+/** The sentence of an ApiError. */
+export function sayError(error) {
+  return error.message || say(`${error.code}_text`);
 }
 
 export function sayPercent(share) {

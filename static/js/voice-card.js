@@ -1,6 +1,6 @@
 // One voice on a card: shows it and says which of its buttons was pressed. Decides nothing.
 import { detailAddress, page, profileAddress, sayPercent } from "./page.js";
-import { isBeingFitted, isBeingMade, sayFacts, sayStep, showSimilarity } from "./voice-profile.js";
+import { canSpeak, isBeingFitted, isBeingMade, sayFacts, sayStep, showSimilarity } from "./voice-profile.js";
 import { say } from "./words.js";
 
 export class VoiceCard {
@@ -39,7 +39,7 @@ export class VoiceCard {
       listen.title = say("listenTo", { name });
       listen.dataset.label = say("listenTo", { name });
     }
-    listen.disabled = !isReady;
+    listen.disabled = !canSpeak(profile);
 
     showSimilarity(this.#find(".similarity"), profile);
     if (!isReady) this.#find(".similarity").hidden = true;
@@ -49,7 +49,8 @@ export class VoiceCard {
     const use = this.#find('[data-do="use"]');
     use.hidden = !isReady;
     use.setAttribute("aria-pressed", String(isDefault));
-    this.#text(".use-label", say(isDefault ? "inUse" : "use"));
+    this.#text(".use-label", say(isDefault ? "inUse" : profile.is_stock ? "useShort" : "use"));
+    use.setAttribute("aria-label", `${use.textContent.trim()}: ${name}`);
     this.#find('[data-do="retry"]').hidden = !(isOwn && state === "failed");
     this.#find(".card-foot").hidden = !isReady && !(isOwn && state === "failed");
 

@@ -7,6 +7,7 @@ import { RecordingInput } from "./recording-input.js";
 import { send } from "./sending.js";
 import * as actions from "./voice-actions.js";
 import {
+  canSpeak,
   isBeingFitted,
   isBeingMade,
   makeItems,
@@ -27,6 +28,7 @@ class VoicePage {
   #making = new Making();
   #watch = new Watch();
   #isSending = false;
+  #similarityBefore = null; // when fitting was seen to begin
 
   constructor() {
     this.#watch.onstatus = (_, status) => this.#show({ ...this.profile, ...status });
@@ -125,9 +127,19 @@ class VoicePage {
       else notice.show(reason, { actions: [{ label: "dismiss", run: () => notice.hide() }] });
     };
     element("send").addEventListener("click", () => this.#send());
+    element("record-again").href = "#adding";
+    window.addEventListener("hashchange", () => this.#openAdding());
+    this.#openAdding();
     window.addEventListener("beforeunload", (event) => {
       if (this.#isSending || this.input.isRecording) event.preventDefault();
     });
+  }
+
+  #openAdding() {
+    if (window.location.hash !== "#adding") return;
+    element("adding").open = true;
+    element("adding").scrollIntoView();
+    window.history.replaceState(null, "", window.location.pathname); // a second press opens it again
   }
 
   #renderAdding() {
@@ -156,7 +168,10 @@ class VoicePage {
         const run = () => notice.hide();
         notice.show("refused", { text: error.message, actions: [{ label: "dismiss", run }] });
         notice.element.scrollIntoView({ block: "nearest" });
-      } else showError(error, error.code === "cancelled" ? null : () => this.#send());
+      } else if (error.code === "cancelled") {
+        const run = () => notice.hide();
+        notice.show("cancelled", { actions: [{ label: "dismiss", run }], isSerious: false });
+      } else showError(error, () => this.#send());
     }
   }
 
@@ -175,20 +190,20 @@ class VoicePage {
   #show(profile) {
     const wasMade = this.profile && isBeingMade(this.profile);
     const wasFitted = this.profile && isBeingFitted(this.profile);
-    const before = this.profile?.similarity;
     this.profile = profile;
     const isReady = profile.state === "ready";
+    if (isBeingFitted(profile)) this.#similarityBefore ??= profile.similarity;
     element("main").dataset.state = profile.state;
     element("name").textContent = profile.name;
     element("about").textContent = sayFacts(profile);
     element("making-panel").hidden = !isBeingMade(profile) && profile.state !== "failed";
     element("making-title").hidden = !isBeingMade(profile);
     this.#making.show(profile);
-    element("hearing").hidden = !isReady;
+    element("hearing").hidden = !canSpeak(profile);
     element("qualities").hidden = (profile.qualities ?? []).length < 2;
     element("use").setAttribute("aria-pressed", String(profile.is_default));
     element("use").querySelector(".use-label").textContent = say(profile.is_default ? "inUse" : "use");
-    if (profile.is_own) this.#showOwn(profile, { wasFitted, before });
+    if (profile.is_own) this.#showOwn(profile, { wasFitted });
     if (wasMade && isReady) announce(say("isReady", { name: profile.name }));
     if (profile.state === "disabled") {
       notice.show("problem", { text: say("state_disabled"), actions: [{ label: "allVoices", href: page.listUrl }] });
@@ -196,7 +211,7 @@ class VoicePage {
     this.#watch.follow(profile);
   }
 
-  #showOwn(profile, { wasFitted, before }) {
+  #showOwn(profile, { wasFitted }) {
     const isReady = profile.state === "ready";
     const menu = element("more");
     menu.querySelector('[data-do="share"]').hidden = !page.mayShare || !isReady;
@@ -207,11 +222,11 @@ class VoicePage {
     likeness.hidden = !isReady;
     showSimilarity(likeness.querySelector(".similarity"), profile);
     likeness.querySelector(".similarity-help").hidden = likeness.querySelector(".similarity").hidden;
-    this.#showFitting(profile, { wasFitted, before });
+    this.#showFitting(profile, { wasFitted });
     this.#showRecordings(profile);
   }
 
-  #showFitting({ kind, fitting, similarity }, { wasFitted }) {
+  #showFitting({ kind, fitting }, { wasFitted }) {
     element("fitting").hidden = kind === "cloned";
     const isBusy = isBeingFitted({ fitting });
     const isDone = fitting?.state === "done";
@@ -229,8 +244,8 @@ class VoicePage {
     else if (fitting?.state === "running") sentence = `${say("fitRunning")} · ${sayPercent(fitting.progress ?? 0)}`;
     else if (fitting?.state === "failed") sentence = say("fitFailed");
     else if (isDone && fitting.similarity === null) sentence = say("fitNothing");
-    else if (isDone && typeof similarity === "number") {
-      sentence = say("fitDone", { number: fitting.similarity.toFixed(2), before: similarity.toFixed(2) });
+    else if (isDone && this.#similarityBefore !== null) {
+      sentence = say("fitDone", { number: fitting.similarity.toFixed(2), before: this.#similarityBefore.toFixed(2) });
     } else if (wasFitted && fitting?.state === "cancelled") sentence = say("fitCancelled");
     if (text.textContent !== sentence) text.textContent = sentence;
     text.hidden = sentence === "";

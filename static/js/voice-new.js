@@ -2,7 +2,7 @@
 import { ApiError, call } from "./api.js";
 import { Listening } from "./listening.js";
 import { Making } from "./making.js";
-import { detailAddress, notice, page, profileAddress, saySeconds, showError } from "./page.js";
+import { detailAddress, notice, page, profileAddress, sayError, saySeconds, showError } from "./page.js";
 import { RecordingInput } from "./recording-input.js";
 import { send } from "./sending.js";
 import * as actions from "./voice-actions.js";
@@ -150,9 +150,10 @@ class NewVoicePage {
   #explainRefusal(error) {
     if (["offline", "unreachable", "expired"].includes(error.code)) showError(error, () => this.#send());
     else {
-      const isRefused = error.code.startsWith("audio_");
+      const isCancelled = error.code === "cancelled";
+      const key = isCancelled ? "cancelled" : error.code.startsWith("audio_") ? "refused" : "problem";
       const actions = [{ label: "dismiss", run: () => notice.hide() }];
-      notice.show(isRefused ? "refused" : "problem", { text: error.message, actions, isSerious: error.code !== "cancelled" });
+      notice.show(key, { text: sayError(error), actions, isSerious: !isCancelled });
       notice.element.scrollIntoView({ block: "nearest" });
     }
     if (error.code.startsWith("consent_")) this.#show("consent");
@@ -183,11 +184,11 @@ class NewVoicePage {
   #showVerdict(profile) {
     this.profile = profile;
     const isReady = profile.state === "ready";
-    const title = isReady ? say("isReady", { name: profile.name }) : isBeingMade(profile) ? profile.name : "";
-    element("verdict-title").textContent = title || say("hasFailed", { name: profile.name });
+    element("verdict-title").textContent = isReady ? say("isReady", { name: profile.name }) : profile.name;
     this.#making.show(profile);
     element("verdict").hidden = !isReady;
     element("to-detail").href = detailAddress(profile.id);
+    element("record-again").href = `${detailAddress(profile.id)}#adding`;
     if (isReady) this.#showFacts(profile);
     this.#watch.follow(profile);
   }

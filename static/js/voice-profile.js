@@ -11,15 +11,16 @@ export function isBeingFitted({ fitting }) {
   return fitting?.state === "queued" || fitting?.state === "running";
 }
 
-/** Of what it sounds like now, or null. */
-export function bestSimilarity({ similarity, fitting }) {
-  return fitting?.state === "done" && fitting.similarity !== null ? fitting.similarity : similarity;
+/** Whether it can be heard now: also while it is being made anew. */
+export function canSpeak(profile) {
+  return profile.state === "ready" || (isBeingMade(profile) && profile.version > 0);
 }
 
 export function sayFacts({ language, gender, kind, is_own: isOwn, is_stock: isStock, is_shared: isShared }) {
+  if (isStock) return say(gender); // its shelf says the language
   const facts = [say(language)];
   if (gender) facts.push(say(gender));
-  if (!isStock) facts.push(say(`kind_${kind}`));
+  facts.push(say(`kind_${kind}`));
   if (isOwn && isShared) facts.push(say("shared"));
   return facts.join(" · ");
 }
@@ -30,7 +31,7 @@ export function sayStep(step) {
 
 /** Fill in the parts of templates/voices/_similarity.html. */
 export function showSimilarity(element, profile) {
-  const value = bestSimilarity(profile);
+  const value = profile.similarity;
   const hasValue = typeof value === "number";
   element.hidden = !hasValue;
   if (!hasValue) return;
