@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 from django.apps import apps
-from django.conf import settings
 from django.contrib.auth.models import User
 from django.core.files.storage import FileSystemStorage
 from django.db import connection
+from pytest_django import Settings
 
 from tests import factories
 from tests.fakes import FakeInference
-from voices import extraction, services
+from voices import extraction, files, services
 from voices.models import VoiceProfile
 
 STYLE = np.random.default_rng(5).normal(size=256).astype("<f4").tobytes()
@@ -98,9 +98,28 @@ class TestDelete:
         assert not VoiceProfile.objects.filter(pk=profile.pk).exists()
 
 
+def test_voices_live_in_a_storage_without_paths(
+    alice: User, inference: FakeInference, settings: Settings, media_root: Path
+) -> None:
+    # As S3 does, it knows names and contents and nothing of this machine.
+    settings.STORAGES = settings.STORAGES | {"default": {"BACKEND": "django.core.files.storage.InMemoryStorage"}}
+    profile = factories.upload_voice(alice)
+
+    extraction.extract(voice_profile_id=profile.pk, inference=inference)
+    profile.refresh_from_db()
+    services.preview(profile=profile, user=alice, text="你好")
+    services.export_voice_profile(profile=profile)
+    assert len(files.list_files(f"voices/{alice.pk}/{profile.pk}")) == 3
+    services.delete_voice_profile(profile=profile)
+
+    assert profile.state == "ready"
+    assert files.list_files(f"voices/{alice.pk}/{profile.pk}") == []
+    assert not media_root.exists()
+
+
 def test_sqlite_overwrites_what_is_deleted(tmp_path: Path) -> None:
     # A library that was built without it would say 0.
-    options: dict[str, Any] = settings.DATABASES["default"]["OPTIONS"]
+    options: dict[str, Any] = connection.settings_dict["OPTIONS"]
     database = sqlite3.connect(tmp_path / f"{uuid.uuid4()}.sqlite3")
     database.executescript(options["init_command"])
 
