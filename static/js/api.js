@@ -68,7 +68,8 @@ function unreachable() {
 }
 
 function toError(status, answer) {
-  if (status === 401 || (status === 403 && answer?.code !== "operators_only")) return new ApiError({ code: "expired", status });
+  const isRefused = status === 401 || status === 403;
+  if (answer?.code === "not_logged_in" || (isRefused && !answer?.code)) return new ApiError({ code: "expired", status });
   if (status === 404) return new ApiError({ code: "gone", status });
   if (answer?.code && answer.detail) return new ApiError({ ...answer, status });
   return new ApiError({ code: "unreachable", status });

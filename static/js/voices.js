@@ -19,6 +19,7 @@ class VoicesPage {
   #cards = new Map();
   #next = { own: null, shared: null };
   #spokenSteps = new Map();
+  #chosen = null; // the voice that AVATAR answers in, which may be on no card yet
 
   constructor() {
     this.#watch.onstatus = (id, status) => this.#takeStatus(id, status);
@@ -42,15 +43,18 @@ class VoicesPage {
     element("main").dataset.phase = "loading";
     element("loading").hidden = false;
     try {
-      const [own, shared, stock] = await Promise.all([
+      const [own, shared, stock, { voice_profile_id: chosenId }] = await Promise.all([
         call("GET", `${page.apiUrl}?scope=own&page_size=${OWN_AT_ONCE}`),
         call("GET", `${page.apiUrl}?scope=shared&page_size=${OWN_AT_ONCE}`),
         this.#fetchAll(`${page.apiUrl}?scope=stock&page_size=${STOCK_AT_ONCE}`),
+        call("GET", page.defaultUrl),
       ]);
       for (const id of [...this.#cards.keys()]) this.#drop(id);
       this.#take("own", own);
       this.#take("shared", shared);
       for (const profile of stock) this.#add(element(profile.language === "zh" ? "stock-zh" : "stock-en"), profile);
+      const isOnCard = [...this.#cards.values()].some(({ profile }) => profile.is_default);
+      this.#chosen = chosenId && !isOnCard ? await call("GET", profileAddress(chosenId)) : null;
       element("voices").hidden = false;
       element("main").dataset.phase = "ready";
       this.#showCurrent();
@@ -107,7 +111,7 @@ class VoicesPage {
   }
 
   #showCurrent() {
-    const current = [...this.#cards.values()].find(({ profile }) => profile.is_default)?.profile;
+    const current = [...this.#cards.values()].find(({ profile }) => profile.is_default)?.profile ?? this.#chosen;
     const text = current ? say("currentVoice", { name: current.name }) : say("currentAutomatic");
     element("current").textContent = text;
     element("use-automatic").hidden = !current;
@@ -177,6 +181,7 @@ class VoicesPage {
   }
 
   #markDefault(id) {
+    this.#chosen = null;
     for (const card of this.#cards.values()) card.show({ ...card.profile, is_default: card.profile.id === id });
     this.#showCurrent();
   }
