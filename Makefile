@@ -48,6 +48,7 @@ run: $(STAMP)-$(LIST) $(MESSAGES) ## Prepare everything, start AVATAR (PROFILE=g
 .PHONY: test
 test: $(STAMP)-test $(MESSAGES) models ## Run all tests, after preparing what they need
 	@$(call install,$(TEST_PACKAGES))
+	@$(BIN)/python -m inference.models fetch --model recordings
 	@$(BIN)/pytest $(ARGS)
 
 .PHONY: engines-env
@@ -101,6 +102,11 @@ messages: $(STAMP)-cpu ## Collect new texts for translation into locale/
 .PHONY: bench
 bench: $(STAMP)-test $(MESSAGES) ## Measure the latency of ten spoken turns through the whole product
 	@$(BIN)/python -m tests.bench.conversation $(ARGS)
+
+.PHONY: bench-voices
+bench-voices: $(STAMP)-test models ## Measure how like real speakers matched and fitted voices are
+	@$(BIN)/python -m inference.models fetch --model recordings
+	@$(BIN)/python -m tests.bench.voices $(ARGS)
 
 .PHONY: screenshots
 screenshots: $(STAMP)-test $(MESSAGES) ## Take pictures of every page into screenshots/

@@ -10,8 +10,8 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "avatar_site.settings.prod")
 django_application = get_asgi_application()
 
 # What follows imports models, which need the line above.
-from avatar_site.operations.status import get_inference  # noqa: E402
 from realtime.routing import websocket_urlpatterns  # noqa: E402
+from voices.engines import get_inference  # noqa: E402
 
 # The consumer itself refuses strangers and foreign origins: a browser sees a close code only after `accept()`.
 application = ProtocolTypeRouter(

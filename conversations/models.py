@@ -10,7 +10,7 @@ from django.db import models
 from django.db.models import Q
 from django.utils.translation import gettext_lazy as _
 
-from voices.models import VoiceProfile
+from voices.models import Quality, VoiceProfile
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import AnonymousUser, User
@@ -69,7 +69,7 @@ class Turn(models.Model):
 
     Its id is made by the live call, so that what went over the wire and what was kept have the same name. `text` of an
     interrupted turn is what was heard, not what was meant. `latency` belongs to the avatar's turns: milliseconds from
-    the end of the user's speech.
+    the end of the user's speech. So do `voice_profile` and `quality`: what its audio was spoken in.
     """
 
     id = models.UUIDField(_("id"), primary_key=True, default=uuid.uuid4, editable=False)
@@ -91,6 +91,9 @@ class Turn(models.Model):
         blank=True,
         related_name="turns",
     )
+    #: Stays when the voice goes.
+    has_own_voice = models.BooleanField(_("spoken in a chosen voice"), default=False)
+    quality = models.CharField(_("quality"), max_length=16, choices=Quality, blank=True)
     latency = models.JSONField(_("latency (ms)"), null=True, blank=True)
     created_at = models.DateTimeField(_("created at"), auto_now_add=True)
 
@@ -102,7 +105,15 @@ class Turn(models.Model):
         constraints = (
             models.UniqueConstraint(fields=["conversation", "sequence"], name="turn_has_its_own_place"),
             models.CheckConstraint(condition=Q(speaker__in=Speaker.values), name="turn_speaker_is_known"),
+            models.CheckConstraint(condition=Q(quality__in=["", *Quality.values]), name="turn_quality_is_known"),
+            models.CheckConstraint(
+                condition=Q(voice_profile__isnull=True) | Q(has_own_voice=True), name="turn_knows_that_it_had_a_voice"
+            ),
         )
 
     def __str__(self) -> str:
         return f"{self.sequence} {self.speaker}: {self.text[:40]}"
+
+    @property
+    def voice_was_deleted(self) -> bool:
+        return self.has_own_voice and self.voice_profile_id is None

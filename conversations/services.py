@@ -7,13 +7,16 @@ import uuid
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from django.conf import settings
 from django.core.files.base import ContentFile
 from django.db import transaction
 from django.db.models import Max
 from django.utils import timezone
 
+from conversations import tasks
 from conversations.models import Conversation, Speaker, Turn
-from voices.models import VoiceProfile
+from voices.models import Quality, VoiceProfile
+from voices.services import mark_used
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
@@ -41,12 +44,14 @@ def append_turn(
     was_interrupted: bool,
     voice_profile_id: uuid.UUID | None,
     latency: Mapping[str, Any] | None,
+    quality: str = "",
 ) -> Turn:
     """
     Keep a turn at the end of its conversation.
 
     `audio` is FLAC, or None. Saving a `turn_id` again changes nothing and returns the turn that is there. The first
     words of the user become the title of a conversation that has none. A voice that was deleted meanwhile is left out.
+    `quality` is what an answer was spoken in; a fast one may be spoken anew later (AVATAR_BEAUTIFUL_LATER).
 
     Raises Conversation.DoesNotExist, and TurnOfAnotherConversation.
     """
@@ -60,6 +65,8 @@ def append_turn(
         language=language,
         audio_duration_ms=audio_duration_ms,
         was_interrupted=was_interrupted,
+        has_own_voice=voice_profile_id is not None,
+        quality=Quality(quality) if quality else "",
         latency=dict(latency) if latency is not None else None,
     )
     if audio:
@@ -88,6 +95,10 @@ def _place(turn: Turn, *, voice_profile_id: uuid.UUID | None) -> Turn:
     turn.sequence = 1 if last is None else last + 1
     turn.voice_profile = VoiceProfile.objects.filter(pk=voice_profile_id).first() if voice_profile_id else None
     turn.save(force_insert=True)
+    if turn.voice_profile_id:
+        mark_used(voice_profile_id=turn.voice_profile_id)
+    if settings.AVATAR_BEAUTIFUL_LATER and turn.audio and turn.quality == Quality.FAST:
+        tasks.render_in_high_quality.delay_on_commit(turn_id=str(turn.pk))
     conversation.last_turn_at = timezone.now()
     if not conversation.title and turn.speaker == Speaker.USER:
         conversation.title = _title_from(turn.text)

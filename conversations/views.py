@@ -17,6 +17,7 @@ from django.views.decorators.http import require_safe
 from conversations.models import Conversation
 from conversations.words import WORDS
 from voices.models import VoiceProfile
+from voices.services import read_preference
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
@@ -53,13 +54,14 @@ def _render_call(request: HttpRequest, *, conversation: Conversation | None) -> 
         "turns": conversation.turns.in_order() if conversation else (),
         "voices": VoiceProfile.objects.usable_by(user).for_choosing(),
         "words": WORDS,
-        "call": _describe_call(conversation),
+        "call": _describe_call(conversation, user),
     }
     return render(request, "conversations/call.html", context)
 
 
-def _describe_call(conversation: Conversation | None) -> dict[str, Any]:
+def _describe_call(conversation: Conversation | None, user: User) -> dict[str, Any]:
     """What the page's script has to know: addresses and defaults."""
+    preference = read_preference(user=user)
     return {
         "conversationId": str(conversation.pk) if conversation else None,
         "anyId": str(_ANY_ID),
@@ -72,4 +74,7 @@ def _describe_call(conversation: Conversation | None) -> dict[str, Any]:
         "anyTurnId": str(_ANY_TURN_ID),
         "pauseMs": settings.AVATAR_PAUSE_MS,
         "sensitivity": settings.AVATAR_SENSITIVITY,
+        "voiceProfileId": str(preference.profile_id) if preference.profile_id else None,
+        "quality": preference.quality,
+        "voicesUrl": reverse("voice_pages:list"),
     }

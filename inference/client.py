@@ -11,6 +11,7 @@ import grpc
 import grpc.aio
 
 from inference.interfaces import (
+    MICROPHONE_SAMPLE_RATE_HZ,
     AudioChunk,
     DeviceMemory,
     DiscardUtterance,
@@ -30,6 +31,7 @@ from inference.interfaces import (
     Role,
     RoleState,
     RoleStatus,
+    SpeakerEmbedding,
     SpeechResumed,
     SpeechStarted,
     SynthesisOptions,
@@ -42,9 +44,11 @@ from inference.interfaces import (
 from inference.proto import inference_pb2 as pb
 from inference.proto import inference_pb2_grpc as rpc
 
-#: The longest message either side sends: 1 MiB of audio and its envelope.
-MAX_MESSAGE_BYTES = 2 * 1024 * 1024
+#: The longest message either side sends: a recording of a minute at 48 kHz and its envelope.
+MAX_MESSAGE_BYTES = 6 * 1024 * 1024
 STATUS_TIMEOUT_S = 2.0
+#: A minute of audio takes two seconds, and may wait for others.
+EMBED_TIMEOUT_S = 60.0
 
 CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
@@ -72,6 +76,7 @@ class InferenceClient:
         self.stt = _SpeechToText(self)
         self.llm = _LanguageModel(self)
         self.tts = _TextToSpeech(self)
+        self.encoder = _SpeakerEncoder(self)
 
     def channel(self) -> grpc.aio.Channel:
         loop = asyncio.get_running_loop()
@@ -97,6 +102,7 @@ class InferenceClient:
                     memory_bytes=r.memory_bytes,
                     reason=r.reason,
                     active_calls=r.active_calls,
+                    clones=r.clones,
                     figures=dict(r.figures),
                 )
                 for r in reply.roles
@@ -178,6 +184,8 @@ class _TextToSpeech:
             speed=options.speed,
             is_first=options.is_first,
             is_last=options.is_last,
+            style=options.style,
+            is_background=options.is_background,
         )
         if (reference := options.reference) is not None:
             request.reference.CopyFrom(
@@ -201,6 +209,24 @@ class _TextToSpeech:
         return tuple(
             VoiceInfo(v.key, v.name, v.language, cast(Literal["female", "male"], v.gender)) for v in reply.voices
         )
+
+    async def list_styles(self) -> dict[str, bytes]:
+        async with _translated_errors():
+            reply = await rpc.TextToSpeechStub(self._client.channel()).ListStyles(
+                pb.ListStylesRequest(), timeout=STATUS_TIMEOUT_S
+            )
+        return dict(reply.styles)
+
+
+class _SpeakerEncoder:
+    def __init__(self, client: InferenceClient) -> None:
+        self._client = client
+
+    async def embed(self, pcm: bytes, *, sample_rate_hz: int = MICROPHONE_SAMPLE_RATE_HZ) -> SpeakerEmbedding:
+        request = pb.EmbedRequest(pcm=pcm, sample_rate_hz=sample_rate_hz)
+        async with _translated_errors():
+            reply = await rpc.SpeakerEncoderStub(self._client.channel()).Embed(request, timeout=EMBED_TIMEOUT_S)
+        return SpeakerEmbedding(tuple(reply.values), reply.encoder)
 
 
 @asynccontextmanager

@@ -17,17 +17,20 @@ PROFILES: dict[str, dict[Role, tuple[str, ...]]] = {
         Role.STT: ("faster_whisper:whisper-base",),
         Role.LLM: ("llama_cpp:qwen2.5-coder-1.5b", "llama_cpp:qwen2.5-coder-0.5b"),
         Role.TTS: ("kokoro:kokoro-82m",),
+        Role.ENCODER: ("ge2e_onnx:ge2e-resemblyzer",),
     },
     # What runs without the device comes last: a role that cannot be had on it is still served, slower.
     "gpu": {
         Role.STT: ("faster_whisper:whisper-large-v3-turbo", "faster_whisper:whisper-base"),
         Role.LLM: ("vllm:qwen2.5-7b-instruct", "llama_cpp:qwen2.5-coder-1.5b"),
         Role.TTS: ("f5_tts:f5-tts-v1", "kokoro:kokoro-82m"),
+        Role.ENCODER: ("ge2e_onnx:ge2e-resemblyzer",),
     },
     "fake": {
         Role.STT: ("fake",),
         Role.LLM: ("fake",),
         Role.TTS: ("fake",),
+        Role.ENCODER: ("fake",),
     },
 }
 

@@ -100,7 +100,7 @@ def list_shares(config: InferenceConfig) -> list[Share]:
     }
     if config.device != "cuda":
         return []
-    firsts = ((role, names[0]) for role, names in config.engines.items() if names)
+    firsts = ((role, names[0]) for role, names in config.engines.items() if names and role in budgets)
     return [Share(role, name, budgets[role]) for role, name in firsts if name.partition(":")[0] in DEVICE_ENGINES]
 
 

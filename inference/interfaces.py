@@ -197,6 +197,10 @@ class LanguageModel(Protocol):
 # --- speaking ----------------------------------------------------------------------------------
 
 
+#: Values of a style: what an engine such as Kokoro is told of a voice.
+STYLE_VALUES = 256
+
+
 class Quality(StrEnum):
     FAST = "fast"
     HIGH_QUALITY = "high_quality"
@@ -221,16 +225,21 @@ class SynthesisOptions:
     How to speak.
 
     `voice` is an engine's voice key (see `TextToSpeech.list_voices`); an empty one means the engine's default for the
-    language. An engine that clones speaks like `reference` instead, when there is one; others pass over it. `speed` 1.0
-    is the voice's own pace. `is_first` marks the first clause of a reply, `is_last` the last.
+    language. An engine that has styles takes a blend as well, "zf_xiaoxiao:0.6+zm_yunxi:0.4", whose weights sum to 1,
+    and speaks in `style` instead, when there is one: `STYLE_VALUES` float32, little-endian. An engine that clones
+    speaks like `reference` instead, when there is one. Each passes over what it does not know. `speed` 1.0 is the
+    voice's own pace. `is_first` marks the first clause of a reply, `is_last` the last. What `is_background` waits for
+    everything that somebody is listening for.
     """
 
     voice: str = ""
     reference: VoiceReference | None = None
+    style: bytes = b""
     quality: Quality = Quality.FAST
     speed: float = 1.0
     is_first: bool = True
     is_last: bool = True
+    is_background: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,6 +279,45 @@ class TextToSpeech(Protocol):
 
     async def list_voices(self) -> tuple[VoiceInfo, ...]: ...
 
+    async def list_styles(self) -> Mapping[str, bytes]:
+        """
+        Return the styles of all voices that the engine has, by key, those that are not offered included.
+
+        Each is as `SynthesisOptions.style` takes it. Empty when the engine has no styles.
+        """
+        ...
+
+
+# --- telling speakers apart --------------------------------------------------------------------
+
+EMBEDDING_VALUES = 256
+MIN_RECORDING_S = 0.5
+MAX_RECORDING_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class SpeakerEmbedding:
+    """
+    Who speaks: `EMBEDDING_VALUES` numbers, of unit length; the dot product of two says how alike they sound.
+
+    Only embeddings of the same `encoder` (its name and version) can be compared.
+    """
+
+    values: tuple[float, ...]
+    encoder: str
+
+
+class SpeakerEncoder(Protocol):
+    """Tells speakers apart."""
+
+    async def embed(self, pcm: bytes, *, sample_rate_hz: int = MICROPHONE_SAMPLE_RATE_HZ) -> SpeakerEmbedding:
+        """
+        Return who speaks in `pcm`: PCM16 mono, `MIN_RECORDING_S` to `MAX_RECORDING_S` long.
+
+        Raises InferenceError when nobody does, or it is too short or too long; InferenceUnavailable; InferenceBusy.
+        """
+        ...
+
 
 # --- state -------------------------------------------------------------------------------------
 
@@ -278,6 +326,11 @@ class Role(StrEnum):
     STT = "stt"
     LLM = "llm"
     TTS = "tts"
+    ENCODER = "encoder"
+
+
+#: What a spoken conversation needs. Without the encoder only new voices have to wait.
+CONVERSATION_ROLES = frozenset({Role.STT, Role.LLM, Role.TTS})
 
 
 class RoleState(StrEnum):
@@ -293,7 +346,8 @@ class RoleStatus:
     One role's engine.
 
     `memory_bytes` is what loading it added to the process's resident memory, or to what is held of the device's.
-    `figures` are the engine's own, by name: times in seconds, counts.
+    `clones` says that the engine speaks like `SynthesisOptions.reference`. `figures` are the engine's own, by name:
+    times in seconds, counts.
     """
 
     role: Role
@@ -305,6 +359,7 @@ class RoleStatus:
     memory_bytes: int
     reason: str = ""
     active_calls: int = 0
+    clones: bool = False
     figures: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -327,8 +382,13 @@ class InferenceStatus:
 
     @property
     def is_ready(self) -> bool:
-        """Whether a spoken conversation is possible: every role has an engine that is ready."""
-        return {r.role for r in self.roles if r.state is RoleState.READY} == set(Role)
+        """Whether a spoken conversation is possible: each of its roles has an engine that is ready."""
+        return {r.role for r in self.roles if r.state is RoleState.READY} >= CONVERSATION_ROLES
+
+    @property
+    def clones(self) -> bool:
+        """Whether a recording is spoken like, rather than matched. False until the engine has been loaded."""
+        return any(role.clones for role in self.roles)
 
 
 class Inference(Protocol):
@@ -340,6 +400,8 @@ class Inference(Protocol):
     def llm(self) -> LanguageModel: ...
     @property
     def tts(self) -> TextToSpeech: ...
+    @property
+    def encoder(self) -> SpeakerEncoder: ...
 
     async def status(self) -> InferenceStatus:
         """Raises InferenceUnavailable when the process does not answer within two seconds."""

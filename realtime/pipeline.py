@@ -105,6 +105,7 @@ class SaidTurn:
     sample_rate_hz: int = MICROPHONE_SAMPLE_RATE_HZ
     was_interrupted: bool = False
     voice_profile_id: UUID | None = None
+    quality: Quality | None = None
     latency: dict[str, Any] | None = None
 
     @property
@@ -617,8 +618,10 @@ class VoicePipeline:
             await self._send_error(ErrorCode.VALIDATION_ERROR, detail="voice_profile_id: no such voice")
             return
         self._voice = voice
-        # What was prepared has been spoken by the voice before.
+        # What was prepared has been spoken by the voice before; what is being said goes on in the new one.
         await self._drop_speculation()
+        if self._reply is not None:
+            self._reply[0].change_voice(voice)
 
     # --- answering ---
 
@@ -768,6 +771,7 @@ class VoicePipeline:
                 sample_rate_hz=reply.sample_rate_hz or protocol.REPLY_SAMPLE_RATE_HZ,
                 was_interrupted=was_interrupted,
                 voice_profile_id=reply.voice.profile_id,
+                quality=reply.quality if reply.audio else None,
                 latency=reply.describe_latency(),
             )
         )

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import io
 import logging
 from uuid import UUID
 
-import numpy as np
-import soundfile
 from channels.db import database_sync_to_async
 
 from conversations.services import append_turn
 from realtime.pipeline import SaidTurn
+from voices import decoding
+from voices.marking import SYNTHETIC_COMMENT
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +56,8 @@ class Recorder:
             await self._save(turn)
 
     async def _save(self, turn: SaidTurn) -> None:
-        audio = await asyncio.to_thread(encode_flac, turn.pcm, turn.sample_rate_hz) if turn.pcm else None
+        comment = SYNTHETIC_COMMENT if turn.speaker == "avatar" else ""
+        audio = await asyncio.to_thread(encode_flac, turn.pcm, turn.sample_rate_hz, comment) if turn.pcm else None
         for attempt in range(ATTEMPTS):
             try:
                 await database_sync_to_async(append_turn)(
@@ -71,6 +71,7 @@ class Recorder:
                     was_interrupted=turn.was_interrupted,
                     voice_profile_id=turn.voice_profile_id,
                     latency=turn.latency,
+                    quality=turn.quality.value if turn.quality else "",
                 )
             except Exception:
                 # Whatever it is, the turns that follow are to be tried, and the call goes on.
@@ -80,8 +81,6 @@ class Recorder:
                 return
 
 
-def encode_flac(pcm: bytes, sample_rate_hz: int) -> bytes:
-    """Encode PCM16 mono as FLAC."""
-    file = io.BytesIO()
-    soundfile.write(file, np.frombuffer(pcm, dtype="<i2"), sample_rate_hz, format="FLAC", subtype="PCM_16")
-    return file.getvalue()
+def encode_flac(pcm: bytes, sample_rate_hz: int, comment: str = "") -> bytes:
+    """Encode PCM16 mono as FLAC, without loss; `comment` says what it is to whoever reads its tags."""
+    return decoding.encode_flac(decoding.from_pcm(pcm), sample_rate_hz, comment=comment)

@@ -24,6 +24,7 @@ from inference.interfaces import (
     SynthesisOptions,
     TextDelta,
     TextToSpeech,
+    VoiceReference,
 )
 from realtime.playout import Playout
 from realtime.protocol import LatencyMs, LlmResponse, ServerMessage, Stage, Status, TtsReady, TurnEnd
@@ -49,10 +50,16 @@ class ReplyLimits:
 
 @dataclass(frozen=True, slots=True)
 class Voice:
-    """Whose voice: the profile that was chosen (None: the default), and the engine's key for it."""
+    """
+    Whose voice: the profile that was chosen (None: the one the language asks for), and what the engine is told of it.
+
+    That is a key of its own voices or a blend of them, a fitted style, a recording to speak like: what there is.
+    """
 
     profile_id: UUID | None = None
     engine_voice: str = ""
+    style: bytes = b""
+    reference: VoiceReference | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +113,7 @@ class Reply:
         self._llm = llm
         self._tts = tts
         self._generation = generation
-        self._synthesis = replace(synthesis, voice=voice.engine_voice)
+        self._synthesis = synthesis
         self._limits = limits
         self._outlet = outlet
         self._clock = clock
@@ -138,6 +145,10 @@ class Reply:
     @property
     def is_committed(self) -> bool:
         return self._committed.is_set()
+
+    def change_voice(self, voice: Voice) -> None:
+        """Speak in another voice from the next clause on."""
+        self.voice = voice
 
     def stop(self) -> None:
         """Let nothing more of it out. Cancelling `run` reaches those who send some turns of the event loop later."""
@@ -259,7 +270,16 @@ class Reply:
                     # Of a reply that may be taken back, one clause is enough to have ready.
                     await self._committed.wait()
                 is_last = self._is_thought and not self._clauses
-                await self._synthesise(clause, replace(self._synthesis, is_first=is_first, is_last=is_last))
+                voice = self.voice
+                options = replace(
+                    self._synthesis,
+                    voice=voice.engine_voice,
+                    style=voice.style,
+                    reference=voice.reference,
+                    is_first=is_first,
+                    is_last=is_last,
+                )
+                await self._synthesise(clause, options)
                 is_first = False
         except InferenceError as error:
             self._is_speechless = True

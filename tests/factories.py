@@ -13,7 +13,10 @@ from django.contrib.auth.models import User
 
 from conversations.models import Conversation, Turn
 from conversations.services import append_turn
+from tests import sounds
 from voices.models import VoiceProfile
+from voices.services import create_voice_profile as create_from_upload
+from voices.services import give_consent
 
 _numbers = itertools.count(1)
 
@@ -24,9 +27,21 @@ def create_user(username: str | None = None, **fields: Any) -> User:
     return User.objects.create_user(username or f"user{next(_numbers)}", password=PASSWORD, **fields)
 
 
-def create_voice_profile(**fields: Any) -> VoiceProfile:
-    defaults = {"name": "My voice", "language": "zh", "gender": "female", "engine_voice": "zf_xiaoxiao"}
-    return VoiceProfile.objects.create(**(defaults | fields))
+def create_voice_profile(owner: User | None = None, **fields: Any) -> VoiceProfile:
+    """A voice that is ready to be used. With an owner it has a consent; recordings it has none."""
+    defaults: dict[str, Any] = {
+        "name": "My voice",
+        "language": "zh",
+        "gender": "female",
+        "engine_voice": "zf_xiaoxiao",
+        "state": "ready",
+        "progress": 1.0,
+        "version": 1,
+        "kind": "matched" if owner else "stock",
+    }
+    if owner and "consent" not in fields:
+        defaults["consent"] = give_consent(user=owner, attestation="own_voice")
+    return VoiceProfile.objects.create(owner=owner, **(defaults | fields))
 
 
 def create_conversation(owner: User | None = None, **fields: Any) -> Conversation:
@@ -55,3 +70,14 @@ def make_flac(*, duration_ms: int = 100, sample_rate_hz: int = 16_000) -> bytes:
     file = io.BytesIO()
     soundfile.write(file, 0.1 * np.sin(2 * np.pi * 440 * t), sample_rate_hz, format="FLAC", subtype="PCM_16")
     return file.getvalue()
+
+
+def upload_voice(owner: User, *, name: str = "My voice", seconds: float = 6.0, language: str = "zh") -> VoiceProfile:
+    """A voice as people make it: pending, with a recording, a consent and a file."""
+    return create_from_upload(
+        owner=owner,
+        name=name,
+        audio=sounds.encode(sounds.make_speech(seconds), "wav"),
+        attestation="own_voice",
+        language=language,
+    )

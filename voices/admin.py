@@ -1,14 +1,140 @@
-from django.contrib import admin
-from unfold.admin import ModelAdmin
+from __future__ import annotations
 
-from voices.models import VoiceProfile
+from typing import Any, ClassVar
+
+from django.contrib import admin, messages
+from django.core.exceptions import PermissionDenied
+from django.db.models import QuerySet
+from django.http import Http404, HttpRequest, HttpResponse
+from django.template.defaultfilters import filesizeformat
+from django.urls import URLPattern, path, reverse
+from django.utils.formats import localize
+from django.utils.html import format_html
+from django.utils.timezone import localtime
+from django.utils.translation import gettext_lazy as _
+from unfold.admin import ModelAdmin, TabularInline
+
+from voices import services
+from voices.byte_ranges import respond_with_audio
+from voices.models import Recording, VoiceProfile, VoiceProfileQuerySet
+from voices.wording import VoiceProblem
+
+
+class RecordingInline(TabularInline):
+    """What a voice was made from. A recording is private: each time somebody listens to it is written down."""
+
+    model = Recording
+    fields: ClassVar = ("listen", "duration_s", "speech_s", "snr_db", "speaker_count", "transcript", "size_bytes")
+    readonly_fields = fields
+    ordering = ("created_at", "pk")
+    extra = 0
+    can_delete = False
+
+    def has_add_permission(self, request: HttpRequest, obj: VoiceProfile | None = None) -> bool:
+        return False
+
+    @admin.display(description=_("recording"))
+    def listen(self, recording: Recording) -> str:
+        address = reverse("admin:voices_recording_listen", args=[recording.pk])
+        return format_html('<a href="{}">{}</a>', address, _("Listen (is written down)"))
 
 
 @admin.register(VoiceProfile)
 class VoiceProfileAdmin(ModelAdmin):
-    list_display = ("name", "language", "gender", "engine_voice", "owner", "created_at")
-    list_filter = ("language", "gender")
+    """Voices are made by people, from recordings and with consent: not here."""
+
+    list_display = ("name", "owner", "kind", "language", "state", "size", "measured", "last_used_at", "created_at")
+    list_filter = ("state", "kind", "language", "is_shared")
     list_select_related = ("owner",)
     search_fields = ("name", "engine_voice", "owner__username")
-    ordering = ("owner", "-language", "name", "pk")
-    readonly_fields = ("id", "created_at")
+    ordering = ("-created_at", "pk")
+    fields = (
+        *("id", "name", "owner", "language", "gender", "kind", "is_shared", "state", "step", "progress", "error_code"),
+        *("engine_voice", "measured", "fitting_state", "encoder", "version", "size", "declared"),
+        *("created_at", "last_used_at"),
+    )
+    readonly_fields = tuple(field for field in fields if field not in ("name", "gender", "is_shared"))
+    inlines = (RecordingInline,)
+    actions = ("extract_again", "disable", "enable")
+
+    def get_queryset(self, request: HttpRequest) -> VoiceProfileQuerySet:
+        return VoiceProfile.objects.with_size()
+
+    def get_urls(self) -> list[URLPattern]:
+        listen = path(
+            "recordings/<uuid:recording_id>/listen",
+            self.admin_site.admin_view(self.listen),
+            name="voices_recording_listen",
+        )
+        return [listen, *super().get_urls()]
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: VoiceProfile | None = None) -> bool:
+        # A stock voice would be back with the next release; it can be disabled.
+        return super().has_delete_permission(request, obj) and (obj is None or not obj.is_stock)
+
+    def delete_model(self, request: HttpRequest, obj: VoiceProfile) -> None:
+        services.delete_voice_profile(profile=obj)
+
+    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[VoiceProfile]) -> None:
+        for profile in queryset.filter(owner__isnull=False):
+            services.delete_voice_profile(profile=profile)
+
+    @admin.display(description=_("size"))
+    def size(self, profile: VoiceProfile) -> str:
+        return filesizeformat(getattr(profile, "size_bytes", 0))
+
+    @admin.display(description=_("similarity"), ordering="similarity")
+    def measured(self, profile: VoiceProfile) -> str:
+        return "—" if profile.best_similarity is None else f"{profile.best_similarity:.2f}"
+
+    @admin.display(description=_("consent"))
+    def declared(self, profile: VoiceProfile) -> str:
+        consent = profile.consent
+        if consent is None:
+            return "—"
+        who, when = consent.given_by.get_username(), localize(localtime(consent.given_at))
+        return f"{who}, {when}: {consent.text} (SHA-256 {consent.text_sha256})"
+
+    @admin.action(description=_("Make the voice anew"), permissions=["change"])
+    def extract_again(self, request: HttpRequest, queryset: QuerySet[VoiceProfile]) -> None:
+        self._apply(request, queryset, services.extract_again)
+
+    @admin.action(description=_("Disable"), permissions=["change"])
+    def disable(self, request: HttpRequest, queryset: QuerySet[VoiceProfile]) -> None:
+        self._apply(request, queryset, services.disable)
+
+    @admin.action(description=_("Enable"), permissions=["change"])
+    def enable(self, request: HttpRequest, queryset: QuerySet[VoiceProfile]) -> None:
+        self._apply(request, queryset, services.enable)
+
+    def _apply(self, request: HttpRequest, queryset: QuerySet[VoiceProfile], change: Any) -> None:
+        count = 0
+        for profile in queryset:
+            try:
+                change(profile=profile)
+            except VoiceProblem as problem:
+                self.message_user(request, f"{profile}: {problem.sentence}", messages.WARNING)
+            else:
+                self.log_change(request, profile, change.__name__)
+                count += 1
+        self.message_user(request, _("Changed voices: {count}.").format(count=count))
+
+    def listen(self, request: HttpRequest, recording_id: Any) -> HttpResponse:
+        """A person's recording, for an operator who may: and it is written down who listened to what, when."""
+        if not request.user.has_perm("voices.listen_to_recording"):
+            raise PermissionDenied
+        recording = Recording.objects.select_related("profile").filter(pk=recording_id).first()
+        if recording is None:
+            raise Http404
+        # First written down, then heard.
+        self.log_change(request, recording.profile, f"listened to recording {recording.pk}")
+        try:
+            with recording.audio.open("rb") as file:
+                content = file.read()
+        except FileNotFoundError:
+            raise Http404 from None
+        wanted = request.headers.get("Range", "")
+        return respond_with_audio(content, content_type="audio/flac", filename=f"{recording.pk}.flac", wanted=wanted)

@@ -1,20 +1,534 @@
+"""Voices over HTTP. Another person's voice does not exist: 404."""
+
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import uuid
+from typing import TYPE_CHECKING, Any
 
-from rest_framework.generics import ListAPIView
+from django.http import Http404, HttpResponse
+from django.shortcuts import get_object_or_404
+from django.urls import reverse
+from django.utils.http import content_disposition_header
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse, extend_schema
+from rest_framework import status
+from rest_framework.pagination import PageNumberPagination
+from rest_framework.parsers import JSONParser, MultiPartParser
+from rest_framework.renderers import JSONRenderer
+from rest_framework.response import Response
+from rest_framework.views import APIView
 
-from voices.models import VoiceProfile
-from voices.serializers import VoiceProfileSerializer
+from voices import services
+from voices.byte_ranges import AnyRenderer, respond_with_audio
+from voices.models import Attestation, Preview, Recording, VoicePreference, VoiceProfile
+from voices.serializers import (
+    AudioSerializer,
+    ChangeSerializer,
+    ConsentSerializer,
+    CreateSerializer,
+    ErrorSerializer,
+    ImportSerializer,
+    PreferenceChangeSerializer,
+    PreferenceSerializer,
+    PreviewRequestSerializer,
+    PreviewSerializer,
+    RecordingSerializer,
+    StatusSerializer,
+    VoiceProfileSerializer,
+    describe_status,
+)
+from voices.wording import VoiceProblem, word_consent, word_problem
 
 if TYPE_CHECKING:
+    from django.contrib.auth.models import User
+    from django.core.files.base import File
+    from django.db.models.fields.files import FieldFile
+    from rest_framework.request import Request
+
     from voices.models import VoiceProfileQuerySet
 
+#: The fields around an upload, and their boundaries.
+_ENVELOPE_BYTES = 64 * 1024
 
-class VoiceProfileList(ListAPIView[VoiceProfile]):
-    """The voices the user can be answered in: their own first, then the stock voices, Mandarin before English."""
 
-    serializer_class = VoiceProfileSerializer
+def _refusals(*codes: str, http_status: int = 400) -> dict[int, OpenApiResponse]:
+    """What may go wrong, for the schema: a status, and an example of each code."""
+    examples = [OpenApiExample(code, value={"code": code, "detail": str(word_problem(code))}) for code in codes]
+    return {http_status: OpenApiResponse(ErrorSerializer, ", ".join(codes), examples)}
 
-    def get_queryset(self) -> VoiceProfileQuerySet:
-        return VoiceProfile.objects.usable_by(self.request.user).for_choosing()
+
+_NOT_LOGGED_IN = _refusals("not_logged_in", http_status=403)
+_NOT_FOUND = _NOT_LOGGED_IN | _refusals("not_found", http_status=404)
+_AUDIO_REFUSALS = (
+    *("audio_required", "audio_unsupported", "audio_damaged", "audio_too_short", "audio_too_long"),
+    *("audio_silent", "audio_clipped", "audio_noisy"),
+)
+_UPLOAD_REFUSALS = (
+    _refusals("audio_too_large", http_status=413)
+    | _refusals("quota_exceeded", http_status=409)
+    | _refusals("storage_full", http_status=507)
+)
+_EXAMPLE = {
+    "id": "0d5a8f9e-4f0c-4a0a-9a57-1a7a2c8b6e11",
+    "name": "我的聲音",
+    "language": "zh",
+    "gender": "",
+    "kind": "matched",
+    "state": "ready",
+    "progress": 1.0,
+    "error": None,
+    "similarity": 0.71,
+    "fitting": {"state": "none", "progress": 0.0, "similarity": None},
+    "version": 1,
+    "is_own": True,
+    "is_shared": False,
+    "is_default": True,
+    "is_stock": False,
+    "qualities": ["fast"],
+    "recordings": [
+        {
+            "id": "8c1d2f52-7f10-4a4e-8a43-0a7a3ef2b4c3",
+            "duration_s": 16.2,
+            "speech_s": 13.9,
+            "snr_db": 38.5,
+            "clipped_share": 0.0,
+            "speaker_count": 1,
+            "transcript": "今天天氣很好，我想去公園散步。",
+            "size_bytes": 482113,
+            "created_at": "2026-11-24T15:21:06+08:00",
+            "warnings": [],
+        }
+    ],
+    "size_bytes": 731209,
+    "created_at": "2026-11-24T15:21:06+08:00",
+    "last_used_at": None,
+}
+_PROFILE = OpenApiResponse(VoiceProfileSerializer, examples=[OpenApiExample("a voice of one's own", value=_EXAMPLE)])
+
+
+class VoicePages(PageNumberPagination):
+    page_size = 50
+    page_size_query_param = "page_size"
+    max_page_size = 200
+
+
+def respond_with_file(audio: FieldFile, request: Request, *, content_type: str, filename: str) -> HttpResponse:
+    try:
+        with audio.open("rb") as file:
+            content = file.read()
+    except FileNotFoundError:
+        raise Http404 from None
+    wanted = request.headers.get("Range", "")
+    return respond_with_audio(content, content_type=content_type, filename=filename, wanted=wanted)
+
+
+class VoiceView(APIView):
+    """What all views of voices need: who asks, and which voice is meant."""
+
+    @property
+    def user(self) -> User:
+        return self.request.user  # type: ignore[return-value]  # IsAuthenticated let nobody else in
+
+    def visible(self, profile_id: uuid.UUID) -> VoiceProfile:
+        return get_object_or_404(VoiceProfile.objects.visible_to(self.user), pk=profile_id)
+
+    def own(self, profile_id: uuid.UUID) -> VoiceProfile:
+        """Return a voice that the user may change. A stock voice or a shared one exists, and may not: VoiceProblem."""
+        profile = self.visible(profile_id)
+        if profile.is_stock:
+            raise VoiceProblem("stock_voice")
+        if not profile.is_owned_by(self.user):
+            raise Http404
+        return profile
+
+    def own_recording(self, profile_id: uuid.UUID, recording_id: uuid.UUID) -> Recording:
+        recordings = Recording.objects.filter(profile__owner=self.user, profile_id=profile_id)
+        return get_object_or_404(recordings.select_related("profile__owner"), pk=recording_id)
+
+    def describe(self, *profiles: VoiceProfile) -> list[Any]:
+        preferences = VoicePreference.objects.filter(user=self.user)
+        context = {"user": self.user, "default_id": preferences.values_list("profile_id", flat=True).first()}
+        return list(VoiceProfileSerializer(profiles, many=True, context=context).data)
+
+    def describe_anew(self, profile: VoiceProfile) -> Any:
+        (fresh,) = VoiceProfile.objects.filter(pk=profile.pk).with_size().prefetch_related("recordings")
+        return self.describe(fresh)[0]
+
+    def read_upload(self, field: str, *, most_bytes: int = services.MAX_UPLOAD_BYTES) -> bytes:
+        """The bytes of an upload. Raises VoiceProblem when it is missing, empty or too large."""
+        length = self.request.headers.get("Content-Length", "0")
+        if length.isdecimal() and int(length) > most_bytes + _ENVELOPE_BYTES:
+            raise VoiceProblem("audio_too_large", field=field)
+        upload: File[bytes] | None = self.request.FILES.get(field)
+        if upload is None:
+            raise VoiceProblem("audio_required", field=field)
+        if upload.size and upload.size > most_bytes:
+            raise VoiceProblem("audio_too_large", field=field)
+        return upload.read()
+
+    def read_text(self, field: str) -> str:
+        data = self.request.data
+        value = data.get(field, "") if isinstance(data, dict) else ""
+        return value.strip() if isinstance(value, str) else ""
+
+
+class VoiceProfileList(VoiceView):
+    parser_classes = (MultiPartParser,)
+
+    @extend_schema(
+        operation_id="list_voice_profiles",
+        summary="The voices one can see, newest first",
+        parameters=[
+            OpenApiParameter("page", int),
+            OpenApiParameter("page_size", int, description="50 unless told, at most 200."),
+            OpenApiParameter("scope", str, enum=["own", "shared", "stock"]),
+        ],
+        responses={200: VoiceProfileSerializer(many=True)} | _NOT_LOGGED_IN | _refusals("not_found", http_status=404),
+    )
+    def get(self, request: Request) -> Response:
+        pages = VoicePages()
+        page = pages.paginate_queryset(self._find(request.query_params.get("scope", "")), request, view=self) or []
+        return pages.get_paginated_response(self.describe(*page))
+
+    def _find(self, scope: str) -> VoiceProfileQuerySet:
+        voices = VoiceProfile.objects.visible_to(self.user)
+        if scope == "own":
+            voices = voices.owned_by(self.user)
+        elif scope == "shared":
+            voices = voices.filter(owner__isnull=False).exclude(owner_id=self.user.pk)
+        elif scope == "stock":
+            voices = voices.filter(owner__isnull=True)
+        return voices.with_size().newest_first().prefetch_related("recordings")
+
+    @extend_schema(
+        operation_id="create_voice_profile",
+        summary="Make a voice from a recording",
+        request={"multipart/form-data": CreateSerializer},
+        responses={201: _PROFILE}
+        | _refusals(
+            "consent_required",
+            "consent_invalid",
+            "name_required",
+            "name_too_long",
+            "language_unknown",
+            *_AUDIO_REFUSALS,
+        )
+        | _NOT_LOGGED_IN
+        | _UPLOAD_REFUSALS,
+    )
+    def post(self, request: Request) -> Response:
+        profile = services.create_voice_profile(
+            owner=self.user,
+            name=self.read_text("name"),
+            audio=self.read_upload("audio") if self.read_text("consent_attestation") else b"",
+            attestation=self.read_text("consent_attestation"),
+            language=self.read_text("language"),
+        )
+        return Response(self.describe_anew(profile), status=status.HTTP_201_CREATED)
+
+
+class VoiceProfileDetail(VoiceView):
+    parser_classes = (JSONParser,)
+
+    @extend_schema(operation_id="retrieve_voice_profile", summary="One voice", responses={200: _PROFILE} | _NOT_FOUND)
+    def get(self, request: Request, profile_id: uuid.UUID) -> Response:
+        return Response(self.describe_anew(self.visible(profile_id)))
+
+    @extend_schema(
+        operation_id="change_voice_profile",
+        summary="Rename it, say its language, share it with everybody",
+        description="Another language has the nearest voice sought anew. Sharing is for operators.",
+        request=ChangeSerializer,
+        responses={200: _PROFILE}
+        | _refusals("name_required", "name_too_long", "language_unknown", "invalid")
+        | _refusals("not_logged_in", "operators_only", "stock_voice", http_status=403)
+        | _refusals("not_found", http_status=404),
+    )
+    def patch(self, request: Request, profile_id: uuid.UUID) -> Response:
+        wanted = request.data if isinstance(request.data, dict) else {}
+        profile = services.change_voice_profile(
+            profile=self.own(profile_id),
+            user=self.user,
+            name=self.read_text("name") if "name" in wanted else None,
+            language=self.read_text("language") if "language" in wanted else None,
+            is_shared=bool(wanted["is_shared"]) if "is_shared" in wanted else None,
+        )
+        return Response(self.describe_anew(profile))
+
+    @extend_schema(
+        operation_id="delete_voice_profile",
+        summary="Delete a voice and everything made of it, at once and for good",
+        description="Conversations keep their words, and their audio for as long as audio is kept.",
+        responses={204: None}
+        | _refusals("not_logged_in", "stock_voice", http_status=403)
+        | _refusals("not_found", http_status=404),
+    )
+    def delete(self, request: Request, profile_id: uuid.UUID) -> Response:
+        services.delete_voice_profile(profile=self.own(profile_id))
+        return Response(status=status.HTTP_204_NO_CONTENT)
+
+
+class VoiceProfileStatus(VoiceView):
+    @extend_schema(
+        operation_id="voice_profile_status",
+        summary="How far its making and its fitting are",
+        responses={200: StatusSerializer} | _NOT_FOUND,
+    )
+    def get(self, request: Request, profile_id: uuid.UUID) -> Response:
+        profile = self.visible(profile_id)
+        return Response(describe_status(profile, is_own=profile.is_owned_by(self.user)))
+
+
+class VoiceProfileRetry(VoiceView):
+    @extend_schema(
+        operation_id="retry_voice_profile",
+        summary="Make a voice once more whose making has failed",
+        request=None,
+        responses={202: _PROFILE} | _NOT_FOUND | _refusals("not_failed", http_status=409),
+    )
+    def post(self, request: Request, profile_id: uuid.UUID) -> Response:
+        profile = self.own(profile_id)
+        services.retry(profile=profile)
+        return Response(self.describe_anew(profile), status=status.HTTP_202_ACCEPTED)
+
+
+class VoiceProfileDefault(VoiceView):
+    @extend_schema(
+        operation_id="choose_default_voice",
+        summary="Be answered in this voice from now on",
+        request=None,
+        responses={204: None} | _NOT_FOUND | _refusals("not_ready", "disabled", http_status=409),
+    )
+    def post(self, request: Request, profile_id: uuid.UUID) -> Response:
+        profile = self.visible(profile_id)
+        services.check_speakable(profile)
+        services.choose_default(user=self.user, profile=profile)
+        return Response(status=status.HTTP_204_NO_CONTENT)
+
+
+class VoiceDefault(VoiceView):
+    """What the user prefers: a voice, and how well it is to be spoken."""
+
+    parser_classes = (JSONParser,)
+
+    @extend_schema(
+        operation_id="voice_default",
+        summary="The preferred voice and quality",
+        responses={200: PreferenceSerializer} | _NOT_LOGGED_IN,
+    )
+    def get(self, request: Request) -> Response:
+        preference = services.read_preference(user=self.user)
+        return Response({"voice_profile_id": preference.profile_id, "quality": preference.quality})
+
+    @extend_schema(
+        operation_id="choose_quality",
+        summary="Prefer a quality",
+        request=PreferenceChangeSerializer,
+        responses={204: None} | _refusals("quality_unknown") | _NOT_LOGGED_IN,
+    )
+    def patch(self, request: Request) -> Response:
+        services.choose_quality(user=self.user, quality=self.read_text("quality"))
+        return Response(status=status.HTTP_204_NO_CONTENT)
+
+    @extend_schema(
+        operation_id="forget_default_voice",
+        summary="Be answered in the voice that the language asks for",
+        responses={204: None} | _NOT_LOGGED_IN,
+    )
+    def delete(self, request: Request) -> Response:
+        services.choose_default(user=self.user, profile=None)
+        return Response(status=status.HTTP_204_NO_CONTENT)
+
+
+class VoiceConsents(VoiceView):
+    @extend_schema(
+        operation_id="voice_consents",
+        summary="The declarations one of which is needed to make a voice, in the request's language",
+        responses={200: ConsentSerializer(many=True)} | _NOT_LOGGED_IN,
+    )
+    def get(self, request: Request) -> Response:
+        return Response(
+            [
+                {"attestation": attestation, "text": text, "text_sha256": digest}
+                for attestation in Attestation.values
+                for text, digest in [word_consent(attestation)]
+            ]
+        )
+
+
+class RecordingList(VoiceView):
+    parser_classes = (MultiPartParser,)
+
+    @extend_schema(
+        operation_id="add_recording",
+        summary="Add a recording of the same person; the voice is made anew from all of them",
+        request={"multipart/form-data": AudioSerializer},
+        responses={201: RecordingSerializer} | _refusals(*_AUDIO_REFUSALS) | _NOT_FOUND | _UPLOAD_REFUSALS,
+    )
+    def post(self, request: Request, profile_id: uuid.UUID) -> Response:
+        profile = self.own(profile_id)
+        recording = services.add_recording(profile=profile, audio=self.read_upload("audio"))
+        return Response(RecordingSerializer(recording).data, status=status.HTTP_201_CREATED)
+
+
+class RecordingDetail(VoiceView):
+    @extend_schema(
+        operation_id="remove_recording",
+        summary="Remove one of several recordings; the voice is made anew from the others",
+        responses={204: None} | _NOT_FOUND | _refusals("last_recording", http_status=409),
+    )
+    def delete(self, request: Request, profile_id: uuid.UUID, recording_id: uuid.UUID) -> Response:
+        services.remove_recording(recording=self.own_recording(profile_id, recording_id))
+        return Response(status=status.HTTP_204_NO_CONTENT)
+
+
+class VoiceProfilePreview(VoiceView):
+    parser_classes = (JSONParser,)
+
+    @extend_schema(
+        operation_id="preview_voice_profile",
+        summary="Hear a sentence in it",
+        description="Spoken once and kept. The file at `audio_url` says in its INFO list that it is synthetic.",
+        request=PreviewRequestSerializer,
+        responses={200: PreviewSerializer}
+        | _refusals("text_required", "text_too_long", "quality_unknown")
+        | _NOT_FOUND
+        | _refusals("not_ready", "disabled", http_status=409)
+        | _refusals("inference_failed", http_status=502)
+        | _refusals("inference_unavailable", "inference_busy", http_status=503),
+    )
+    def post(self, request: Request, profile_id: uuid.UUID) -> Response:
+        preview, is_cached = services.preview(
+            profile=self.visible(profile_id),
+            user=self.user,
+            text=self.read_text("text"),
+            quality=self.read_text("quality"),
+        )
+        return Response(
+            {
+                "audio_url": reverse("voices_api:preview-audio", args=[profile_id, preview.pk]),
+                "duration_ms": preview.duration_ms,
+                "quality": preview.made_with,
+                "is_cached": is_cached,
+            }
+        )
+
+
+class PreviewAudio(VoiceView):
+    renderer_classes = (JSONRenderer, AnyRenderer)
+
+    @extend_schema(
+        operation_id="preview_audio",
+        summary="A preview as WAV, for whoever asked for it; ranges are served",
+        responses={(200, "audio/wav"): OpenApiTypes.BINARY, (206, "audio/wav"): OpenApiTypes.BINARY} | _NOT_FOUND,
+    )
+    def get(self, request: Request, profile_id: uuid.UUID, preview_id: uuid.UUID) -> HttpResponse:
+        previews = Preview.objects.filter(requested_by=self.user, profile_id=profile_id)
+        preview = get_object_or_404(previews, pk=preview_id)
+        return respond_with_file(preview.audio, request, content_type="audio/wav", filename=f"{preview.pk}.wav")
+
+
+class VoiceProfileFit(VoiceView):
+    @extend_schema(
+        operation_id="fit_voice_profile",
+        summary="Bring a matched voice closer, in the background",
+        description="Takes minutes; the status tells how far it is. Kept only if it is nearer and as intelligible.",
+        request=None,
+        responses={202: StatusSerializer}
+        | _NOT_FOUND
+        | _refusals("not_ready", "disabled", "fitting_impossible", http_status=409),
+    )
+    def post(self, request: Request, profile_id: uuid.UUID) -> Response:
+        profile = self.own(profile_id)
+        services.start_fitting(profile=profile)
+        return self._respond(profile)
+
+    @extend_schema(
+        operation_id="cancel_fitting",
+        summary="Stop bringing it closer; what was found before stays",
+        responses={202: StatusSerializer} | _NOT_FOUND,
+    )
+    def delete(self, request: Request, profile_id: uuid.UUID) -> Response:
+        profile = self.own(profile_id)
+        services.cancel_fitting(profile=profile)
+        return self._respond(profile)
+
+    def _respond(self, profile: VoiceProfile) -> Response:
+        profile.refresh_from_db()
+        return Response(describe_status(profile, is_own=True), status=status.HTTP_202_ACCEPTED)
+
+
+class VoiceProfileExport(VoiceView):
+    renderer_classes = (JSONRenderer, AnyRenderer)
+
+    @extend_schema(
+        operation_id="export_voice_profile",
+        summary="The voice as one file",
+        description="A zip of profile.json, the recordings and the reference clip.",
+        responses={(200, "application/zip"): OpenApiTypes.BINARY}
+        | _NOT_FOUND
+        | _refusals("recording_missing", http_status=409),
+    )
+    def get(self, request: Request, profile_id: uuid.UUID) -> HttpResponse:
+        profile = self.own(profile_id)
+        response = HttpResponse(services.export_voice_profile(profile=profile), content_type="application/zip")
+        response.headers["Content-Disposition"] = content_disposition_header(True, f"{profile.name}.avatar-voice.zip")
+        response.headers["Cache-Control"] = "private, no-store"
+        return response
+
+
+class VoiceProfileImport(VoiceView):
+    parser_classes = (MultiPartParser,)
+
+    @extend_schema(
+        operation_id="import_voice_profile",
+        summary="Make a voice from an exported one",
+        description="Consent is given anew, and the voice is made anew from its recordings.",
+        request={"multipart/form-data": ImportSerializer},
+        responses={201: _PROFILE}
+        | _refusals("consent_required", "consent_invalid", "archive_unreadable", *_AUDIO_REFUSALS)
+        | _NOT_LOGGED_IN
+        | _UPLOAD_REFUSALS,
+    )
+    def post(self, request: Request) -> Response:
+        attestation = self.read_text("consent_attestation")
+        profile = services.import_voice_profile(
+            owner=self.user,
+            file=self.read_upload("file", most_bytes=services.MAX_ARCHIVE_BYTES) if attestation else b"",
+            attestation=attestation,
+        )
+        return Response(self.describe_anew(profile), status=status.HTTP_201_CREATED)
+
+
+_AUDIO_FILE = {
+    (200, "audio/flac"): OpenApiTypes.BINARY,
+    (206, "audio/flac"): OpenApiTypes.BINARY,
+}
+
+
+class RecordingAudio(VoiceView):
+    renderer_classes = (JSONRenderer, AnyRenderer)
+
+    @extend_schema(
+        operation_id="recording_audio",
+        summary="A recording as FLAC, for its owner; ranges are served",
+        responses=_AUDIO_FILE | _NOT_FOUND,
+    )
+    def get(self, request: Request, profile_id: uuid.UUID, recording_id: uuid.UUID) -> HttpResponse:
+        recording = self.own_recording(profile_id, recording_id)
+        return respond_with_file(recording.audio, request, content_type="audio/flac", filename=f"{recording.pk}.flac")
+
+
+class VoiceProfileAudio(VoiceView):
+    renderer_classes = (JSONRenderer, AnyRenderer)
+
+    @extend_schema(
+        operation_id="voice_profile_audio",
+        summary="Its first recording as FLAC, for its owner; ranges are served",
+        responses=_AUDIO_FILE | _NOT_FOUND,
+    )
+    def get(self, request: Request, profile_id: uuid.UUID) -> HttpResponse:
+        recording = Recording.objects.filter(profile__owner=self.user, profile_id=profile_id).oldest_first().first()
+        if recording is None:
+            raise Http404
+        return respond_with_file(recording.audio, request, content_type="audio/flac", filename=f"{recording.pk}.flac")

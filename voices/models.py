@@ -1,4 +1,4 @@
-"""Whose voice an answer is spoken in."""
+"""Whose voice an answer is spoken in, from which recordings it was made, and with whose consent."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Self
 
 from django.conf import settings
 from django.db import models
-from django.db.models import F, Q
+from django.db.models import F, Q, Sum
+from django.db.models.functions import Coalesce
 from django.utils.translation import gettext_lazy as _
 
 if TYPE_CHECKING:
@@ -24,18 +25,126 @@ class Gender(models.TextChoices):
     MALE = "male", _("male")
 
 
+class Kind(models.TextChoices):
+    """How near a voice is to a person's: not at all, the nearest that the engine has, or like the recording itself."""
+
+    STOCK = "stock", _("stock")
+    MATCHED = "matched", _("matched")
+    CLONED = "cloned", _("cloned")
+
+
+class State(models.TextChoices):
+    PENDING = "pending", _("waiting")
+    EXTRACTING = "extracting", _("being made")
+    READY = "ready", _("ready")
+    FAILED = "failed", _("failed")
+    DISABLED = "disabled", _("disabled")
+
+
+class Step(models.TextChoices):
+    """What the making of a voice goes through, in this order."""
+
+    QUEUED = "queued", _("waiting for its turn")
+    RECOGNISING = "recognising", _("listening to what was said")
+    EMBEDDING = "embedding", _("learning the voice")
+    CLIP = "clip", _("cutting the reference")
+    MATCHING = "matching", _("finding the nearest voice")
+
+
+class FittingState(models.TextChoices):
+    NONE = "none", _("not fitted")
+    QUEUED = "queued", _("waiting")
+    RUNNING = "running", _("being fitted")
+    DONE = "done", _("fitted")
+    FAILED = "failed", _("failed")
+    CANCELLED = "cancelled", _("cancelled")
+
+
+class Quality(models.TextChoices):
+    FAST = "fast", _("fast")
+    HIGH_QUALITY = "high_quality", _("high quality")
+
+
+class Attestation(models.TextChoices):
+    OWN_VOICE = "own_voice", _("my own voice")
+    PERMISSION = "permission", _("with permission")
+
+
+class Consent(models.Model):
+    """What somebody declared when they gave a recording of a voice. No voice is made without one."""
+
+    id = models.UUIDField(_("id"), primary_key=True, default=uuid.uuid4, editable=False)
+    given_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, verbose_name=_("given by"), on_delete=models.CASCADE, related_name="voice_consents"
+    )
+    given_at = models.DateTimeField(_("given at"), auto_now_add=True)
+    attestation = models.CharField(_("attestation"), max_length=16, choices=Attestation)
+    #: The words as they were shown, in the language they were shown in.
+    text = models.TextField(_("wording"))
+    text_sha256 = models.CharField(_("SHA-256 of the wording"), max_length=64)
+
+    class Meta:
+        verbose_name = _("consent")
+        verbose_name_plural = _("consents")
+        constraints = (
+            models.CheckConstraint(
+                condition=Q(attestation__in=Attestation.values), name="voice_consent_attestation_is_known"
+            ),
+            models.CheckConstraint(condition=~Q(text="") & ~Q(text_sha256=""), name="voice_consent_has_its_wording"),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.get_attestation_display()}, {self.given_at:%Y-%m-%d}"
+
+
 class VoiceProfileQuerySet(models.QuerySet["VoiceProfile"]):
+    def owned_by(self, user: User | AnonymousUser) -> Self:
+        return self.filter(owner_id=user.pk) if user.pk else self.none()
+
+    def speakable(self) -> Self:
+        """Those that can be spoken in now. One that is being made anew sounds as before until it is done."""
+        return self.filter(Q(owner__isnull=True) | Q(version__gt=0)).exclude(state=State.DISABLED)
+
+    def visible_to(self, user: User | AnonymousUser) -> Self:
+        """Stock voices, the user's own in every state, and what others share that can be used."""
+        if not user.pk:
+            return self.none()
+        shared = VoiceProfile.objects.filter(is_shared=True).speakable()
+        return self.filter(Q(owner__isnull=True) | Q(owner_id=user.pk) | Q(pk__in=shared.values("pk")))
+
     def usable_by(self, user: User | AnonymousUser) -> Self:
-        """Stock voices and the user's own."""
-        return self.filter(Q(owner__isnull=True) | Q(owner_id=user.pk)) if user.pk else self.none()
+        """Those the user can be answered in now."""
+        return self.visible_to(user).speakable()
 
     def for_choosing(self) -> Self:
-        """In the order of a menu: own voices first, then stock; Mandarin before English; by name."""
+        """In the order of a menu: people's voices first, then stock; Mandarin before English; by name."""
         return self.order_by(F("owner_id").asc(nulls_last=True), "-language", "name", "pk")
+
+    def newest_first(self) -> Self:
+        return self.order_by("-created_at", "pk")
+
+    def with_size(self) -> Self:
+        """Add `size_bytes`: what is kept of a voice in files, but for previews."""
+        return self.annotate(size_bytes=Coalesce(Sum("recordings__size_bytes"), 0) + F("clip_bytes"))
+
+
+def profile_folder(profile: VoiceProfile) -> str:
+    """Where everything of a voice that is a file lies in the storage."""
+    return f"voices/{profile.owner_id or 'stock'}/{profile.pk}"
+
+
+def clip_path(profile: VoiceProfile, filename: str) -> str:
+    return f"{profile_folder(profile)}/{uuid.uuid4().hex}.flac"
 
 
 class VoiceProfile(models.Model):
-    """A voice to be answered in. Without an owner it is a stock voice, for everybody."""
+    """
+    A voice to be answered in. Without an owner it is a stock voice, for everybody.
+
+    `embedding` is 256 little-endian float32 of unit length, comparable with those of the same `encoder` only.
+    `version` counts the times that it has come to sound different. `style` is what fitting found, in the engine's own
+    form; it belongs to `engine_voice`.
+    """
 
     id = models.UUIDField(_("id"), primary_key=True, default=uuid.uuid4, editable=False)
     owner = models.ForeignKey(
@@ -46,23 +155,90 @@ class VoiceProfile(models.Model):
         blank=True,
         related_name="voice_profiles",
     )
+    # Restricted, not cascaded: what was declared goes when the voice goes, not the other way round.
+    consent = models.OneToOneField(
+        Consent, verbose_name=_("consent"), on_delete=models.RESTRICT, null=True, blank=True, related_name="profile"
+    )
     name = models.CharField(_("name"), max_length=80)
     language = models.CharField(_("language"), max_length=8, choices=Language)
+    #: Nobody said which; it becomes what the recogniser hears.
+    is_language_guessed = models.BooleanField(_("language is guessed"), default=False, editable=False)
     gender = models.CharField(_("gender"), max_length=8, choices=Gender, blank=True)
-    #: The engine's own key of the voice, such as "zf_xiaoxiao".
-    engine_voice = models.CharField(_("engine's voice"), max_length=80)
+    kind = models.CharField(_("kind"), max_length=8, choices=Kind, default=Kind.MATCHED)
+    is_shared = models.BooleanField(_("shared with everybody"), default=False)
+
+    state = models.CharField(_("state"), max_length=12, choices=State, default=State.PENDING)
+    step = models.CharField(_("step"), max_length=12, choices=Step, default=Step.QUEUED)
+    progress = models.FloatField(_("progress"), default=0.0)
+    error_code = models.CharField(_("error"), max_length=40, blank=True)
+    #: Who is making it. Whoever holds another token has lost the claim.
+    claim = models.UUIDField(_("claim"), null=True, blank=True, editable=False)
+    #: When the claim's holder was last heard of; without a claim, when the work was last handed to a worker.
+    claimed_at = models.DateTimeField(_("claimed at"), null=True, blank=True, editable=False)
+    attempts = models.PositiveSmallIntegerField(_("attempts"), default=0, editable=False)
+
+    version = models.PositiveIntegerField(_("version"), default=0)
+    encoder = models.CharField(_("encoder"), max_length=80, blank=True)
+    embedding = models.BinaryField(_("embedding"), max_length=1024, blank=True)
+    clip = models.FileField(_("reference clip"), upload_to=clip_path, max_length=200, blank=True)
+    clip_transcript = models.TextField(_("transcript of the reference clip"), blank=True)
+    clip_bytes = models.PositiveIntegerField(_("size of the reference clip"), default=0)
+    #: The engine's own key of the voice, such as "zf_xiaoxiao", or a blend of several: "zf_xiaoxiao:0.6+zm_yunxi:0.4".
+    engine_voice = models.CharField(_("engine's voice"), max_length=200, blank=True)
+    similarity = models.FloatField(_("similarity"), null=True, blank=True)
+
+    fitting_state = models.CharField(_("fitting"), max_length=12, choices=FittingState, default=FittingState.NONE)
+    fitting_progress = models.FloatField(_("progress of fitting"), default=0.0)
+    fitting_similarity = models.FloatField(_("similarity after fitting"), null=True, blank=True)
+    fitting_claim = models.UUIDField(_("claim of fitting"), null=True, blank=True, editable=False)
+    fitting_claimed_at = models.DateTimeField(_("fitting claimed at"), null=True, blank=True, editable=False)
+    style = models.BinaryField(_("fitted style"), max_length=1024, blank=True)
+
     created_at = models.DateTimeField(_("created at"), auto_now_add=True)
+    last_used_at = models.DateTimeField(_("last used at"), null=True, blank=True)
 
     objects = VoiceProfileQuerySet.as_manager()
 
     class Meta:
         verbose_name = _("voice")
         verbose_name_plural = _("voices")
+        permissions = (
+            ("share_voiceprofile", _("Can share a voice with everybody")),
+            ("listen_to_recording", _("Can listen to other people's recordings")),
+        )
+        indexes = (
+            models.Index(fields=["owner", "-created_at"], name="voice_profile_by_owner"),
+            models.Index(fields=["state", "claimed_at"], name="voice_profile_by_claim"),
+        )
         constraints = (
             models.CheckConstraint(condition=~Q(name=""), name="voice_profile_has_a_name"),
-            models.CheckConstraint(condition=~Q(engine_voice=""), name="voice_profile_has_an_engine_voice"),
+            models.CheckConstraint(
+                condition=~Q(state=State.READY, engine_voice="") | Q(kind=Kind.CLONED),
+                name="voice_profile_that_is_ready_can_be_spoken",
+            ),
+            models.CheckConstraint(
+                condition=Q(owner__isnull=True) | Q(consent__isnull=False), name="voice_profile_of_a_person_has_consent"
+            ),
+            models.CheckConstraint(
+                condition=Q(owner__isnull=True, kind=Kind.STOCK) | Q(owner__isnull=False) & ~Q(kind=Kind.STOCK),
+                name="voice_profile_is_stock_without_an_owner",
+            ),
             models.CheckConstraint(condition=Q(language__in=Language.values), name="voice_profile_language_is_known"),
             models.CheckConstraint(condition=Q(gender__in=["", *Gender.values]), name="voice_profile_gender_is_known"),
+            models.CheckConstraint(condition=Q(kind__in=Kind.values), name="voice_profile_kind_is_known"),
+            models.CheckConstraint(condition=Q(state__in=State.values), name="voice_profile_state_is_known"),
+            models.CheckConstraint(condition=Q(step__in=Step.values), name="voice_profile_step_is_known"),
+            models.CheckConstraint(
+                condition=Q(fitting_state__in=FittingState.values), name="voice_profile_fitting_is_known"
+            ),
+            models.CheckConstraint(
+                condition=Q(progress__gte=0, progress__lte=1, fitting_progress__gte=0, fitting_progress__lte=1),
+                name="voice_profile_progress_is_a_share",
+            ),
+            models.CheckConstraint(
+                condition=~Q(state=State.EXTRACTING) | Q(claim__isnull=False, claimed_at__isnull=False),
+                name="voice_profile_being_made_is_claimed",
+            ),
             models.UniqueConstraint(
                 fields=["engine_voice"], condition=Q(owner__isnull=True), name="voice_profile_one_stock_row_per_voice"
             ),
@@ -71,6 +247,138 @@ class VoiceProfile(models.Model):
     def __str__(self) -> str:
         return self.name
 
+    def is_owned_by(self, user: User | AnonymousUser) -> bool:
+        return self.owner_id is not None and self.owner_id == user.pk
+
     @property
     def is_stock(self) -> bool:
         return self.owner_id is None
+
+    @property
+    def is_speakable(self) -> bool:
+        return self.state != State.DISABLED and (self.is_stock or self.version > 0)
+
+    @property
+    def qualities(self) -> list[str]:
+        """What it can be spoken in: high quality once there is a style of its own, or an engine that clones."""
+        if self.kind == Kind.CLONED or self.style:
+            return [Quality.FAST.value, Quality.HIGH_QUALITY.value]
+        return [Quality.FAST.value]
+
+    @property
+    def best_similarity(self) -> float | None:
+        """Of what it now sounds like."""
+        return self.fitting_similarity if self.style else self.similarity
+
+
+def recording_path(recording: Recording, filename: str) -> str:
+    return f"{profile_folder(recording.profile)}/{uuid.uuid4().hex}.flac"
+
+
+class RecordingQuerySet(models.QuerySet["Recording"]):
+    def oldest_first(self) -> Self:
+        return self.order_by("created_at", "pk")
+
+
+class Recording(models.Model):
+    """
+    What a voice is made from: FLAC, mono, at the rate it came with. What was uploaded is decoded and not itself kept.
+
+    `speaker_count` and `transcript` are known once the voice has been made.
+    """
+
+    id = models.UUIDField(_("id"), primary_key=True, default=uuid.uuid4, editable=False)
+    profile = models.ForeignKey(
+        VoiceProfile, verbose_name=_("voice"), on_delete=models.CASCADE, related_name="recordings"
+    )
+    audio = models.FileField(_("audio"), upload_to=recording_path, max_length=200)
+    size_bytes = models.PositiveIntegerField(_("size"))
+    duration_s = models.FloatField(_("duration (s)"))
+    speech_s = models.FloatField(_("speech (s)"))
+    snr_db = models.FloatField(_("signal to noise (dB)"))
+    clipped_share = models.FloatField(_("share of clipped samples"))
+    speaker_count = models.PositiveSmallIntegerField(_("speakers"), null=True, blank=True)
+    transcript = models.TextField(_("transcript"), blank=True)
+    warnings = models.JSONField(_("warnings"), default=list, blank=True)
+    created_at = models.DateTimeField(_("created at"), auto_now_add=True)
+
+    objects = RecordingQuerySet.as_manager()
+
+    class Meta:
+        verbose_name = _("recording")
+        verbose_name_plural = _("recordings")
+        constraints = (
+            models.CheckConstraint(condition=~Q(audio=""), name="voice_recording_has_audio"),
+            models.CheckConstraint(
+                condition=Q(speech_s__gt=0, duration_s__gte=F("speech_s")), name="voice_recording_has_speech"
+            ),
+            models.CheckConstraint(
+                condition=Q(clipped_share__gte=0, clipped_share__lte=1), name="voice_recording_clipping_is_a_share"
+            ),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.duration_s:.1f} s, {self.created_at:%Y-%m-%d}"
+
+
+def preview_path(preview: Preview, filename: str) -> str:
+    return f"{profile_folder(preview.profile)}/{uuid.uuid4().hex}.wav"
+
+
+class Preview(models.Model):
+    """A sentence spoken in a voice for one person, kept so that it need not be spoken again."""
+
+    id = models.UUIDField(_("id"), primary_key=True, default=uuid.uuid4, editable=False)
+    profile = models.ForeignKey(
+        VoiceProfile, verbose_name=_("voice"), on_delete=models.CASCADE, related_name="previews"
+    )
+    requested_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, verbose_name=_("requested by"), on_delete=models.CASCADE, related_name="+"
+    )
+    text_sha256 = models.CharField(_("SHA-256 of the text"), max_length=64)
+    voice_version = models.PositiveIntegerField(_("version of the voice"))
+    #: What was asked for, and what it was made with.
+    quality = models.CharField(_("quality"), max_length=16, choices=Quality)
+    made_with = models.CharField(_("made with"), max_length=16, choices=Quality)
+    audio = models.FileField(_("audio"), upload_to=preview_path, max_length=200)
+    duration_ms = models.PositiveIntegerField(_("duration (ms)"))
+    created_at = models.DateTimeField(_("created at"), auto_now_add=True)
+
+    class Meta:
+        verbose_name = _("preview")
+        verbose_name_plural = _("previews")
+        constraints = (
+            models.UniqueConstraint(
+                fields=["profile", "requested_by", "text_sha256", "voice_version", "quality"],
+                name="voice_preview_is_made_once",
+            ),
+            models.CheckConstraint(
+                condition=Q(quality__in=Quality.values, made_with__in=Quality.values),
+                name="voice_preview_quality_is_known",
+            ),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.profile_id} {self.quality} {self.duration_ms} ms"
+
+
+class VoicePreference(models.Model):
+    """In whose voice, and how well, a person wants to be answered. Without a voice: the one the language asks for."""
+
+    user = models.OneToOneField(
+        settings.AUTH_USER_MODEL, verbose_name=_("user"), on_delete=models.CASCADE, related_name="voice_preference"
+    )
+    profile = models.ForeignKey(
+        VoiceProfile, verbose_name=_("voice"), on_delete=models.SET_NULL, null=True, blank=True, related_name="+"
+    )
+    quality = models.CharField(_("quality"), max_length=16, choices=Quality, default=Quality.FAST)
+
+    class Meta:
+        verbose_name = _("preferred voice")
+        verbose_name_plural = _("preferred voices")
+        constraints = (
+            models.CheckConstraint(condition=Q(quality__in=Quality.values), name="voice_preference_quality_is_known"),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.user_id}: {self.profile_id or '—'}"

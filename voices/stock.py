@@ -39,15 +39,18 @@ STOCK_VOICES = (
 
 
 def write_stock_voices(model: type[VoiceProfile]) -> None:
-    """Make the stock rows, or bring them up to date. Takes the model, because a migration has its own."""
+    """
+    Make the stock rows, or bring them up to date. One that was disabled stays so.
+
+    Takes the model, because a migration has its own.
+    """
     for voice in STOCK_VOICES:
-        model.objects.update_or_create(
-            pk=voice.id,
-            defaults={
-                "owner": None,
-                "name": voice.name,
-                "language": voice.language,
-                "gender": voice.gender,
-                "engine_voice": voice.key,
-            },
-        )
+        fields = {
+            "owner": None,
+            "kind": "stock",
+            "name": voice.name,
+            "language": voice.language,
+            "gender": voice.gender,
+            "engine_voice": voice.key,
+        }
+        model.objects.update_or_create(pk=voice.id, defaults=fields, create_defaults=fields | {"state": "ready"})

@@ -9,11 +9,10 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from channels.db import database_sync_to_async
-from django.conf import settings
 from django.db import DatabaseError, connection
 
-from inference.client import InferenceClient
 from inference.interfaces import InferenceError, InferenceStatus, RoleState
+from voices.engines import get_inference
 
 if TYPE_CHECKING:
     from inference.interfaces import Inference
@@ -22,12 +21,6 @@ if TYPE_CHECKING:
 MAX_AGE_S = 2.0
 INFERENCE_TIMEOUT_S = 2.0
 DATABASE_TIMEOUT_S = 2.0
-
-
-@cache
-def get_inference() -> Inference:
-    """The one client of the inference process in this process. Making it does not connect."""
-    return InferenceClient(settings.AVATAR_INFERENCE_ADDRESS)
 
 
 @dataclass(frozen=True, slots=True)

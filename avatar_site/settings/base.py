@@ -7,6 +7,7 @@ from pathlib import Path
 
 from django.utils.translation import gettext_lazy as _
 
+import avatar_site
 from avatar_site import env
 
 BASE_DIR = Path(__file__).resolve().parents[2]
@@ -51,6 +52,11 @@ AVATAR_LANGUAGE_MODEL_HISTORY_TURNS = env.whole_number(
     "AVATAR_LANGUAGE_MODEL_HISTORY_TURNS", 40, minimum=0, maximum=1000
 )
 
+AVATAR_VOICE_QUOTA_MIB = env.whole_number("AVATAR_VOICE_QUOTA_MIB", 200, minimum=1, maximum=1_000_000)
+AVATAR_VOICE_FITTING_STEPS = env.whole_number("AVATAR_VOICE_FITTING_STEPS", 120, minimum=1, maximum=100_000)
+# Engines that are slow speak fast first; a worker may speak the turn once more, as well as it can, when there is time.
+AVATAR_BEAUTIFUL_LATER = env.boolean("AVATAR_BEAUTIFUL_LATER", False)
+
 # --- Django ---
 
 SECRET_KEY = env.secret("AVATAR_SECRET_KEY", kept_at=AVATAR_DATA_DIR / "secret_key")
@@ -69,6 +75,8 @@ INSTALLED_APPS = [
     "whitenoise.runserver_nostatic",
     "django.contrib.staticfiles",
     "rest_framework",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",
     "channels",
     "avatar_site.operations",
     "voices",
@@ -120,7 +128,9 @@ if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
         # A transaction that will write takes the lock at once: a deferred one can fail in its middle, without waiting.
         "transaction_mode": "IMMEDIATE",
         "timeout": 20,
-        "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA foreign_keys=ON;",
+        "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA foreign_keys=ON; "
+        # Deleted means overwritten: a voice that was deleted is nowhere in the file.
+        "PRAGMA secure_delete=ON;",
     }
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
@@ -150,6 +160,8 @@ CELERY_WORKER_ENABLE_REMOTE_CONTROL = False
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_BEAT_SCHEDULE = {
     "clear-expired-logins": {"task": "avatar_site.operations.tasks.clear_expired_logins", "schedule": 24 * 60 * 60},
+    "requeue-lost-voices": {"task": "voices.tasks.requeue_lost_work", "schedule": 30},
+    "delete-orphaned-voice-files": {"task": "voices.tasks.delete_orphans", "schedule": 60 * 60},
 }
 CELERY_BEAT_SCHEDULE_FILENAME = str(AVATAR_DATA_DIR / "beat-schedule")
 
@@ -195,6 +207,27 @@ REST_FRAMEWORK = {
     "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
     "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
+    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "EXCEPTION_HANDLER": "avatar_site.api_errors.handle",
+}
+SPECTACULAR_SETTINGS = {
+    "TITLE": "AVATAR",
+    "DESCRIPTION": "Voices and conversations. Calls themselves go over a WebSocket: see docs/protocol.md.",
+    "VERSION": avatar_site.__version__,
+    "SERVE_INCLUDE_SCHEMA": False,
+    "COMPONENT_SPLIT_REQUEST": True,
+    # The singular paths answer the same and are not documented.
+    "PREPROCESSING_HOOKS": ["avatar_site.api_schema.leave_out_second_names"],
+    "ENUM_NAME_OVERRIDES": {
+        "LanguageEnum": "voices.models.Language",
+        "QualityEnum": "voices.models.Quality",
+        "StateEnum": "voices.models.State",
+        "FittingStateEnum": "voices.models.FittingState",
+        "AttestationEnum": "voices.models.Attestation",
+    },
+    # The docs page takes its scripts from this machine.
+    "SWAGGER_UI_DIST": "SIDECAR",
+    "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
 }
 
 UNFOLD = {"SITE_TITLE": "AVATAR", "SITE_HEADER": "AVATAR", "SHOW_BACK_BUTTON": True}

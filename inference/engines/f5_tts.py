@@ -180,6 +180,8 @@ class _Model:
 class F5Tts:
     """`TextToSpeech` on F5-TTS. One thread speaks, first clauses before others."""
 
+    can_clone = True
+
     def __init__(
         self, folder: Path, config: InferenceConfig, *, high_quality_folder: Path | None, reader: DeviceMemoryReader
     ) -> None:
@@ -212,6 +214,9 @@ class F5Tts:
 
     async def list_voices(self) -> tuple[VoiceInfo, ...]:
         return tuple(stock.info for stock in self._stock.values())
+
+    async def list_styles(self) -> dict[str, bytes]:
+        return {}
 
     @property
     def figures(self) -> dict[str, float]:

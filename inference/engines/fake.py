@@ -2,7 +2,7 @@
 Scripted engines: they satisfy `inference.interfaces` and do what they were told, when they were told.
 
 Tests build them directly and read their counters. Under `AVATAR_PROFILE=fake` the inference process loads them through
-`create_stt`, `create_llm` and `create_tts`, with timings from `AVATAR_FAKE_*`.
+`create_<role>`, with timings from `AVATAR_FAKE_*`.
 """
 
 from __future__ import annotations
@@ -14,13 +14,17 @@ import math
 import os
 import re
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from inference.interfaces import (
     BYTES_PER_SAMPLE,
+    EMBEDDING_VALUES,
     MICROPHONE_SAMPLE_RATE_HZ,
+    STYLE_VALUES,
     AudioChunk,
     DiscardUtterance,
     EndOfUtterance,
@@ -28,6 +32,7 @@ from inference.interfaces import (
     GenerationEvent,
     GenerationFinished,
     GenerationOptions,
+    InferenceError,
     InferenceStatus,
     InferenceUnavailable,
     Message,
@@ -37,6 +42,7 @@ from inference.interfaces import (
     Role,
     RoleState,
     RoleStatus,
+    SpeakerEmbedding,
     SpeechResumed,
     SpeechStarted,
     SynthesisOptions,
@@ -46,6 +52,7 @@ from inference.interfaces import (
     TranscriptionOptions,
     VoiceInfo,
 )
+from inference.recordings import check_recording
 
 FRAME_MS = 20
 FRAME_BYTES = MICROPHONE_SAMPLE_RATE_HZ * BYTES_PER_SAMPLE * FRAME_MS // 1000
@@ -446,6 +453,8 @@ class FakeTextToSpeech(_Scripted):
         self.chunk_ms = chunk_ms
         #: As an engine is that is short of memory: everything is made at fast quality.
         self.is_short_of_memory = False
+        #: As an engine is that speaks like a recording; it then hums at a pitch of the recording's own.
+        self.can_clone = False
         self.calls = Calls()
         self.failures = _Failures()
         self.requests: list[tuple[str, SynthesisOptions]] = []
@@ -476,7 +485,7 @@ class FakeTextToSpeech(_Scripted):
                     raise failure[0]
                 step_ms = min(self.chunk_ms, total_ms - made_ms)
                 await asyncio.sleep(step_ms / 1000 * self.real_time_factor)
-                yield AudioChunk(self._hum(options.voice, made_ms, step_ms), self.sample_rate_hz, quality)
+                yield AudioChunk(self._hum(options, made_ms, step_ms), self.sample_rate_hz, quality)
                 made_ms += step_ms
 
     def measure_ms(self, text: str) -> int:
@@ -484,9 +493,9 @@ class FakeTextToSpeech(_Scripted):
         thirds = sum(3 if c >= "\u2e80" else 1 for c in text if c.isalnum())
         return thirds * self.ms_per_character // 3
 
-    def _hum(self, voice: str, start_ms: int, length_ms: int) -> bytes:
+    def _hum(self, options: SynthesisOptions, start_ms: int, length_ms: int) -> bytes:
         """A tone with two overtones, at a pitch that tells voices apart, with a pulse for each syllable."""
-        pitch_hz = 110 + sum(voice.encode()) % 12 * 10
+        pitch_hz = self._pitch_hz(options)
         rate = self.sample_rate_hz
         samples = array.array("h", bytes(rate * length_ms // 1000 * BYTES_PER_SAMPLE))
         first = rate * start_ms // 1000
@@ -498,8 +507,94 @@ class FakeTextToSpeech(_Scripted):
             samples[n] = int(5500 * loudness * tone)
         return samples.tobytes()
 
+    def _pitch_hz(self, options: SynthesisOptions) -> float:
+        if options.reference is not None and self.can_clone:
+            return 110 + sum(options.reference.pcm[:1000]) % 12 * 10
+        if options.style:
+            return 110 + float(np.clip(np.nan_to_num(np.frombuffer(options.style, "<f4")).mean(), 0, 1)) * 110
+        if "+" not in options.voice:
+            return find_pitch_hz(options.voice)
+        shares = [share.partition(":") for share in options.voice.split("+")]
+        return sum(find_pitch_hz(voice) * float(weight) for voice, _, weight in shares)
+
     async def list_voices(self) -> tuple[VoiceInfo, ...]:
         return self.VOICES
+
+    async def list_styles(self) -> Mapping[str, bytes]:
+        """Styles that hum as the voices do."""
+        return {
+            voice.key: np.full(STYLE_VALUES, (find_pitch_hz(voice.key) - 110) / 110, "<f4").tobytes()
+            for voice in self.VOICES
+        }
+
+
+def find_pitch_hz(voice: str) -> float:
+    return 110 + sum(voice.encode()) % 12 * 10
+
+
+class FakeSpeakerEncoder(_Scripted):
+    """
+    Tells sounds apart by their spectrum: the same recording has the same embedding, the halves of a hum nearly so, two
+    pitches others.
+
+    `speakers` are names: each call takes the next, and hears whoever is called that (see `make_embedding`).
+    """
+
+    ENCODER = "fake-1"
+
+    def __init__(self) -> None:
+        self.speakers: list[str] = []
+        self.calls = Calls()
+        self.failures = _Failures()
+        self._released = asyncio.Event()
+        self._released.set()
+        self.is_holding = asyncio.Event()
+
+    def fail_next(self, error: Exception) -> None:
+        self.failures.next_calls.append((error, 0))
+
+    def start_outage(self, error: Exception | None = None) -> None:
+        self.failures.outage = error or InferenceUnavailable("the scripted process is away")
+
+    def end_outage(self) -> None:
+        self.failures.outage = None
+
+    def hold(self) -> None:
+        """Make calls wait until `release`."""
+        self._released.clear()
+        self.is_holding.clear()
+
+    def release(self) -> None:
+        self._released.set()
+
+    async def embed(self, pcm: bytes, *, sample_rate_hz: int = MICROPHONE_SAMPLE_RATE_HZ) -> SpeakerEmbedding:
+        with self.calls.count():
+            if failure := self.failures.take():
+                raise failure[0]
+            if not self._released.is_set():
+                self.is_holding.set()
+                await self._released.wait()
+            check_recording(pcm, sample_rate_hz)
+            if self.speakers:
+                return make_embedding(self.speakers.pop(0))
+            samples = np.frombuffer(pcm, "<i2").astype(np.float64)
+            if math.sqrt(float(np.mean(samples**2))) < SPEECH_RMS / 4:
+                raise InferenceError("there is no speech in the recording")
+            # 16 Hz a band, up to 4 kHz.
+            count = int(sample_rate_hz * 2 * EMBEDDING_VALUES // 8000)
+            frames = samples[: len(samples) // count * count].reshape(-1, count) * np.hanning(count)
+            spectrum = np.abs(np.fft.rfft(frames, n=sample_rate_hz // 16, axis=1)).mean(axis=0)[:EMBEDDING_VALUES]
+            return _to_embedding(spectrum)
+
+
+def make_embedding(speaker: str) -> SpeakerEmbedding:
+    """Return the embedding of a person who does not exist: another for every name."""
+    generator = np.random.default_rng(list(speaker.encode()))
+    return _to_embedding(generator.normal(size=EMBEDDING_VALUES))
+
+
+def _to_embedding(values: Any) -> SpeakerEmbedding:
+    return SpeakerEmbedding(tuple((values / np.linalg.norm(values)).tolist()), FakeSpeakerEncoder.ENCODER)
 
 
 class FakeInference:
@@ -511,10 +606,12 @@ class FakeInference:
         stt: FakeSpeechToText | None = None,
         llm: FakeLanguageModel | None = None,
         tts: FakeTextToSpeech | None = None,
+        encoder: FakeSpeakerEncoder | None = None,
     ) -> None:
         self.stt = stt or FakeSpeechToText()
         self.llm = llm or FakeLanguageModel()
         self.tts = tts or FakeTextToSpeech()
+        self.encoder = encoder or FakeSpeakerEncoder()
         self.is_away = False
         self.is_closed = False
         self._started_at = time.time()
@@ -525,22 +622,31 @@ class FakeInference:
         self.stt.start_outage()
         self.llm.start_outage()
         self.tts.start_outage()
+        self.encoder.start_outage()
 
     def end_outage(self) -> None:
         self.is_away = False
         self.stt.end_outage()
         self.llm.end_outage()
         self.tts.end_outage()
+        self.encoder.end_outage()
 
     @property
     def active_calls(self) -> int:
         """Calls of any role that have not ended: 0 when nothing is left of a conversation."""
-        return self.stt.calls.active + self.llm.calls.active + self.llm.prefill_calls.active + self.tts.calls.active
+        return self.llm.prefill_calls.active + sum(
+            engine.calls.active for engine in (self.stt, self.llm, self.tts, self.encoder)
+        )
 
     async def status(self) -> InferenceStatus:
         if self.is_away:
             raise InferenceUnavailable("the scripted process is away")
-        active = {Role.STT: self.stt.calls.active, Role.LLM: self.llm.calls.active, Role.TTS: self.tts.calls.active}
+        active = {
+            Role.STT: self.stt.calls.active,
+            Role.LLM: self.llm.calls.active,
+            Role.TTS: self.tts.calls.active,
+            Role.ENCODER: self.encoder.calls.active,
+        }
         return InferenceStatus(
             profile="fake",
             roles=tuple(
@@ -553,6 +659,7 @@ class FakeInference:
                     load_s=0.0,
                     memory_bytes=0,
                     active_calls=active[role],
+                    clones=role is Role.TTS and self.tts.can_clone,
                 )
                 for role in Role
             ),
@@ -582,6 +689,10 @@ def create_llm(**_: object) -> FakeLanguageModel:
 
 def create_tts(**_: object) -> FakeTextToSpeech:
     return FakeTextToSpeech(real_time_factor=_read_float("AVATAR_FAKE_REAL_TIME_FACTOR", 0.1))
+
+
+def create_encoder(**_: object) -> FakeSpeakerEncoder:
+    return FakeSpeakerEncoder()
 
 
 def _read_float(name: str, default: float) -> float:

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -23,8 +24,8 @@ from inference.config import InferenceConfig
 from inference.engines import audio_edges
 from inference.engines.audio_edges import trim
 from inference.engines.chinese import has_chinese, to_simplified
-from inference.engines.worker import Worker
-from inference.interfaces import AudioChunk, InferenceError, SynthesisOptions, VoiceInfo
+from inference.engines.worker import Urgency, Worker
+from inference.interfaces import STYLE_VALUES, AudioChunk, InferenceError, Quality, SynthesisOptions, VoiceInfo
 from inference.models import model_dir
 from inference.spoken_text import to_spoken_mandarin
 
@@ -70,6 +71,8 @@ VOICES = (
     VoiceInfo("bf_emma", "Emma", "en", "female"),
     VoiceInfo("bm_george", "George", "en", "male"),
 )
+#: The row of a voice's styles (one for each number of tokens) that a fitted style takes the place of: middle length.
+FITTED_ROW = 60
 DEFAULT_VOICE = {"zh": "zf_xiaoxiao", "en": "af_heart"}
 
 
@@ -104,6 +107,7 @@ class Kokoro:
         }
         self._phonemiser = Phonemiser()
         self._worker = Worker("kokoro")
+        self._queue = _Queue()
 
     async def warm_up(self) -> None:
         for text in ("你好，今天有 25 度。", "Hello there."):
@@ -116,35 +120,67 @@ class Kokoro:
     async def list_voices(self) -> tuple[VoiceInfo, ...]:
         return tuple(voice for voice in VOICES if voice.key in self._styles)
 
+    async def list_styles(self) -> dict[str, bytes]:
+        return {key: styles[FITTED_ROW].astype("<f4").tobytes() for key, styles in self._styles.items()}
+
     async def synthesise(self, text: str, options: SynthesisOptions) -> AsyncIterator[AudioChunk]:
-        if options.voice and options.voice not in self._styles:
-            raise InferenceError(f"Kokoro has no voice {options.voice!r}")
-        phrases = await self._worker.run(lambda: self._phonemiser.phrases(text))
-        for number, phrase in enumerate(phrases):
-            run_options = onnxruntime.RunOptions()
-            is_last = options.is_last and number == len(phrases) - 1
+        voices = {language: self._find_styles(options, voice) for language, voice in DEFAULT_VOICE.items()}
+        # The best that there is here is a style of the speaker's own; it takes no longer than another.
+        quality = options.quality if options.style else Quality.FAST
+        with self._queue.hold_a_place(options) as place:
+            phrases = await self._worker.run(lambda: self._phonemiser.phrases(text), place.urgency)
+            for number, phrase in enumerate(phrases):
+                is_last = options.is_last and number == len(phrases) - 1
+                samples = await self._speak_in_turn(place, phrase, voices[phrase.language], options.speed, is_last)
+                pcm = (np.clip(samples, -1.0, 1.0) * 32767).astype("<i2").tobytes()
+                step = SAMPLE_RATE_HZ * CHUNK_MS // 1000 * 2
+                for start in range(0, len(pcm), step):
+                    yield AudioChunk(pcm[start : start + step], SAMPLE_RATE_HZ, quality)
+
+    def _find_styles(self, options: SynthesisOptions, default: str) -> NDArray[np.float32]:
+        """Return a style for every number of tokens. Raises InferenceError for what cannot be spoken in."""
+        blend = parse_blend(options.voice or default)
+        for key in blend:
+            if key not in self._styles:
+                raise InferenceError(f"Kokoro has no voice {key!r}")
+        parts = [self._styles[key] * np.float32(weight) for key, weight in blend.items()]
+        styles = np.asarray(np.sum(parts, axis=0), np.float32)
+        if options.style:
+            fitted = np.frombuffer(options.style, "<f4")
+            if len(fitted) != STYLE_VALUES or not np.isfinite(fitted).all():
+                raise InferenceError(f"a style is {STYLE_VALUES} finite float32")
+            # A voice is another in short clauses than in long ones, by as much as two voices differ.
+            styles = np.asarray(styles - styles[FITTED_ROW] + fitted, np.float32)
+        return styles
+
+    async def _speak_in_turn(
+        self, place: _Place, phrase: Phrase, styles: NDArray[np.float32], speed: float, is_last: bool
+    ) -> NDArray[np.float32]:
+        """Speak when it is this call's turn; from the beginning again when it had to give way."""
+        while True:
+            await self._queue.wait_for_turn(place)
+            run = _Run()
+            place.run = run
             try:
-                samples = await self._worker.run(
-                    lambda phrase=phrase, run_options=run_options, is_last=is_last: self._speak(  # type: ignore[misc]
-                        phrase, options, run_options, is_last=is_last
-                    )
+                return await self._worker.run(
+                    lambda run=run: self._speak(phrase, styles, speed, run.options, is_last=is_last),  # type: ignore[misc]
+                    place.urgency,
                 )
             except asyncio.CancelledError:
-                run_options.terminate = True
+                run.options.terminate = True
                 raise
-            pcm = (np.clip(samples, -1.0, 1.0) * 32767).astype("<i2").tobytes()
-            step = SAMPLE_RATE_HZ * CHUNK_MS // 1000 * 2
-            for start in range(0, len(pcm), step):
-                yield AudioChunk(pcm[start : start + step], SAMPLE_RATE_HZ)
+            except Exception:  # ONNX Runtime tells of a run that was stopped by one of its own
+                if not run.has_given_way:
+                    raise
+            finally:
+                place.run = None
 
     def _speak(
-        self, phrase: Phrase, options: SynthesisOptions, run_options: Any, *, is_last: bool
+        self, phrase: Phrase, styles: NDArray[np.float32], speed: float, run_options: Any, *, is_last: bool
     ) -> NDArray[np.float32]:
-        styles = self._styles[options.voice or DEFAULT_VOICE[phrase.language]]
-        count = len(phrase.tokens)
-        style = styles[min(count, len(styles) - 1)][None]
-        tokens, speed = np.array([[0, *phrase.tokens, 0]], np.int64), np.array([options.speed], np.float32)
-        planned = self._prosody.run(None, {"tokens": tokens, "style": style, "speed": speed}, run_options)
+        style = styles[min(len(phrase.tokens), len(styles) - 1)][None]
+        tokens, pace = np.array([[0, *phrase.tokens, 0]], np.int64), np.array([speed], np.float32)
+        planned = self._prosody.run(None, {"tokens": tokens, "style": style, "speed": pace}, run_options)
         features, pitch, energy = find_speech(*planned)
         if features.shape[-1] == 0:
             return np.zeros(0, np.float32)
@@ -152,6 +188,93 @@ class Kokoro:
             None, {"features": features, "pitch": pitch, "energy": energy, "style": style}, run_options
         )
         return trim(samples, sample_rate_hz=SAMPLE_RATE_HZ, pause_ms=_pause_ms(phrase.tokens, is_last=is_last))
+
+
+def parse_blend(voice: str) -> dict[str, float]:
+    """
+    Read "zf_xiaoxiao", or "zf_xiaoxiao:0.6+zm_yunxi:0.4".
+
+    Raises InferenceError when the weights are no numbers above 0, or do not sum to 1.
+    """
+    if ":" not in voice and "+" not in voice:
+        return {voice: 1.0}
+    blend: dict[str, float] = {}
+    for share in voice.split("+"):
+        key, _, weight = share.partition(":")
+        try:
+            blend[key] = blend.get(key, 0.0) + float(weight)
+        except ValueError:
+            raise InferenceError(f"voice {voice!r}: expected key:weight+key:weight") from None
+        if not 0 < float(weight) <= 1:
+            raise InferenceError(f"voice {voice!r}: a weight is above 0 and at most 1")
+    if abs(sum(blend.values()) - 1) > 0.01:
+        raise InferenceError(f"voice {voice!r}: the weights sum to 1")
+    return blend
+
+
+class _Run:
+    """One run of the model, which may be stopped between two operators."""
+
+    def __init__(self) -> None:
+        self.options = onnxruntime.RunOptions()
+        self.has_given_way = False
+
+
+class _Place:
+    """A call's place in the queue, and its run while it has one."""
+
+    def __init__(self, options: SynthesisOptions) -> None:
+        self.is_background = options.is_background
+        self.urgency = (
+            Urgency.BACKGROUND
+            if options.is_background
+            else Urgency.FIRST_CLAUSE
+            if options.is_first
+            else Urgency.CLAUSE
+        )
+        self.run: _Run | None = None
+
+
+class _Queue:
+    """
+    Keeps what nobody listens for out of the way: it waits while there is a live call, and stops when one comes.
+
+    Everything here happens in the event loop; the worker's order decides among live calls.
+    """
+
+    def __init__(self) -> None:
+        self._live = 0
+        self._background: set[_Place] = set()
+        self._is_quiet = asyncio.Event()
+        self._is_quiet.set()
+
+    @contextmanager
+    def hold_a_place(self, options: SynthesisOptions) -> Iterator[_Place]:
+        place = _Place(options)
+        if place.is_background:
+            self._background.add(place)
+        else:
+            self._live += 1
+            self._is_quiet.clear()
+            self._stop_background()
+        try:
+            yield place
+        finally:
+            self._background.discard(place)
+            if not place.is_background:
+                self._live -= 1
+                if self._live == 0:
+                    self._is_quiet.set()
+
+    def _stop_background(self) -> None:
+        for place in self._background:
+            if place.run is not None:
+                place.run.has_given_way = True
+                place.run.options.terminate = True
+
+    async def wait_for_turn(self, place: _Place) -> None:
+        if place.is_background:
+            await self._is_quiet.wait()
 
 
 def find_speech(

@@ -14,10 +14,14 @@ T = TypeVar("T")
 
 
 class Urgency(IntEnum):
-    """Smaller is sooner."""
+    """Smaller is sooner. Recognisers and voices have workers of their own, and names of their own for the same."""
 
     FINAL = 0
     PARTIAL = 1
+
+    FIRST_CLAUSE = 0
+    CLAUSE = 1
+    BACKGROUND = 2
 
 
 class Worker:

@@ -24,13 +24,15 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1finference/proto/inference.proto\x12\x13\x61vatar.inference.v1\"{\n\x14TranscriptionOptions\x12\x10\n\x08language\x18\x01 \x01(\t\x12\x13\n\x0b\x65ndpointing\x18\x02 \x01(\x08\x12\x10\n\x08pause_ms\x18\x03 \x01(\r\x12\x15\n\rmin_speech_ms\x18\x04 \x01(\r\x12\x13\n\x0bsensitivity\x18\x05 \x01(\x02\"\xee\x01\n\x11TranscribeRequest\x12<\n\x07options\x18\x01 \x01(\x0b\x32).avatar.inference.v1.TranscriptionOptionsH\x00\x12\r\n\x03pcm\x18\x02 \x01(\x0cH\x00\x12?\n\x10\x65nd_of_utterance\x18\x03 \x01(\x0b\x32#.avatar.inference.v1.EndOfUtteranceH\x00\x12\x42\n\x11\x64iscard_utterance\x18\x04 \x01(\x0b\x32%.avatar.inference.v1.DiscardUtteranceH\x00\x42\x07\n\x05input\"\x10\n\x0e\x45ndOfUtterance\"\x12\n\x10\x44iscardUtterance\"\xbc\x02\n\x12TranscribeResponse\x12<\n\x0espeech_started\x18\x01 \x01(\x0b\x32\".avatar.inference.v1.SpeechStartedH\x00\x12\x32\n\x07partial\x18\x02 \x01(\x0b\x32\x1f.avatar.inference.v1.TranscriptH\x00\x12\x36\n\x0bprovisional\x18\x03 \x01(\x0b\x32\x1f.avatar.inference.v1.TranscriptH\x00\x12<\n\x0espeech_resumed\x18\x04 \x01(\x0b\x32\".avatar.inference.v1.SpeechResumedH\x00\x12\x35\n\x05\x66inal\x18\x05 \x01(\x0b\x32$.avatar.inference.v1.FinalTranscriptH\x00\x42\x07\n\x05\x65vent\"(\n\rSpeechStarted\x12\x17\n\x0fspeech_start_ms\x18\x01 \x01(\x04\"\x0f\n\rSpeechResumed\",\n\nTranscript\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x10\n\x08language\x18\x02 \x01(\t\"v\n\x0f\x46inalTranscript\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x10\n\x08language\x18\x02 \x01(\t\x12\x17\n\x0fspeech_start_ms\x18\x03 \x01(\x04\x12\x15\n\rspeech_end_ms\x18\x04 \x01(\x04\x12\x13\n\x0breceived_ms\x18\x05 \x01(\x04\"(\n\x07Message\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\"\x86\x01\n\x0fGenerateRequest\x12.\n\x08messages\x18\x01 \x03(\x0b\x32\x1c.avatar.inference.v1.Message\x12\x12\n\nmax_tokens\x18\x02 \x01(\r\x12\x13\n\x0btemperature\x18\x03 \x01(\x02\x12\x11\n\x04seed\x18\x04 \x01(\x03H\x00\x88\x01\x01\x42\x07\n\x05_seed\"n\n\x10GenerateResponse\x12\x14\n\ntext_delta\x18\x01 \x01(\tH\x00\x12;\n\x08\x66inished\x18\x02 \x01(\x0b\x32\'.avatar.inference.v1.GenerationFinishedH\x00\x42\x07\n\x05\x65vent\"V\n\x12GenerationFinished\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x15\n\rprompt_tokens\x18\x02 \x01(\r\x12\x19\n\x11\x63ompletion_tokens\x18\x03 \x01(\r\"@\n\x0ePrefillRequest\x12.\n\x08messages\x18\x01 \x03(\x0b\x32\x1c.avatar.inference.v1.Message\"\x11\n\x0fPrefillResponse\"\xab\x01\n\x11SynthesiseRequest\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\r\n\x05voice\x18\x02 \x01(\t\x12\x0f\n\x07quality\x18\x03 \x01(\t\x12\r\n\x05speed\x18\x04 \x01(\x02\x12\x10\n\x08is_first\x18\x05 \x01(\x08\x12\x0f\n\x07is_last\x18\x06 \x01(\x08\x12\x36\n\treference\x18\x07 \x01(\x0b\x32#.avatar.inference.v1.VoiceReference\"I\n\x0eVoiceReference\x12\x0b\n\x03pcm\x18\x01 \x01(\x0c\x12\x16\n\x0esample_rate_hz\x18\x02 \x01(\r\x12\x12\n\ntranscript\x18\x03 \x01(\t\"J\n\x12SynthesiseResponse\x12\x0b\n\x03pcm\x18\x01 \x01(\x0c\x12\x16\n\x0esample_rate_hz\x18\x02 \x01(\r\x12\x0f\n\x07quality\x18\x03 \x01(\t\"\x13\n\x11ListVoicesRequest\"@\n\x12ListVoicesResponse\x12*\n\x06voices\x18\x01 \x03(\x0b\x32\x1a.avatar.inference.v1.Voice\"D\n\x05Voice\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x10\n\x08language\x18\x03 \x01(\t\x12\x0e\n\x06gender\x18\x04 \x01(\t\"\x12\n\x10GetStatusRequest\"\xb4\x01\n\x11GetStatusResponse\x12\x0f\n\x07profile\x18\x01 \x01(\t\x12.\n\x05roles\x18\x02 \x03(\x0b\x32\x1f.avatar.inference.v1.RoleStatus\x12\x16\n\x0eresident_bytes\x18\x03 \x01(\x04\x12\x12\n\nstarted_at\x18\x04 \x01(\x01\x12\x32\n\x07\x64\x65vices\x18\x05 \x03(\x0b\x32!.avatar.inference.v1.DeviceMemory\"E\n\x0c\x44\x65viceMemory\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0btotal_bytes\x18\x02 \x01(\x04\x12\x12\n\nfree_bytes\x18\x03 \x01(\x04\"\x93\x02\n\nRoleStatus\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\r\n\x05state\x18\x02 \x01(\t\x12\x0e\n\x06\x65ngine\x18\x03 \x01(\t\x12\r\n\x05model\x18\x04 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x05 \x01(\t\x12\x0e\n\x06load_s\x18\x06 \x01(\x01\x12\x14\n\x0cmemory_bytes\x18\x07 \x01(\x04\x12\x0e\n\x06reason\x18\x08 \x01(\t\x12\x14\n\x0c\x61\x63tive_calls\x18\t \x01(\r\x12=\n\x07\x66igures\x18\n \x03(\x0b\x32,.avatar.inference.v1.RoleStatus.FiguresEntry\x1a.\n\x0c\x46iguresEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x32q\n\x0cSpeechToText\x12\x61\n\nTranscribe\x12&.avatar.inference.v1.TranscribeRequest\x1a\'.avatar.inference.v1.TranscribeResponse(\x01\x30\x01\x32\xc0\x01\n\rLanguageModel\x12Y\n\x08Generate\x12$.avatar.inference.v1.GenerateRequest\x1a%.avatar.inference.v1.GenerateResponse0\x01\x12T\n\x07Prefill\x12#.avatar.inference.v1.PrefillRequest\x1a$.avatar.inference.v1.PrefillResponse2\xce\x01\n\x0cTextToSpeech\x12_\n\nSynthesise\x12&.avatar.inference.v1.SynthesiseRequest\x1a\'.avatar.inference.v1.SynthesiseResponse0\x01\x12]\n\nListVoices\x12&.avatar.inference.v1.ListVoicesRequest\x1a\'.avatar.inference.v1.ListVoicesResponse2g\n\tInference\x12Z\n\tGetStatus\x12%.avatar.inference.v1.GetStatusRequest\x1a&.avatar.inference.v1.GetStatusResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1finference/proto/inference.proto\x12\x13\x61vatar.inference.v1\"{\n\x14TranscriptionOptions\x12\x10\n\x08language\x18\x01 \x01(\t\x12\x13\n\x0b\x65ndpointing\x18\x02 \x01(\x08\x12\x10\n\x08pause_ms\x18\x03 \x01(\r\x12\x15\n\rmin_speech_ms\x18\x04 \x01(\r\x12\x13\n\x0bsensitivity\x18\x05 \x01(\x02\"\xee\x01\n\x11TranscribeRequest\x12<\n\x07options\x18\x01 \x01(\x0b\x32).avatar.inference.v1.TranscriptionOptionsH\x00\x12\r\n\x03pcm\x18\x02 \x01(\x0cH\x00\x12?\n\x10\x65nd_of_utterance\x18\x03 \x01(\x0b\x32#.avatar.inference.v1.EndOfUtteranceH\x00\x12\x42\n\x11\x64iscard_utterance\x18\x04 \x01(\x0b\x32%.avatar.inference.v1.DiscardUtteranceH\x00\x42\x07\n\x05input\"\x10\n\x0e\x45ndOfUtterance\"\x12\n\x10\x44iscardUtterance\"\xbc\x02\n\x12TranscribeResponse\x12<\n\x0espeech_started\x18\x01 \x01(\x0b\x32\".avatar.inference.v1.SpeechStartedH\x00\x12\x32\n\x07partial\x18\x02 \x01(\x0b\x32\x1f.avatar.inference.v1.TranscriptH\x00\x12\x36\n\x0bprovisional\x18\x03 \x01(\x0b\x32\x1f.avatar.inference.v1.TranscriptH\x00\x12<\n\x0espeech_resumed\x18\x04 \x01(\x0b\x32\".avatar.inference.v1.SpeechResumedH\x00\x12\x35\n\x05\x66inal\x18\x05 \x01(\x0b\x32$.avatar.inference.v1.FinalTranscriptH\x00\x42\x07\n\x05\x65vent\"(\n\rSpeechStarted\x12\x17\n\x0fspeech_start_ms\x18\x01 \x01(\x04\"\x0f\n\rSpeechResumed\",\n\nTranscript\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x10\n\x08language\x18\x02 \x01(\t\"v\n\x0f\x46inalTranscript\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x10\n\x08language\x18\x02 \x01(\t\x12\x17\n\x0fspeech_start_ms\x18\x03 \x01(\x04\x12\x15\n\rspeech_end_ms\x18\x04 \x01(\x04\x12\x13\n\x0breceived_ms\x18\x05 \x01(\x04\"(\n\x07Message\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\"\x86\x01\n\x0fGenerateRequest\x12.\n\x08messages\x18\x01 \x03(\x0b\x32\x1c.avatar.inference.v1.Message\x12\x12\n\nmax_tokens\x18\x02 \x01(\r\x12\x13\n\x0btemperature\x18\x03 \x01(\x02\x12\x11\n\x04seed\x18\x04 \x01(\x03H\x00\x88\x01\x01\x42\x07\n\x05_seed\"n\n\x10GenerateResponse\x12\x14\n\ntext_delta\x18\x01 \x01(\tH\x00\x12;\n\x08\x66inished\x18\x02 \x01(\x0b\x32\'.avatar.inference.v1.GenerationFinishedH\x00\x42\x07\n\x05\x65vent\"V\n\x12GenerationFinished\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x15\n\rprompt_tokens\x18\x02 \x01(\r\x12\x19\n\x11\x63ompletion_tokens\x18\x03 \x01(\r\"@\n\x0ePrefillRequest\x12.\n\x08messages\x18\x01 \x03(\x0b\x32\x1c.avatar.inference.v1.Message\"\x11\n\x0fPrefillResponse\"\xd1\x01\n\x11SynthesiseRequest\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\r\n\x05voice\x18\x02 \x01(\t\x12\x0f\n\x07quality\x18\x03 \x01(\t\x12\r\n\x05speed\x18\x04 \x01(\x02\x12\x10\n\x08is_first\x18\x05 \x01(\x08\x12\x0f\n\x07is_last\x18\x06 \x01(\x08\x12\x36\n\treference\x18\x07 \x01(\x0b\x32#.avatar.inference.v1.VoiceReference\x12\r\n\x05style\x18\x08 \x01(\x0c\x12\x15\n\ris_background\x18\t \x01(\x08\"I\n\x0eVoiceReference\x12\x0b\n\x03pcm\x18\x01 \x01(\x0c\x12\x16\n\x0esample_rate_hz\x18\x02 \x01(\r\x12\x12\n\ntranscript\x18\x03 \x01(\t\"J\n\x12SynthesiseResponse\x12\x0b\n\x03pcm\x18\x01 \x01(\x0c\x12\x16\n\x0esample_rate_hz\x18\x02 \x01(\r\x12\x0f\n\x07quality\x18\x03 \x01(\t\"\x13\n\x11ListVoicesRequest\"@\n\x12ListVoicesResponse\x12*\n\x06voices\x18\x01 \x03(\x0b\x32\x1a.avatar.inference.v1.Voice\"D\n\x05Voice\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x10\n\x08language\x18\x03 \x01(\t\x12\x0e\n\x06gender\x18\x04 \x01(\t\"\x13\n\x11ListStylesRequest\"\x88\x01\n\x12ListStylesResponse\x12\x43\n\x06styles\x18\x01 \x03(\x0b\x32\x33.avatar.inference.v1.ListStylesResponse.StylesEntry\x1a-\n\x0bStylesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c:\x02\x38\x01\"3\n\x0c\x45mbedRequest\x12\x0b\n\x03pcm\x18\x01 \x01(\x0c\x12\x16\n\x0esample_rate_hz\x18\x02 \x01(\r\"0\n\rEmbedResponse\x12\x0e\n\x06values\x18\x01 \x03(\x01\x12\x0f\n\x07\x65ncoder\x18\x02 \x01(\t\"\x12\n\x10GetStatusRequest\"\xb4\x01\n\x11GetStatusResponse\x12\x0f\n\x07profile\x18\x01 \x01(\t\x12.\n\x05roles\x18\x02 \x03(\x0b\x32\x1f.avatar.inference.v1.RoleStatus\x12\x16\n\x0eresident_bytes\x18\x03 \x01(\x04\x12\x12\n\nstarted_at\x18\x04 \x01(\x01\x12\x32\n\x07\x64\x65vices\x18\x05 \x03(\x0b\x32!.avatar.inference.v1.DeviceMemory\"E\n\x0c\x44\x65viceMemory\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0btotal_bytes\x18\x02 \x01(\x04\x12\x12\n\nfree_bytes\x18\x03 \x01(\x04\"\xa3\x02\n\nRoleStatus\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\r\n\x05state\x18\x02 \x01(\t\x12\x0e\n\x06\x65ngine\x18\x03 \x01(\t\x12\r\n\x05model\x18\x04 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x05 \x01(\t\x12\x0e\n\x06load_s\x18\x06 \x01(\x01\x12\x14\n\x0cmemory_bytes\x18\x07 \x01(\x04\x12\x0e\n\x06reason\x18\x08 \x01(\t\x12\x14\n\x0c\x61\x63tive_calls\x18\t \x01(\r\x12=\n\x07\x66igures\x18\n \x03(\x0b\x32,.avatar.inference.v1.RoleStatus.FiguresEntry\x12\x0e\n\x06\x63lones\x18\x0b \x01(\x08\x1a.\n\x0c\x46iguresEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x32q\n\x0cSpeechToText\x12\x61\n\nTranscribe\x12&.avatar.inference.v1.TranscribeRequest\x1a\'.avatar.inference.v1.TranscribeResponse(\x01\x30\x01\x32\xc0\x01\n\rLanguageModel\x12Y\n\x08Generate\x12$.avatar.inference.v1.GenerateRequest\x1a%.avatar.inference.v1.GenerateResponse0\x01\x12T\n\x07Prefill\x12#.avatar.inference.v1.PrefillRequest\x1a$.avatar.inference.v1.PrefillResponse2\xad\x02\n\x0cTextToSpeech\x12_\n\nSynthesise\x12&.avatar.inference.v1.SynthesiseRequest\x1a\'.avatar.inference.v1.SynthesiseResponse0\x01\x12]\n\nListVoices\x12&.avatar.inference.v1.ListVoicesRequest\x1a\'.avatar.inference.v1.ListVoicesResponse\x12]\n\nListStyles\x12&.avatar.inference.v1.ListStylesRequest\x1a\'.avatar.inference.v1.ListStylesResponse2`\n\x0eSpeakerEncoder\x12N\n\x05\x45mbed\x12!.avatar.inference.v1.EmbedRequest\x1a\".avatar.inference.v1.EmbedResponse2g\n\tInference\x12Z\n\tGetStatus\x12%.avatar.inference.v1.GetStatusRequest\x1a&.avatar.inference.v1.GetStatusResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'inference.proto.inference_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_LISTSTYLESRESPONSE_STYLESENTRY']._loaded_options = None
+  _globals['_LISTSTYLESRESPONSE_STYLESENTRY']._serialized_options = b'8\001'
   _globals['_ROLESTATUS_FIGURESENTRY']._loaded_options = None
   _globals['_ROLESTATUS_FIGURESENTRY']._serialized_options = b'8\001'
   _globals['_TRANSCRIPTIONOPTIONS']._serialized_start=56
@@ -64,33 +66,45 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PREFILLRESPONSE']._serialized_start=1449
   _globals['_PREFILLRESPONSE']._serialized_end=1466
   _globals['_SYNTHESISEREQUEST']._serialized_start=1469
-  _globals['_SYNTHESISEREQUEST']._serialized_end=1640
-  _globals['_VOICEREFERENCE']._serialized_start=1642
-  _globals['_VOICEREFERENCE']._serialized_end=1715
-  _globals['_SYNTHESISERESPONSE']._serialized_start=1717
-  _globals['_SYNTHESISERESPONSE']._serialized_end=1791
-  _globals['_LISTVOICESREQUEST']._serialized_start=1793
-  _globals['_LISTVOICESREQUEST']._serialized_end=1812
-  _globals['_LISTVOICESRESPONSE']._serialized_start=1814
-  _globals['_LISTVOICESRESPONSE']._serialized_end=1878
-  _globals['_VOICE']._serialized_start=1880
-  _globals['_VOICE']._serialized_end=1948
-  _globals['_GETSTATUSREQUEST']._serialized_start=1950
-  _globals['_GETSTATUSREQUEST']._serialized_end=1968
-  _globals['_GETSTATUSRESPONSE']._serialized_start=1971
-  _globals['_GETSTATUSRESPONSE']._serialized_end=2151
-  _globals['_DEVICEMEMORY']._serialized_start=2153
-  _globals['_DEVICEMEMORY']._serialized_end=2222
-  _globals['_ROLESTATUS']._serialized_start=2225
-  _globals['_ROLESTATUS']._serialized_end=2500
-  _globals['_ROLESTATUS_FIGURESENTRY']._serialized_start=2454
-  _globals['_ROLESTATUS_FIGURESENTRY']._serialized_end=2500
-  _globals['_SPEECHTOTEXT']._serialized_start=2502
-  _globals['_SPEECHTOTEXT']._serialized_end=2615
-  _globals['_LANGUAGEMODEL']._serialized_start=2618
-  _globals['_LANGUAGEMODEL']._serialized_end=2810
-  _globals['_TEXTTOSPEECH']._serialized_start=2813
-  _globals['_TEXTTOSPEECH']._serialized_end=3019
-  _globals['_INFERENCE']._serialized_start=3021
-  _globals['_INFERENCE']._serialized_end=3124
+  _globals['_SYNTHESISEREQUEST']._serialized_end=1678
+  _globals['_VOICEREFERENCE']._serialized_start=1680
+  _globals['_VOICEREFERENCE']._serialized_end=1753
+  _globals['_SYNTHESISERESPONSE']._serialized_start=1755
+  _globals['_SYNTHESISERESPONSE']._serialized_end=1829
+  _globals['_LISTVOICESREQUEST']._serialized_start=1831
+  _globals['_LISTVOICESREQUEST']._serialized_end=1850
+  _globals['_LISTVOICESRESPONSE']._serialized_start=1852
+  _globals['_LISTVOICESRESPONSE']._serialized_end=1916
+  _globals['_VOICE']._serialized_start=1918
+  _globals['_VOICE']._serialized_end=1986
+  _globals['_LISTSTYLESREQUEST']._serialized_start=1988
+  _globals['_LISTSTYLESREQUEST']._serialized_end=2007
+  _globals['_LISTSTYLESRESPONSE']._serialized_start=2010
+  _globals['_LISTSTYLESRESPONSE']._serialized_end=2146
+  _globals['_LISTSTYLESRESPONSE_STYLESENTRY']._serialized_start=2101
+  _globals['_LISTSTYLESRESPONSE_STYLESENTRY']._serialized_end=2146
+  _globals['_EMBEDREQUEST']._serialized_start=2148
+  _globals['_EMBEDREQUEST']._serialized_end=2199
+  _globals['_EMBEDRESPONSE']._serialized_start=2201
+  _globals['_EMBEDRESPONSE']._serialized_end=2249
+  _globals['_GETSTATUSREQUEST']._serialized_start=2251
+  _globals['_GETSTATUSREQUEST']._serialized_end=2269
+  _globals['_GETSTATUSRESPONSE']._serialized_start=2272
+  _globals['_GETSTATUSRESPONSE']._serialized_end=2452
+  _globals['_DEVICEMEMORY']._serialized_start=2454
+  _globals['_DEVICEMEMORY']._serialized_end=2523
+  _globals['_ROLESTATUS']._serialized_start=2526
+  _globals['_ROLESTATUS']._serialized_end=2817
+  _globals['_ROLESTATUS_FIGURESENTRY']._serialized_start=2771
+  _globals['_ROLESTATUS_FIGURESENTRY']._serialized_end=2817
+  _globals['_SPEECHTOTEXT']._serialized_start=2819
+  _globals['_SPEECHTOTEXT']._serialized_end=2932
+  _globals['_LANGUAGEMODEL']._serialized_start=2935
+  _globals['_LANGUAGEMODEL']._serialized_end=3127
+  _globals['_TEXTTOSPEECH']._serialized_start=3130
+  _globals['_TEXTTOSPEECH']._serialized_end=3431
+  _globals['_SPEAKERENCODER']._serialized_start=3433
+  _globals['_SPEAKERENCODER']._serialized_end=3529
+  _globals['_INFERENCE']._serialized_start=3531
+  _globals['_INFERENCE']._serialized_end=3634
 # @@protoc_insertion_point(module_scope)

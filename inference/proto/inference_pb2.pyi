@@ -135,7 +135,7 @@ class PrefillResponse(_message.Message):
     def __init__(self) -> None: ...
 
 class SynthesiseRequest(_message.Message):
-    __slots__ = ("text", "voice", "quality", "speed", "is_first", "is_last", "reference")
+    __slots__ = ("text", "voice", "quality", "speed", "is_first", "is_last", "reference", "style", "is_background")
     TEXT_FIELD_NUMBER: _ClassVar[int]
     VOICE_FIELD_NUMBER: _ClassVar[int]
     QUALITY_FIELD_NUMBER: _ClassVar[int]
@@ -143,6 +143,8 @@ class SynthesiseRequest(_message.Message):
     IS_FIRST_FIELD_NUMBER: _ClassVar[int]
     IS_LAST_FIELD_NUMBER: _ClassVar[int]
     REFERENCE_FIELD_NUMBER: _ClassVar[int]
+    STYLE_FIELD_NUMBER: _ClassVar[int]
+    IS_BACKGROUND_FIELD_NUMBER: _ClassVar[int]
     text: str
     voice: str
     quality: str
@@ -150,7 +152,9 @@ class SynthesiseRequest(_message.Message):
     is_first: bool
     is_last: bool
     reference: VoiceReference
-    def __init__(self, text: _Optional[str] = ..., voice: _Optional[str] = ..., quality: _Optional[str] = ..., speed: _Optional[float] = ..., is_first: _Optional[bool] = ..., is_last: _Optional[bool] = ..., reference: _Optional[_Union[VoiceReference, _Mapping]] = ...) -> None: ...
+    style: bytes
+    is_background: bool
+    def __init__(self, text: _Optional[str] = ..., voice: _Optional[str] = ..., quality: _Optional[str] = ..., speed: _Optional[float] = ..., is_first: _Optional[bool] = ..., is_last: _Optional[bool] = ..., reference: _Optional[_Union[VoiceReference, _Mapping]] = ..., style: _Optional[bytes] = ..., is_background: _Optional[bool] = ...) -> None: ...
 
 class VoiceReference(_message.Message):
     __slots__ = ("pcm", "sample_rate_hz", "transcript")
@@ -194,6 +198,39 @@ class Voice(_message.Message):
     gender: str
     def __init__(self, key: _Optional[str] = ..., name: _Optional[str] = ..., language: _Optional[str] = ..., gender: _Optional[str] = ...) -> None: ...
 
+class ListStylesRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ListStylesResponse(_message.Message):
+    __slots__ = ("styles",)
+    class StylesEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: bytes
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[bytes] = ...) -> None: ...
+    STYLES_FIELD_NUMBER: _ClassVar[int]
+    styles: _containers.ScalarMap[str, bytes]
+    def __init__(self, styles: _Optional[_Mapping[str, bytes]] = ...) -> None: ...
+
+class EmbedRequest(_message.Message):
+    __slots__ = ("pcm", "sample_rate_hz")
+    PCM_FIELD_NUMBER: _ClassVar[int]
+    SAMPLE_RATE_HZ_FIELD_NUMBER: _ClassVar[int]
+    pcm: bytes
+    sample_rate_hz: int
+    def __init__(self, pcm: _Optional[bytes] = ..., sample_rate_hz: _Optional[int] = ...) -> None: ...
+
+class EmbedResponse(_message.Message):
+    __slots__ = ("values", "encoder")
+    VALUES_FIELD_NUMBER: _ClassVar[int]
+    ENCODER_FIELD_NUMBER: _ClassVar[int]
+    values: _containers.RepeatedScalarFieldContainer[float]
+    encoder: str
+    def __init__(self, values: _Optional[_Iterable[float]] = ..., encoder: _Optional[str] = ...) -> None: ...
+
 class GetStatusRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
@@ -223,7 +260,7 @@ class DeviceMemory(_message.Message):
     def __init__(self, name: _Optional[str] = ..., total_bytes: _Optional[int] = ..., free_bytes: _Optional[int] = ...) -> None: ...
 
 class RoleStatus(_message.Message):
-    __slots__ = ("role", "state", "engine", "model", "device", "load_s", "memory_bytes", "reason", "active_calls", "figures")
+    __slots__ = ("role", "state", "engine", "model", "device", "load_s", "memory_bytes", "reason", "active_calls", "figures", "clones")
     class FiguresEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -241,6 +278,7 @@ class RoleStatus(_message.Message):
     REASON_FIELD_NUMBER: _ClassVar[int]
     ACTIVE_CALLS_FIELD_NUMBER: _ClassVar[int]
     FIGURES_FIELD_NUMBER: _ClassVar[int]
+    CLONES_FIELD_NUMBER: _ClassVar[int]
     role: str
     state: str
     engine: str
@@ -251,4 +289,5 @@ class RoleStatus(_message.Message):
     reason: str
     active_calls: int
     figures: _containers.ScalarMap[str, float]
-    def __init__(self, role: _Optional[str] = ..., state: _Optional[str] = ..., engine: _Optional[str] = ..., model: _Optional[str] = ..., device: _Optional[str] = ..., load_s: _Optional[float] = ..., memory_bytes: _Optional[int] = ..., reason: _Optional[str] = ..., active_calls: _Optional[int] = ..., figures: _Optional[_Mapping[str, float]] = ...) -> None: ...
+    clones: bool
+    def __init__(self, role: _Optional[str] = ..., state: _Optional[str] = ..., engine: _Optional[str] = ..., model: _Optional[str] = ..., device: _Optional[str] = ..., load_s: _Optional[float] = ..., memory_bytes: _Optional[int] = ..., reason: _Optional[str] = ..., active_calls: _Optional[int] = ..., figures: _Optional[_Mapping[str, float]] = ..., clones: _Optional[bool] = ...) -> None: ...

@@ -231,6 +231,11 @@ class TextToSpeechStub:
                 request_serializer=inference_dot_proto_dot_inference__pb2.ListVoicesRequest.SerializeToString,
                 response_deserializer=inference_dot_proto_dot_inference__pb2.ListVoicesResponse.FromString,
                 _registered_method=True)
+        self.ListStyles = channel.unary_unary(
+                '/avatar.inference.v1.TextToSpeech/ListStyles',
+                request_serializer=inference_dot_proto_dot_inference__pb2.ListStylesRequest.SerializeToString,
+                response_deserializer=inference_dot_proto_dot_inference__pb2.ListStylesResponse.FromString,
+                _registered_method=True)
 
 
 class TextToSpeechServicer:
@@ -248,6 +253,12 @@ class TextToSpeechServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListStyles(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_TextToSpeechServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -260,6 +271,11 @@ def add_TextToSpeechServicer_to_server(servicer, server):
                     servicer.ListVoices,
                     request_deserializer=inference_dot_proto_dot_inference__pb2.ListVoicesRequest.FromString,
                     response_serializer=inference_dot_proto_dot_inference__pb2.ListVoicesResponse.SerializeToString,
+            ),
+            'ListStyles': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListStyles,
+                    request_deserializer=inference_dot_proto_dot_inference__pb2.ListStylesRequest.FromString,
+                    response_serializer=inference_dot_proto_dot_inference__pb2.ListStylesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -316,6 +332,105 @@ class TextToSpeech:
             '/avatar.inference.v1.TextToSpeech/ListVoices',
             inference_dot_proto_dot_inference__pb2.ListVoicesRequest.SerializeToString,
             inference_dot_proto_dot_inference__pb2.ListVoicesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListStyles(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/avatar.inference.v1.TextToSpeech/ListStyles',
+            inference_dot_proto_dot_inference__pb2.ListStylesRequest.SerializeToString,
+            inference_dot_proto_dot_inference__pb2.ListStylesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+
+class SpeakerEncoderStub:
+    """Missing associated documentation comment in .proto file."""
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.Embed = channel.unary_unary(
+                '/avatar.inference.v1.SpeakerEncoder/Embed',
+                request_serializer=inference_dot_proto_dot_inference__pb2.EmbedRequest.SerializeToString,
+                response_deserializer=inference_dot_proto_dot_inference__pb2.EmbedResponse.FromString,
+                _registered_method=True)
+
+
+class SpeakerEncoderServicer:
+    """Missing associated documentation comment in .proto file."""
+
+    def Embed(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_SpeakerEncoderServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'Embed': grpc.unary_unary_rpc_method_handler(
+                    servicer.Embed,
+                    request_deserializer=inference_dot_proto_dot_inference__pb2.EmbedRequest.FromString,
+                    response_serializer=inference_dot_proto_dot_inference__pb2.EmbedResponse.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'avatar.inference.v1.SpeakerEncoder', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('avatar.inference.v1.SpeakerEncoder', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class SpeakerEncoder:
+    """Missing associated documentation comment in .proto file."""
+
+    @staticmethod
+    def Embed(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/avatar.inference.v1.SpeakerEncoder/Embed',
+            inference_dot_proto_dot_inference__pb2.EmbedRequest.SerializeToString,
+            inference_dot_proto_dot_inference__pb2.EmbedResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -8,6 +8,7 @@ import { Replay } from "./replay.js";
 import { Settings } from "./settings.js";
 import { CloseCode, Socket } from "./socket.js";
 import { Speaker } from "./speaker.js";
+import { VoiceSheet } from "./voice-sheet.js";
 import { say } from "./words.js";
 
 const PLAYBACK_EVERY_MS = 250;
@@ -69,11 +70,16 @@ class Call {
       language: "auto",
       pause_ms: this.#facts.pauseMs,
       sensitivity: this.#facts.sensitivity,
-      voice_profile_id: "",
-      quality: "fast",
+      voice_profile_id: this.#facts.voiceProfileId ?? "",
+      quality: this.#facts.quality ?? "fast",
       speed: 1,
       shows_latency: false,
       is_muted: false,
+    });
+    this.voices = new VoiceSheet({
+      dialog: element("settings"),
+      list: element("voices"),
+      template: element("voice-template"),
     });
     this.conversationId = this.#facts.conversationId;
     this.socket = new Socket(this.#facts.socketUrl);
@@ -247,6 +253,9 @@ class Call {
         this.#audioTurnId = message.turn_id;
         this.#audioUrls.set(message.turn_id, message.audio_url);
         this.speaker.begin(message.turn_id, message.sample_rate);
+        if (this.settings.values.quality === "high_quality" && message.quality === "fast") {
+          this.captions.showFallback(message.turn_id);
+        }
         break;
       case "turn_end":
         this.#takeTurnEnd(message);
@@ -376,8 +385,8 @@ class Call {
     element("start-typing").addEventListener("click", () => this.start({ withMicrophone: false }));
     element("end").addEventListener("click", () => this.end());
     element("stop").addEventListener("click", () => this.stopReply());
-    element("voice").addEventListener("click", () => this.settings.open("voice"));
-    element("open-settings").addEventListener("click", () => this.settings.open());
+    element("voice").addEventListener("click", () => this.#openSettings("voice"));
+    element("open-settings").addEventListener("click", () => this.#openSettings());
     element("keyboard").addEventListener("click", () => this.#showComposer(element("composer").hidden, true));
     talk.addEventListener("click", () => this.#toggleMicrophone());
     talk.addEventListener("contextmenu", (event) => event.preventDefault());
@@ -403,7 +412,17 @@ class Call {
       event.preventDefault();
       this.#sendText();
     });
-    this.settings.onchange = () => this.#applySettings();
+    this.settings.onchange = (name) => {
+      this.#applySettings();
+      if (name === "voice_profile_id" || name === "quality") this.voices.remember(name, this.settings.values[name]);
+    };
+    this.voices.onchange = () => this.settings.refill();
+    this.voices.onerror = (text) => this.#showProblem(text);
+  }
+
+  #openSettings(section) {
+    this.settings.open(section);
+    this.voices.refresh();
   }
 
   get #isHoldToTalk() {

@@ -86,6 +86,13 @@ export class Captions {
     this.#follow();
   }
 
+  /** High quality was wished for, and fast is what there is. */
+  showFallback(turnId) {
+    const note = this.#find(turnId, "avatar").querySelector(".turn-fallback");
+    note.hidden = false;
+    this.#follow();
+  }
+
   showAudio(turnId, url) {
     const button = this.#turns.get(turnId)?.querySelector(".turn-play");
     if (!button) return;

@@ -20,6 +20,17 @@ const REASONS = {
   AbortError: "taken",
 };
 
+/** The microphone's stream. Raises MicrophoneError. */
+export async function openStream(constraints) {
+  if (!window.isSecureContext) throw new MicrophoneError("insecure");
+  if (!navigator.mediaDevices?.getUserMedia) throw new MicrophoneError("unsupported");
+  try {
+    return await navigator.mediaDevices.getUserMedia({ audio: constraints });
+  } catch (error) {
+    throw new MicrophoneError(REASONS[error.name] ?? "unsupported", error);
+  }
+}
+
 export class Microphone {
   #stream = null;
   #nodes = [];
@@ -34,14 +45,8 @@ export class Microphone {
 
   /** Ask for the microphone and start hearing. Raises MicrophoneError. */
   async open(context) {
-    if (!window.isSecureContext) throw new MicrophoneError("insecure");
-    if (!navigator.mediaDevices?.getUserMedia || !context.audioWorklet) throw new MicrophoneError("unsupported");
-    let stream;
-    try {
-      stream = await navigator.mediaDevices.getUserMedia({ audio: CONSTRAINTS });
-    } catch (error) {
-      throw new MicrophoneError(REASONS[error.name] ?? "unsupported", error);
-    }
+    if (window.isSecureContext && !context.audioWorklet) throw new MicrophoneError("unsupported");
+    const stream = await openStream(CONSTRAINTS);
     await context.audioWorklet.addModule(new URL("./capture-worklet.js", import.meta.url));
     const source = context.createMediaStreamSource(stream);
     const capture = new AudioWorkletNode(context, "avatar-capture", { channelCount: 1, channelCountMode: "explicit" });

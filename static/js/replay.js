@@ -9,17 +9,23 @@ export class Replay {
   #button = null;
   #url = "";
   #retries = 0;
+  #retryTimer = 0;
 
   onerror = () => {};
+  onended = () => {};
+  onblocked = () => {}; // the browser wants another press before it plays
 
   constructor() {
-    this.#audio.addEventListener("ended", () => this.stop());
+    this.#audio.addEventListener("ended", () => {
+      this.stop();
+      this.onended();
+    });
     this.#audio.addEventListener("error", () => {
       if (!this.#button) return;
       // A turn that has only just ended is still being saved.
       if (this.#retries > 0) {
         this.#retries -= 1;
-        setTimeout(() => this.#load(), RETRY_AFTER_MS);
+        this.#retryTimer = setTimeout(() => this.#load(), RETRY_AFTER_MS);
         return;
       }
       this.stop();
@@ -29,6 +35,20 @@ export class Replay {
 
   get isPlaying() {
     return this.#button !== null;
+  }
+
+  /** The button whose recording plays, or null. */
+  get button() {
+    return this.#button;
+  }
+
+  get playedS() {
+    return this.#audio.currentTime;
+  }
+
+  /** Call it in a press whose sound comes later: some browsers play only what a press has asked for. */
+  unlock() {
+    if (this.#audio.src === "") this.#audio.load();
   }
 
   toggle(url, button) {
@@ -45,12 +65,16 @@ export class Replay {
   #load() {
     if (!this.#button) return;
     this.#audio.src = this.#url;
-    this.#audio.play().catch(() => {
-      // The error event says why; an interrupted load is no error.
+    this.#audio.play().catch((error) => {
+      // The error event says why a load failed; an interrupted load is no error.
+      if (error.name !== "NotAllowedError") return;
+      this.stop();
+      this.onblocked();
     });
   }
 
   stop() {
+    clearTimeout(this.#retryTimer);
     if (!this.#button) return;
     this.#mark(false);
     this.#button = null;
@@ -58,9 +82,12 @@ export class Replay {
   }
 
   #mark(isPlaying) {
-    const label = say(isPlaying ? "stopPlaying" : "play");
-    this.#button.setAttribute("aria-pressed", String(isPlaying));
-    this.#button.setAttribute("aria-label", label);
-    this.#button.title = label;
+    const button = this.#button;
+    button.setAttribute("aria-pressed", String(isPlaying));
+    if (button.querySelector("span")) return; // its text says what it does
+    button.dataset.label ??= button.getAttribute("aria-label") ?? say("play");
+    const label = isPlaying ? say("stopPlaying") : button.dataset.label;
+    button.setAttribute("aria-label", label);
+    button.title = label;
   }
 }

@@ -1,7 +1,9 @@
 // What a person chose: kept in this browser, shown in the sheet. Knows the names of the protocol's `configure`, not the socket.
+// The voice and its quality are kept by the server: they are the person's, on every machine.
 import { say } from "./words.js";
 
 const KEY = "avatar.settings";
+const KEPT_BY_SERVER = ["voice_profile_id", "quality"];
 
 export class Settings {
   onchange = () => {}; // (name)
@@ -11,7 +13,7 @@ export class Settings {
     this.form = dialog.querySelector("form");
     this.values = { ...defaults };
     for (const [name, value] of Object.entries(this.#read())) {
-      if (name in defaults && typeof value === typeof defaults[name]) this.values[name] = value;
+      if (name in defaults && !KEPT_BY_SERVER.includes(name) && typeof value === typeof defaults[name]) this.values[name] = value;
     }
     this.#fill();
     this.form.addEventListener("input", ({ target }) => this.#take(target));
@@ -46,6 +48,11 @@ export class Settings {
     this.onchange(name);
   }
 
+  /** Mark what is chosen in a form that has changed. */
+  refill() {
+    this.#fill();
+  }
+
   #read() {
     try {
       return JSON.parse(localStorage.getItem(KEY)) ?? {};
@@ -56,7 +63,9 @@ export class Settings {
 
   #write() {
     try {
-      const { is_muted: _, ...kept } = this.values; // a microphone that stays off for days is a riddle
+      // A microphone that stays off for days is a riddle.
+      const isKept = ([name]) => name !== "is_muted" && !KEPT_BY_SERVER.includes(name);
+      const kept = Object.fromEntries(Object.entries(this.values).filter(isKept));
       localStorage.setItem(KEY, JSON.stringify(kept));
     } catch {
       // Without storage the choice lasts for this page.

@@ -20,6 +20,8 @@
       button.dataset.choice = choice;
       button.setAttribute("aria-label", button.dataset[`label${choice[0].toUpperCase()}${choice.slice(1)}`]);
       button.title = button.getAttribute("aria-label");
+      const label = button.querySelector(".theme-label");
+      if (label) label.textContent = button.title;
     }
     root.dispatchEvent(new CustomEvent("themechange"));
   }

@@ -132,7 +132,7 @@ class TestEnvExample:
             for path in (settings.BASE_DIR / package).rglob("*.py")
         )
         # Put together from the role's name.
-        engines = {"AVATAR_STT_ENGINES", "AVATAR_LLM_ENGINES", "AVATAR_TTS_ENGINES"}
+        engines = {f"AVATAR_{role}_ENGINES" for role in ("STT", "LLM", "TTS", "ENCODER")}
 
         assert {name for name in self.LISTED - engines if name not in sources} == set()
 

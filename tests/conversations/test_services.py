@@ -7,11 +7,13 @@ from typing import Any
 import pytest
 from django.contrib.auth.models import User
 from django.db import connection
+from pytest_django import DjangoCaptureOnCommitCallbacks, Settings
 
 from conversations import services
 from conversations.models import Conversation, Turn
 from conversations.services import TurnOfAnotherConversation, append_turn, recent_messages, start_conversation
 from tests import factories
+from voices.services import delete_voice_profile
 
 FLAC = factories.make_flac()
 
@@ -56,6 +58,43 @@ class TestAppendTurn:
         assert (turn.voice_profile, turn.latency, turn.audio_duration_ms) == (voice, {"stt": 300, "ttfa": 1200}, 100)
         assert turn.audio.name == f"conversations/{alice.pk}/{conversation.pk}/{turn_id}.flac"
         assert (media_root / turn.audio.name).read_bytes() == FLAC
+
+    def test_remembers_that_a_voice_was_deleted(self, alice: User) -> None:
+        voice = factories.create_voice_profile(owner=alice)
+        turn = factories.create_turn(speaker="avatar", voice_profile_id=voice.pk)
+        automatic = factories.create_turn(speaker="avatar")
+        gone = factories.create_turn(speaker="avatar", voice_profile_id=uuid.uuid4())
+
+        assert (turn.voice_was_deleted, automatic.voice_was_deleted, gone.voice_was_deleted) == (False, False, True)
+        delete_voice_profile(profile=voice)
+        turn.refresh_from_db()
+        assert turn.voice_was_deleted
+
+    def test_notes_when_a_voice_was_last_used(self, alice: User) -> None:
+        voice = factories.create_voice_profile(owner=alice)
+
+        factories.create_turn(speaker="avatar", voice_profile_id=voice.pk)
+
+        voice.refresh_from_db()
+        assert voice.last_used_at is not None
+
+    @pytest.mark.parametrize(
+        ("is_wanted", "quality", "count"), [(True, "fast", 1), (True, "high_quality", 0), (False, "fast", 0)]
+    )
+    def test_has_a_fast_answer_spoken_beautifully_later_if_that_is_wanted(
+        self,
+        settings: Settings,
+        django_capture_on_commit_callbacks: DjangoCaptureOnCommitCallbacks,
+        is_wanted: bool,
+        quality: str,
+        count: int,
+    ) -> None:
+        settings.AVATAR_BEAUTIFUL_LATER = is_wanted
+
+        with django_capture_on_commit_callbacks() as callbacks:
+            factories.create_turn(speaker="avatar", audio=FLAC, quality=quality)
+
+        assert len(callbacks) == count
 
     def test_takes_the_next_place(self) -> None:
         conversation = factories.create_conversation()

@@ -6,7 +6,7 @@ import base64
 import wave
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,8 +61,11 @@ async def launch(playwright: Playwright, *, microphone: Path | None, may_listen:
     return await playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
 
 
-class CallPage:
-    """What a person sees and does on the call page."""
+class AvatarPage:
+    """Any page of AVATAR, logged in, and what the browser complained about on it."""
+
+    #: There when the page's script has come.
+    ready_selector = "main"
 
     def __init__(self, page: Page, url: str) -> None:
         self.page = page
@@ -74,15 +77,51 @@ class CallPage:
     @classmethod
     async def open(
         cls, context: BrowserContext, url: str, *, path: str = "/", user: str = "alice", password: str = PASSWORD
-    ) -> CallPage:
+    ) -> Self:
         """Log in as `user`, and be on the page that was asked for."""
-        call = cls(await context.new_page(), url)
-        await call.page.goto(f"{url}{path}")
-        await call.page.fill("#id_username", user)
-        await call.page.fill("#id_password", password)
-        await call.page.click("main button")
-        await expect(call.page.locator("#start")).to_be_enabled()
-        return call
+        opened = cls(await context.new_page(), url)
+        await opened.page.goto(f"{url}{path}")
+        await opened.page.fill("#id_username", user)
+        await opened.page.fill("#id_password", password)
+        await opened.page.click("main button")
+        await expect(opened.page.locator(cls.ready_selector)).to_be_visible()
+        return opened
+
+    async def find_overflow(self) -> list[str]:
+        """Elements that reach beyond the width of the page."""
+        found: list[str] = await self.page.evaluate(
+            """() => document.documentElement.scrollWidth <= innerWidth ? [] :
+              [...document.querySelectorAll("body *")].filter((e) => e.getBoundingClientRect().right > innerWidth + 1)
+                .map((e) => `${e.tagName}#${e.id}.${e.className}`)"""
+        )
+        return found
+
+    async def find_small_targets(self) -> list[Any]:
+        """Visible controls smaller than 44 by 44."""
+        found: list[Any] = await self.page.evaluate(
+            """() => [...document.querySelectorAll("button, a[href]:not(.skip), summary, .switch, .segments label")]
+              .filter((e) => e.checkVisibility())
+              .map((e) => [e.id || e.className || e.textContent.trim(), e.getBoundingClientRect()])
+              .filter(([, box]) => box.width > 0 && (box.width < 44 || box.height < 44))
+              .map(([name, box]) => [name, box.width, box.height])"""
+        )
+        return found
+
+    async def find_nameless_controls(self) -> list[str]:
+        """Controls that a screen reader could not name."""
+        found: list[str] = await self.page.evaluate(
+            """() => [...document.querySelectorAll("button, a[href], input:not([type=hidden]), textarea, meter")]
+              .filter((e) => !(e.getAttribute("aria-label") || e.getAttribute("aria-labelledby") || e.textContent.trim()
+                || e.labels?.length))
+              .map((e) => e.outerHTML)"""
+        )
+        return found
+
+
+class CallPage(AvatarPage):
+    """What a person sees and does on the call page."""
+
+    ready_selector = "#start:enabled"
 
     async def start(self) -> None:
         await self.page.click("#start")
@@ -115,35 +154,36 @@ class CallPage:
         heard = await self.page.evaluate(_READ_TAP)
         return np.frombuffer(base64.b64decode(heard["data"]), dtype="<f4"), heard["rate"]
 
-    async def find_overflow(self) -> list[str]:
-        """Elements that reach beyond the width of the page."""
-        found: list[str] = await self.page.evaluate(
-            """() => document.documentElement.scrollWidth <= innerWidth ? [] :
-              [...document.querySelectorAll("body *")].filter((e) => e.getBoundingClientRect().right > innerWidth + 1)
-                .map((e) => `${e.tagName}#${e.id}.${e.className}`)"""
-        )
-        return found
 
-    async def find_small_targets(self) -> list[Any]:
-        """Visible controls smaller than 44 by 44."""
-        found: list[Any] = await self.page.evaluate(
-            """() => [...document.querySelectorAll("button, a[href]:not(.skip), summary, .switch, .segments label")]
-              .filter((e) => e.checkVisibility())
-              .map((e) => [e.id || e.className || e.textContent.trim(), e.getBoundingClientRect()])
-              .filter(([, box]) => box.width > 0 && (box.width < 44 || box.height < 44))
-              .map(([name, box]) => [name, box.width, box.height])"""
-        )
-        return found
+class VoicesPage(AvatarPage):
+    """What a person sees and does on the pages about voices."""
 
-    async def find_nameless_controls(self) -> list[str]:
-        """Controls that a screen reader could not name."""
-        found: list[str] = await self.page.evaluate(
-            """() => [...document.querySelectorAll("button, a[href], input:not([type=hidden]), textarea, meter")]
-              .filter((e) => !(e.getAttribute("aria-label") || e.getAttribute("aria-labelledby") || e.textContent.trim()
-                || e.labels?.length))
-              .map((e) => e.outerHTML)"""
-        )
-        return found
+    ready_selector = "main.room"
+
+    def card(self, name: str) -> Locator:
+        return self.page.locator(".card").filter(has=self.page.locator(".card-name", has_text=name))
+
+    async def choose_from_menu(self, name: str, what: str) -> None:
+        card = self.card(name)
+        await card.locator("summary").click()
+        await card.locator(f'[data-do="{what}"]').click()
+
+    async def consent(self, attestation: str = "own_voice") -> None:
+        await self.page.check(f'[name="consent_attestation"][value="{attestation}"]')
+        await self.page.click("#give-consent")
+
+    async def choose_file(self, path: Path) -> None:
+        await self.page.check('[name="way"][value="file"]', force=True)
+        await self.page.set_input_files('[name="audio"]', path)
+
+    async def make_voice(self, name: str, path: Path) -> None:
+        """All three steps, to a voice that is ready."""
+        await self.page.goto(f"{self.url}/voices/new/")
+        await self.consent()
+        await self.choose_file(path)
+        await self.page.fill("#name", name)
+        await self.page.click("#send")
+        await expect(self.page.locator("#verdict")).to_be_visible(timeout=60_000)
 
 
 def write_speech(path: Path, parts: Iterable[tuple[str, float]]) -> Path:

@@ -11,11 +11,13 @@ import pytest
 from playwright.async_api import Browser, async_playwright
 
 from tests.e2e import browser
-from tests.e2e.browser import CallPage
+from tests.e2e.browser import CallPage, VoicesPage
 from tests.e2e.stack import Stack
 
 #: opens the call page: `await open_call(microphone=…, path=…, user=…, **context options)`
 OpenCall = Callable[..., Awaitable[CallPage]]
+#: opens a page about voices: `await open_voices(path="/voices/new/", microphone=…, user=…, **context options)`
+OpenVoices = Callable[..., Awaitable[VoicesPage]]
 
 
 @pytest.fixture(scope="session")
@@ -63,3 +65,22 @@ async def open_call(fake_stack: Stack, launch: Callable[..., Awaitable[Browser]]
         return await CallPage.open(context, fake_stack.url, path=path, user=user)
 
     return open_call
+
+
+@pytest.fixture
+async def open_voices(fake_stack: Stack, launch: Callable[..., Awaitable[Browser]]) -> OpenVoices:
+    """Opens a page about voices of the fake stack, logged in, in Chinese on a desktop unless told otherwise."""
+
+    async def open_voices(
+        *,
+        path: str = "/voices/",
+        microphone: Path | None = None,
+        may_listen: bool = True,
+        user: str = "alice",
+        **options: Any,
+    ) -> VoicesPage:
+        started = await launch(microphone=microphone, may_listen=may_listen)
+        context = await started.new_context(**({"locale": "zh-TW", "viewport": browser.DESKTOP} | options))
+        return await VoicesPage.open(context, fake_stack.url, path=path, user=user)
+
+    return open_voices

@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 import asyncio
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from playwright.async_api import BrowserContext, Page, async_playwright
+from playwright.async_api import BrowserContext, Page, Route, async_playwright
 
 from tests.e2e import browser
-from tests.e2e.browser import CallPage
+from tests.e2e.browser import CallPage, VoicesPage
 from tests.e2e.stack import ROOT, Stack
 
 LOCALES = {"zh": "zh-TW", "en": "en-US"}
@@ -21,6 +23,18 @@ WORDS = {
     "zh": ("週末想去陽明山走走，有什麼建議？", "那要帶什麼東西？"),
     "en": ("I would like to go hiking on the weekend. Any ideas?", "What should I bring?"),
 }
+NAMES = {
+    "zh": ("我的聲音", "阿嬤說故事", "爸爸", "昨天錄的", "客服小姐"),
+    "en": ("My voice", "Grandma’s stories", "Dad", "From yesterday", "Front desk"),
+}
+TRANSCRIPTS = {
+    "zh": "早安，今天的天氣真好，陽光照進窗戶，街上傳來腳踏車的鈴聲。",
+    "en": "Good morning. The sun comes in through the window.",
+}
+FAILURES = {
+    "zh": "錄音裡聽不出說話內容。請在安靜的地方錄幾句話。",
+    "en": "No speech could be recognised in the recording. Please record a few sentences in a quiet place.",
+}
 
 
 class Photographer:
@@ -28,9 +42,9 @@ class Photographer:
         self.folder = folder
         self.prefix = prefix
 
-    async def take(self, page: Page, name: str) -> None:
+    async def take(self, page: Page, name: str, *, is_whole: bool = False) -> None:
         await page.wait_for_timeout(FADE_MS)
-        await page.screenshot(path=self.folder / f"{self.prefix}-{name}.png")
+        await page.screenshot(path=self.folder / f"{self.prefix}-{name}.png", full_page=is_whole)
 
 
 async def photograph_calm_pages(stack: Stack, context: BrowserContext, photographer: Photographer) -> CallPage:
@@ -100,11 +114,222 @@ async def photograph_trouble(call: CallPage, photographer: Photographer) -> None
     await photographer.take(page, "trouble-login")
 
 
-async def photograph(stack: Stack, folder: Path, *, only: str) -> None:
+def describe_voice(number: int, language: str, **changes: Any) -> dict[str, Any]:
+    """A voice as the API tells of it."""
+    recording = {
+        "id": f"{number:08d}-0000-4000-8000-000000000001",
+        "duration_s": 16.2,
+        "speech_s": 14.6,
+        "snr_db": 31.0,
+        "clipped_share": 0.0,
+        "speaker_count": 1,
+        "transcript": TRANSCRIPTS[language],
+        "size_bytes": 412_000,
+        "created_at": "2026-11-20T09:30:00+08:00",
+        "warnings": [],
+    }
+    return {
+        "id": f"{number:08d}-0000-4000-8000-000000000000",
+        "name": NAMES[language][number],
+        "language": language,
+        "gender": "",
+        "kind": "matched",
+        "state": "ready",
+        "step": "matching",
+        "progress": 1.0,
+        "error": None,
+        "similarity": 0.71,
+        "fitting": {"state": "none", "progress": 0.0, "similarity": None},
+        "version": 1,
+        "is_own": True,
+        "is_shared": False,
+        "is_default": False,
+        "is_stock": False,
+        "qualities": ["fast"],
+        "recordings": [recording],
+        "size_bytes": 412_000,
+        "created_at": "2026-11-20T09:30:00+08:00",
+        "last_used_at": None,
+    } | changes
+
+
+def describe_voices(language: str) -> list[dict[str, Any]]:
+    """One of each state."""
+    making = {"state": "extracting", "step": "embedding", "progress": 0.45, "version": 0}
+    failed = {"state": "failed", "error": {"code": "no_speech", "detail": FAILURES[language]}, "version": 0}
+    return [
+        describe_voice(0, language, is_default=True),
+        describe_voice(1, language, similarity=0.68, fitting={"state": "running", "progress": 0.3, "similarity": None}),
+        describe_voice(2, language, **making),
+        describe_voice(3, language, **failed),
+    ]
+
+
+def describe_list(voices: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"count": len(voices), "next": None, "previous": None, "results": voices}
+
+
+def answer(content: Any) -> Callable[[Route], Any]:
+    """Answer in the server's place: states that would take minutes, or a fault, to come about."""
+
+    async def fulfil(route: Route) -> None:
+        await route.fulfill(json=content)
+
+    return fulfil
+
+
+async def keep_waiting(_route: Route) -> None:
+    """Answer never."""
+
+
+async def photograph_voices(stack: Stack, context: BrowserContext, photographer: Photographer, language: str) -> None:
+    """The list, in all its states."""
+    page = await context.new_page()
+    own = "**/api/voice-profiles?scope=own*"
+    for name, handler in (
+        ("loading", keep_waiting),
+        ("unreachable", lambda route: route.abort()),
+        ("empty", answer(describe_list([]))),
+    ):
+        await page.route(own, handler)
+        await page.goto(f"{stack.url}/voices/")
+        await photographer.take(page, f"voices-{name}")
+        await page.unroute_all(behavior="ignoreErrors")
+    voices = describe_voices(language)
+    shared = describe_voice(4, language, is_own=False, is_shared=True, similarity=0.74, recordings=[])
+    await page.route(own, answer(describe_list(voices)))
+    await page.route("**/api/voice-profiles?scope=shared*", answer(describe_list([shared])))
+    for voice in voices:
+        await page.route(f"**/api/voice-profiles/{voice['id']}/status", answer(voice))
+    await page.goto(f"{stack.url}/voices/")
+    await page.wait_for_selector("#own .card")
+    await photographer.take(page, "voices", is_whole=True)
+    opened = VoicesPage(page, stack.url)
+    first = NAMES[language][0]
+    await opened.card(first).locator("summary").click()
+    await photographer.take(page, "voices-menu")
+    await opened.card(first).locator("summary").click()
+    for dialog in ("rename", "delete"):
+        await opened.choose_from_menu(first, dialog)
+        await photographer.take(page, f"voices-{dialog}")
+        await page.keyboard.press("Escape")
+    await page.click(".header .menu summary")
+    await photographer.take(page, "menu")
+    await page.close()
+
+
+async def photograph_making(
+    stack: Stack, context: BrowserContext, photographer: Photographer, language: str, recording: Path
+) -> None:
+    """The three steps to a voice, and what may go wrong."""
+    opened = VoicesPage(await context.new_page(), stack.url)
+    page = opened.page
+    address = f"{stack.url}/voices/new/"
+    await page.goto(address)
+    await page.wait_for_selector(".choice")
+    await page.check('[name="consent_attestation"][value="own_voice"]')
+    await photographer.take(page, "new-consent")
+    await page.click("#give-consent")
+    await photographer.take(page, "new-record")
+    await page.click('[data-do="record"]')
+    await page.wait_for_function("() => document.querySelector('.timer').textContent >= '0:05'")
+    await photographer.take(page, "new-recording")
+    await page.click('[data-do="record"]')
+    await photographer.take(page, "new-recorded", is_whole=True)
+    await page.check('[name="way"][value="import"]', force=True)
+    await photographer.take(page, "new-import")
+    await page.check('[name="way"][value="file"]', force=True)
+    await photographer.take(page, "new-file")
+    await page.set_input_files(
+        '[name="audio"]', {"name": "voice.wav", "mimeType": "audio/wav", "buffer": b"<!doctype html>" * 99}
+    )
+    await page.click("#send")
+    await page.wait_for_selector("#notice:not([hidden])")
+    await photographer.take(page, "new-refused", is_whole=True)
+    session = await context.new_cdp_session(page)
+    slow = {"offline": False, "latency": 0, "downloadThroughput": -1, "uploadThroughput": 300_000}
+    await session.send("Network.emulateNetworkConditions", slow)
+    await page.set_input_files('[name="audio"]', recording)
+    await page.click("#send")
+    await page.wait_for_function("() => document.getElementById('sending-bar').value > 0.3")
+    await photographer.take(page, "new-sending", is_whole=True)
+    await page.click("#cancel-sending")
+    await photographer.take(page, "new-stopped", is_whole=True)
+    await session.send("Network.emulateNetworkConditions", slow | {"uploadThroughput": -1})
+    await page.evaluate(
+        """() => { navigator.mediaDevices.getUserMedia = async () => {
+          throw new DOMException("", "NotAllowedError"); }; }"""
+    )
+    await page.check('[name="way"][value="record"]', force=True)
+    await page.click('[data-do="discard"]')
+    await page.click('[data-do="record"]')
+    await photographer.take(page, "new-no-microphone")
+    ready, _fitting, making, failed = describe_voices(language)
+    ready["recordings"][0]["warnings"] = ["noisy", "short"]
+    for name, voice in (("making", making), ("verdict", ready), ("failed", failed)):
+        await page.route(f"**/api/voice-profiles/{voice['id']}", answer(voice))
+        await page.route(f"**/api/voice-profiles/{voice['id']}/status", answer(voice))
+        await page.goto(f"{address}?voice={voice['id']}")
+        await photographer.take(page, f"new-{name}", is_whole=True)
+    await page.close()
+
+
+async def photograph_one_voice(
+    stack: Stack, context: BrowserContext, photographer: Photographer, language: str, recording: bytes
+) -> None:
+    page = await context.new_page()
+    await page.goto(f"{stack.url}/voices/")
+    cookies = {cookie["name"]: cookie["value"] for cookie in await context.cookies()}
+    made = await context.request.post(
+        f"{stack.url}/api/voice-profiles",
+        headers={"X-CSRFToken": cookies["csrftoken"], "Referer": stack.url},
+        multipart={
+            "name": NAMES[language][0],
+            "language": language,
+            "consent_attestation": "own_voice",
+            "audio": {"name": "voice.wav", "mimeType": "audio/wav", "buffer": recording},
+        },
+    )
+    voice_id = (await made.json())["id"]
+    ready, fitting, making, failed = describe_voices(language)
+    second = ready["recordings"][0] | {"id": "00000000-0000-4000-8000-000000000009", "warnings": ["clipped"]}
+    fitted = {"state": "done", "progress": 1.0, "similarity": 0.77}
+    for name, voice in (
+        ("ready", ready | {"recordings": [*ready["recordings"], second]}),
+        ("fitting", fitting),
+        ("fitted", ready | {"fitting": fitted, "similarity": 0.77, "qualities": ["fast", "high_quality"]}),
+        ("making", making),
+        ("failed", failed),
+    ):
+        await page.route(f"**/api/voice-profiles/{voice_id}", answer(voice | {"id": voice_id}))
+        await page.route(f"**/api/voice-profiles/{voice_id}/status", answer(voice))
+        await page.goto(f"{stack.url}/voices/{voice_id}/")
+        await photographer.take(page, f"voice-{name}", is_whole=True)
+        await page.unroute_all(behavior="ignoreErrors")
+    await page.click("#adding summary")
+    await photographer.take(page, "voice-adding", is_whole=True)
+    await page.close()
+
+
+async def photograph_voice_sheet(call: CallPage, photographer: Photographer, language: str) -> None:
+    page = call.page
+    await page.route("**/api/voice-profiles?scope=own*", answer(describe_list(describe_voices(language))))
+    await page.click("#open-settings")
+    await page.wait_for_selector("[data-own]")
+    await page.locator('[data-section="voice"]').scroll_into_view_if_needed()
+    await page.evaluate("() => document.querySelector('[data-section=voice]').scrollIntoView()")
+    await photographer.take(page, "settings-voices")
+    await page.keyboard.press("Escape")
+    await page.unroute_all(behavior="ignoreErrors")
+
+
+async def photograph(stack: Stack, folder: Path, *, only: str, only_voices: bool) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         microphone = browser.write_speech(
             Path(temporary) / "voice.wav", [("silence", 4), ("voice", 2.5), ("silence", 1)]
         )
+        recording = browser.write_speech(Path(temporary) / "recording.wav", [("voice", 20)])
+        sound = await asyncio.to_thread(recording.read_bytes)
         async with async_playwright() as playwright:
             for language, locale in LOCALES.items():
                 for size, viewport in SIZES.items():
@@ -118,6 +343,13 @@ async def photograph(stack: Stack, folder: Path, *, only: str) -> None:
                         )
                         photographer = Photographer(folder, prefix)
                         call = await photograph_calm_pages(stack, context, photographer)
+                        await photograph_voice_sheet(call, photographer, language)
+                        await photograph_voices(stack, context, photographer, language)
+                        await photograph_making(stack, context, photographer, language, recording)
+                        await photograph_one_voice(stack, context, photographer, language, sound)
+                        if only_voices:
+                            await started.close()
+                            continue
                         await photograph_call(call, photographer, WORDS[language])
                         await photograph_trouble(call, photographer)
                         await started.close()
@@ -128,11 +360,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=ROOT / "screenshots", help="folder for the pictures")
     parser.add_argument("--only", default="", help="part of a name, such as phone, dark-zh")
+    parser.add_argument("--voices", action="store_true", help="the pages about voices and what lies before them, only")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     pace = {"AVATAR_FAKE_FIRST_TOKEN_S": "1.5", "AVATAR_FAKE_TRANSCRIPTS": ""}
     with Stack(profile="fake", ready_timeout_s=60, AVATAR_MAX_SESSIONS="50", **pace) as stack:
-        asyncio.run(photograph(stack, arguments.out, only=arguments.only))
+        asyncio.run(photograph(stack, arguments.out, only=arguments.only, only_voices=arguments.voices))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A running AVATAR for a browser: web and inference, as real as in use, on ports and data of their own."""
+"""A running AVATAR for a browser: web, inference and worker, as real as in use, on ports and data of their own."""
 
 from __future__ import annotations
 
@@ -68,6 +68,7 @@ class Stack:
             )
             self.start("inference")
             self.start("web")
+            self.start("worker")
             self.wait_until_ready()
         except BaseException:
             self.__exit__(None, None, None)
@@ -77,7 +78,7 @@ class Stack:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        for name in ("web", "inference"):
+        for name in ("worker", "web", "inference"):
             self.stop(name)
         shutil.rmtree(self.data_dir, ignore_errors=True)
 
@@ -85,6 +86,10 @@ class Stack:
         command = {
             "inference": ["inference"],
             "web": ["daphne", "--bind", "127.0.0.1", "--port", str(self.port), "avatar_site.asgi:application"],
+            "worker": [
+                *("celery", "--app", "avatar_site.celery", "worker", "--pool", "threads", "--concurrency", "2"),
+                *("--without-gossip", "--without-mingle", "--without-heartbeat"),
+            ],
         }[name]
         with self._log(name).open("ab") as log:
             self._processes[name] = subprocess.Popen(

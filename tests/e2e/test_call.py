@@ -299,6 +299,7 @@ class TestLooks:
         await expect(call.page.locator("#start")).to_have_text(re.compile("Start talking"))
         await expect(call.page.locator("html")).to_have_attribute("lang", "en")
 
+        await call.page.click(".menu summary")
         await call.page.click(".language-switch button")
 
         await expect(call.page.locator("#start")).to_have_text(re.compile("開始說話"))
@@ -307,7 +308,7 @@ class TestLooks:
     async def test_refuses_a_wrong_password_politely(self, open_call: OpenCall) -> None:
         call = await open_call()
         await call.page.click(".menu summary")
-        await call.page.click(".menu-list form button")
+        await call.page.click("#log-out")
         await call.page.fill("#id_username", "alice")
         await call.page.fill("#id_password", "wrong")
 
@@ -355,6 +356,7 @@ class TestLooks:
     async def test_keeps_the_choice_of_colours(self, open_call: OpenCall) -> None:
         call = await open_call(color_scheme="light")
         switch = call.page.locator("[data-theme-switch]")
+        await call.page.click(".menu summary")
 
         await switch.click()
         await switch.click()

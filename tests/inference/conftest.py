@@ -13,7 +13,7 @@ import pytest
 
 from inference.client import InferenceClient
 from inference.config import InferenceConfig
-from inference.engines.fake import FakeLanguageModel, FakeSpeechToText, FakeTextToSpeech
+from inference.engines.fake import FakeLanguageModel, FakeSpeakerEncoder, FakeSpeechToText, FakeTextToSpeech
 from inference.interfaces import Role
 from inference.server import InferenceServer
 
@@ -67,10 +67,19 @@ def tts() -> FakeTextToSpeech:
 
 
 @pytest.fixture
+def encoder() -> FakeSpeakerEncoder:
+    return FakeSpeakerEncoder()
+
+
+@pytest.fixture
 def engines(
-    stt: FakeSpeechToText, llm: FakeLanguageModel, tts: FakeTextToSpeech, monkeypatch: pytest.MonkeyPatch
+    stt: FakeSpeechToText,
+    llm: FakeLanguageModel,
+    tts: FakeTextToSpeech,
+    encoder: FakeSpeakerEncoder,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> ScriptedEngines:
-    engines = ScriptedEngines({"stt:good": stt, "llm:good": llm, "tts:good": tts})
+    engines = ScriptedEngines({"stt:good": stt, "llm:good": llm, "tts:good": tts, "encoder:good": encoder})
     monkeypatch.setitem(sys.modules, "inference.engines.scripted", engines.module())
     return engines
 

@@ -47,7 +47,7 @@ class TestRun:
 
         assert report.is_passed
         assert [(result.role.value, result.check) for result in report.results] == [
-            *(("stt", "loads"), ("llm", "loads"), ("tts", "loads")),
+            *((role.value, "loads") for role in Role),
             *(("stt", "one utterance"), ("stt", "5 at once")),
             *(("llm", "an answer"), ("llm", "one reply"), ("llm", "5 at once"), ("llm", "a caller who leaves")),
             *(("tts", "fast, one clause"), ("tts", "high quality, one clause"), ("tts", "fast, 5 at once")),

@@ -81,7 +81,13 @@ class TestWhatCrossesTheBorder:
 
     async def test_is_every_option_of_speaking(self, client: InferenceClient, tts: FakeTextToSpeech) -> None:
         options = SynthesisOptions(
-            voice="zm_yunxi", quality=Quality.HIGH_QUALITY, speed=1.5, is_first=False, is_last=False
+            voice="zf_xiaoxiao:0.6+zm_yunxi:0.4",
+            quality=Quality.HIGH_QUALITY,
+            speed=1.5,
+            style=b"\x00\x00\x80\x3e" * 256,
+            is_first=False,
+            is_last=False,
+            is_background=True,
         )
 
         chunks = [chunk async for chunk in client.tts.synthesise("你好", options)]
@@ -89,6 +95,7 @@ class TestWhatCrossesTheBorder:
         assert tts.requests == [("你好", options)]
         assert {chunk.sample_rate_hz for chunk in chunks} == {24_000}
         assert await client.tts.list_voices() == tts.VOICES
+        assert await client.tts.list_styles() == await tts.list_styles()
 
     async def test_is_every_event_of_thinking(self, client: InferenceClient, llm: FakeLanguageModel) -> None:
         messages = (

@@ -18,7 +18,7 @@ from inference.device_memory import (
     get_reader,
     list_shares,
 )
-from inference.interfaces import DeviceMemory, Role
+from inference.interfaces import CONVERSATION_ROLES, DeviceMemory, Role
 from inference.models import CATALOGUE
 
 RTX_4090 = DeviceMemory("NVIDIA GeForce RTX 4090", 24_564 * MIB, 24_100 * MIB)
@@ -46,7 +46,7 @@ class TestGuide:
         shares = list_shares(config)
 
         assert config.device == "cuda"
-        assert len(shares) == len(Role)
+        assert {share.role for share in shares} == CONVERSATION_ROLES
         needed_mib = sum(share.mib for share in shares) + config.memory_reserve_mib
         assert f"= {needed_mib:,} MiB".replace(",", " ") in section
         device = DeviceMemory(f"{size} GB", total_mib * MIB, (free_mib - CONTEXTS_MIB) * MIB)

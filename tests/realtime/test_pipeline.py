@@ -13,6 +13,7 @@ from inference.interfaces import (
     Message,
     Quality,
     TranscriptionOptions,
+    VoiceReference,
 )
 from realtime import protocol
 from realtime.pipeline import CallOverrun
@@ -466,6 +467,25 @@ class TestHoldToTalk:
             await call.wait_until_listening()
 
         assert [m.text for m in call.list_of(protocol.Transcription)] == [""]
+
+    async def test_goes_on_in_a_voice_that_is_chosen_while_it_is_spoken(self) -> None:
+        # Long clauses: the second and third are not yet asked for when the voice changes.
+        text = (
+            "第一句話要說得很長才行，這樣才聽得到。第二句話也是一樣長，慢慢地說。第三句話也要很長，才能換人說。第四句。"
+        )
+        inference = make_inference(replies=[text], ms_per_character=50)
+        voice = Voice(uuid4(), "zm_yunxi", style=bytes(1024), reference=VoiceReference(b"", 24_000, "你好"))
+        async with open_call(inference) as call:
+            call.voices[voice.profile_id] = voice
+            call.send(protocol.TextMessage(text="你好"))
+            await call.wait_for(protocol.TtsReady)
+            call.send(protocol.ConfigureMessage(voice_profile_id=voice.profile_id))
+            await call.wait_until_listening()
+
+        spoken = [options for _, options in inference.tts.requests]
+        assert spoken[0].voice == ""
+        assert (spoken[-1].voice, spoken[-1].style, spoken[-1].reference) == ("zm_yunxi", voice.style, voice.reference)
+        assert call.kept[-1].voice_profile_id == voice.profile_id
 
     async def test_takes_the_voice_that_comes_with_the_release(self) -> None:
         inference = make_inference("你好")

@@ -1,10 +1,21 @@
 from django.db import migrations
 
-from voices.stock import write_stock_voices
+from voices.stock import STOCK_VOICES
 
 
 def write(apps, schema_editor):
-    write_stock_voices(apps.get_model("voices", "VoiceProfile"))
+    model = apps.get_model("voices", "VoiceProfile")
+    for voice in STOCK_VOICES:
+        model.objects.update_or_create(
+            pk=voice.id,
+            defaults={
+                "owner": None,
+                "name": voice.name,
+                "language": voice.language,
+                "gender": voice.gender,
+                "engine_voice": voice.key,
+            },
+        )
 
 
 class Migration(migrations.Migration):

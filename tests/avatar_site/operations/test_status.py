@@ -127,7 +127,10 @@ class TestHealth:
         assert response.json() == {
             "status": "ok",
             "database": "ok",
-            "inference": {"status": "ok", "roles": {"stt": "ready", "llm": "ready", "tts": "ready"}},
+            "inference": {
+                "status": "ok",
+                "roles": {"stt": "ready", "llm": "ready", "tts": "ready", "encoder": "ready"},
+            },
         }
 
     async def test_is_503_and_names_the_role_that_is_missing(
@@ -140,7 +143,7 @@ class TestHealth:
         assert response.status_code == 503
         assert response.json()["inference"] == {
             "status": "not ready",
-            "roles": {"stt": "ready", "llm": "ready", "tts": "unavailable"},
+            "roles": {"stt": "ready", "llm": "ready", "tts": "unavailable", "encoder": "ready"},
         }
 
     async def test_is_503_when_inference_is_not_there(self, async_client: AsyncClient, use_inference: Any) -> None:
@@ -198,6 +201,7 @@ class TestSystemInfo:
             ("stt", "fake", ""),
             ("llm", "fake", ""),
             ("tts", "fake", "weights are missing"),
+            ("encoder", "fake", ""),
         ]
 
     async def test_says_why_inference_does_not_answer(

@@ -28,6 +28,8 @@ from inference.interfaces import (
     Message,
     PartialTranscript,
     ProvisionalTranscript,
+    Quality,
+    SpeakerEncoder,
     SpeechResumed,
     SpeechStarted,
     SpeechToText,
@@ -68,6 +70,7 @@ class Engines:
     stt: SpeechToText
     llm: LanguageModel
     tts: TextToSpeech
+    encoder: SpeakerEncoder
     _said: dict[tuple[str, str], bytes] = field(default_factory=dict)
 
     async def speech(self, text: str, voice: str = "") -> bytes:
@@ -79,7 +82,10 @@ class Engines:
 @pytest.fixture(scope="session")
 def fake_engines() -> Engines:
     return Engines(
-        fake.FakeSpeechToText(), fake.FakeLanguageModel(answer=lambda messages: "好的" * 40), fake.FakeTextToSpeech()
+        fake.FakeSpeechToText(),
+        fake.FakeLanguageModel(answer=lambda messages: "好的" * 40),
+        fake.FakeTextToSpeech(),
+        fake.FakeSpeakerEncoder(),
     )
 
 
@@ -88,7 +94,7 @@ async def real_engines() -> AsyncIterator[Engines]:
     config = InferenceConfig.from_env({**os.environ, "AVATAR_PROFILE": "cpu"})
     # Little context and few slots: a history that does not fit is then soon made.
     config = replace(config, context_tokens=512, max_calls=2)
-    from inference.engines import faster_whisper, kokoro, llama_cpp
+    from inference.engines import faster_whisper, ge2e_onnx, kokoro, llama_cpp
 
     engines: list[Any] = []
     try:
@@ -96,6 +102,7 @@ async def real_engines() -> AsyncIterator[Engines]:
             (faster_whisper.create_stt, "whisper-base"),
             (llama_cpp.create_llm, "qwen2.5-coder-1.5b"),
             (kokoro.create_tts, "kokoro-82m"),
+            (ge2e_onnx.create_encoder, "ge2e-resemblyzer"),
         ):
             engine: Any = create(model=model, config=config)
             await engine.warm_up()
@@ -384,6 +391,56 @@ class TestKokoro:
         with pytest.raises(InferenceError, match="no voice 'nobody'"):
             await say(real_engines.tts, PARK, "nobody")
 
+    async def test_speaks_in_a_blend_of_voices(self, real_engines: Engines) -> None:
+        embed = real_engines.encoder.embed
+        one, other, blend = [
+            np.array((await embed(await real_engines.speech(PARK, voice))).values)
+            for voice in ("zf_xiaoxiao", "zm_yunxi", "zf_xiaoxiao:0.5+zm_yunxi:0.5")
+        ]
+
+        # Nearer to each of the two than they are to each other.
+        assert min(float(blend @ one), float(blend @ other)) > float(one @ other) + 0.05
+        final = await understand(real_engines.stt, await real_engines.speech(PARK, "zf_xiaoxiao:0.5+zm_yunxi:0.5"))
+        assert error_rate(PARK, final.text, "zh") <= 0.2
+
+    async def test_speaks_in_a_style_whatever_the_voice(self, real_engines: Engines) -> None:
+        styles = await real_engines.tts.list_styles()
+        wanted = await real_engines.speech(PARK, "zm_yunxi")
+        options = SynthesisOptions(style=styles["zm_yunxi"], quality=Quality.HIGH_QUALITY, is_background=True)
+
+        chunks = [chunk async for chunk in real_engines.tts.synthesise(PARK, options)]
+
+        embeddings = [
+            np.array((await real_engines.encoder.embed(pcm, sample_rate_hz=rate)).values)
+            for pcm, rate in ((wanted, 16_000), (b"".join(chunk.pcm for chunk in chunks), 24_000))
+        ]
+        assert float(embeddings[0] @ embeddings[1]) > 0.85
+        # A style of one's own is the best that there is here.
+        assert {chunk.quality for chunk in chunks} == {Quality.HIGH_QUALITY}
+        assert len(styles) == 54
+
+    @pytest.mark.parametrize("style", [b"\0" * 8, b"\0\0\xc0\x7f" * 256])
+    async def test_refuses_what_is_no_style(self, real_engines: Engines, style: bytes) -> None:
+        with pytest.raises(InferenceError, match="256 finite float32"):
+            async for _ in real_engines.tts.synthesise(PARK, SynthesisOptions(style=style)):
+                pass
+
+    async def test_lets_a_live_call_go_first(self, real_engines: Engines) -> None:
+        tts: Any = real_engines.tts
+        done: list[str] = []
+
+        async def speak(name: str, text: str, **options: Any) -> None:
+            assert [chunk async for chunk in tts.synthesise(text, SynthesisOptions(**options))]
+            done.append(name)
+
+        async with asyncio.timeout(PATIENCE_S), asyncio.TaskGroup() as group:
+            group.create_task(speak("background", "我們一起去公園散步，" * 3, is_background=True))
+            while not any(place.run for place in tts._queue._background):  # noqa: ASYNC110 — there is no event
+                await asyncio.sleep(0.01)
+            group.create_task(speak("live", "你好。"))
+
+        assert done == ["live", "background"]
+
     async def test_speaks_text_longer_than_the_model_reads(
         self, real_engines: Engines, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -492,6 +549,34 @@ class TestDrafts:
             await stt.recognise_soon(np.zeros(16_000, np.float32), "zh")
         with pytest.raises(RuntimeError, match="invalid argument"):
             await stt.draft(np.zeros(16_000, np.float32), "zh")
+
+
+class TestSpeakerEncoder:
+    async def test_hears_who_speaks_whatever_is_said(self, engines: Engines) -> None:
+        values = [
+            np.array((await engines.encoder.embed(await engines.speech(text, voice))).values)
+            for text, voice in ((PARK, "zf_xiaoxiao"), (RAIN, "zf_xiaoxiao"), (PARK, "zm_yunxi"))
+        ]
+
+        assert all(each.shape == (256,) and np.linalg.norm(each) == pytest.approx(1) for each in values)
+        same, other = float(values[0] @ values[1]), float(values[0] @ values[2])
+        assert same > 0.75
+        assert other < same - 0.1
+
+    async def test_gives_the_same_for_the_same(self, engines: Engines) -> None:
+        speech = await engines.speech(PARK)
+
+        one, other = [await engines.encoder.embed(speech) for _ in range(2)]
+
+        assert one.encoder == other.encoder != ""
+        assert one.values == pytest.approx(other.values, abs=1e-6)
+
+    @pytest.mark.parametrize(
+        ("audio", "reason"), [(silence(3000), "no speech"), (silence(400), "0.4 s"), (silence(61_000), "61.0 s")]
+    )
+    async def test_says_what_is_wrong(self, engines: Engines, audio: bytes, reason: str) -> None:
+        with pytest.raises(InferenceError, match=reason):
+            await engines.encoder.embed(audio)
 
 
 class TestLanguageModel:

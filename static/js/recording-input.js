@@ -1,0 +1,209 @@
+// Takes a recording from a person, by microphone or as a file, and lets them hear it before it is sent.
+import { MicrophoneError } from "./microphone.js";
+import { page, saySeconds, saySize } from "./page.js";
+import { Recorder } from "./recorder.js";
+import { Replay } from "./replay.js";
+import { say } from "./words.js";
+
+const EXTENSIONS = { "audio/webm": "webm", "audio/mp4": "m4a", "audio/ogg": "ogg" };
+
+export class RecordingInput {
+  /** The file to send, or null; and whether it is an exported voice rather than a recording. */
+  file = null;
+  isArchive = false;
+
+  onchange = () => {}; // what there is to send has changed
+  ontrouble = () => {}; // (reason of a MicrophoneError, or null when it is over)
+
+  #replay = new Replay();
+  #recorder;
+  #url = "";
+  #isStarting = false;
+
+  constructor(element) {
+    this.element = element;
+    this.#recorder = new Recorder({ longestS: page.longestS });
+    this.#recorder.onlevel = (level, seconds) => this.#showLevel(level, seconds);
+    this.#recorder.onend = (recorded) => this.#takeRecording(recorded);
+    this.#recorder.onlost = () => this.ontrouble("lost");
+    element.addEventListener("click", ({ target }) => this.#press(target.closest("[data-do]")?.dataset.do));
+    element.addEventListener("change", ({ target }) => {
+      if (target.type === "file") this.#takeFiles(target.files, target.name === "archive");
+      else if (target.name === "way") this.way = target.value;
+      if (target.type === "file") target.value = ""; // the same file may be chosen again
+    });
+    this.#joinDropping();
+    this.setLanguage("zh");
+    this.#showLevel(0, 0);
+    this.#showRecording(false);
+  }
+
+  get way() {
+    return this.element.dataset.way;
+  }
+
+  set way(way) {
+    this.element.dataset.way = way;
+    this.#find(`[name="way"][value="${way}"]`).checked = true;
+    this.#recorder.stop();
+    this.#explain(null);
+    this.ontrouble(null);
+    if ((way === "import") !== this.isArchive) this.discard();
+  }
+
+  get isRecording() {
+    return this.#recorder.isRecording;
+  }
+
+  /** Which text is offered for reading aloud. */
+  setLanguage(language) {
+    const text = this.#find(".read-aloud-text");
+    text.textContent = page.readAloud[language];
+    text.lang = language === "zh" ? "zh-Hant" : "en";
+  }
+
+  /** While it is being sent nothing may change. */
+  setBusy(isBusy) {
+    this.element.inert = isBusy;
+    if (isBusy) this.#replay.stop();
+  }
+
+  discard() {
+    this.#replay.stop();
+    this.file = null;
+    this.isArchive = this.way === "import";
+    this.#find(".taken").hidden = true;
+    this.element.dataset.phase = "empty";
+    this.#showLevel(0, 0);
+    this.onchange();
+  }
+
+  /** Say what is wrong with what was given. */
+  #explain(sentence) {
+    const problem = this.#find(".input-problem");
+    problem.hidden = sentence === null;
+    problem.textContent = sentence ?? "";
+  }
+
+  #press(what) {
+    if (what === "record") this.#toggleRecording();
+    else if (what === "play") this.#replay.toggle(this.#url, this.#find('[data-do="play"]'));
+    else if (what === "discard") {
+      this.discard();
+      this.#find(this.way === "record" ? ".record" : `.way-${this.way} input`).focus();
+    }
+  }
+
+  async #toggleRecording() {
+    if (this.#recorder.isRecording) {
+      this.#recorder.stop();
+      return;
+    }
+    if (this.#isStarting) return;
+    this.#isStarting = true;
+    this.#explain(null);
+    this.ontrouble(null);
+    this.discard();
+    try {
+      await this.#recorder.start();
+      this.#showRecording(true);
+      this.#status(say("recordingStarted"));
+    } catch (error) {
+      if (!(error instanceof MicrophoneError)) throw error;
+      this.ontrouble(error.reason);
+    } finally {
+      this.#isStarting = false;
+    }
+  }
+
+  #takeRecording({ blob, seconds, isAtEnd }) {
+    this.#showRecording(false);
+    if (seconds < page.shortestS) {
+      this.discard();
+      this.#explain(say("recordingTooShort", { seconds: saySeconds(seconds), shortest: page.shortestS }));
+      return;
+    }
+    const file = new File([blob], `recording.${EXTENSIONS[blob.type] ?? "webm"}`, { type: blob.type });
+    this.#take(file, say("recordingFile", { seconds: saySeconds(seconds) }));
+    if (isAtEnd) this.#status(say("recordingAtEnd"));
+    else this.#status(say("recordingDone", { seconds: saySeconds(seconds) }));
+  }
+
+  #takeFiles(files, isArchive) {
+    if (files.length === 0) return;
+    const [file] = files;
+    const most = saySize(page.mostBytes);
+    if (files.length > 1) this.#explain(say("tooManyFiles"));
+    else if (file.size === 0) this.#explain(say("fileEmpty", { name: file.name }));
+    else if (!isArchive && file.size > page.mostBytes) {
+      this.#explain(say("fileTooLarge", { name: file.name, size: saySize(file.size), most }));
+    } else {
+      this.#explain(null);
+      this.isArchive = isArchive;
+      this.#take(file, file.name);
+      this.#status(file.name);
+    }
+  }
+
+  #take(file, name) {
+    this.#replay.stop();
+    URL.revokeObjectURL(this.#url);
+    this.#url = URL.createObjectURL(file);
+    this.file = file;
+    this.element.dataset.phase = "taken";
+    this.#find(".taken").hidden = false;
+    this.#find(".taken-name").textContent = name;
+    this.#find(".taken-facts").textContent = saySize(file.size);
+    this.#find('.taken [data-do="play"]').hidden = this.isArchive;
+    this.#find(".discard-label").textContent = say(this.way === "record" ? "recordAgain" : "chooseFile");
+    this.onchange();
+  }
+
+  #joinDropping() {
+    // A file that misses the field would make the browser leave the page.
+    for (const name of ["dragover", "drop"]) document.addEventListener(name, (event) => event.preventDefault());
+    for (const name of ["dragenter", "dragover"]) {
+      document.addEventListener(name, (event) => {
+        if (!event.dataTransfer?.types.includes("Files") || this.element.inert) return;
+        if (this.element.checkVisibility?.() === false) return;
+        if (this.way === "record" && !this.isRecording) this.way = "file";
+        this.element.classList.add("is-target");
+      });
+    }
+    document.addEventListener("dragleave", ({ relatedTarget }) => {
+      if (relatedTarget === null) this.element.classList.remove("is-target");
+    });
+    document.addEventListener("drop", ({ dataTransfer }) => {
+      this.element.classList.remove("is-target");
+      if (!dataTransfer || this.isRecording || this.element.inert) return;
+      if (this.element.checkVisibility?.() === false) return;
+      this.#takeFiles(dataTransfer.files, this.way === "import");
+    });
+  }
+
+  #showRecording(isRecording) {
+    this.element.dataset.phase = isRecording ? "recording" : this.file ? "taken" : "empty";
+    const button = this.#find(".record");
+    button.setAttribute("aria-pressed", String(isRecording));
+    const label = say(isRecording ? "stopRecording" : "record");
+    this.#find(".record-label").textContent = label;
+    button.title = label;
+    if (!isRecording) button.style.setProperty("--level", "0");
+    this.onchange();
+  }
+
+  #showLevel(level, seconds) {
+    this.#find(".record").style.setProperty("--level", level.toFixed(3));
+    const whole = Math.floor(seconds);
+    this.#find(".timer").textContent = `0:${String(whole).padStart(2, "0")}`.replace("0:60", "1:00");
+    this.#find(".timeline i").style.width = `${(seconds / page.longestS) * 100}%`;
+  }
+
+  #status(text) {
+    this.#find(".input-status").textContent = text;
+  }
+
+  #find(selector) {
+    return this.element.querySelector(selector);
+  }
+}

@@ -1,0 +1,36 @@
+// Sends a form and shows how many bytes have gone, with a way to stop it.
+import { upload } from "./api.js";
+import { sayPercent, saySize } from "./page.js";
+import { say } from "./words.js";
+
+const element = (id) => document.getElementById(id);
+
+/** The server's answer. Raises ApiError, with code "cancelled" if the person stopped it. */
+export async function send(url, form) {
+  const controller = new AbortController();
+  const stop = () => controller.abort();
+  const cancel = element("cancel-sending");
+  cancel.addEventListener("click", stop);
+  cancel.hidden = false;
+  element("sending").hidden = false;
+  show(0, 0);
+  try {
+    return await upload(url, form, { signal: controller.signal, onprogress: show });
+  } finally {
+    element("sending").hidden = true;
+    cancel.removeEventListener("click", stop);
+  }
+}
+
+function show(sent, total) {
+  const bar = element("sending-bar");
+  const isComplete = total > 0 && sent >= total;
+  if (isComplete) bar.removeAttribute("value");
+  else bar.value = total > 0 ? sent / total : 0;
+  const text = total > 0 ? say("uploading", { sent: saySize(sent), total: saySize(total) }) : "";
+  element("sending-text").textContent = isComplete
+    ? say("uploaded")
+    : total > 0
+      ? `${text} · ${sayPercent(sent / total)}`
+      : say("uploading", { sent: saySize(0), total: "…" });
+}

@@ -1,0 +1,111 @@
+// One voice on a card: shows it and says which of its buttons was pressed. Decides nothing.
+import { detailAddress, page, profileAddress, sayPercent } from "./page.js";
+import { canSpeak, isBeingFitted, isBeingMade, sayFacts, sayStep, showSimilarity } from "./voice-profile.js";
+import { say } from "./words.js";
+
+export class VoiceCard {
+  onaction = () => {}; // (name, button)
+
+  constructor(template, profile) {
+    this.element = template.content.firstElementChild.cloneNode(true);
+    this.show(profile);
+    this.element.addEventListener("click", ({ target }) => {
+      const button = target.closest("[data-do]");
+      if (!button || button.dataset.do === "export") return;
+      const menu = button.closest("details");
+      if (menu) {
+        menu.open = false;
+        menu.querySelector("summary").focus(); // a dialog gives the focus back to it
+      }
+      this.onaction(button.dataset.do, button);
+    });
+  }
+
+  show(profile) {
+    this.profile = profile;
+    const { element } = this;
+    const { id, name, state, is_own: isOwn, is_default: isDefault } = profile;
+    const isReady = state === "ready";
+    element.dataset.voice = id;
+    element.dataset.state = state;
+    element.classList.toggle("is-chosen", isDefault);
+    this.#text(".card-name", name);
+    this.#find(".card-name").href = detailAddress(id);
+    this.#text(".card-facts", sayFacts(profile));
+
+    const listen = this.#find(".listen");
+    if (listen.getAttribute("aria-pressed") === "false") {
+      listen.setAttribute("aria-label", say("listenTo", { name }));
+      listen.title = say("listenTo", { name });
+      listen.dataset.label = say("listenTo", { name });
+    }
+    listen.disabled = !canSpeak(profile);
+
+    showSimilarity(this.#find(".similarity"), profile);
+    if (!isReady) this.#find(".similarity").hidden = true;
+    this.#showWork(profile);
+    this.#showNote(profile);
+
+    const use = this.#find('[data-do="use"]');
+    use.hidden = !isReady;
+    use.setAttribute("aria-pressed", String(isDefault));
+    this.#text(".use-label", say(isDefault ? "inUse" : profile.is_stock ? "useShort" : "use"));
+    use.setAttribute("aria-label", `${use.textContent.trim()}: ${name}`);
+    this.#find('[data-do="retry"]').hidden = !(isOwn && state === "failed");
+    this.#find(".card-foot").hidden = !isReady && !(isOwn && state === "failed");
+
+    const menu = this.#find(".card-menu");
+    menu.hidden = !isOwn;
+    if (isOwn) this.#showMenu(menu, profile);
+  }
+
+  #showMenu(menu, profile) {
+    const isReady = profile.state === "ready";
+    const summary = menu.querySelector("summary");
+    summary.setAttribute("aria-label", say("optionsOf", { name: profile.name }));
+    summary.title = say("optionsOf", { name: profile.name });
+    menu.querySelector('[data-do="fit"]').hidden = !isReady || profile.kind === "cloned" || isBeingFitted(profile);
+    menu.querySelector('[data-do="share"]').hidden = !page.mayShare || !isReady;
+    menu.querySelector(".share-label").textContent = say(profile.is_shared ? "unshare" : "share");
+    const link = menu.querySelector('[data-do="export"]');
+    link.href = profileAddress(profile.id, "/export");
+    link.hidden = isBeingMade(profile);
+  }
+
+  #showWork(profile) {
+    const isMade = isBeingMade(profile);
+    const isFitted = !isMade && isBeingFitted(profile);
+    this.#find(".card-work").hidden = !isMade && !isFitted;
+    this.#find('[data-do="cancel-fit"]').hidden = !isFitted;
+    if (!isMade && !isFitted) return;
+    const bar = this.#find(".bar");
+    const isWaiting = isMade ? profile.state === "pending" : profile.fitting.state === "queued";
+    const progress = isMade ? profile.progress : profile.fitting.progress;
+    const text = isMade ? this.#sayMaking(profile) : say(isWaiting ? "fitQueued" : "fitRunning");
+    const shown = isWaiting || typeof progress !== "number" ? text : `${text} · ${sayPercent(progress)}`;
+    this.#text(".card-work-text", shown);
+    bar.setAttribute("aria-label", text);
+    if (isWaiting) bar.removeAttribute("value");
+    else bar.value = progress ?? 0;
+  }
+
+  #sayMaking({ state, step }) {
+    return state === "pending" ? say("state_pending") : sayStep(step);
+  }
+
+  #showNote({ state, error }) {
+    const note = this.#find(".card-note");
+    note.hidden = state !== "failed" && state !== "disabled";
+    if (state === "failed") note.textContent = error?.detail ?? say("failedUnknown");
+    if (state === "disabled") note.textContent = say("state_disabled");
+  }
+
+  #find(selector) {
+    return this.element.querySelector(selector);
+  }
+
+  #text(selector, text) {
+    const target = this.#find(selector);
+    if (target.textContent !== text) target.textContent = text;
+  }
+}

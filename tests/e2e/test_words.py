@@ -1,0 +1,45 @@
+"""What the scripts say, and what the pages give them to say."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from conversations.words import WORDS as WORDS_OF_THE_CALL
+from tests.e2e.stack import ROOT
+from voices.words import WORDS as WORDS_OF_VOICES
+
+SCRIPTS = ROOT / "static" / "js"
+
+
+def find_scripts(entry: str) -> set[str]:
+    """`entry` and all that it imports."""
+    found: set[str] = set()
+    waiting = [entry]
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found.add(name)
+            waiting += re.findall(r'from "\./([\w-]+\.js)"', (SCRIPTS / name).read_text())
+    return found
+
+
+class TestCatalogues:
+    @pytest.mark.parametrize(
+        ("entry", "words"),
+        [
+            ("call.js", WORDS_OF_THE_CALL),
+            ("voices.js", WORDS_OF_VOICES),
+            ("voice-new.js", WORDS_OF_VOICES),
+            ("voice-detail.js", WORDS_OF_VOICES),
+        ],
+    )
+    def test_hold_what_the_scripts_say(self, entry: str, words: Mapping[str, Any]) -> None:
+        said: set[str] = set()
+        for name in find_scripts(entry):
+            said |= set(re.findall(r'\bsay\(\s*"(\w+)"', (SCRIPTS / name).read_text()))
+
+        assert said - words.keys() == set()

@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+import pytest
+from django.contrib.auth.models import User
+from django.core.cache import cache
+from django.test import Client
+
+from tests import factories
+from tests.fakes import FakeInference
+from tests.fakes import make_inference as make_fake_inference
+from voices import engines
+
+
+@pytest.fixture
+def inference(monkeypatch: pytest.MonkeyPatch) -> FakeInference:
+    """Scripted engines, for everything that asks for the inference process."""
+    fake = make_fake_inference("今天天氣很好，我們去公園走走。", ms_per_character=60)
+    monkeypatch.setattr(engines, "get_inference", lambda: fake)
+    # What was found out about the voices of other tests' engines.
+    cache.clear()
+    return fake
+
+
+@pytest.fixture
+def operator(db: None) -> User:
+    return factories.create_user("olivia", is_staff=True, is_superuser=True)
+
+
+@pytest.fixture
+def operators_client(operator: User) -> Client:
+    client = Client()
+    client.force_login(operator)
+    return client

@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+from django.contrib.admin.models import LogEntry
+from django.contrib.auth.models import Permission, User
+from django.test import Client
+
+from tests import factories
+from voices.models import VoiceProfile
+
+LIST = "/admin/voices/voiceprofile/"
+
+
+def act(client: Client, action: str, *profiles: VoiceProfile) -> None:
+    response = client.post(LIST, {"action": action, "_selected_action": [str(profile.pk) for profile in profiles]})
+    assert response.status_code == 302
+
+
+class TestVoiceProfileAdmin:
+    def test_lists_owner_state_size_similarity_and_last_use(self, operators_client: Client, alice: User) -> None:
+        profile = factories.upload_voice(alice, name="Hers")
+        VoiceProfile.objects.filter(pk=profile.pk).update(similarity=0.7134)
+
+        page = operators_client.get(LIST).content.decode()
+
+        for words in ("Hers", "alice", "0.71", "KB"):
+            assert words in page
+
+    def test_shows_the_consent(self, operators_client: Client, alice: User) -> None:
+        profile = factories.upload_voice(alice)
+
+        page = operators_client.get(f"{LIST}{profile.pk}/change/").content.decode()
+
+        assert profile.consent is not None
+        assert profile.consent.text_sha256 in page
+
+    def test_makes_no_voice(self, operators_client: Client) -> None:
+        assert operators_client.get(f"{LIST}add/").status_code == 403
+
+    def test_disables_enables_and_makes_anew(self, operators_client: Client, alice: User) -> None:
+        profile = factories.create_voice_profile(owner=alice)
+
+        for action, state in (("disable", "disabled"), ("enable", "ready"), ("extract_again", "pending")):
+            act(operators_client, action, profile)
+            profile.refresh_from_db()
+            assert profile.state == state
+        assert LogEntry.objects.filter(object_id=str(profile.pk)).count() == 3
+
+    def test_says_when_it_cannot(self, operators_client: Client) -> None:
+        stock = VoiceProfile.objects.get(engine_voice="af_heart")
+
+        act(operators_client, "extract_again", stock)
+
+        stock.refresh_from_db()
+        assert stock.state == "ready"
+
+    def test_deletes_for_good(self, operators_client: Client, alice: User, media_root: Path) -> None:
+        profile = factories.upload_voice(alice, name="Zanzibar-voice")
+
+        operators_client.post(f"{LIST}{profile.pk}/delete/", {"post": "yes"})
+
+        assert not VoiceProfile.objects.filter(pk=profile.pk).exists()
+        assert [path for path in media_root.rglob("*") if path.is_file()] == []
+        assert not LogEntry.objects.filter(object_repr__contains="Zanzibar").exists()
+
+
+class TestListening:
+    def test_is_written_down_before_anything_is_heard(
+        self, operators_client: Client, operator: User, alice: User
+    ) -> None:
+        recording = factories.upload_voice(alice).recordings.get()
+
+        response = operators_client.get(f"{LIST}recordings/{recording.pk}/listen")
+
+        assert (response.status_code, response.headers["Content-Type"]) == (200, "audio/flac")
+        entry = LogEntry.objects.get()
+        assert (entry.user, entry.object_id) == (operator, str(recording.profile_id))
+        assert str(recording.pk) in entry.change_message
+
+    def test_needs_a_right_of_its_own(self, alice: User) -> None:
+        recording = factories.upload_voice(alice).recordings.get()
+        clerk = factories.create_user("clerk", is_staff=True)
+        clerk.user_permissions.add(*Permission.objects.filter(codename__in=["view_voiceprofile", "view_recording"]))
+        client = Client()
+        client.force_login(clerk)
+        address = f"{LIST}recordings/{recording.pk}/listen"
+
+        assert client.get(f"{LIST}{recording.profile_id}/change/").status_code == 200
+        assert client.get(address).status_code == 403
+        assert not LogEntry.objects.exists()
+        clerk.user_permissions.add(Permission.objects.get(codename="listen_to_recording"))
+        assert client.get(address).status_code == 200
+
+    def test_has_no_other_way(self, operators_client: Client, alice: User) -> None:
+        profile = factories.upload_voice(alice)
+
+        page = operators_client.get(f"{LIST}{profile.pk}/change/").content.decode()
+
+        assert profile.recordings.get().audio.name not in page
+        assert operators_client.get(f"/api/voice-profiles/{profile.pk}/audio").status_code == 404

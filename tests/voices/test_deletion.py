@@ -1,0 +1,127 @@
+"""A voice that was deleted is nowhere: not in a row, not in a file, not in the pages of the database."""
+
+from __future__ import annotations
+
+import sqlite3
+import uuid
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from django.apps import apps
+from django.contrib.auth.models import User
+from django.core.files.storage import FileSystemStorage
+from django.db import connection
+from pytest_django import Settings
+
+from tests import factories
+from tests.fakes import FakeInference
+from voices import extraction, files, services
+from voices.models import VoiceProfile
+
+STYLE = np.random.default_rng(5).normal(size=256).astype("<f4").tobytes()
+
+
+def search_rows(needle: bytes | str) -> list[str]:
+    """Where in the database a value occurs, as it is or within another."""
+    found = []
+    for model in apps.get_models(include_auto_created=True):
+        for row in model._default_manager.values():
+            for name, value in row.items():
+                haystack = bytes(value) if isinstance(value, bytes | memoryview) else str(value).encode()
+                wanted = needle if isinstance(needle, bytes) else needle.encode()
+                if wanted in haystack or wanted.replace(b"-", b"") in haystack:
+                    found.append(f"{model.__name__}.{name}")
+    return found
+
+
+def search_files(folder: Path, needle: bytes) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file() and needle in path.read_bytes()]
+
+
+@pytest.mark.django_db(transaction=True)
+class TestDelete:
+    def test_leaves_nothing_in_rows_files_or_the_pages_of_the_database(
+        self, alice: User, inference: FakeInference, media_root: Path
+    ) -> None:
+        # Made in full, as people make it: recordings, clip, embedding, style, previews, preference, turns.
+        profile = factories.upload_voice(alice, name="Zanzibar-voice")
+        services.add_recording(profile=profile, audio=factories.sounds.encode(factories.sounds.make_speech(7.0), "mp3"))
+        extraction.extract(voice_profile_id=profile.pk, inference=inference)
+        VoiceProfile.objects.filter(pk=profile.pk).update(style=STYLE, fitting_state="done", fitting_similarity=0.7)
+        profile.refresh_from_db()
+        embedding = bytes(profile.embedding)
+        services.preview(profile=profile, user=alice, text="你好")
+        services.choose_default(user=alice, profile=profile)
+        turn = factories.create_turn(
+            factories.create_conversation(alice),
+            speaker="avatar",
+            text="很高興認識你。",
+            audio=factories.make_flac(),
+            voice_profile_id=profile.pk,
+            quality="fast",
+        )
+        folder = media_root / "voices" / str(alice.pk)
+        assert len([path for path in folder.rglob("*") if path.is_file()]) == 4
+        # The search finds what there is to be found.
+        database = Path(str(connection.settings_dict["NAME"])).parent
+        assert search_files(database, embedding)
+        assert search_rows("Zanzibar-voice") == ["VoiceProfile.name"]
+
+        services.delete_voice_profile(profile=profile)
+
+        assert not folder.exists()
+        assert search_rows("Zanzibar-voice") == []
+        assert search_rows(str(profile.pk)) == []
+        for secret in (embedding, STYLE, b"Zanzibar-voice", profile.clip_transcript.encode()):
+            assert search_files(media_root, secret) == []
+            assert search_files(database, secret) == []
+        # The conversation keeps its words and its sound, and knows that the voice is gone.
+        turn.refresh_from_db()
+        assert (turn.text, turn.voice_profile, turn.voice_was_deleted) == ("很高興認識你。", None, True)
+        assert turn.audio.storage.exists(turn.audio.name)
+
+    def test_can_be_tried_again_when_the_storage_fails(
+        self, alice: User, monkeypatch: pytest.MonkeyPatch, media_root: Path
+    ) -> None:
+        profile = factories.upload_voice(alice)
+        delete = FileSystemStorage.delete
+        monkeypatch.setattr(FileSystemStorage, "delete", lambda *args: (_ for _ in ()).throw(OSError("down")))
+
+        with pytest.raises(OSError, match="down"):
+            services.delete_voice_profile(profile=profile)
+        assert VoiceProfile.objects.filter(pk=profile.pk).exists()
+
+        monkeypatch.setattr(FileSystemStorage, "delete", delete)
+        services.delete_voice_profile(profile=profile)
+        assert not VoiceProfile.objects.filter(pk=profile.pk).exists()
+
+
+def test_voices_live_in_a_storage_without_paths(
+    alice: User, inference: FakeInference, settings: Settings, media_root: Path
+) -> None:
+    # As S3 does, it knows names and contents and nothing of this machine.
+    settings.STORAGES = settings.STORAGES | {"default": {"BACKEND": "django.core.files.storage.InMemoryStorage"}}
+    profile = factories.upload_voice(alice)
+
+    extraction.extract(voice_profile_id=profile.pk, inference=inference)
+    profile.refresh_from_db()
+    services.preview(profile=profile, user=alice, text="你好")
+    services.export_voice_profile(profile=profile)
+    assert len(files.list_files(f"voices/{alice.pk}/{profile.pk}")) == 3
+    services.delete_voice_profile(profile=profile)
+
+    assert profile.state == "ready"
+    assert files.list_files(f"voices/{alice.pk}/{profile.pk}") == []
+    assert not media_root.exists()
+
+
+def test_sqlite_overwrites_what_is_deleted(tmp_path: Path) -> None:
+    # A library that was built without it would say 0.
+    options: dict[str, Any] = connection.settings_dict["OPTIONS"]
+    database = sqlite3.connect(tmp_path / f"{uuid.uuid4()}.sqlite3")
+    database.executescript(options["init_command"])
+
+    assert database.execute("PRAGMA secure_delete").fetchone() == (1,)
+    database.close()

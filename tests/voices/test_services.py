@@ -1,0 +1,316 @@
+from __future__ import annotations
+
+import errno
+import hashlib
+import stat
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from django.contrib.auth.models import User
+from django.core.files.base import ContentFile
+from django.core.files.storage import default_storage
+from django.db import IntegrityError, transaction
+from django.utils import translation
+from pytest_django import DjangoCaptureOnCommitCallbacks, Settings
+
+from tests import factories, sounds
+from voices import files, services, tasks
+from voices.models import Consent, Recording, VoicePreference, VoiceProfile
+from voices.stock import write_stock_voices
+from voices.wording import VoiceProblem
+
+WAV = sounds.encode(sounds.make_speech(6.0), "wav")
+
+
+def create(owner: User, **fields: object) -> VoiceProfile:
+    given = {"name": "Mine", "audio": WAV, "attestation": "own_voice"} | fields
+    return services.create_voice_profile(owner=owner, **given)  # type: ignore[arg-type]  # what a test says is right
+
+
+def list_media(media_root: Path) -> list[Path]:
+    return [path for path in media_root.rglob("*") if path.is_file()]
+
+
+@pytest.fixture(autouse=True)
+def queued(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Ids handed to workers, who do nothing here."""
+    ids: list[str] = []
+    monkeypatch.setattr(tasks.extract_embedding, "run", lambda *, voice_profile_id: ids.append(voice_profile_id))
+    monkeypatch.setattr(tasks.fit_style, "run", lambda *, voice_profile_id: ids.append(voice_profile_id))
+    return ids
+
+
+class TestCreateVoiceProfile:
+    def test_keeps_recording_and_consent_and_hands_over_to_a_worker(
+        self,
+        alice: User,
+        queued: list[str],
+        django_capture_on_commit_callbacks: DjangoCaptureOnCommitCallbacks,
+    ) -> None:
+        with translation.override("en"), django_capture_on_commit_callbacks(execute=True):
+            profile = create(alice, name="  My   voice ", language="en")
+
+        profile.refresh_from_db()
+        assert (profile.name, profile.language, profile.state, profile.kind) == ("My voice", "en", "pending", "matched")
+        assert not profile.is_language_guessed
+        assert profile.consent is not None
+        assert profile.consent.given_by == alice
+        assert profile.consent.text.startswith("This is my own voice.")
+        assert profile.consent.text_sha256 == hashlib.sha256(profile.consent.text.encode()).hexdigest()
+        recording = profile.recordings.get()
+        assert recording.duration_s == pytest.approx(6.0, abs=0.1)
+        assert recording.warnings == ["short"]
+        assert queued == [str(profile.pk)]
+
+    def test_keeps_files_under_owner_and_voice_for_nobody_else_on_the_machine(
+        self, alice: User, media_root: Path
+    ) -> None:
+        profile = create(alice)
+
+        (path,) = list_media(media_root)
+        assert path.parent == media_root / "voices" / str(alice.pk) / str(profile.pk)
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        assert path.read_bytes()[:4] == b"fLaC"
+        assert "Mine" not in path.name
+
+    @pytest.mark.parametrize(
+        ("fields", "code"),
+        [
+            ({"attestation": ""}, "consent_required"),
+            ({"attestation": "whatever"}, "consent_invalid"),
+            ({"name": " "}, "name_required"),
+            ({"name": "x" * 81}, "name_too_long"),
+            ({"language": "fr"}, "language_unknown"),
+            ({"audio": b""}, "audio_required"),
+            ({"audio": b"<html></html>"}, "audio_unsupported"),
+            ({"audio": WAV[: len(WAV) // 2]}, "audio_damaged"),
+            ({"audio": bytes(21 * 1024 * 1024)}, "audio_too_large"),
+            ({"audio": sounds.encode(sounds.make_speech(2.0), "wav")}, "audio_too_short"),
+            ({"audio": sounds.encode(sounds.make_speech(200.0, rate_hz=8000), "flac", rate_hz=8000)}, "audio_too_long"),
+            ({"audio": sounds.encode(sounds.make_speech(6.0) * 0, "flac")}, "audio_silent"),
+            ({"audio": sounds.encode((sounds.make_speech(6.0) * 30).clip(-1, 1), "flac")}, "audio_clipped"),
+        ],
+    )
+    def test_refuses_and_leaves_nothing_behind(
+        self, alice: User, media_root: Path, fields: dict[str, object], code: str
+    ) -> None:
+        with pytest.raises(VoiceProblem) as caught:
+            create(alice, **fields)
+
+        assert caught.value.code == code
+        assert len(caught.value.sentence) > 5
+        assert list_media(media_root) == []
+        assert not VoiceProfile.objects.filter(owner=alice).exists()
+        assert not Consent.objects.exists()
+
+    def test_refuses_more_than_the_quota_and_takes_the_file_back(
+        self, alice: User, settings: Settings, media_root: Path
+    ) -> None:
+        settings.AVATAR_VOICE_QUOTA_MIB = 1
+        create(alice)
+        kept = list_media(media_root)
+        Recording.objects.update(size_bytes=1024 * 1024 - 100)
+
+        with pytest.raises(VoiceProblem, match="quota_exceeded"):
+            create(alice)
+
+        assert list_media(media_root) == kept
+        assert VoiceProfile.objects.filter(owner=alice).count() == 1
+
+    def test_says_that_the_disk_is_full(self, alice: User, monkeypatch: pytest.MonkeyPatch, media_root: Path) -> None:
+        def fail(*args: object, **kwargs: object) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(default_storage, "save", fail)
+
+        with pytest.raises(VoiceProblem, match="storage_full"):
+            create(alice)
+
+    def test_takes_the_file_back_when_the_row_does_not_come_to_be(
+        self, alice: User, monkeypatch: pytest.MonkeyPatch, media_root: Path
+    ) -> None:
+        def fail(*args: object, **kwargs: object) -> None:
+            raise RuntimeError("the database has gone")
+
+        monkeypatch.setattr(services, "give_consent", fail)
+
+        with pytest.raises(RuntimeError):
+            create(alice)
+
+        assert not (media_root / "voices" / str(alice.pk)).exists()
+
+
+class TestConsent:
+    def test_is_demanded_by_the_database_itself(self, alice: User) -> None:
+        with pytest.raises(IntegrityError), transaction.atomic():
+            factories.create_voice_profile(owner=alice, consent=None)
+
+    def test_cannot_go_before_the_voice(self, alice: User) -> None:
+        profile = factories.create_voice_profile(owner=alice)
+
+        with pytest.raises(IntegrityError), transaction.atomic():
+            Consent.objects.filter(profile=profile).delete()
+
+    def test_goes_with_the_person(self, alice: User) -> None:
+        factories.create_voice_profile(owner=alice)
+
+        alice.delete()
+
+        assert not Consent.objects.exists()
+
+
+class TestRecordings:
+    def test_one_more_has_the_voice_made_anew(self, alice: User) -> None:
+        profile = create(alice)
+        VoiceProfile.objects.filter(pk=profile.pk).update(state="ready", version=1, engine_voice="zf_xiaoni")
+
+        services.add_recording(profile=profile, audio=sounds.encode(sounds.make_speech(8.0), "mp3"))
+
+        profile.refresh_from_db()
+        assert profile.recordings.count() == 2
+        assert profile.state == "pending"
+        # It can be spoken in meanwhile, as it was.
+        assert profile.is_speakable
+
+    def test_the_last_one_stays(self, alice: User) -> None:
+        recording = create(alice).recordings.get()
+
+        with pytest.raises(VoiceProblem, match="last_recording"):
+            services.remove_recording(recording=recording)
+
+    def test_one_of_two_goes_with_its_file(self, alice: User, media_root: Path) -> None:
+        profile = create(alice)
+        second = services.add_recording(profile=profile, audio=WAV)
+
+        services.remove_recording(recording=second)
+
+        assert len(list_media(media_root)) == 1
+        assert profile.recordings.count() == 1
+
+
+class TestChange:
+    def test_renames(self, alice: User) -> None:
+        profile = services.change_voice_profile(profile=create(alice), user=alice, name=" New  name ")
+
+        assert profile.name == "New name"
+
+    def test_another_language_has_the_nearest_voice_sought_anew(self, alice: User) -> None:
+        profile = factories.create_voice_profile(owner=alice)
+
+        services.change_voice_profile(profile=profile, user=alice, language="en")
+
+        profile.refresh_from_db()
+        assert (profile.language, profile.state) == ("en", "pending")
+
+    def test_only_operators_share(self, alice: User, bob: User, operator: User) -> None:
+        hers = factories.create_voice_profile(owner=alice)
+        theirs = factories.create_voice_profile(owner=operator)
+
+        with pytest.raises(VoiceProblem, match="operators_only"):
+            services.change_voice_profile(profile=hers, user=alice, is_shared=True)
+        services.change_voice_profile(profile=theirs, user=operator, is_shared=True)
+
+        assert set(VoiceProfile.objects.usable_by(bob).filter(owner__isnull=False)) == {theirs}
+
+    def test_stock_voices_stay_as_they_are(self, operator: User) -> None:
+        stock = VoiceProfile.objects.get(engine_voice="af_heart")
+        for change in (
+            lambda: services.change_voice_profile(profile=stock, user=operator, name="Mine now"),
+            lambda: services.delete_voice_profile(profile=stock),
+            lambda: services.extract_again(profile=stock),
+        ):
+            with pytest.raises(VoiceProblem, match="stock_voice"):
+                change()
+
+
+class TestDisable:
+    def test_lets_nobody_speak_in_it_until_it_is_enabled(self, alice: User) -> None:
+        profile = factories.create_voice_profile(owner=alice)
+
+        services.disable(profile=profile)
+        assert profile not in VoiceProfile.objects.usable_by(alice)
+
+        services.enable(profile=profile)
+        assert profile in VoiceProfile.objects.usable_by(alice)
+
+    @pytest.mark.django_db
+    def test_a_disabled_stock_voice_stays_so_over_updates(self) -> None:
+        services.disable(profile=VoiceProfile.objects.get(engine_voice="af_heart"))
+
+        write_stock_voices(VoiceProfile)
+
+        assert VoiceProfile.objects.get(engine_voice="af_heart").state == "disabled"
+
+
+class TestPreference:
+    def test_remembers_voice_and_quality_apart(self, alice: User) -> None:
+        profile = factories.create_voice_profile(owner=alice)
+
+        services.choose_default(user=alice, profile=profile)
+        services.choose_quality(user=alice, quality="high_quality")
+
+        preference = services.read_preference(user=alice)
+        assert (preference.profile, preference.quality) == (profile, "high_quality")
+
+    def test_is_automatic_once_the_voice_is_deleted(self, alice: User) -> None:
+        profile = factories.create_voice_profile(owner=alice)
+        services.choose_default(user=alice, profile=profile)
+
+        services.delete_voice_profile(profile=profile)
+
+        assert VoicePreference.objects.get(user=alice).profile is None
+
+
+class TestFitting:
+    def test_is_started_once_and_cancelled(self, alice: User) -> None:
+        profile = factories.create_voice_profile(owner=alice)
+
+        services.start_fitting(profile=profile)
+        services.start_fitting(profile=profile)
+        profile.refresh_from_db()
+        assert profile.fitting_state == "queued"
+
+        services.cancel_fitting(profile=profile)
+        profile.refresh_from_db()
+        assert profile.fitting_state == "cancelled"
+
+    def test_is_for_matched_voices_that_are_ready(self, alice: User) -> None:
+        cloned = factories.create_voice_profile(owner=alice, kind="cloned")
+
+        with pytest.raises(VoiceProblem, match="fitting_impossible"):
+            services.start_fitting(profile=cloned)
+        with pytest.raises(VoiceProblem, match="not_ready"):
+            services.start_fitting(profile=create(alice))
+
+
+class TestExport:
+    def test_can_be_taken_in_again_with_consent_given_anew(self, alice: User, bob: User) -> None:
+        profile = create(alice, name="我的聲音", language="en")
+        services.add_recording(profile=profile, audio=WAV)
+        exported = services.export_voice_profile(profile=profile)
+
+        with pytest.raises(VoiceProblem, match="consent_required"):
+            services.import_voice_profile(owner=bob, file=exported, attestation="")
+        imported = services.import_voice_profile(owner=bob, file=exported, attestation="permission")
+
+        assert (imported.name, imported.language, imported.state) == ("我的聲音", "en", "pending")
+        assert imported.recordings.count() == 2
+        assert imported.consent is not None
+        assert (imported.consent.given_by, imported.consent.attestation) == (bob, "permission")
+
+
+class TestOrphans:
+    def test_are_deleted_once_they_are_old(
+        self, alice: User, media_root: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        profile = create(alice)
+        default_storage.save(f"voices/{alice.pk}/{profile.pk}/left.flac", ContentFile(b"x"))
+        default_storage.save(f"voices/77/{'0' * 32}/left.flac", ContentFile(b"x"))
+
+        assert files.delete_orphans() == 0
+        monkeypatch.setattr(files, "ORPHAN_AFTER", timedelta(0))
+        assert files.delete_orphans() == 2
+
+        assert [path.name for path in list_media(media_root)] == [Path(profile.recordings.get().audio.name).name]
+        assert not (media_root / "voices" / "77").exists()

@@ -1,0 +1,128 @@
+"""
+A voice as one file: a zip of `profile.json`, its recordings and its reference clip.
+
+Taking one in trusts nothing of it but its recordings, and those no more than any upload: the voice is made anew.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import lzma
+import zipfile
+import zlib
+from dataclasses import dataclass
+from typing import Any
+
+from voices.models import VoiceProfile
+
+FORMAT = "avatar-voice"
+VERSION = 1
+MAX_RECORDINGS = 20
+MAX_ENTRY_BYTES = 20 * 1024 * 1024
+MAX_JSON_BYTES = 1024 * 1024
+_READING_BYTES = 64 * 1024
+
+
+#: What the library raises, each for another way in which a zip can be wrong, and what our own reading of the JSON does.
+_NOT_OURS = (
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, NotImplementedError, RuntimeError),
+    *(KeyError, TypeError, ValueError),
+)
+
+
+class Unreadable(Exception):
+    """The file is not an exported voice, or is damaged."""
+
+
+@dataclass(frozen=True, slots=True)
+class Archive:
+    """What is taken from an exported voice."""
+
+    name: str
+    language: str
+    recordings: tuple[bytes, ...]
+
+
+def write_archive(profile: VoiceProfile) -> bytes:
+    """Everything about a voice, in one zip. Raises FileNotFoundError if a recording is gone."""
+    file = io.BytesIO()
+    # Sound is packed already.
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+        recordings = []
+        for number, recording in enumerate(profile.recordings.oldest_first(), start=1):
+            name = f"recordings/{number:02}.flac"
+            with recording.audio.open("rb") as audio:
+                archive.writestr(name, audio.read())
+            recordings.append(
+                {
+                    "file": name,
+                    "duration_s": recording.duration_s,
+                    "speech_s": recording.speech_s,
+                    "snr_db": recording.snr_db,
+                    "transcript": recording.transcript,
+                    "created_at": recording.created_at.isoformat(),
+                }
+            )
+        if profile.clip:
+            with profile.clip.open("rb") as clip:
+                archive.writestr("clip.flac", clip.read())
+        archive.writestr("profile.json", json.dumps(_describe(profile, recordings), ensure_ascii=False, indent=2))
+    return file.getvalue()
+
+
+def _describe(profile: VoiceProfile, recordings: list[dict[str, Any]]) -> dict[str, Any]:
+    consent = profile.consent
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "name": profile.name,
+        "language": profile.language,
+        "gender": profile.gender,
+        "kind": profile.kind,
+        "encoder": profile.encoder,
+        "embedding": base64.b64encode(bytes(profile.embedding)).decode(),
+        "engine_voice": profile.engine_voice,
+        "style": base64.b64encode(bytes(profile.style)).decode(),
+        "similarity": profile.best_similarity,
+        "clip": {"file": "clip.flac", "transcript": profile.clip_transcript} if profile.clip else None,
+        "consent": consent
+        and {
+            "attestation": consent.attestation,
+            "text": consent.text,
+            "text_sha256": consent.text_sha256,
+            "given_at": consent.given_at.isoformat(),
+        },
+        "recordings": recordings,
+        "created_at": profile.created_at.isoformat(),
+    }
+
+
+def read_archive(data: bytes) -> Archive:
+    """Take the recordings out of an exported voice, of each no more than an upload may have. Raises Unreadable."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            described = json.loads(_read_entry(archive, "profile.json", MAX_JSON_BYTES))
+            if not isinstance(described, dict) or described.get("format") != FORMAT:
+                raise Unreadable("not a voice")
+            if described.get("version") != VERSION:
+                raise Unreadable(f"version {described.get('version')!r}")
+            names = [each["file"] for each in described["recordings"]]
+            if not 1 <= len(names) <= MAX_RECORDINGS:
+                raise Unreadable(f"{len(names)} recordings")
+            recordings = tuple(_read_entry(archive, name, MAX_ENTRY_BYTES) for name in names)
+            return Archive(str(described.get("name", "")), str(described.get("language", "")), recordings)
+    except _NOT_OURS as error:
+        raise Unreadable(str(error)) from error
+
+
+def _read_entry(archive: zipfile.ZipFile, name: str, most_bytes: int) -> bytes:
+    content = bytearray()
+    with archive.open(name) as entry:
+        # What the directory says of its size need not be true.
+        while piece := entry.read(_READING_BYTES):
+            content += piece
+            if len(content) > most_bytes:
+                raise Unreadable(f"{name} is larger than {most_bytes} bytes")
+    return bytes(content)

@@ -1,0 +1,133 @@
+"""The files of voices in the storage, local or S3, and what is left of them once they are deleted."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Iterator
+from datetime import timedelta
+
+from django.core.files.storage import default_storage
+from django.db import connection
+from django.utils import timezone
+
+from voices.models import VoiceProfile, profile_folder
+
+logger = logging.getLogger(__name__)
+
+#: A file is written before its row: one that is younger may still get one.
+ORPHAN_AFTER = timedelta(minutes=10)
+
+
+def delete(name: str | None) -> None:
+    """Delete one file. One that is gone already is no error."""
+    if name:
+        default_storage.delete(name)
+
+
+def delete_folder(profile: VoiceProfile) -> None:
+    """Delete everything that lies in a voice's folder, whether a row names it or not."""
+    _delete_folder(profile_folder(profile))
+
+
+def delete_folder_if_empty(profile: VoiceProfile) -> None:
+    folder = profile_folder(profile)
+    if not list_files(folder):
+        _delete_folder(folder)
+
+
+def delete_folder_if_gone(profile: VoiceProfile) -> None:
+    """Delete what was written for a voice that was deleted meanwhile."""
+    if not VoiceProfile.objects.filter(pk=profile.pk).exists():
+        delete_folder(profile)
+
+
+def list_files(folder: str) -> list[str]:
+    """Names of the files that lie in a folder; none if there is no folder."""
+    try:
+        return [f"{folder}/{name}" for name in default_storage.listdir(folder)[1]]
+    except FileNotFoundError:
+        return []
+
+
+def list_profile_folders() -> Iterator[tuple[str, uuid.UUID | None]]:
+    """Each folder of a voice that there is, and the voice's id (None: it is no id)."""
+    for owner in _list_folders("voices"):
+        for name in _list_folders(f"voices/{owner}"):
+            try:
+                yield f"voices/{owner}/{name}", uuid.UUID(name)
+            except ValueError:
+                yield f"voices/{owner}/{name}", None
+
+
+def delete_orphans() -> int:
+    """
+    Delete the folders of voices that have no row, and files of voices that no row names. Return how many files.
+
+    They are left by a process that was killed between a file and its row, and by an owner who was removed.
+    """
+    count = 0
+    for folder, profile_id in list(list_profile_folders()):
+        names = set(list_files(folder))
+        known = _names_in_rows(profile_id) if profile_id else set()
+        for name in names - known:
+            if _is_old(name):
+                logger.warning("deleting %s, which belongs to no row", name)
+                delete(name)
+                count += 1
+        if not list_files(folder) and not (profile_id and VoiceProfile.objects.filter(pk=profile_id).exists()):
+            _remove_empty(folder)
+    return count
+
+
+def forget_deleted_rows() -> None:
+    """
+    Have SQLite give up the copies of deleted rows in its write-ahead log.
+
+    Best effort: readers may still need it; then the next checkpoint does it. Rows themselves are overwritten when they
+    are deleted (`secure_delete`).
+    """
+    if connection.vendor == "sqlite" and not connection.in_atomic_block:
+        with connection.cursor() as cursor:
+            cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
+def _names_in_rows(profile_id: uuid.UUID) -> set[str]:
+    profile = VoiceProfile.objects.filter(pk=profile_id).first()
+    if profile is None:
+        return set()
+    return {
+        profile.clip.name,
+        *profile.recordings.values_list("audio", flat=True),
+        *profile.previews.values_list("audio", flat=True),
+    }
+
+
+def _is_old(name: str) -> bool:
+    try:
+        return timezone.now() - default_storage.get_modified_time(name) > ORPHAN_AFTER
+    except FileNotFoundError:
+        return False
+
+
+def _delete_folder(folder: str) -> None:
+    for name in list_files(folder):
+        default_storage.delete(name)
+    _remove_empty(folder)
+
+
+def _remove_empty(folder: str) -> None:
+    """Remove a folder and its owner's, if nothing is left in them. A storage without folders has nothing to remove."""
+    for each in (folder, folder.rpartition("/")[0]):
+        try:
+            default_storage.delete(each)
+        except OSError:
+            # Something lies in it, of another voice or written just now.
+            return
+
+
+def _list_folders(folder: str) -> list[str]:
+    try:
+        return default_storage.listdir(folder)[0]
+    except FileNotFoundError:
+        return []

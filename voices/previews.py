@@ -1,0 +1,79 @@
+"""A sentence of somebody's choice, spoken in a voice, and kept so that it need not be spoken again."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from asgiref.sync import async_to_sync
+from django.core.files.base import ContentFile
+from django.db import IntegrityError, transaction
+
+from inference.interfaces import Inference, InferenceBusy, InferenceError, SynthesisOptions
+from inference.interfaces import Quality as EngineQuality
+from voices import asking, files, marking
+from voices.models import Preview, VoiceProfile
+from voices.sound import read_sound
+
+if TYPE_CHECKING:
+    from django.contrib.auth.models import User
+
+MAX_TEXT = 200
+#: Of one person and one voice; the oldest make room.
+MAX_KEPT = 20
+TIMEOUT_S = 60.0
+
+
+def find_or_speak(
+    *, profile: VoiceProfile, user: User, text: str, quality: str, inference: Inference
+) -> tuple[Preview, bool]:
+    """
+    Return the preview, and whether it was there already.
+
+    Raises what engines raise; InferenceError also when there is nothing to say in the text.
+    """
+    wanted = {
+        "profile": profile,
+        "requested_by": user,
+        "text_sha256": hashlib.sha256(text.encode()).hexdigest(),
+        "voice_version": profile.version,
+        "quality": quality,
+    }
+    if kept := Preview.objects.filter(**wanted).first():
+        return kept, True
+    options = replace(read_sound(profile).as_options(), quality=EngineQuality(quality))
+    spoken = async_to_sync(_speak)(inference, text, options)
+    if not spoken.pcm:
+        raise InferenceError("nothing in the text can be spoken")
+    wav = marking.make_wav(spoken.pcm, spoken.sample_rate_hz)
+    preview = Preview(**wanted, made_with=spoken.quality.value, duration_ms=spoken.duration_ms)
+    preview.audio.save("preview.wav", ContentFile(wav), save=False)
+    try:
+        with transaction.atomic():
+            preview.save(force_insert=True)
+    except IntegrityError:
+        files.delete(preview.audio.name)
+        # Asked for twice at once; or the voice was deleted meanwhile.
+        if kept := Preview.objects.filter(**wanted).first():
+            return kept, True
+        files.delete_folder_if_gone(profile)
+        raise
+    _make_room(profile, user)
+    return preview, False
+
+
+async def _speak(inference: Inference, text: str, options: SynthesisOptions) -> asking.Spoken:
+    try:
+        async with asyncio.timeout(TIMEOUT_S):
+            return await asking.speak(inference.tts, asking.cut_sentences(text), options)
+    except TimeoutError:
+        raise InferenceBusy(f"not spoken within {TIMEOUT_S:g} s") from None
+
+
+def _make_room(profile: VoiceProfile, user: User) -> None:
+    kept = Preview.objects.filter(profile=profile, requested_by=user).order_by("-created_at", "pk")
+    for old in kept[MAX_KEPT:]:
+        old.delete()
+        files.delete(old.audio.name)

@@ -1,0 +1,416 @@
+"""What is done with voices."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from django.conf import settings
+from django.contrib.admin.models import LogEntry
+from django.contrib.auth import get_user_model
+from django.contrib.contenttypes.models import ContentType
+from django.core.files.base import ContentFile
+from django.db import transaction
+from django.db.models import F, Sum
+from django.utils import timezone
+
+from voices import decoding, engines, files, previews, tasks, verdict
+from voices.archive import MAX_RECORDINGS, Unreadable, read_archive, write_archive
+from voices.models import (
+    Attestation,
+    Consent,
+    FittingState,
+    Kind,
+    Language,
+    Preview,
+    Quality,
+    Recording,
+    State,
+    Step,
+    VoicePreference,
+    VoiceProfile,
+)
+from voices.verdict import Verdict
+from voices.wording import VoiceProblem, word_consent
+
+if TYPE_CHECKING:
+    from django.contrib.auth.models import User
+
+logger = logging.getLogger(__name__)
+
+MAX_UPLOAD_BYTES = 20 * 1024 * 1024
+MAX_ARCHIVE_BYTES = 100 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class ExaminedAudio:
+    """What was uploaded, decoded and judged, in the form in which it is kept."""
+
+    flac: bytes
+    verdict: Verdict
+
+
+def create_voice_profile(*, owner: User, name: str, audio: bytes, attestation: str, language: str = "") -> VoiceProfile:
+    """
+    Start a voice from a recording. It is pending until a worker has made it.
+
+    Without `language` it becomes what the recogniser hears. Raises VoiceProblem; then nothing was kept.
+    """
+    check_consent(attestation)
+    name = check_name(name)
+    check_language(language)
+    return _create(owner, name, [examine_audio(audio)], attestation=attestation, language=language)
+
+
+def import_voice_profile(*, owner: User, file: bytes, attestation: str) -> VoiceProfile:
+    """
+    Start a voice from an exported one. Consent is given anew, and the voice made anew from its recordings.
+
+    Raises VoiceProblem; then nothing was kept.
+    """
+    check_consent(attestation)
+    try:
+        archive = read_archive(file)
+    except Unreadable as error:
+        raise VoiceProblem("archive_unreadable", field="file", detail=str(error)) from error
+    examined = [examine_audio(recording) for recording in archive.recordings]
+    language = archive.language if archive.language in Language.values else ""
+    return _create(owner, check_name(archive.name), examined, attestation=attestation, language=language)
+
+
+def export_voice_profile(*, profile: VoiceProfile) -> bytes:
+    """The voice as one file, a zip. Raises VoiceProblem."""
+    _owner_of(profile)
+    try:
+        return write_archive(profile)
+    except FileNotFoundError as error:
+        raise VoiceProblem("recording_missing", detail=str(error)) from error
+
+
+def _create(
+    owner: User, name: str, examined: Sequence[ExaminedAudio], *, attestation: str, language: str
+) -> VoiceProfile:
+    profile = VoiceProfile(
+        owner=owner,
+        name=name,
+        language=language or Language.CHINESE,
+        is_language_guessed=not language,
+        kind=Kind.MATCHED,
+        claimed_at=timezone.now(),
+    )
+    recordings = [_make_recording(profile, each) for each in examined]
+    with ExitStack() as stack:
+        for recording, each in zip(recordings, examined, strict=True):
+            stack.enter_context(_kept_or_removed(recording, each.flac))
+        with transaction.atomic():
+            _check_quota(owner, sum(len(each.flac) for each in examined))
+            profile.consent = give_consent(user=owner, attestation=attestation)
+            profile.save(force_insert=True)
+            for recording in recordings:
+                recording.save(force_insert=True)
+            tasks.extract_embedding.delay_on_commit(voice_profile_id=str(profile.pk))
+    return profile
+
+
+def add_recording(*, profile: VoiceProfile, audio: bytes) -> Recording:
+    """Add another recording of the same person, and make the voice anew from all of them. Raises VoiceProblem."""
+    owner = _owner_of(profile)
+    if profile.recordings.count() >= MAX_RECORDINGS:
+        raise VoiceProblem("too_many_recordings", field="audio")
+    examined = examine_audio(audio)
+    recording = _make_recording(profile, examined)
+    with _kept_or_removed(recording, examined.flac), transaction.atomic():
+        _check_quota(owner, len(examined.flac))
+        recording.save(force_insert=True)
+        extract_again(profile=profile)
+    return recording
+
+
+def remove_recording(*, recording: Recording) -> None:
+    """Remove one of several recordings, and make the voice anew from the others. Raises VoiceProblem."""
+    profile = recording.profile
+    with transaction.atomic():
+        # The voice's row is the queue of those who remove: two at once must not remove the last two.
+        VoiceProfile.objects.select_for_update().get(pk=profile.pk)
+        if profile.recordings.exclude(pk=recording.pk).count() == 0:
+            raise VoiceProblem("last_recording")
+        recording.delete()
+        extract_again(profile=profile)
+    files.delete(recording.audio.name)
+
+
+def extract_again(*, profile: VoiceProfile) -> None:
+    """Make the voice anew. What is under way for it comes to nothing; until it is done it cannot be spoken in."""
+    _owner_of(profile)
+    VoiceProfile.objects.filter(pk=profile.pk).update(
+        state=State.PENDING,
+        step=Step.QUEUED,
+        progress=0.0,
+        error_code="",
+        claim=None,
+        claimed_at=timezone.now(),
+        attempts=0,
+    )
+    tasks.extract_embedding.delay_on_commit(voice_profile_id=str(profile.pk))
+
+
+def retry(*, profile: VoiceProfile) -> None:
+    """Make a voice once more whose making has failed. Raises VoiceProblem."""
+    if profile.state != State.FAILED:
+        raise VoiceProblem("not_failed")
+    extract_again(profile=profile)
+
+
+def disable(*, profile: VoiceProfile) -> None:
+    """Let nobody be answered in this voice, and stop what is under way for it."""
+    VoiceProfile.objects.filter(pk=profile.pk).update(state=State.DISABLED, claim=None, claimed_at=None)
+    cancel_fitting(profile=profile)
+
+
+def enable(*, profile: VoiceProfile) -> None:
+    """Take `disable` back. A voice that had not been made yet is made now."""
+    if profile.is_stock or profile.version:
+        VoiceProfile.objects.filter(pk=profile.pk, state=State.DISABLED).update(state=State.READY)
+    else:
+        extract_again(profile=profile)
+
+
+def change_voice_profile(
+    *,
+    profile: VoiceProfile,
+    user: User,
+    name: str | None = None,
+    language: str | None = None,
+    is_shared: bool | None = None,
+) -> VoiceProfile:
+    """Rename it, say which language it speaks, share it with everybody (operators only). Raises VoiceProblem."""
+    _owner_of(profile)
+    fields: list[str] = []
+    if name is not None:
+        profile.name = check_name(name)
+        fields.append("name")
+    if language is not None:
+        if not language:
+            raise VoiceProblem("language_unknown", field="language")
+        check_language(language)
+        # The nearest voice is sought among those of the language.
+        is_other = language != profile.language
+        profile.language = language
+        profile.is_language_guessed = False
+        fields += ["language", "is_language_guessed"]
+    else:
+        is_other = False
+    if is_shared is not None and is_shared != profile.is_shared:
+        if not may_share(user):
+            raise VoiceProblem("operators_only", field="is_shared")
+        profile.is_shared = is_shared
+        fields.append("is_shared")
+    if fields:
+        with transaction.atomic():
+            profile.save(update_fields=fields)
+            if is_other and profile.state != State.DISABLED:
+                extract_again(profile=profile)
+                profile.refresh_from_db()
+    return profile
+
+
+def may_share(user: User) -> bool:
+    return user.has_perm("voices.share_voiceprofile")
+
+
+def delete_voice_profile(*, profile: VoiceProfile) -> None:
+    """
+    Delete a voice and everything that was made of it: recordings, embedding, clip, style, previews, consent.
+
+    Files first: should the storage fail, the voice is still there to be deleted again. Past turns keep their words.
+    """
+    _owner_of(profile)
+    # Workers notice that they have lost it, and remove what they write from now on.
+    VoiceProfile.objects.filter(pk=profile.pk).update(
+        state=State.DISABLED, claim=None, claimed_at=None, fitting_state=FittingState.CANCELLED, fitting_claim=None
+    )
+    files.delete_folder(profile)
+    with transaction.atomic():
+        VoiceProfile.objects.filter(pk=profile.pk).delete()
+        if profile.consent_id:
+            Consent.objects.filter(pk=profile.consent_id).delete()
+        # Who listened or changed something stays on record; what the voice was called does not.
+        entries = LogEntry.objects.filter(content_type=ContentType.objects.get_for_model(VoiceProfile))
+        entries.filter(object_id=str(profile.pk)).update(object_repr=str(profile.pk))
+    # Of a worker that was writing just then.
+    files.delete_folder(profile)
+    files.forget_deleted_rows()
+
+
+def choose_default(*, user: User, profile: VoiceProfile | None) -> VoicePreference:
+    """Remember in whose voice the user wants to be answered; None: the one the language asks for."""
+    preference, _ = VoicePreference.objects.update_or_create(user=user, defaults={"profile": profile})
+    return preference
+
+
+def choose_quality(*, user: User, quality: str) -> VoicePreference:
+    if quality not in Quality.values:
+        raise VoiceProblem("quality_unknown", field="quality")
+    preference, _ = VoicePreference.objects.update_or_create(user=user, defaults={"quality": quality})
+    return preference
+
+
+def mark_used(*, voice_profile_id: uuid.UUID) -> None:
+    VoiceProfile.objects.filter(pk=voice_profile_id).update(last_used_at=timezone.now())
+
+
+def check_speakable(profile: VoiceProfile) -> None:
+    """Raises VoiceProblem if it cannot be spoken in now."""
+    if not profile.is_speakable:
+        raise VoiceProblem("disabled" if profile.state == State.DISABLED else "not_ready")
+
+
+def preview(*, profile: VoiceProfile, user: User, text: str, quality: str = "") -> tuple[Preview, bool]:
+    """
+    Speak a sentence in a voice, or find it spoken already; say which. Without `quality`: as the user prefers.
+
+    Raises VoiceProblem, and InferenceUnavailable, InferenceBusy or InferenceError.
+    """
+    check_speakable(profile)
+    text = " ".join(text.split())
+    if not text:
+        raise VoiceProblem("text_required", field="text")
+    if len(text) > previews.MAX_TEXT:
+        raise VoiceProblem("text_too_long", field="text")
+    quality = quality or read_preference(user=user).quality
+    if quality not in Quality.values:
+        raise VoiceProblem("quality_unknown", field="quality")
+    return previews.find_or_speak(
+        profile=profile, user=user, text=text, quality=quality, inference=engines.get_inference()
+    )
+
+
+def read_preference(*, user: User) -> VoicePreference:
+    """What the user prefers, or what everybody does who has not chosen."""
+    preference = VoicePreference.objects.filter(user=user).select_related("profile").first()
+    return preference or VoicePreference(user=user)
+
+
+def start_fitting(*, profile: VoiceProfile) -> None:
+    """Have a worker look for a style that is nearer than the nearest voice. Takes minutes. Raises VoiceProblem."""
+    _owner_of(profile)
+    if profile.state != State.READY:
+        raise VoiceProblem("disabled" if profile.state == State.DISABLED else "not_ready")
+    if profile.kind != Kind.MATCHED:
+        raise VoiceProblem("fitting_impossible")
+    startable = VoiceProfile.objects.filter(pk=profile.pk).exclude(
+        fitting_state__in=[FittingState.QUEUED, FittingState.RUNNING]
+    )
+    with transaction.atomic():
+        if startable.update(
+            fitting_state=FittingState.QUEUED,
+            fitting_progress=0.0,
+            fitting_claim=None,
+            fitting_claimed_at=timezone.now(),
+        ):
+            tasks.fit_style.delay_on_commit(voice_profile_id=str(profile.pk))
+
+
+def cancel_fitting(*, profile: VoiceProfile) -> None:
+    """Stop fitting, if it is under way. What was found before stays."""
+    VoiceProfile.objects.filter(pk=profile.pk, fitting_state__in=[FittingState.QUEUED, FittingState.RUNNING]).update(
+        fitting_state=FittingState.CANCELLED, fitting_claim=None, fitting_claimed_at=None
+    )
+
+
+def give_consent(*, user: User, attestation: str) -> Consent:
+    """Keep what the user declares, in the words of the active language: those that were shown."""
+    text, digest = word_consent(attestation)
+    return Consent.objects.create(given_by=user, attestation=attestation, text=text, text_sha256=digest)
+
+
+def examine_audio(audio: bytes) -> ExaminedAudio:
+    """Decode and judge what was uploaded. Raises VoiceProblem with what to do about it."""
+    if not audio:
+        raise VoiceProblem("audio_required", field="audio")
+    if len(audio) > MAX_UPLOAD_BYTES:
+        raise VoiceProblem("audio_too_large", field="audio")
+    try:
+        decoded = decoding.decode(audio, max_s=verdict.MAX_DURATION_S)
+    except decoding.Unsupported as error:
+        raise VoiceProblem("audio_unsupported", field="audio", detail=str(error)) from error
+    except decoding.Damaged as error:
+        raise VoiceProblem("audio_damaged", field="audio", detail=str(error)) from error
+    except decoding.TooLong as error:
+        raise VoiceProblem("audio_too_long", field="audio", detail=str(error)) from error
+    judged = verdict.judge(decoded.samples, decoded.sample_rate_hz)
+    if judged.refusal:
+        raise VoiceProblem(judged.refusal, field="audio")
+    return ExaminedAudio(decoding.encode_flac(decoded.samples, decoded.sample_rate_hz), judged)
+
+
+def check_name(name: str) -> str:
+    name = " ".join(name.split())
+    if not name:
+        raise VoiceProblem("name_required", field="name")
+    if len(name) > 80:
+        raise VoiceProblem("name_too_long", field="name")
+    return name
+
+
+def check_consent(attestation: str) -> None:
+    if not attestation:
+        raise VoiceProblem("consent_required", field="consent_attestation")
+    if attestation not in Attestation.values:
+        raise VoiceProblem("consent_invalid", field="consent_attestation")
+
+
+def check_language(language: str) -> None:
+    if language and language not in Language.values:
+        raise VoiceProblem("language_unknown", field="language")
+
+
+def _owner_of(profile: VoiceProfile) -> User:
+    if profile.owner is None:
+        raise VoiceProblem("stock_voice")
+    return profile.owner
+
+
+def _make_recording(profile: VoiceProfile, examined: ExaminedAudio) -> Recording:
+    judged = examined.verdict
+    return Recording(
+        profile=profile,
+        size_bytes=len(examined.flac),
+        duration_s=round(judged.duration_s, 3),
+        speech_s=round(min(judged.speech_s, judged.duration_s), 3),
+        snr_db=round(judged.snr_db, 1),
+        clipped_share=judged.clipped_share,
+        warnings=list(judged.warnings),
+    )
+
+
+@contextmanager
+def _kept_or_removed(recording: Recording, flac: bytes) -> Iterator[None]:
+    """Write the file, outside of the transaction; remove it again if the row does not come to be."""
+    try:
+        recording.audio.save("recording.flac", ContentFile(flac), save=False)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise VoiceProblem("storage_full") from error
+        raise
+    try:
+        yield
+    except BaseException:
+        files.delete(recording.audio.name)
+        files.delete_folder_if_empty(recording.profile)
+        raise
+
+
+def _check_quota(owner: User, more_bytes: int) -> None:
+    # The owner's row is the queue of their uploads. SQLite took the whole file's lock with BEGIN IMMEDIATE.
+    get_user_model().objects.select_for_update().get(pk=owner.pk)
+    own = VoiceProfile.objects.filter(owner=owner)
+    kept = Recording.objects.filter(profile__owner=owner).aggregate(bytes=Sum("size_bytes"))["bytes"] or 0
+    kept += own.aggregate(bytes=Sum(F("clip_bytes")))["bytes"] or 0
+    if kept + more_bytes > settings.AVATAR_VOICE_QUOTA_MIB * 1024 * 1024:
+        raise VoiceProblem("quota_exceeded", field="audio")

@@ -1,0 +1,43 @@
+"""What workers do for voices. Safe to deliver twice: each takes its work with one conditional UPDATE, or leaves it."""
+
+from __future__ import annotations
+
+import uuid
+
+from celery import shared_task
+from django.utils import timezone
+
+from voices import claims, engines, extraction, files, restyling
+
+
+@shared_task
+def extract_embedding(*, voice_profile_id: str) -> None:
+    """Make a voice from its recordings."""
+    try:
+        extraction.extract(voice_profile_id=uuid.UUID(voice_profile_id), inference=engines.get_inference())
+    except extraction.TryAgain as later:
+        extract_embedding.apply_async(kwargs={"voice_profile_id": voice_profile_id}, countdown=later.delay_s)
+
+
+@shared_task
+def fit_style(*, voice_profile_id: str) -> None:
+    """Bring a voice closer to its recordings. Minutes of work that give way to everybody who talks."""
+    restyling.fit(voice_profile_id=uuid.UUID(voice_profile_id), inference=engines.get_inference())
+    for next_id in claims.next_fittings(now=timezone.now()):
+        fit_style.delay(voice_profile_id=str(next_id))
+
+
+@shared_task
+def requeue_lost_work() -> None:
+    """Take work back from workers that have died."""
+    to_make, to_fit = claims.requeue_lost(now=timezone.now())
+    for voice_profile_id in to_make:
+        extract_embedding.delay(voice_profile_id=str(voice_profile_id))
+    for voice_profile_id in to_fit:
+        fit_style.delay(voice_profile_id=str(voice_profile_id))
+
+
+@shared_task
+def delete_orphans() -> None:
+    """Delete files that belong to no voice any more."""
+    files.delete_orphans()

@@ -1,0 +1,82 @@
+"""The pages on which a person makes, hears, chooses and deletes voices. What they list comes from the API."""
+
+from __future__ import annotations
+
+import uuid
+from typing import TYPE_CHECKING, Any
+
+from django.contrib.auth.decorators import login_required
+from django.http import HttpResponse
+from django.shortcuts import get_object_or_404, render
+from django.urls import reverse
+from django.views.decorators.cache import never_cache
+from django.views.decorators.csrf import ensure_csrf_cookie
+from django.views.decorators.http import require_safe
+
+from voices.models import VoiceProfile
+from voices.words import READ_ALOUD, SENTENCES, WORDS
+
+if TYPE_CHECKING:
+    from django.contrib.auth.models import User
+    from django.http import HttpRequest
+
+#: It stands in an address for the id that a script will put there.
+_ANY_ID = uuid.UUID(int=0)
+#: Looked at before a long upload; the server looks again at what arrives.
+_MOST_BYTES = 20 * 1024 * 1024
+_SHORTEST_S = 3
+_LONGEST_S = 60
+
+
+@login_required
+@never_cache
+@ensure_csrf_cookie
+@require_safe
+def voice_list(request: HttpRequest) -> HttpResponse:
+    """All voices a person may use: their own, shared ones, those that come with AVATAR."""
+    return render(request, "voices/list.html", _describe(request))
+
+
+@login_required
+@never_cache
+@ensure_csrf_cookie
+@require_safe
+def new_voice(request: HttpRequest) -> HttpResponse:
+    """Consent, recording, verdict. With `?voice=<id>` it goes on with the verdict on a voice that is being made."""
+    return render(request, "voices/new.html", _describe(request))
+
+
+@login_required
+@never_cache
+@ensure_csrf_cookie
+@require_safe
+def voice_detail(request: HttpRequest, profile_id: uuid.UUID) -> HttpResponse:
+    """One voice with its recordings. For whoever may not use it, it does not exist."""
+    profiles = VoiceProfile.objects.visible_to(request.user).select_related("consent")
+    profile = get_object_or_404(profiles, pk=profile_id)
+    is_own = profile.owner_id == request.user.pk
+    context = _describe(request, voiceId=str(profile.pk))
+    context |= {"profile": profile, "is_own": is_own, "consent": profile.consent if is_own else None}
+    return render(request, "voices/detail.html", context)
+
+
+def _describe(request: HttpRequest, **facts: Any) -> dict[str, Any]:
+    """What the page's script says and has to know."""
+    user: User = request.user  # type: ignore[assignment]  # login_required let nobody else in
+    page = {
+        "apiUrl": "/api/voice-profiles",
+        "defaultUrl": "/api/voice-default",
+        "consentUrl": "/api/voice-consent",
+        "listUrl": reverse("voice_pages:list"),
+        "newUrl": reverse("voice_pages:new"),
+        "detailUrl": reverse("voice_pages:detail", args=[_ANY_ID]),
+        "loginUrl": reverse("login"),
+        "anyId": str(_ANY_ID),
+        "mayShare": user.has_perm("voices.share_voiceprofile"),
+        "mostBytes": _MOST_BYTES,
+        "shortestS": _SHORTEST_S,
+        "longestS": _LONGEST_S,
+        "sentences": SENTENCES,
+        "readAloud": READ_ALOUD,
+    }
+    return {"words": WORDS, "page": page | facts}
