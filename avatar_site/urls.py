@@ -11,6 +11,6 @@ urlpatterns = [
     path("i18n/", include("django.conf.urls.i18n")),
     path("", include("avatar_site.operations.urls")),
     path("api/", include("voices.urls")),
-    path("", include("conversations.api_urls")),
+    path("api/", include("conversations.api_urls")),
     path("", include("conversations.urls")),
 ]

@@ -51,6 +51,11 @@ AVATAR_LANGUAGE_MODEL_HISTORY_TURNS = env.whole_number(
     "AVATAR_LANGUAGE_MODEL_HISTORY_TURNS", 40, minimum=0, maximum=1000
 )
 
+# Days; 0 keeps. Pinned conversations are kept in any case.
+AVATAR_RETENTION_AUDIO_DAYS = env.whole_number("AVATAR_RETENTION_AUDIO_DAYS", 0, minimum=0, maximum=3650)
+AVATAR_RETENTION_TEXT_DAYS = env.whole_number("AVATAR_RETENTION_TEXT_DAYS", 0, minimum=0, maximum=3650)
+AVATAR_AUDIO_FORMAT = env.choice("AVATAR_AUDIO_FORMAT", "opus", ("opus", "flac"))
+
 # --- Django ---
 
 SECRET_KEY = env.secret("AVATAR_SECRET_KEY", kept_at=AVATAR_DATA_DIR / "secret_key")
@@ -150,6 +155,8 @@ CELERY_WORKER_ENABLE_REMOTE_CONTROL = False
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_BEAT_SCHEDULE = {
     "clear-expired-logins": {"task": "avatar_site.operations.tasks.clear_expired_logins", "schedule": 24 * 60 * 60},
+    "purge-expired": {"task": "conversations.tasks.purge_expired", "schedule": 24 * 60 * 60},
+    "remove-orphans": {"task": "conversations.tasks.remove_orphans", "schedule": 24 * 60 * 60},
 }
 CELERY_BEAT_SCHEDULE_FILENAME = str(AVATAR_DATA_DIR / "beat-schedule")
 
