@@ -237,7 +237,8 @@ class TestAdmission:
 
 
 class TestConversing:
-    async def test_answers_speech_and_keeps_both_sides(self, alice: User) -> None:
+    async def test_answers_speech_and_keeps_both_sides(self, alice: User, settings: Any) -> None:
+        settings.AVATAR_AUDIO_FORMAT = "flac"
         inference = make_inference("今天天氣如何", replies=[REPLY])
         async with call(alice, inference) as (client, ready):
             await client.speak(make_silence(300) + UTTERANCE)
