@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from datetime import datetime
+from typing import Any
 
 from django import template
 from django.utils import timezone
 from django.utils.formats import date_format
-from django.utils.html import conditional_escape, format_html
-from django.utils.safestring import SafeString, mark_safe
+from django.utils.html import format_html, format_html_join
+from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
+
+from conversations import search
+from conversations.models import Turn
 
 register = template.Library()
 
@@ -55,12 +58,29 @@ def stages(latency: Mapping[str, int | None]) -> Iterator[tuple[str, str]]:
 
 @register.filter
 def marked(text: str, query: str) -> SafeString:
-    """Mark in a text, which is escaped, the words of a query."""
-    terms = sorted(set(query.split()), key=len, reverse=True)
-    if not terms:
-        return conditional_escape(text)
-    found = re.compile("(" + "|".join(map(re.escape, terms)) + ")", re.IGNORECASE)
-    pieces = found.split(text)
-    # `split` gives what was found at odd places.
-    written = (format_html("<mark>{}</mark>" if place % 2 else "{}", piece) for place, piece in enumerate(pieces))
-    return mark_safe("".join(written))  # noqa: S308 — each piece was escaped above
+    """Mark in a text, which is escaped, what a query would find in it."""
+    pieces: list[tuple[str, bool]] = []
+    place = 0
+    for start, end in search.find_spans(text, search.parse_query(query)):
+        pieces += [(text[place:start], False), (text[start:end], True)]
+        place = end
+    pieces.append((text[place:], False))
+    return format_html_join("", "{}", ((_write(piece, is_match=is_match),) for piece, is_match in pieces))
+
+
+@register.filter
+def excerpt(match: Mapping[str, Any]) -> SafeString:
+    """Write the pieces of a match, with what was looked for marked."""
+    return format_html_join("", "{}", ((_write(piece.text, is_match=piece.is_match),) for piece in match["pieces"]))
+
+
+def _write(text: str, *, is_match: bool) -> SafeString:
+    return format_html("<mark>{}</mark>" if is_match else "{}", text)
+
+
+@register.filter
+def voice_of(turn: Turn) -> str:
+    """Return the name of the voice that a turn was spoken in, also of one that is no more."""
+    if not turn.voice_name:
+        return _("Automatic voice")
+    return _("%(name)s (deleted voice)") % {"name": turn.voice_name} if turn.is_voice_deleted else turn.voice_name
