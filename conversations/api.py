@@ -17,7 +17,7 @@ from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
 from rest_framework.exceptions import APIException, NotFound, ValidationError
 from rest_framework.generics import ListAPIView
-from rest_framework.negotiation import BaseContentNegotiation
+from rest_framework.negotiation import DefaultContentNegotiation
 from rest_framework.pagination import PageNumberPagination
 from rest_framework.parsers import FormParser, JSONParser
 from rest_framework.permissions import AllowAny
@@ -61,7 +61,7 @@ _ARCHIVE = OpenApiResponse(
 )
 
 
-class AnyAnswer(BaseContentNegotiation):
+class AnyAnswer(DefaultContentNegotiation):
     """Answer in the one form there is, whatever a browser says it would rather have."""
 
     def select_renderer(
