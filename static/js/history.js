@@ -1,5 +1,5 @@
 // The pages of what was said: joins players, corrections, exports and deletions to the API.
-import { ApiError, request, requestJson } from "./api.js";
+import { ApiError, request, requestJson } from "./request.js";
 import { Notice } from "./notice.js";
 import { Transfer } from "./transfer.js";
 import { TurnPlayer } from "./turn-player.js";

@@ -1,5 +1,5 @@
 // Fetches a file that the server makes while it sends it, with progress, and hands it to the browser to keep.
-import { request } from "./api.js";
+import { request } from "./request.js";
 import { say } from "./words.js";
 
 export class Transfer {
