@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Self
 
 from django.conf import settings
 from django.db import connections, models
-from django.db.models import Count, Exists, OuterRef, Q, QuerySet, Subquery, Sum
+from django.db.models import Count, OuterRef, Q, QuerySet, Subquery, Sum
 from django.db.models.expressions import RawSQL
 from django.db.models.functions import Coalesce
 from django.utils.translation import gettext_lazy as _
@@ -49,8 +49,8 @@ class ConversationQuerySet(models.QuerySet["Conversation"]):
         return found
 
     def spoken_by(self, voice_profile_id: uuid.UUID) -> Self:
-        turns = Turn.objects.filter(conversation=OuterRef("pk"), voice_profile_id=voice_profile_id)
-        return self.filter(Exists(turns))
+        # Not EXISTS: SQLite would go through all turns of the voice for each conversation.
+        return self.filter(pk__in=Turn.objects.filter(voice_profile_id=voice_profile_id).values("conversation"))
 
     def matching(self, query: str, *, owner: User) -> Self:
         """
@@ -214,7 +214,10 @@ class Turn(models.Model):
                 name="turn_corrected_is_the_users",
             ),
         )
-        indexes = (models.Index(fields=["created_at"], name="turn_by_age"),)
+        indexes = (
+            models.Index(fields=["created_at"], name="turn_by_age"),
+            models.Index(fields=["voice_profile", "conversation"], name="turn_by_voice"),
+        )
 
     def __str__(self) -> str:
         # Without its words, as with conversations.
