@@ -15,6 +15,6 @@ urlpatterns = [
     path("api/docs", SpectacularSwaggerSplitView.as_view(url_name="schema"), name="api-docs"),
     path("api/", include("voices.api_urls")),
     path("voices/", include("voices.page_urls")),
-    path("", include("conversations.api_urls")),
+    path("api/", include("conversations.api_urls")),
     path("", include("conversations.urls")),
 ]

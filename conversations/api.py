@@ -1,26 +1,412 @@
-"""What was said, for the one who said it."""
+"""What was said, for the one who said it. For everybody else it does not exist."""
 
 from __future__ import annotations
 
+import re
 import uuid
+from collections.abc import Callable, Iterable
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, cast
 
-from django.http import Http404, HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse, StreamingHttpResponse
 from django.shortcuts import get_object_or_404
-from django.views.decorators.http import require_safe
+from django.utils import timezone
+from django.utils.cache import get_conditional_response
+from django.utils.translation import gettext as _
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
+from rest_framework.exceptions import APIException, NotFound, ValidationError
+from rest_framework.generics import ListAPIView
+from rest_framework.negotiation import DefaultContentNegotiation
+from rest_framework.pagination import PageNumberPagination
+from rest_framework.parsers import FormParser, JSONParser
+from rest_framework.permissions import AllowAny
+from rest_framework.response import Response
+from rest_framework.views import APIView, exception_handler
 
-from conversations.models import Turn
-from voices.byte_ranges import respond_with_audio
+from conversations import listing, services
+from conversations.archive import stream_archive
+from conversations.models import Conversation, RetentionRun, Turn
+from conversations.serializers import (
+    ChosenConversationsSerializer,
+    ConversationChangeSerializer,
+    ConversationSerializer,
+    DeletedSerializer,
+    DoomedConversationsSerializer,
+    LimitsSerializer,
+    ListingSerializer,
+    ProblemSerializer,
+    RetentionSerializer,
+    TurnChangeSerializer,
+    TurnSerializer,
+    find_media_type,
+)
+
+if TYPE_CHECKING:
+    from django.contrib.auth.models import User
+    from rest_framework.renderers import BaseRenderer
+    from rest_framework.request import Request
+
+    from conversations.models import ConversationQuerySet, TurnQuerySet
+
+_RANGE = re.compile(r"bytes=(\d*)-(\d*)")
+
+_INVALID = OpenApiResponse(ProblemSerializer, "`invalid`: something in the request, named by `field`.")
+_FORBIDDEN = OpenApiResponse(ProblemSerializer, "`not_authenticated`, or `permission_denied` without a CSRF token.")
+_UNKNOWN = OpenApiResponse(ProblemSerializer, "`not_found`: there is none, or it is somebody else's.")
+_ARCHIVE = OpenApiResponse(
+    OpenApiTypes.BINARY,
+    "A ZIP, streamed: a folder for each conversation, with conversation.md, conversation.json and audio/. The header "
+    "`X-Expected-Bytes` says about how large it becomes.",
+)
 
 
-@require_safe
-def turn_audio(request: HttpRequest, conversation_id: uuid.UUID, turn_id: uuid.UUID) -> HttpResponse:
-    """A turn's audio as FLAC. For everybody but its owner it does not exist."""
-    turns = Turn.objects.owned_by(request.user).filter(conversation_id=conversation_id).exclude(audio="")
-    turn = get_object_or_404(turns, pk=turn_id)
-    try:
-        with turn.audio.open("rb") as file:
-            audio = file.read()
-    except FileNotFoundError:
-        raise Http404 from None
-    wanted = request.headers.get("Range", "")
-    return respond_with_audio(audio, content_type="audio/flac", filename=f"{turn.pk}.flac", wanted=wanted)
+class AnyAnswer(DefaultContentNegotiation):
+    """Answer in the one form there is, whatever a browser says it would rather have."""
+
+    def select_renderer(
+        self, request: Request, renderers: Iterable[BaseRenderer], format_suffix: str | None = None
+    ) -> tuple[BaseRenderer, str]:
+        renderer = next(iter(renderers))
+        return renderer, renderer.media_type
+
+
+def describe_problem(error: Exception, context: dict[str, Any]) -> Response | None:
+    """Write an error as `{"code", "detail", "field"?}`."""
+    response = exception_handler(error, context)
+    if response is None:
+        return None
+    code, detail, field = "not_found", _("There is no such thing."), None
+    if isinstance(error, ValidationError):
+        code, detail, field = _take_first(error.get_full_details())
+    elif isinstance(error, APIException) and not isinstance(error, NotFound):
+        code, detail = str(error.get_codes()), str(error.detail)
+    response.data = {"code": code, "detail": detail} | ({"field": field} if field else {})
+    return response
+
+
+def _take_first(details: Any, field: str | None = None) -> tuple[str, str, str | None]:
+    if isinstance(details, dict) and "message" in details and "code" in details:
+        code = str(details["code"])
+        # The codes of single checks are not promised to anybody, ours are.
+        return code if code in _PROMISED_CODES else "invalid", str(details["message"]), field
+    if isinstance(details, dict):
+        name, inner = next(iter(details.items()))
+        is_field = isinstance(name, str) and name != "non_field_errors"
+        return _take_first(inner, field or (name if is_field else None))
+    return _take_first(next(item for item in details if item), field)
+
+
+_PROMISED_CODES = {"longer_than_site"}
+
+
+class NotCorrectableProblem(APIException):
+    status_code = HTTPStatus.CONFLICT
+    default_code = "not_correctable"
+
+
+class _View(APIView):
+    content_negotiation_class = AnyAnswer
+
+    @property
+    def user(self) -> User:
+        return cast("User", self.request.user)
+
+    def get_exception_handler(self) -> Callable[[Exception, dict[str, Any]], Response | None]:
+        return describe_problem
+
+    def find_conversation(self, conversation_id: uuid.UUID) -> Conversation:
+        return get_object_or_404(Conversation.objects.owned_by(self.user).with_figures(), pk=conversation_id)
+
+
+class Pages(PageNumberPagination):
+    page_size = 20
+    page_size_query_param = "page_size"
+    max_page_size = 100
+
+
+class PagesOfTurns(Pages):
+    page_size = 50
+
+
+class ConversationList(_View, ListAPIView[Conversation]):
+    serializer_class = ConversationSerializer
+    pagination_class = Pages
+
+    @extend_schema(
+        operation_id="conversations_list",
+        parameters=[
+            ListingSerializer,
+            OpenApiParameter("from", OpenApiTypes.DATE, description="A day, included, in the site's time zone."),
+            OpenApiParameter("to", OpenApiTypes.DATE, description="A day, included."),
+        ],
+        responses={200: ConversationSerializer(many=True), 400: _INVALID, 403: _FORBIDDEN, 404: _UNKNOWN},
+    )
+    def get(self, request: Request) -> Response:
+        """The user's conversations, newest first: by the time of their last turn, then by id."""
+        return self.list(request)
+
+    def get_queryset(self) -> ConversationQuerySet:
+        return listing.find_conversations(owner=self.user, wanted=self.wanted)
+
+    @property
+    def wanted(self) -> dict[str, Any]:
+        asked = ListingSerializer(data=self.request.query_params.dict())
+        asked.is_valid(raise_exception=True)
+        return asked.validated_data
+
+    def paginate_queryset(self, queryset: Any) -> Any:
+        page = super().paginate_queryset(queryset)
+        if page is not None:
+            listing.add_voices(page)
+            listing.add_matches(page, self.wanted.get("q", ""))
+        return page
+
+
+class ConversationDetail(_View):
+    @extend_schema(
+        operation_id="conversation_read", responses={200: ConversationSerializer, 403: _FORBIDDEN, 404: _UNKNOWN}
+    )
+    def get(self, request: Request, conversation_id: uuid.UUID) -> Response:
+        """One conversation."""
+        return self._describe(self.find_conversation(conversation_id))
+
+    @extend_schema(
+        operation_id="conversation_change",
+        request=ConversationChangeSerializer,
+        responses={200: ConversationSerializer, 400: _INVALID, 403: _FORBIDDEN, 404: _UNKNOWN},
+    )
+    def patch(self, request: Request, conversation_id: uuid.UUID) -> Response:
+        """Name it, or pin it against the retention."""
+        conversation = self.find_conversation(conversation_id)
+        change = ConversationChangeSerializer(data=request.data)
+        change.is_valid(raise_exception=True)
+        return self._describe(services.change_conversation(conversation=conversation, **change.validated_data))
+
+    @extend_schema(operation_id="conversation_delete", responses={204: None, 403: _FORBIDDEN, 404: _UNKNOWN})
+    def delete(self, request: Request, conversation_id: uuid.UUID) -> Response:
+        """Delete it with all that was said and all audio, at once."""
+        mine = Conversation.objects.owned_by(self.user).filter(pk=conversation_id)
+        if not services.delete_conversations(conversations=mine).conversations:
+            raise Http404
+        return Response(status=HTTPStatus.NO_CONTENT)
+
+    def _describe(self, conversation: Conversation) -> Response:
+        listing.add_voices([conversation])
+        listing.add_matches([conversation], "")
+        return Response(ConversationSerializer(conversation).data)
+
+
+class TurnList(_View, ListAPIView[Turn]):
+    serializer_class = TurnSerializer
+    pagination_class = PagesOfTurns
+
+    @extend_schema(
+        operation_id="turns_list",
+        responses={200: TurnSerializer(many=True), 403: _FORBIDDEN, 404: _UNKNOWN},
+    )
+    def get(self, request: Request, conversation_id: uuid.UUID) -> Response:
+        """What was said, in order, superseded turns included."""
+        return self.list(request)
+
+    def get_queryset(self) -> TurnQuerySet:
+        if getattr(self, "swagger_fake_view", False):
+            return Turn.objects.none()
+        mine = Conversation.objects.owned_by(self.user)
+        conversation = get_object_or_404(mine, pk=self.kwargs["conversation_id"])
+        return Turn.objects.filter(conversation=conversation).in_order()
+
+
+class TurnDetail(_View):
+    @extend_schema(
+        operation_id="turn_correct",
+        request=TurnChangeSerializer,
+        responses={
+            200: TurnSerializer,
+            400: _INVALID,
+            403: _FORBIDDEN,
+            404: _UNKNOWN,
+            409: OpenApiResponse(ProblemSerializer, "`not_correctable`: the avatar's, or superseded."),
+        },
+    )
+    def patch(self, request: Request, conversation_id: uuid.UUID, turn_id: uuid.UUID) -> Response:
+        """
+        Correct what was understood of the user.
+
+        What was understood stays as `heard_text`; the language model remembers the new text from the next call on.
+        For a new answer send `correct` over the socket.
+        """
+        turns = Turn.objects.owned_by(self.user).filter(conversation=conversation_id)
+        turn = get_object_or_404(turns, pk=turn_id)
+        change = TurnChangeSerializer(data=request.data)
+        change.is_valid(raise_exception=True)
+        try:
+            turn = services.correct_turn(
+                conversation_id=conversation_id, turn_id=turn.pk, text=change.validated_data["text"], supersede=False
+            )
+        except services.NotCorrectable:
+            raise NotCorrectableProblem(_("Only what you said can be corrected.")) from None
+        return Response(TurnSerializer(turn).data)
+
+
+class TurnAudio(_View):
+    # Players, not scripts, ask for it: who is not logged in is a stranger like others.
+    permission_classes = (AllowAny,)
+
+    @extend_schema(
+        operation_id="turn_audio",
+        parameters=[
+            OpenApiParameter("Range", OpenApiTypes.STR, OpenApiParameter.HEADER, description="One range of bytes."),
+            OpenApiParameter("download", OpenApiTypes.BOOL, description="To be saved, not played."),
+        ],
+        responses={
+            (200, "audio/ogg"): OpenApiTypes.BINARY,
+            (200, "audio/flac"): OpenApiTypes.BINARY,
+            (206, "audio/ogg"): OpenApiTypes.BINARY,
+            304: OpenApiResponse(description="It has not changed."),
+            404: _UNKNOWN,
+            416: OpenApiResponse(description="There is no such range."),
+        },
+    )
+    def get(self, request: Request, conversation_id: uuid.UUID, turn_id: uuid.UUID) -> HttpResponse:
+        """A turn's audio, whole or in part."""
+        turns = Turn.objects.owned_by(self.user).filter(conversation_id=conversation_id).exclude(audio="")
+        turn = get_object_or_404(turns, pk=turn_id)
+        try:
+            with turn.audio.open("rb") as file:
+                # At most a minute or so of speech. A response that streams would be read to its end here anyway (ASGI).
+                audio = file.read()
+        except FileNotFoundError:
+            raise Http404 from None
+        return answer_audio(
+            request._request, audio, name=turn.audio_name, is_download="download" in request.query_params
+        )
+
+
+def answer_audio(request: HttpRequest, audio: bytes, *, name: str, is_download: bool) -> HttpResponse:
+    filename = name.rpartition("/")[2]
+    etag = f'"{filename}-{len(audio)}"'
+    is_same = request.headers.get("If-Range", etag) == etag
+    response = _part_of(audio, request.headers.get("Range", "") if is_same else "")
+    response.headers["Content-Type"] = find_media_type(name)
+    response.headers["Accept-Ranges"] = "bytes"
+    # Asked again each time: what was deleted is not played from a cache.
+    response.headers["Cache-Control"] = "private, no-cache"
+    response.headers["Content-Disposition"] = f'{"attachment" if is_download else "inline"}; filename="{filename}"'
+    response.headers["ETag"] = etag
+    if response.status_code == HTTPStatus.PARTIAL_CONTENT:
+        return response
+    return cast(HttpResponse, get_conditional_response(request, etag=etag, response=response))
+
+
+def _part_of(content: bytes, wanted: str) -> HttpResponse:
+    """The bytes a Range header asks for (players seek with it); all of them if it asks for nothing we understand."""
+    match = _RANGE.fullmatch(wanted.strip())
+    if match is None or match.group(1) == match.group(2) == "":
+        return HttpResponse(content)
+    first, last = match.groups()
+    if first:
+        start, end = int(first), min(int(last), len(content) - 1) if last else len(content) - 1
+    else:
+        start, end = max(len(content) - int(last), 0), len(content) - 1
+    if start > end:
+        return HttpResponse(status=416, headers={"Content-Range": f"bytes */{len(content)}"})
+    headers = {"Content-Range": f"bytes {start}-{end}/{len(content)}"}
+    return HttpResponse(content[start : end + 1], status=206, headers=headers)
+
+
+class _ExportView(_View):
+    # A plain form too: the browser then saves what comes by itself.
+    parser_classes = (JSONParser, FormParser)
+
+    def answer(self, conversations: ConversationQuerySet, *, filename: str) -> StreamingHttpResponse:
+        ids = list(conversations.newest_first().values_list("pk", flat=True))
+        if not ids:
+            raise Http404
+        return StreamingHttpResponse(
+            stream_archive(ids),
+            content_type="application/zip",
+            headers={
+                "Content-Disposition": f'attachment; filename="{filename}"',
+                "Cache-Control": "private, no-store",
+                "X-Expected-Bytes": str(services.estimate_size(conversations=conversations)),
+            },
+        )
+
+
+class ConversationExport(_ExportView):
+    @extend_schema(
+        operation_id="conversation_export",
+        request=None,
+        responses={(200, "application/zip"): _ARCHIVE, 403: _FORBIDDEN, 404: _UNKNOWN},
+    )
+    def post(self, request: Request, conversation_id: uuid.UUID) -> StreamingHttpResponse:
+        """One conversation, to take along."""
+        mine = Conversation.objects.owned_by(self.user).filter(pk=conversation_id)
+        return self.answer(mine, filename=f"avatar-{str(conversation_id)[:8]}.zip")
+
+
+class Export(_ExportView):
+    @extend_schema(
+        operation_id="conversations_export",
+        request=ChosenConversationsSerializer,
+        responses={(200, "application/zip"): _ARCHIVE, 400: _INVALID, 403: _FORBIDDEN, 404: _UNKNOWN},
+    )
+    def post(self, request: Request) -> StreamingHttpResponse:
+        """Everything that the user has said and been told, or the conversations named."""
+        chosen = ChosenConversationsSerializer(data=request.data)
+        chosen.is_valid(raise_exception=True)
+        mine = Conversation.objects.owned_by(self.user).with_turns()
+        if ids := chosen.validated_data.get("ids"):
+            mine = mine.filter(pk__in=ids)
+        return self.answer(mine, filename=f"avatar-{timezone.localdate():%Y-%m-%d}.zip")
+
+
+class Deletion(_View):
+    @extend_schema(
+        operation_id="conversations_delete",
+        request=DoomedConversationsSerializer,
+        responses={200: DeletedSerializer, 400: _INVALID, 403: _FORBIDDEN},
+    )
+    def post(self, request: Request) -> Response:
+        """Delete the conversations named, or all. What is not the user's, or not there any more, is passed over."""
+        doomed = DoomedConversationsSerializer(data=request.data)
+        doomed.is_valid(raise_exception=True)
+        mine = Conversation.objects.owned_by(self.user)
+        if not doomed.validated_data["all"]:
+            mine = mine.filter(pk__in=doomed.validated_data["ids"])
+        return Response(DeletedSerializer(services.delete_conversations(conversations=mine)).data)
+
+
+class Retention(_View):
+    @extend_schema(operation_id="retention_read", responses={200: RetentionSerializer, 403: _FORBIDDEN})
+    def get(self, request: Request) -> Response:
+        """For how many days what was said is kept."""
+        return self._describe()
+
+    @extend_schema(
+        operation_id="retention_choose",
+        request=LimitsSerializer,
+        responses={
+            200: RetentionSerializer,
+            400: OpenApiResponse(ProblemSerializer, "`invalid`, or `longer_than_site`."),
+            403: _FORBIDDEN,
+        },
+    )
+    def put(self, request: Request) -> Response:
+        """Choose shorter limits than the site's; null takes the site's."""
+        chosen = LimitsSerializer(data=request.data)
+        chosen.is_valid(raise_exception=True)
+        try:
+            services.choose_retention(user=self.user, **chosen.validated_data)
+        except services.LongerThanSite as error:
+            sentence = _("Nothing is kept here for longer than {days} days.").format(days=error.days)
+            raise ValidationError({error.field: [sentence]}, code="longer_than_site") from None
+        return self._describe()
+
+    def _describe(self) -> Response:
+        described = {
+            **services.describe_retention(user=self.user),
+            "last_run_at": RetentionRun.objects.order_by("-finished_at").values_list("finished_at", flat=True).first(),
+        }
+        return Response(RetentionSerializer(described).data)

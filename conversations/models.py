@@ -1,15 +1,20 @@
-"""What was said, by whom, in which order."""
+"""What was said, by whom, in which order, and how long it is kept."""
 
 from __future__ import annotations
 
+import datetime as dt
 import uuid
-from typing import TYPE_CHECKING, Self
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Self
 
 from django.conf import settings
-from django.db import models
-from django.db.models import Q
+from django.db import connections, models
+from django.db.models import Count, OuterRef, Q, QuerySet, Subquery, Sum
+from django.db.models.expressions import RawSQL
+from django.db.models.functions import Coalesce
 from django.utils.translation import gettext_lazy as _
 
+from conversations import search
 from voices.models import Quality, VoiceProfile
 
 if TYPE_CHECKING:
@@ -19,6 +24,69 @@ if TYPE_CHECKING:
 class ConversationQuerySet(models.QuerySet["Conversation"]):
     def owned_by(self, user: User | AnonymousUser) -> Self:
         return self.filter(owner_id=user.pk) if user.pk else self.none()
+
+    def with_turns(self) -> Self:
+        """Those in which something was said."""
+        return self.filter(last_turn_at__isnull=False)
+
+    def without_turns_since(self, moment: dt.datetime) -> Self:
+        """Calls that were begun before `moment` and in which nothing has been said."""
+        return self.filter(last_turn_at__isnull=True, created_at__lt=moment)
+
+    def newest_first(self) -> Self:
+        return self.order_by("-last_turn_at", "-pk")
+
+    def oldest_first(self) -> Self:
+        return self.order_by("last_turn_at", "pk")
+
+    def going_on(self, *, since: dt.datetime | None = None, before: dt.datetime | None = None) -> Self:
+        """Those that were going on at some moment from `since` on and before `before`."""
+        found = self
+        if since is not None:
+            found = found.filter(last_turn_at__gte=since)
+        if before is not None:
+            found = found.filter(created_at__lt=before)
+        return found
+
+    def spoken_by(self, voice_profile_id: uuid.UUID) -> Self:
+        # Not EXISTS: SQLite would go through all turns of the voice for each conversation.
+        return self.filter(pk__in=Turn.objects.filter(voice_profile_id=voice_profile_id).values("conversation"))
+
+    def matching(self, query: str, *, owner: User) -> Self:
+        """
+        Those of `owner` in which the query was said (all its terms in one turn), or whose title has it.
+
+        The index is asked for one person's words: what others have said costs nothing.
+        """
+        in_title = Q(title__icontains=query.strip())
+        terms = search.parse_query(query)
+        if not terms:
+            return self.filter(in_title)
+        return self.filter(in_title | Q(pk__in=_find_conversations(self.db, terms, owner_id=owner.pk)))
+
+    def with_figures(self) -> Self:
+        """Add `turn_count` (of what was not replaced), `audio_ms` and `audio_bytes`."""
+        turns = Turn.objects.filter(conversation=OuterRef("pk")).order_by().values("conversation")
+        return self.annotate(
+            turn_count=Coalesce(Subquery(turns.filter(is_superseded=False).annotate(n=Count("pk")).values("n")), 0),
+            audio_ms=Coalesce(Subquery(turns.annotate(n=Sum("audio_duration_ms")).values("n")), 0),
+            audio_bytes=Coalesce(Subquery(turns.annotate(n=Sum("audio_bytes")).values("n")), 0),
+        )
+
+
+def _find_conversations(database: str, terms: Sequence[search.Term], *, owner_id: int) -> RawSQL:
+    if connections[database].vendor == "sqlite":
+        # CROSS: the index comes first, whatever the planner thinks of it.
+        sql = (
+            "SELECT s.conversation_id FROM conversations_turnsearch_fts f CROSS JOIN conversations_turnsearch s"
+            " ON s.id = f.rowid WHERE conversations_turnsearch_fts MATCH %s"
+        )
+        return RawSQL(sql, [search.write_fts5(terms, owner_id=owner_id)])  # noqa: S611 — parameters, not pasted
+    sql = (
+        "SELECT conversation_id FROM conversations_turnsearch"
+        " WHERE owner_id = %s AND to_tsvector('simple', text) @@ to_tsquery('simple', %s)"
+    )
+    return RawSQL(sql, [owner_id, search.write_tsquery(terms)])  # noqa: S611 — the same
 
 
 class Conversation(models.Model):
@@ -31,6 +99,8 @@ class Conversation(models.Model):
         settings.AUTH_USER_MODEL, verbose_name=_("owner"), on_delete=models.CASCADE, related_name="conversations"
     )
     title = models.CharField(_("title"), max_length=TITLE_LENGTH, blank=True)
+    #: Kept whatever the retention says.
+    is_pinned = models.BooleanField(_("pinned"), default=False)
     created_at = models.DateTimeField(_("created at"), auto_now_add=True)
     last_turn_at = models.DateTimeField(_("last turn at"), null=True, blank=True)
 
@@ -39,15 +109,29 @@ class Conversation(models.Model):
     class Meta:
         verbose_name = _("conversation")
         verbose_name_plural = _("conversations")
-        indexes = (models.Index(fields=["owner", "-last_turn_at"], name="conversation_by_owner"),)
+        permissions = (("view_content", _("Can open what was said in other people's conversations")),)
+        indexes = (
+            models.Index(fields=["owner", "-last_turn_at", "-id"], name="conversation_in_order"),
+            models.Index(fields=["created_at"], name="conversation_by_creation", condition=Q(last_turn_at=None)),
+        )
 
     def __str__(self) -> str:
-        return self.title or str(self.pk)
+        # Not its title, which is what was said: this is what operators see.
+        return str(self.pk)
+
+
+#: Everything under it belongs to turns.
+AUDIO_ROOT = "conversations"
+
+
+def audio_folder(*, owner_id: int, conversation_id: uuid.UUID) -> str:
+    return f"{AUDIO_ROOT}/{owner_id}/{conversation_id}"
 
 
 def audio_path(turn: Turn, filename: str) -> str:
-    """Where a turn's audio lies in the storage; its name is the turn's, whatever it was called before."""
-    return f"conversations/{turn.conversation.owner_id}/{turn.conversation_id}/{turn.pk}.flac"
+    """Where a turn's audio lies in the storage: its name is the turn's, with the suffix that it came with."""
+    folder = audio_folder(owner_id=turn.conversation.owner_id, conversation_id=turn.conversation_id)
+    return f"{folder}/{turn.pk}.{filename.rpartition('.')[2]}"
 
 
 class Speaker(models.TextChoices):
@@ -62,6 +146,25 @@ class TurnQuerySet(models.QuerySet["Turn"]):
     def in_order(self) -> Self:
         return self.order_by("sequence", "pk")
 
+    def remembered(self) -> Self:
+        """What the language model is told of a conversation: words that no correction has replaced."""
+        return self.filter(is_superseded=False).exclude(text="")
+
+    def expired(self, before: dt.datetime, *, owners: QuerySet[User] | None = None) -> Self:
+        """Those from before a moment, but not of pinned conversations."""
+        turns = self.filter(created_at__lt=before, conversation__is_pinned=False)
+        return turns if owners is None else turns.filter(conversation__owner__in=owners)
+
+
+#: What a voice is called that has been deleted: its own name goes with it.
+DELETED_VOICE = "—"
+
+
+def forget_voice(collector: Any, field: Any, turns: Any, using: str) -> None:
+    """Let turns outlive their voice, but not its name."""
+    models.SET_NULL(collector, field, turns, using)
+    collector.add_field_update(Turn._meta.get_field("voice_name"), DELETED_VOICE, turns)
+
 
 class Turn(models.Model):
     """
@@ -69,7 +172,8 @@ class Turn(models.Model):
 
     Its id is made by the live call, so that what went over the wire and what was kept have the same name. `text` of an
     interrupted turn is what was heard, not what was meant. `latency` belongs to the avatar's turns: milliseconds from
-    the end of the user's speech. So do `voice_profile` and `quality`: what its audio was spoken in.
+    the end of the user's speech; so do `voice_profile` and `quality`: what its audio was spoken in. `heard_text` is
+    what had been understood of a user's turn that they have corrected.
     """
 
     id = models.UUIDField(_("id"), primary_key=True, default=uuid.uuid4, editable=False)
@@ -79,20 +183,25 @@ class Turn(models.Model):
     sequence = models.PositiveIntegerField(_("sequence"))
     speaker = models.CharField(_("speaker"), max_length=8, choices=Speaker)
     text = models.TextField(_("text"), blank=True)
+    heard_text = models.TextField(_("heard as"), blank=True)
+    corrected_at = models.DateTimeField(_("corrected at"), null=True, blank=True)
+    #: Said after something that was corrected and answered anew: no longer a part of the conversation.
+    is_superseded = models.BooleanField(_("superseded"), default=False)
     language = models.CharField(_("language"), max_length=8, blank=True)
     audio = models.FileField(_("audio"), upload_to=audio_path, max_length=200, blank=True)
     audio_duration_ms = models.PositiveIntegerField(_("audio duration (ms)"), default=0)
+    audio_bytes = models.PositiveIntegerField(_("audio size (bytes)"), default=0)
     was_interrupted = models.BooleanField(_("was interrupted"), default=False)
     voice_profile = models.ForeignKey(
         VoiceProfile,
         verbose_name=_("voice"),
-        on_delete=models.SET_NULL,
+        on_delete=forget_voice,
         null=True,
         blank=True,
         related_name="turns",
     )
-    #: Stays when the voice goes.
-    has_own_voice = models.BooleanField(_("spoken in a chosen voice"), default=False)
+    #: As it was called when it spoke; `DELETED_VOICE` when it is no more.
+    voice_name = models.CharField(_("name of the voice"), max_length=80, blank=True)
     quality = models.CharField(_("quality"), max_length=16, choices=Quality, blank=True)
     latency = models.JSONField(_("latency (ms)"), null=True, blank=True)
     created_at = models.DateTimeField(_("created at"), auto_now_add=True)
@@ -107,13 +216,95 @@ class Turn(models.Model):
             models.CheckConstraint(condition=Q(speaker__in=Speaker.values), name="turn_speaker_is_known"),
             models.CheckConstraint(condition=Q(quality__in=["", *Quality.values]), name="turn_quality_is_known"),
             models.CheckConstraint(
-                condition=Q(voice_profile__isnull=True) | Q(has_own_voice=True), name="turn_knows_that_it_had_a_voice"
+                condition=Q(heard_text="") | Q(speaker=Speaker.USER, corrected_at__isnull=False),
+                name="turn_corrected_is_the_users",
+            ),
+        )
+        indexes = (
+            models.Index(fields=["created_at"], name="turn_by_age"),
+            models.Index(fields=["voice_profile", "conversation"], name="turn_by_voice"),
+        )
+
+    def __str__(self) -> str:
+        # Without its words, as with conversations.
+        return f"{self.sequence} {self.speaker}"
+
+    @property
+    def audio_name(self) -> str:
+        """Where its audio lies in the storage; empty when it has none."""
+        return self.audio.name or ""
+
+    @property
+    def can_be_corrected(self) -> bool:
+        return self.speaker == Speaker.USER and not self.is_superseded
+
+    @property
+    def voice_was_deleted(self) -> bool:
+        return bool(self.voice_name) and self.voice_profile_id is None
+
+
+class TurnSearch(models.Model):
+    """
+    A turn's words as the search index has them; see `conversations.search`.
+
+    The index itself is made by a migration: on SQLite an FTS5 table that triggers keep in step with this one (a
+    migration that alters this table has to make them again), on PostgreSQL a GIN index.
+    """
+
+    turn = models.OneToOneField(Turn, verbose_name=_("turn"), on_delete=models.CASCADE, related_name="words")
+    conversation = models.ForeignKey(
+        Conversation, verbose_name=_("conversation"), on_delete=models.CASCADE, related_name="+"
+    )
+    #: A copy, so that the index can tell people apart by itself.
+    owner_id = models.BigIntegerField(_("owner"), db_index=True)
+    text = models.TextField(_("words"), blank=True)
+
+    class Meta:
+        verbose_name = _("words of a turn")
+        verbose_name_plural = _("words of turns")
+
+    def __str__(self) -> str:
+        return str(self.turn_id)
+
+
+class RetentionChoice(models.Model):
+    """How many days a person wants theirs kept. Empty: as long as the site does. Longer than that it is never."""
+
+    MAX_DAYS = 3650
+
+    user = models.OneToOneField(
+        settings.AUTH_USER_MODEL, verbose_name=_("user"), on_delete=models.CASCADE, related_name="retention_choice"
+    )
+    audio_days = models.PositiveIntegerField(_("days for audio"), null=True, blank=True)
+    text_days = models.PositiveIntegerField(_("days for text"), null=True, blank=True)
+
+    class Meta:
+        verbose_name = _("retention choice")
+        verbose_name_plural = _("retention choices")
+        constraints = (
+            models.CheckConstraint(
+                condition=(Q(audio_days=None) | Q(audio_days__gte=1)) & (Q(text_days=None) | Q(text_days__gte=1)),
+                name="retention_choice_is_a_day_at_least",
             ),
         )
 
     def __str__(self) -> str:
-        return f"{self.sequence} {self.speaker}: {self.text[:40]}"
+        return f"{self.user_id}: {self.audio_days or '—'} / {self.text_days or '—'}"
 
-    @property
-    def voice_was_deleted(self) -> bool:
-        return self.has_own_voice and self.voice_profile_id is None
+
+class RetentionRun(models.Model):
+    """One enforcement of the retention, and what it has removed. Audio that went with its turn is counted as well."""
+
+    started_at = models.DateTimeField(_("started at"))
+    finished_at = models.DateTimeField(_("finished at"), null=True, blank=True)
+    audio_files = models.PositiveIntegerField(_("audio files"), default=0)
+    audio_bytes = models.PositiveBigIntegerField(_("bytes of audio"), default=0)
+    turns = models.PositiveIntegerField(_("turns"), default=0)
+    conversations = models.PositiveIntegerField(_("conversations"), default=0)
+
+    class Meta:
+        verbose_name = _("retention run")
+        verbose_name_plural = _("retention runs")
+
+    def __str__(self) -> str:
+        return f"{self.started_at:%Y-%m-%d %H:%M}"

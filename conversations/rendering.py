@@ -11,13 +11,15 @@ import logging
 import uuid
 from dataclasses import replace
 
+from django.conf import settings
 from django.core.files.base import ContentFile
 from django.core.files.storage import default_storage
 
 from conversations.models import Speaker, Turn
+from conversations.sound import encode_audio, suffix_of
 from inference.interfaces import Inference, InferenceError, SynthesisOptions
 from inference.interfaces import Quality as EngineQuality
-from voices import asking, decoding, marking
+from voices import asking
 from voices.models import Quality
 from voices.sound import VoiceSound, read_sound
 
@@ -63,12 +65,13 @@ async def _speak(inference: Inference, text: str, options: SynthesisOptions) -> 
 
 def _replace(turn: Turn, spoken: asking.Spoken) -> None:
     """Write the new file beside the old one, change the row, and only then remove the old."""
-    samples = decoding.from_pcm(spoken.pcm)
-    flac = decoding.encode_flac(samples, spoken.sample_rate_hz, comment=marking.SYNTHETIC_COMMENT)
-    old = turn.audio.name
-    new = default_storage.save((old or "").removesuffix(".flac") + ".high_quality.flac", ContentFile(flac))
+    audio = encode_audio(
+        spoken.pcm, spoken.sample_rate_hz, audio_format=settings.AVATAR_AUDIO_FORMAT, is_synthetic=True
+    )
+    old = turn.audio_name
+    new = default_storage.save(f"{old.rpartition('.')[0]}.high_quality.{suffix_of(audio)}", ContentFile(audio))
     # Somebody may have deleted the turn, the voice or the audio meanwhile.
     changed = Turn.objects.filter(
         pk=turn.pk, audio=old, quality=Quality.FAST, voice_profile_id=turn.voice_profile_id
-    ).update(audio=new, quality=Quality.HIGH_QUALITY, audio_duration_ms=spoken.duration_ms)
-    default_storage.delete(str(old) if changed else new)
+    ).update(audio=new, audio_bytes=len(audio), quality=Quality.HIGH_QUALITY, audio_duration_ms=spoken.duration_ms)
+    default_storage.delete(old if changed else new)

@@ -5,27 +5,58 @@ from __future__ import annotations
 import logging
 import uuid
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
 from django.core.files.base import ContentFile
 from django.db import transaction
-from django.db.models import Max
+from django.db.models import Count, Max, Sum
 from django.utils import timezone
 
-from conversations import tasks
-from conversations.models import Conversation, Speaker, Turn
+from conversations import retention, tasks
+from conversations.files import remove_files
+from conversations.models import DELETED_VOICE, Conversation, RetentionChoice, Speaker, Turn, TurnSearch
+from conversations.search import index_text
+from conversations.sound import suffix_of
+from conversations.titles import make_title
 from voices.models import Quality, VoiceProfile
 from voices.services import mark_used
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
 
+    from conversations.models import ConversationQuerySet
+
 logger = logging.getLogger(__name__)
+
+
+#: Conversations deleted in one transaction.
+BATCH = 100
+#: Its lines in the Markdown and in the JSON, and what a ZIP says about its audio file, as measured.
+EXPORTED_BYTES_PER_TURN = 1_000
 
 
 class TurnOfAnotherConversation(Exception):
     """A turn id was given that is a turn of another conversation already."""
+
+
+class NotCorrectable(Exception):
+    """Only what the user said can be corrected, and only while it is a part of the conversation."""
+
+
+@dataclass(frozen=True, slots=True)
+class Deleted:
+    """How much is gone."""
+
+    conversations: int = 0
+    turns: int = 0
+    audio_files: int = 0
+
+    def __add__(self, other: Deleted) -> Deleted:
+        return Deleted(
+            self.conversations + other.conversations, self.turns + other.turns, self.audio_files + other.audio_files
+        )
 
 
 def start_conversation(*, owner: User, title: str = "") -> Conversation:
@@ -49,8 +80,8 @@ def append_turn(
     """
     Keep a turn at the end of its conversation.
 
-    `audio` is FLAC, or None. Saving a `turn_id` again changes nothing and returns the turn that is there. The first
-    words of the user become the title of a conversation that has none. A voice that was deleted meanwhile is left out.
+    `audio` is Ogg/Opus or FLAC, or None. Saving a `turn_id` again changes nothing and returns the turn that is there.
+    The first words of the user become the title of a conversation that has none. A voice deleted meanwhile is left out.
     `quality` is what an answer was spoken in; a fast one may be spoken anew later (AVATAR_BEAUTIFUL_LATER).
 
     Raises Conversation.DoesNotExist, and TurnOfAnotherConversation.
@@ -65,9 +96,9 @@ def append_turn(
         language=language,
         audio_duration_ms=audio_duration_ms,
         was_interrupted=was_interrupted,
-        has_own_voice=voice_profile_id is not None,
-        quality=Quality(quality) if quality else "",
         latency=dict(latency) if latency is not None else None,
+        quality=Quality(quality) if quality else "",
+        audio_bytes=len(audio or b""),
     )
     if audio:
         _write_audio(turn, audio)
@@ -79,10 +110,130 @@ def append_turn(
         raise
 
 
-def recent_messages(*, conversation_id: uuid.UUID, limit: int) -> list[tuple[str, str]]:
-    """The last `limit` turns that have words, oldest first, as (speaker, text)."""
-    turns = Turn.objects.filter(conversation_id=conversation_id).exclude(text="").order_by("-sequence", "pk")
-    return list(reversed(turns.values_list("speaker", "text")[:limit]))
+def recent_messages(*, conversation_id: uuid.UUID, limit: int) -> list[tuple[uuid.UUID, str, str]]:
+    """The last `limit` turns that the model remembers, oldest first, as (turn id, speaker, text)."""
+    turns = Turn.objects.filter(conversation_id=conversation_id).remembered().order_by("-sequence", "pk")
+    return list(reversed(turns.values_list("pk", "speaker", "text")[:limit]))
+
+
+def find_memory_of(
+    *, conversation_id: uuid.UUID, turn_id: uuid.UUID, limit: int
+) -> list[tuple[uuid.UUID, str, str]] | None:
+    """The turn, with up to `limit` remembered ones before it, as `recent_messages`. None if it cannot be corrected."""
+    turn = Turn.objects.filter(conversation_id=conversation_id, pk=turn_id).first()
+    if turn is None or not turn.can_be_corrected:
+        return None
+    before = Turn.objects.filter(conversation_id=conversation_id, sequence__lt=turn.sequence).remembered()
+    said = list(before.order_by("-sequence", "pk").values_list("pk", "speaker", "text")[:limit])
+    return [*reversed(said), (turn.pk, turn.speaker, turn.text)]
+
+
+@transaction.atomic
+def correct_turn(*, conversation_id: uuid.UUID, turn_id: uuid.UUID, text: str, supersede: bool) -> Turn:
+    """
+    Put what was meant in the place of what was understood, which stays as `heard_text`.
+
+    `supersede`: a new answer follows, so that everything after this turn is no longer a part of the conversation. Doing
+    it twice changes nothing more. Raises Conversation.DoesNotExist, Turn.DoesNotExist, NotCorrectable.
+    """
+    conversation = Conversation.objects.select_for_update().get(pk=conversation_id)
+    turn = conversation.turns.get(pk=turn_id)
+    if not turn.can_be_corrected:
+        raise NotCorrectable(f"turn {turn_id}")
+    heard = turn.heard_text or turn.text
+    if text != turn.text:
+        if conversation.title == make_title(turn.text):
+            conversation.title = make_title(text)
+            conversation.save(update_fields=["title"])
+        is_as_heard = text == heard
+        turn.text = text
+        turn.heard_text = "" if is_as_heard else heard
+        turn.corrected_at = None if is_as_heard else timezone.now()
+        turn.save(update_fields=["text", "heard_text", "corrected_at"])
+        _index(turn, owner_id=conversation.owner_id)
+    if supersede:
+        conversation.turns.filter(sequence__gt=turn.sequence).update(is_superseded=True)
+    return turn
+
+
+def change_conversation(
+    *, conversation: Conversation, title: str | None = None, is_pinned: bool | None = None
+) -> Conversation:
+    """Change what is given. Writes nothing but that: a call may be adding turns."""
+    changed = []
+    if title is not None:
+        conversation.title = title
+        changed.append("title")
+    if is_pinned is not None:
+        conversation.is_pinned = is_pinned
+        changed.append("is_pinned")
+    conversation.save(update_fields=changed)
+    return conversation
+
+
+def delete_conversations(*, conversations: ConversationQuerySet) -> Deleted:
+    """
+    Delete conversations with all that belongs to them, and their files right after.
+
+    A turn that a call wants to save afterwards finds no conversation, and leaves no file either.
+    """
+    deleted = Deleted()
+    wanted = list(conversations.order_by("pk").values_list("pk", flat=True))
+    for start in range(0, len(wanted), BATCH):
+        deleted += _delete_batch(wanted[start : start + BATCH])
+    return deleted
+
+
+def _delete_batch(wanted: list[uuid.UUID]) -> Deleted:
+    with transaction.atomic():
+        # Locked, so that a turn which is being saved comes either before this or not at all.
+        locked = Conversation.objects.select_for_update().filter(pk__in=wanted).order_by("pk")
+        found = list(locked.values_list("pk", flat=True))
+        turns = Turn.objects.filter(conversation__in=found)
+        files = list(turns.exclude(audio="").values_list("audio", flat=True))
+        turn_count = turns.count()
+        TurnSearch.objects.filter(conversation__in=found).delete()
+        Conversation.objects.filter(pk__in=found).delete()
+    return Deleted(len(found), turn_count, len(remove_files(files)))
+
+
+def estimate_size(*, conversations: ConversationQuerySet) -> int:
+    """Return about how many bytes an export takes: its audio, and what is written about a turn."""
+    turns = Turn.objects.filter(conversation__in=conversations.order_by().values("pk"))
+    figures = turns.aggregate(audio=Sum("audio_bytes"), turns=Count("pk"))
+    return (figures["audio"] or 0) + EXPORTED_BYTES_PER_TURN * figures["turns"]
+
+
+class LongerThanSite(Exception):
+    """Somebody wants theirs kept longer than the site keeps anything. `field` says what, `days` the most."""
+
+    def __init__(self, field: str, days: int) -> None:
+        super().__init__(f"{field}: at most {days}")
+        self.field = field
+        self.days = days
+
+
+def choose_retention(*, user: User, audio_days: int | None, text_days: int | None) -> None:
+    """Keep a person's own limits, in days; None is the site's. Raises LongerThanSite."""
+    site = retention.read_site_limits()
+    for name, wanted, most in (
+        ("audio_days", audio_days, site.audio_days),
+        ("text_days", text_days, site.text_days),
+    ):
+        if wanted is not None and most is not None and wanted > most:
+            raise LongerThanSite(name, most)
+    RetentionChoice.objects.update_or_create(user=user, defaults={"audio_days": audio_days, "text_days": text_days})
+
+
+def describe_retention(*, user: User) -> dict[str, Any]:
+    """A person's own limits, the site's, and what comes of both."""
+    chosen = RetentionChoice.objects.filter(user=user).first()
+    return {
+        "audio_days": chosen.audio_days if chosen else None,
+        "text_days": chosen.text_days if chosen else None,
+        "site": retention.read_site_limits(),
+        "effective": retention.find_limits(user),
+    }
 
 
 @transaction.atomic
@@ -94,16 +245,24 @@ def _place(turn: Turn, *, voice_profile_id: uuid.UUID | None) -> Turn:
     last = conversation.turns.aggregate(last=Max("sequence"))["last"]
     turn.sequence = 1 if last is None else last + 1
     turn.voice_profile = VoiceProfile.objects.filter(pk=voice_profile_id).first() if voice_profile_id else None
+    if voice_profile_id:
+        turn.voice_name = turn.voice_profile.name if turn.voice_profile else DELETED_VOICE
     turn.save(force_insert=True)
     if turn.voice_profile_id:
         mark_used(voice_profile_id=turn.voice_profile_id)
     if settings.AVATAR_BEAUTIFUL_LATER and turn.audio and turn.quality == Quality.FAST:
         tasks.render_in_high_quality.delay_on_commit(turn_id=str(turn.pk))
+    _index(turn, owner_id=conversation.owner_id)
     conversation.last_turn_at = timezone.now()
     if not conversation.title and turn.speaker == Speaker.USER:
-        conversation.title = _title_from(turn.text)
+        conversation.title = make_title(turn.text)
     conversation.save(update_fields=["last_turn_at", "title"])
     return turn
+
+
+def _index(turn: Turn, *, owner_id: int) -> None:
+    values = {"conversation_id": turn.conversation_id, "owner_id": owner_id, "text": index_text(turn.text)}
+    TurnSearch.objects.update_or_create(turn=turn, defaults=values)
 
 
 def _kept_turn(turn_id: uuid.UUID, conversation_id: uuid.UUID) -> Turn | None:
@@ -115,16 +274,10 @@ def _kept_turn(turn_id: uuid.UUID, conversation_id: uuid.UUID) -> Turn | None:
 
 def _write_audio(turn: Turn, audio: bytes) -> None:
     """Write the file before the row, outside of the transaction: a slow storage must not hold the database's lock."""
-    name = turn.audio.field.generate_filename(turn, "turn.flac")
+    filename = f"turn.{suffix_of(audio)}"
+    name = turn.audio.field.generate_filename(turn, filename)
     # Left behind by a save that was killed between the file and the row.
     if turn.audio.storage.exists(name):
         logger.warning("replacing audio of turn %s, which had no row", turn.pk)
         turn.audio.storage.delete(name)
-    turn.audio.save("turn.flac", ContentFile(audio), save=False)
-
-
-def _title_from(text: str) -> str:
-    words = " ".join(text.split())
-    if len(words) <= Conversation.TITLE_LENGTH:
-        return words
-    return words[: Conversation.TITLE_LENGTH - 1].rstrip() + "…"
+    turn.audio.save(filename, ContentFile(audio), save=False)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import uuid
 
 from celery import shared_task
+from django.utils import timezone
 
-from conversations import rendering
+from conversations import files, rendering, retention
 from voices import engines
 
 
@@ -14,3 +15,15 @@ from voices import engines
 def render_in_high_quality(*, turn_id: str) -> None:
     """Replace the audio of an answer that was spoken fast."""
     rendering.render(turn_id=uuid.UUID(turn_id), inference=engines.get_inference())
+
+
+@shared_task
+def purge_expired() -> None:
+    """Remove what is older than it may be. Delivered twice, the second finds nothing to do."""
+    retention.purge_expired(now=timezone.now())
+
+
+@shared_task
+def remove_orphans() -> None:
+    """Remove files without rows, which a process that died in mid-work has left."""
+    files.remove_orphans(now=timezone.now())

@@ -1,4 +1,4 @@
-"""The page for talking."""
+"""The pages for talking, and for what was said."""
 
 from __future__ import annotations
 
@@ -7,21 +7,30 @@ from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
 from django.contrib.auth.decorators import login_required
+from django.core.paginator import Paginator
 from django.http import HttpResponse
 from django.shortcuts import get_object_or_404, render
 from django.urls import reverse
+from django.utils.translation import gettext as _
 from django.views.decorators.cache import never_cache
 from django.views.decorators.csrf import ensure_csrf_cookie
 from django.views.decorators.http import require_safe
 
+from conversations import listing
+from conversations.history import HistoryQuery
 from conversations.models import Conversation
-from conversations.words import WORDS
+from conversations.words import HISTORY_WORDS, WORDS
 from voices.models import VoiceProfile
 from voices.services import read_preference
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
     from django.http import HttpRequest
+
+ENTRIES_A_PAGE = 20
+PACES = ("0.75", "1", "1.25", "1.5", "2")
+#: Days that a person may choose to keep things; others are set through the API.
+RETENTION_CHOICES = (7, 30, 90, 365)
 
 #: They stand in an address for the ids that a script will put there.
 _ANY_ID = uuid.UUID(int=0)
@@ -45,6 +54,37 @@ def continued_call(request: HttpRequest, conversation_id: uuid.UUID) -> HttpResp
     """The call page with what was said so far. For everybody but its owner the conversation does not exist."""
     conversation = get_object_or_404(Conversation.objects.owned_by(request.user), pk=conversation_id)
     return _render_call(request, conversation=conversation)
+
+
+@login_required
+@never_cache
+@ensure_csrf_cookie
+@require_safe
+def history(request: HttpRequest, conversation_id: uuid.UUID | None = None) -> HttpResponse:
+    """What was said: the list, and one conversation beside it. For everybody but its owner that does not exist."""
+    user: User = request.user  # type: ignore[assignment]  # login_required let nobody else in
+    query = HistoryQuery.read(request.GET.dict())
+    found = listing.find_conversations(owner=user, wanted=query.wanted)
+    page = Paginator(found, ENTRIES_A_PAGE).get_page(request.GET.get("page"))
+    page.object_list = list(page.object_list)
+    listing.add_matches(page.object_list, query.text)
+    conversation, turns = None, []
+    if conversation_id is not None:
+        conversation = get_object_or_404(Conversation.objects.owned_by(user), pk=conversation_id)
+        turns = list(conversation.turns.in_order())
+    context = {
+        "query": query,
+        "page": page,
+        "voices": VoiceProfile.objects.usable_by(user).for_choosing(),
+        "conversation": conversation,
+        "turns": turns,
+        "has_audio": any(turn.audio for turn in turns),
+        "paces": PACES,
+        "retention_fields": (("audio_days", _("Recordings")), ("text_days", _("Texts, and all that belongs to them"))),
+        "retention_choices": RETENTION_CHOICES,
+        "words": HISTORY_WORDS,
+    }
+    return render(request, "conversations/history.html", context)
 
 
 def _render_call(request: HttpRequest, *, conversation: Conversation | None) -> HttpResponse:

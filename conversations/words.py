@@ -87,3 +87,22 @@ WORDS: dict[str, str | Promise] = {
     "problem_title": _("That didn’t work"),
     "replay_text": _("This recording can’t be played right now. Please try again in a moment."),
 }
+
+#: Of the history pages, besides those above that both need.
+HISTORY_WORDS: dict[str, str | Promise] = {
+    **{key: WORDS[key] for key in ("play", "stopPlaying", "dismiss", "problem_title", "replay_text", "expired_text")},
+    "playAll": _("Play all"),
+    "saved": _("Saved"),
+    "untitled": _("Untitled"),
+    "pin": _("Pin: keep for good"),
+    "unpin": _("Unpin"),
+    "pinned": _("This conversation is kept for good"),
+    "unpinned": _("This conversation is no longer pinned"),
+    "transferBegins": _("Gathering what was said…"),
+    "transferred": _("{megabytes} MB have arrived"),
+    "forGood": _("For good"),
+    "asSite": _("As long as this site keeps it: {days} days"),
+    "days": _("{days} days"),
+    "unreachable": _("The server cannot be reached. Nothing was changed; please try again."),
+    "failed": _("That did not work. Nothing was changed; please try again."),
+}

@@ -19,11 +19,11 @@ from django.http.request import split_domain_port, validate_host
 from django.urls import reverse
 
 from conversations.models import Conversation
-from conversations.services import recent_messages, start_conversation
+from conversations.services import find_memory_of, recent_messages, start_conversation
 from inference.interfaces import Inference, Message, Quality
 from realtime import protocol
 from realtime.audio_input import decode_audio
-from realtime.pipeline import CallOverrun, CallSettings, VoicePipeline
+from realtime.pipeline import CallOverrun, CallSettings, CorrectedTurn, PastTurn, SaidTurn, VoicePipeline
 from realtime.protocol import ErrorCode, ProtocolError, ServerMessage
 from realtime.recorder import Recorder
 from realtime.reply import Voice
@@ -98,6 +98,8 @@ class VoiceConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels p
         self.call: asyncio.Task[None] | None = None
         self.is_admitted = False
         self.is_closed = False
+        #: Whether what is said is kept. Decided before the call begins, for all of it.
+        self.is_kept = True
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         try:
@@ -122,12 +124,13 @@ class VoiceConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels p
         try:
             self._check_origin()
             conversation, is_resumed = await self._find_conversation()
+            self.is_kept = self._read_query("keep") in (None, "yes")
             if not admission.enter(settings.AVATAR_MAX_SESSIONS):
                 raise Refusal(protocol.CLOSE_SERVER_FULL, ErrorCode.SERVER_FULL)
             self.is_admitted = True
-            if conversation is None:
+            if conversation is None and self.is_kept:
                 conversation = await database_sync_to_async(start_conversation)(owner=self.scope["user"])
-            history = await self._read_history(conversation) if is_resumed else []
+            history = await self._read_history(conversation) if conversation and is_resumed else []
             voice, quality = await self._find_preferred_voice()
         except Refusal as refusal:
             if refusal.code is not None:
@@ -153,11 +156,11 @@ class VoiceConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels p
         user = self.scope.get("user")
         if user is None or not user.is_authenticated:
             raise Refusal(protocol.CLOSE_NOT_LOGGED_IN)
-        wanted = parse_qs(self.scope["query_string"].decode("latin-1"), keep_blank_values=True).get("conversation")
+        wanted = self._read_query("conversation")
         if wanted is None:
             return None, False
         try:
-            conversation_id = UUID(wanted[0])
+            conversation_id = UUID(wanted)
         except ValueError:
             raise Refusal(protocol.CLOSE_UNKNOWN_CONVERSATION) from None
         conversation = await Conversation.objects.owned_by(user).filter(pk=conversation_id).afirst()
@@ -165,29 +168,55 @@ class VoiceConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels p
             raise Refusal(protocol.CLOSE_UNKNOWN_CONVERSATION)
         return conversation, True
 
-    async def _read_history(self, conversation: Conversation) -> list[Message]:
+    def _read_query(self, name: str) -> str | None:
+        values = parse_qs(self.scope["query_string"].decode("latin-1"), keep_blank_values=True).get(name)
+        return values[0] if values else None
+
+    async def _read_history(self, conversation: Conversation) -> list[PastTurn]:
         said = await database_sync_to_async(recent_messages)(
             conversation_id=conversation.pk, limit=settings.AVATAR_LANGUAGE_MODEL_HISTORY_TURNS
         )
-        return [Message("user" if speaker == "user" else "assistant", text) for speaker, text in said]
+        return [_make_past_turn(*turn) for turn in said]
 
     def _start_call(
-        self, conversation: Conversation, history: list[Message], call_settings: CallSettings, *, is_resumed: bool
+        self,
+        conversation: Conversation | None,
+        history: list[PastTurn],
+        call_settings: CallSettings,
+        *,
+        is_resumed: bool,
     ) -> None:
-        conversation_id = conversation.pk
-        self.recorder = Recorder(conversation_id=conversation_id)
+        """Without a conversation, or when it is not to be kept, nothing is written anywhere."""
+        conversation_id = conversation.pk if conversation and self.is_kept else None
+        if conversation_id is not None:
+            self.recorder = Recorder(conversation_id=conversation_id)
+
+        async def find_past(turn_id: UUID) -> list[PastTurn] | None:
+            if conversation is None:
+                return None
+            said = await database_sync_to_async(find_memory_of)(
+                conversation_id=conversation.pk, turn_id=turn_id, limit=call_settings.max_history_messages
+            )
+            return None if said is None else [_make_past_turn(*turn) for turn in said]
+
+        def make_audio_url(turn_id: UUID) -> str | None:
+            if conversation_id is None:
+                return None
+            return reverse("conversations_api:turn-audio", args=[conversation_id, turn_id])
+
         self.pipeline = VoicePipeline(
             stt=self.inference.stt,
             llm=self.inference.llm,
             tts=self.inference.tts,
             send_event=self._put,
             send_audio=self._put,
-            record=self.recorder.record,
+            record=self.recorder.record if self.recorder else _forget,
             history=history,
             settings=call_settings,
             find_voice=self._find_voice,
+            find_past=find_past,
             decode_audio=decode_audio,
-            make_audio_url=lambda turn_id: reverse("conversations_api:turn-audio", args=[conversation_id, turn_id]),
+            make_audio_url=make_audio_url,
             clock=self.clock,
         )
         self.outbox.put_nowait(
@@ -335,6 +364,14 @@ def find_voice(user: User, voice_profile_id: UUID) -> Voice | None:
         logger.exception("the clip of voice %s cannot be read", voice_profile_id)
         return None
     return Voice(profile.pk, sound.engine_voice, sound.style, sound.reference)
+
+
+def _make_past_turn(turn_id: UUID, speaker: str, text: str) -> PastTurn:
+    return PastTurn(turn_id, Message("user" if speaker == "user" else "assistant", text))
+
+
+def _forget(turn: SaidTurn | CorrectedTurn) -> None:
+    """Keep nothing, as was asked for."""
 
 
 def make_call_settings() -> CallSettings:

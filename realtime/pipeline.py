@@ -113,6 +113,22 @@ class SaidTurn:
         return len(self.pcm) * 1000 // (self.sample_rate_hz * BYTES_PER_SAMPLE)
 
 
+@dataclass(frozen=True, slots=True)
+class CorrectedTurn:
+    """What the user had said in a turn that is kept, or is about to be; what followed it is superseded."""
+
+    turn_id: UUID
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class PastTurn:
+    """A turn as the language model remembers it."""
+
+    turn_id: UUID
+    message: Message
+
+
 # --- what goes into the inbox, besides transcript events and client messages ---------------------
 
 
@@ -148,6 +164,13 @@ class _Typed:
 
 
 @dataclass(frozen=True, slots=True)
+class _Correct:
+    turn_id: UUID
+    text: str
+    received_at: float
+
+
+@dataclass(frozen=True, slots=True)
 class _Interrupt:
     pass
 
@@ -169,6 +192,7 @@ _Item = (
     | _AudioEnd
     | _VoiceChosen
     | _Typed
+    | _Correct
     | _Interrupt
     | _Audible
     | _Ended
@@ -176,8 +200,10 @@ _Item = (
 
 SendEvent = Callable[[ServerMessage], Awaitable[None]]
 SendAudio = Callable[[bytes], Awaitable[None]]
-#: Takes a turn to be kept, at once: saving happens elsewhere.
-Record = Callable[[SaidTurn], None]
+#: Takes what is to be kept, at once: saving happens elsewhere.
+Record = Callable[[SaidTurn | CorrectedTurn], None]
+#: Finds a turn of the user's that is not remembered any more: what came before it, and itself. None: no such turn.
+FindPast = Callable[[UUID], Awaitable[Sequence[PastTurn] | None]]
 #: Finds the voice of a profile that the user may use. None: there is none.
 FindVoice = Callable[[UUID | None], Awaitable[Voice | None]]
 #: Turns an uploaded container into PCM16 mono at 16 kHz. Raises AudioDecodingError, AudioTooLong.
@@ -200,11 +226,12 @@ class VoicePipeline:
         send_event: SendEvent,
         send_audio: SendAudio,
         record: Record,
-        history: Sequence[Message],
+        history: Sequence[PastTurn],
         settings: CallSettings,
         find_voice: FindVoice,
+        find_past: FindPast,
         decode_audio: DecodeAudio,
-        make_audio_url: Callable[[UUID], str],
+        make_audio_url: Callable[[UUID], str | None],
         clock: Callable[[], float],
     ) -> None:
         self._stt = stt
@@ -215,6 +242,7 @@ class VoicePipeline:
         self._history = list(history)
         self._settings = settings
         self._find_voice = find_voice
+        self._find_past = find_past
         self._decode_audio = decode_audio
         self._clock = clock
         self._voice = settings.voice
@@ -276,6 +304,8 @@ class VoicePipeline:
                 self._configure(message)
             case protocol.TextMessage(text=text):
                 self._put(_Typed(text, self._clock()))
+            case protocol.CorrectMessage(turn_id=turn_id, text=text):
+                self._put(_Correct(turn_id, text, self._clock()))
             case protocol.InterruptMessage():
                 self._put(_Interrupt())
             case protocol.PlaybackMessage():
@@ -410,6 +440,8 @@ class VoicePipeline:
                 await self._choose_voice(voice_profile_id)
             case _Typed():
                 await self._take_typed(item)
+            case _Correct():
+                await self._take_correction(item)
             case _Interrupt():
                 await self._act(self._machine.take(turns.InterruptRequested()))
             case _Audible(reply=reply):
@@ -610,6 +642,39 @@ class VoicePipeline:
         await self._answer(text, language, b"", asked_at=item.received_at, stt_ms=None)
         self._user_turn_id = uuid4()
 
+    async def _take_correction(self, item: _Correct) -> None:
+        text = item.text.strip()
+        if not text:
+            await self._send_error(ErrorCode.VALIDATION_ERROR, detail="text: nothing but blanks")
+            return
+        past: list[PastTurn] = []
+        if not self._machine.is_replying:
+            past = await self._remember(item.turn_id)
+            if not past:
+                await self._send_error(ErrorCode.VALIDATION_ERROR, detail="turn_id: no turn that can be corrected")
+                return
+        action = self._machine.take(turns.UserTyped(text))
+        if not isinstance(action, turns.AnswerTyped):
+            await self._act(action)
+            return
+        self._forget_utterance()
+        self._microphone.discard()
+        await self._drop_speculation()
+        self._history = past[:-1]
+        self._record(CorrectedTurn(item.turn_id, text))
+        language = "zh" if _is_chinese(text) else "en"
+        await self._send_event(protocol.Corrected(turn_id=item.turn_id, text=text, language=language))
+        self._user_turn_id = item.turn_id
+        await self._start_answer(text, asked_at=item.received_at, stt_ms=None)
+        self._user_turn_id = uuid4()
+
+    async def _remember(self, turn_id: UUID) -> list[PastTurn]:
+        """Return what is remembered up to one of the user's turns, that turn included. Empty: there is no such turn."""
+        for place, past in enumerate(self._history):
+            if past.turn_id == turn_id:
+                return self._history[: place + 1] if past.message.role == "user" else []
+        return list(await self._find_past(turn_id) or [])
+
     async def _choose_voice(self, voice_profile_id: UUID | None) -> None:
         if voice_profile_id == self._voice.profile_id:
             return
@@ -627,7 +692,8 @@ class VoicePipeline:
 
     def _compose(self, user_text: str) -> list[Message]:
         """Return what the language model is to read: the system prompt, the conversation, and the user's words."""
-        messages = self._history[-self._settings.max_history_messages :] if self._settings.max_history_messages else []
+        most = self._settings.max_history_messages
+        messages = [past.message for past in self._history[-most:]] if most else []
         if user_text:
             messages = [*messages, Message("user", user_text)]
         joined: list[Message] = []
@@ -701,6 +767,11 @@ class VoicePipeline:
             await _cancel(task)
 
     async def _answer(self, text: str, language: str, pcm: bytes, *, asked_at: float, stt_ms: int | None) -> None:
+        """Keep what the user said, and answer it."""
+        await self._start_answer(text, asked_at=asked_at, stt_ms=stt_ms)
+        self._record(SaidTurn(self._user_turn_id, "user", text, language, pcm))
+
+    async def _start_answer(self, text: str, *, asked_at: float, stt_ms: int | None) -> None:
         """Answer aloud, with the reply that was prepared if it answers the same text."""
         prepared = self._speculation
         if prepared is None or prepared[0].user_text != text or prepared[0].has_failed:
@@ -710,8 +781,7 @@ class VoicePipeline:
         self._speculation = None
         self._reply = prepared
         self._reply[0].commit(asked_at=asked_at, stt_ms=stt_ms)
-        self._history.append(Message("user", text))
-        self._record(SaidTurn(self._reply[0].user_turn_id, "user", text, language, pcm))
+        self._history.append(PastTurn(self._reply[0].user_turn_id, Message("user", text)))
 
     def _notice_sound(self) -> None:
         if self._reply is not None and not self._inbox.full():
@@ -760,7 +830,7 @@ class VoicePipeline:
         text = reply.read_heard_text(heard_ms) if was_interrupted else reply.text.strip()
         if not text:
             return
-        self._history.append(Message("assistant", text))
+        self._history.append(PastTurn(reply.turn_id, Message("assistant", text)))
         self._record(
             SaidTurn(
                 turn_id=reply.turn_id,

@@ -146,6 +146,15 @@ class TextMessage:
 
 
 @dataclass(frozen=True, slots=True)
+class CorrectMessage:
+    """What the user really said in an earlier turn of this conversation: answer it anew, and forget what came after."""
+
+    type: ClassVar[str] = "correct"
+    turn_id: UUID
+    text: Annotated[str, Length(1, MAX_TEXT_CHARACTERS)]
+
+
+@dataclass(frozen=True, slots=True)
 class InterruptMessage:
     """Stop the reply."""
 
@@ -175,6 +184,7 @@ ClientMessage = (
     | AudioEndMessage
     | ConfigureMessage
     | TextMessage
+    | CorrectMessage
     | InterruptMessage
     | PlaybackMessage
     | PingMessage
@@ -207,10 +217,10 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class ReadyStatus:
-    """Once, after connecting: what this call is."""
+    """Once, after connecting: what this call is. Without `conversation_id` nothing of it is kept."""
 
     type: ClassVar[str] = "status"
-    conversation_id: UUID
+    conversation_id: UUID | None
     voice_profile_id: UUID | None
     is_resumed: bool
     limits: Limits
@@ -241,6 +251,16 @@ class Transcription:
 
 
 @dataclass(frozen=True, slots=True)
+class Corrected:
+    """The user's turn reads like this now, and every turn after it is no longer a part of the conversation."""
+
+    type: ClassVar[str] = "corrected"
+    turn_id: UUID
+    text: str
+    language: str
+
+
+@dataclass(frozen=True, slots=True)
 class LlmResponse:
     """The reply's text: pieces to append, then the whole with `is_final` (after a barge-in: what was heard)."""
 
@@ -255,7 +275,7 @@ class LlmResponse:
 @dataclass(frozen=True, slots=True)
 class TtsReady:
     """
-    The reply's audio follows in binary messages; later it is kept at `audio_url`.
+    The reply's audio follows in binary messages; later it is kept at `audio_url` (null: it is not kept).
 
     `quality` is what it is made with: fast where high quality was wished for and memory was short.
     """
@@ -263,7 +283,7 @@ class TtsReady:
     type: ClassVar[str] = "tts_ready"
     turn_id: UUID
     user_turn_id: UUID
-    audio_url: str
+    audio_url: str | None
     format: Literal["pcm_s16le"] = "pcm_s16le"
     sample_rate: int = REPLY_SAMPLE_RATE_HZ
     quality: Literal["fast", "high_quality"] = "fast"
@@ -319,7 +339,16 @@ class Pong:
 
 
 ServerMessage = (
-    ReadyStatus | Status | Transcription | LlmResponse | TtsReady | TurnEnd | Interrupted | ErrorMessage | Pong
+    ReadyStatus
+    | Status
+    | Transcription
+    | Corrected
+    | LlmResponse
+    | TtsReady
+    | TurnEnd
+    | Interrupted
+    | ErrorMessage
+    | Pong
 )
 
 #: Optional fields whose null is left out of a message; every other null is written.

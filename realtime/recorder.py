@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
+from functools import partial
 from uuid import UUID
 
 from channels.db import database_sync_to_async
+from django.conf import settings
 
-from conversations.services import append_turn
-from realtime.pipeline import SaidTurn
-from voices import decoding
-from voices.marking import SYNTHETIC_COMMENT
+from conversations.models import Conversation, Turn
+from conversations.services import NotCorrectable, append_turn, correct_turn
+from conversations.sound import encode_audio
+from realtime.pipeline import CorrectedTurn, SaidTurn
 
 logger = logging.getLogger(__name__)
 
@@ -34,10 +37,10 @@ class Recorder:
 
     def __init__(self, *, conversation_id: UUID) -> None:
         self._conversation_id = conversation_id
-        self._queue: asyncio.Queue[SaidTurn | None] = asyncio.Queue(MAX_WAITING)
+        self._queue: asyncio.Queue[SaidTurn | CorrectedTurn | None] = asyncio.Queue(MAX_WAITING)
         self._task = asyncio.create_task(self._run(), name=f"recorder {conversation_id}")
 
-    def record(self, turn: SaidTurn) -> None:
+    def record(self, turn: SaidTurn | CorrectedTurn) -> None:
         if self._queue.qsize() >= MAX_WAITING - 1:  # one place is kept for the end
             logger.error("turn %s is lost: %d turns wait to be saved", turn.turn_id, self._queue.qsize())
             return
@@ -55,24 +58,15 @@ class Recorder:
         while (turn := await self._queue.get()) is not None:
             await self._save(turn)
 
-    async def _save(self, turn: SaidTurn) -> None:
-        comment = SYNTHETIC_COMMENT if turn.speaker == "avatar" else ""
-        audio = await asyncio.to_thread(encode_flac, turn.pcm, turn.sample_rate_hz, comment) if turn.pcm else None
+    async def _save(self, turn: SaidTurn | CorrectedTurn) -> None:
+        write = await self._prepare(turn)
         for attempt in range(ATTEMPTS):
             try:
-                await database_sync_to_async(append_turn)(
-                    conversation_id=self._conversation_id,
-                    turn_id=turn.turn_id,
-                    speaker=turn.speaker,
-                    text=turn.text,
-                    language=turn.language,
-                    audio=audio,
-                    audio_duration_ms=turn.duration_ms,
-                    was_interrupted=turn.was_interrupted,
-                    voice_profile_id=turn.voice_profile_id,
-                    latency=turn.latency,
-                    quality=turn.quality.value if turn.quality else "",
-                )
+                await database_sync_to_async(write)()
+            except (Conversation.DoesNotExist, NotCorrectable) as error:
+                # Deleted while the call goes on: there is nothing to add to. Trying again would not bring it back.
+                logger.warning("turn %s is not saved: %s", turn.turn_id, error)
+                return
             except Exception:
                 # Whatever it is, the turns that follow are to be tried, and the call goes on.
                 logger.exception("saving turn %s failed (attempt %d of %d)", turn.turn_id, attempt + 1, ATTEMPTS)
@@ -80,7 +74,31 @@ class Recorder:
             else:
                 return
 
+    async def _prepare(self, turn: SaidTurn | CorrectedTurn) -> Callable[[], Turn]:
+        conversation_id = self._conversation_id
+        if isinstance(turn, CorrectedTurn):
+            return partial(
+                correct_turn, conversation_id=conversation_id, turn_id=turn.turn_id, text=turn.text, supersede=True
+            )
+        audio = await asyncio.to_thread(_encode, turn) if turn.pcm else None
+        return partial(
+            append_turn,
+            conversation_id=conversation_id,
+            turn_id=turn.turn_id,
+            speaker=turn.speaker,
+            text=turn.text,
+            language=turn.language,
+            audio=audio,
+            audio_duration_ms=turn.duration_ms,
+            was_interrupted=turn.was_interrupted,
+            voice_profile_id=turn.voice_profile_id,
+            latency=turn.latency,
+            quality=turn.quality.value if turn.quality else "",
+        )
 
-def encode_flac(pcm: bytes, sample_rate_hz: int, comment: str = "") -> bytes:
-    """Encode PCM16 mono as FLAC, without loss; `comment` says what it is to whoever reads its tags."""
-    return decoding.encode_flac(decoding.from_pcm(pcm), sample_rate_hz, comment=comment)
+
+def _encode(turn: SaidTurn) -> bytes:
+    is_synthetic = turn.speaker == "avatar"
+    return encode_audio(
+        turn.pcm, turn.sample_rate_hz, audio_format=settings.AVATAR_AUDIO_FORMAT, is_synthetic=is_synthetic
+    )

@@ -72,7 +72,7 @@ class Outlet:
     on_audible: Callable[[], None]
     #: Called for each failure of an engine, once the reply is committed.
     on_failure: Callable[[Stage, InferenceError], Awaitable[None]]
-    make_audio_url: Callable[[UUID], str]
+    make_audio_url: Callable[[UUID], str | None]
 
 
 class Reply:

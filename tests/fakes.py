@@ -10,12 +10,12 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from inference.engines.fake import FakeInference, FakeLanguageModel, FakeSpeechToText, FakeTextToSpeech
 from inference.interfaces import Message
 from realtime import protocol
-from realtime.pipeline import CallSettings, SaidTurn, VoicePipeline
+from realtime.pipeline import CallSettings, CorrectedTurn, PastTurn, SaidTurn, VoicePipeline
 from realtime.protocol import AudioFormat, ServerMessage
 from realtime.reply import Voice
 
@@ -62,6 +62,9 @@ class Call:
         self.inference = inference
         self.sent: list[ServerMessage | bytes] = []
         self.kept: list[SaidTurn] = []
+        self.corrected: list[CorrectedTurn] = []
+        #: What is not remembered any more, by the turn that can be corrected.
+        self.past: dict[UUID, list[PastTurn]] = {}
         #: How long the socket takes to accept a message.
         self.send_s: dict[type, float] = {}
         self.voices: dict[UUID | None, Voice] = {None: Voice()}
@@ -73,9 +76,10 @@ class Call:
             send_event=self._send,
             send_audio=self._send,
             record=self._record,
-            history=history or [],
+            history=[PastTurn(uuid4(), message) for message in history or []],
             settings=CallSettings(**{"first_retry_s": 0.01, "last_retry_s": 0.02} | settings),
             find_voice=self._find_voice,
+            find_past=self._find_past,
             decode_audio=self._decode,
             make_audio_url=lambda turn_id: f"/audio/{turn_id}",
             clock=time.monotonic,
@@ -86,12 +90,18 @@ class Call:
         self._changed.set()
         await asyncio.sleep(self.send_s.get(type(message), 0))
 
-    def _record(self, turn: SaidTurn) -> None:
-        self.kept.append(turn)
+    def _record(self, turn: SaidTurn | CorrectedTurn) -> None:
+        if isinstance(turn, CorrectedTurn):
+            self.corrected.append(turn)
+        else:
+            self.kept.append(turn)
         self._changed.set()
 
     async def _find_voice(self, voice_profile_id: UUID | None) -> Voice | None:
         return self.voices.get(voice_profile_id)
+
+    async def _find_past(self, turn_id: UUID) -> list[PastTurn] | None:
+        return self.past.get(turn_id)
 
     async def _decode(self, data: bytes, kind: AudioFormat, max_ms: int) -> bytes:
         return data

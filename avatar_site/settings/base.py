@@ -56,6 +56,10 @@ AVATAR_VOICE_QUOTA_MIB = env.whole_number("AVATAR_VOICE_QUOTA_MIB", 200, minimum
 AVATAR_VOICE_FITTING_STEPS = env.whole_number("AVATAR_VOICE_FITTING_STEPS", 120, minimum=1, maximum=100_000)
 # Engines that are slow speak fast first; a worker may speak the turn once more, as well as it can, when there is time.
 AVATAR_BEAUTIFUL_LATER = env.boolean("AVATAR_BEAUTIFUL_LATER", False)
+# Days; 0 keeps. Pinned conversations are kept in any case.
+AVATAR_RETENTION_AUDIO_DAYS = env.whole_number("AVATAR_RETENTION_AUDIO_DAYS", 0, minimum=0, maximum=3650)
+AVATAR_RETENTION_TEXT_DAYS = env.whole_number("AVATAR_RETENTION_TEXT_DAYS", 0, minimum=0, maximum=3650)
+AVATAR_AUDIO_FORMAT = env.choice("AVATAR_AUDIO_FORMAT", "opus", ("opus", "flac"))
 
 # --- Django ---
 
@@ -162,6 +166,8 @@ CELERY_BEAT_SCHEDULE = {
     "clear-expired-logins": {"task": "avatar_site.operations.tasks.clear_expired_logins", "schedule": 24 * 60 * 60},
     "requeue-lost-voices": {"task": "voices.tasks.requeue_lost_work", "schedule": 30},
     "delete-orphaned-voice-files": {"task": "voices.tasks.delete_orphans", "schedule": 60 * 60},
+    "purge-expired": {"task": "conversations.tasks.purge_expired", "schedule": 24 * 60 * 60},
+    "remove-orphans": {"task": "conversations.tasks.remove_orphans", "schedule": 24 * 60 * 60},
 }
 CELERY_BEAT_SCHEDULE_FILENAME = str(AVATAR_DATA_DIR / "beat-schedule")
 

@@ -91,6 +91,8 @@ class Call {
     this.#checkStatus();
     // A press before this script has come would be lost.
     for (const id of ["start", "start-typing", "open-settings"]) element(id).disabled = false;
+    // From the history, to be answered anew: that needs no microphone and no further press.
+    if (new URL(window.location.href).searchParams.has("answer")) this.start({ withMicrophone: false });
   }
 
   // --- begin and end ---
@@ -117,6 +119,7 @@ class Call {
     if (!withMicrophone) this.#showComposer(true);
     if (wasIdle) {
       this.#phase = "connecting";
+      this.socket.isKept = !element("keeps-nothing")?.checked;
       this.socket.open();
       this.#keepAwake();
       element("talk").focus({ preventScroll: true });
@@ -186,6 +189,7 @@ class Call {
     };
     this.socket.ondropped = ({ code }) => this.#takeDrop(code);
     this.socket.onrefused = (code) => this.#takeRefusal(code);
+    this.captions.oncorrect = (turnId, text) => this.#correct(turnId, text);
     this.captions.onreplay = (url, button) => this.replay.toggle(url, button);
     this.replay.onerror = () => this.#showProblem(say("replay_text"));
     window.addEventListener("offline", () => {
@@ -251,11 +255,14 @@ class Call {
         break;
       case "tts_ready":
         this.#audioTurnId = message.turn_id;
-        this.#audioUrls.set(message.turn_id, message.audio_url);
+        if (message.audio_url) this.#audioUrls.set(message.turn_id, message.audio_url);
         this.speaker.begin(message.turn_id, message.sample_rate);
         if (this.settings.values.quality === "high_quality" && message.quality === "fast") {
           this.captions.showFallback(message.turn_id);
         }
+        break;
+      case "corrected":
+        this.captions.showCorrection({ turnId: message.turn_id, text: message.text, language: message.language });
         break;
       case "turn_end":
         this.#takeTurnEnd(message);
@@ -283,6 +290,8 @@ class Call {
       this.notice.hide("reconnecting", "offline", "full");
       this.#stage = "listening";
       this.socket.send({ type: "configure", ...this.settings.configuration });
+      element("unkept").hidden = conversationId !== null;
+      this.#answerAgain();
       if (isReturn) this.#fetchKeptTurns();
       return;
     }
@@ -293,6 +302,25 @@ class Call {
       if (isSpeaking) this.#heardNothing = false;
     } else this.#isUserSpeaking = false;
     if (stage === "llm" || stage === "tts") this.#replyTurnId = turnId ?? this.#replyTurnId;
+  }
+
+  /** Somebody came from the history, having corrected a turn, to be answered anew. */
+  #answerAgain() {
+    const address = new URL(window.location.href);
+    const turnId = address.searchParams.get("answer");
+    if (!turnId) return;
+    address.searchParams.delete("answer");
+    window.history.replaceState(null, "", address);
+    this.#correct(turnId, this.captions.readText(turnId));
+  }
+
+  #correct(turnId, text) {
+    if (text === "" || !this.socket.isOpen) return;
+    if (this.#hasReply) this.stopReply();
+    this.replay.stop();
+    this.socket.send({ type: "correct", turn_id: turnId, text });
+    this.#stage = "llm";
+    this.#render();
   }
 
   #takeTranscription({ turn_id: turnId, text, is_final: isFinal, language }) {
@@ -326,7 +354,7 @@ class Call {
     if (this.#replyTurnId === turnId) this.#replyTurnId = null;
     this.captions.markInterrupted(turnId, wasInterrupted);
     this.captions.showLatency(turnId, message.latency_ms);
-    if (!this.#typedTurns.has(userTurnId)) this.captions.showAudio(userTurnId, this.#audioAddress(userTurnId));
+    if (this.conversationId !== null && !this.#typedTurns.has(userTurnId)) this.captions.showAudio(userTurnId, this.#audioAddress(userTurnId));
     if (message.audio_ms === 0) this.#audioUrls.delete(turnId);
     this.main.classList.add("has-turns");
     element("new-conversation").hidden = false;
@@ -622,6 +650,7 @@ class Call {
 
   /** From now on a reload goes on with this conversation. */
   #showAddress() {
+    if (this.conversationId === null) return;
     const address = this.#conversationAddress();
     if (window.location.pathname !== address) window.history.replaceState(null, "", address);
   }

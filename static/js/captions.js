@@ -9,6 +9,7 @@ export class Captions {
   #isPinned = true;
 
   onreplay = () => {}; // (url, button)
+  oncorrect = () => {}; // (turnId, text): the person says what they really said
 
   constructor({ scroller, list, template, announcer }) {
     this.scroller = scroller;
@@ -23,6 +24,8 @@ export class Captions {
     list.addEventListener("click", ({ target }) => {
       const button = target.closest("[data-audio-url]");
       if (button) this.onreplay(button.dataset.audioUrl, button);
+      const edit = target.closest(".turn-edit");
+      if (edit) this.#edit(edit.closest(".turn"));
     });
     this.adopt();
   }
@@ -76,6 +79,49 @@ export class Captions {
     this.#write(element, text, language);
     this.markInterrupted(turnId, wasInterrupted);
     this.announce(say("avatarSaid", { text }));
+  }
+
+  /** What was understood is corrected: it reads so from now on, and what followed is no part of the conversation. */
+  showCorrection({ turnId, text, language }) {
+    const element = this.#turns.get(turnId);
+    if (!element) return;
+    const heard = element.querySelector(".turn-heard");
+    if (heard.hidden && text !== this.readText(turnId)) {
+      heard.querySelector("s").textContent = this.readText(turnId);
+      heard.hidden = false;
+    }
+    this.#write(element, text, language);
+    for (let next = element.nextElementSibling; next; next = next.nextElementSibling) next.classList.add("is-superseded");
+    this.announce(say("youSaid", { text }));
+  }
+
+  readText(turnId) {
+    return this.#turns.get(turnId)?.querySelector(".turn-text").textContent ?? "";
+  }
+
+  #edit(turn) {
+    if (turn.querySelector(".turn-correction")) return;
+    const form = document.getElementById("correction-template").content.firstElementChild.cloneNode(true);
+    const field = form.elements.namedItem("text");
+    const text = turn.querySelector(".turn-text");
+    const close = () => {
+      form.remove();
+      text.hidden = false;
+    };
+    field.value = text.textContent;
+    text.hidden = true;
+    turn.append(form);
+    field.focus();
+    form.querySelector("[data-cancel]").addEventListener("click", close);
+    form.addEventListener("keydown", (event) => {
+      event.stopPropagation(); // Escape would stop the reply, the space bar would hold to talk
+      if (event.key === "Escape") close();
+    });
+    form.addEventListener("submit", (event) => {
+      event.preventDefault();
+      close();
+      if (field.value.trim()) this.oncorrect(turn.dataset.turnId, field.value.trim());
+    });
   }
 
   markInterrupted(turnId, wasInterrupted) {

@@ -21,6 +21,7 @@ export class Socket {
   #nonce = 0;
 
   conversationId = null; // the conversation to go on with
+  isKept = true; // whether anything of a conversation that begins now is to be stored
   droppedFrames = 0;
 
   onmessage = () => {}; // (object)
@@ -80,6 +81,7 @@ export class Socket {
     const url = new URL(this.path, window.location.href);
     url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
     if (this.conversationId) url.searchParams.set("conversation", this.conversationId);
+    else if (!this.isKept) url.searchParams.set("keep", "no");
     const webSocket = new WebSocket(url);
     webSocket.binaryType = "arraybuffer";
     this.#webSocket = webSocket;

@@ -12,7 +12,7 @@ FLAC = factories.make_flac()
 
 
 def url(turn: Turn) -> str:
-    return f"/conversations/{turn.conversation_id}/turns/{turn.pk}/audio"
+    return f"/api/conversations/{turn.conversation_id}/turns/{turn.pk}/audio"
 
 
 @pytest.fixture

@@ -254,7 +254,7 @@ class TestRecentMessages:
             factories.create_turn(conversation, speaker=("user", "avatar")[number % 2], text=f"turn {number}")
         factories.create_turn(text="of somebody else")
 
-        assert recent_messages(conversation_id=conversation.pk, limit=3) == [
+        assert [said[1:] for said in recent_messages(conversation_id=conversation.pk, limit=3)] == [
             ("avatar", "turn 1"),
             ("user", "turn 2"),
             ("avatar", "turn 3"),
@@ -262,10 +262,10 @@ class TestRecentMessages:
 
     def test_leave_out_turns_without_words(self) -> None:
         conversation = factories.create_conversation()
-        factories.create_turn(conversation, text="words")
+        turn = factories.create_turn(conversation, text="words")
         factories.create_turn(conversation, speaker="avatar", text="")
 
-        assert recent_messages(conversation_id=conversation.pk, limit=1) == [("user", "words")]
+        assert recent_messages(conversation_id=conversation.pk, limit=1) == [(turn.pk, "user", "words")]
 
     def test_are_none_of_a_new_conversation(self) -> None:
         assert recent_messages(conversation_id=uuid.uuid4(), limit=10) == []

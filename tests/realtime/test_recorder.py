@@ -1,11 +1,9 @@
 from __future__ import annotations
 
 import asyncio
-import io
 from typing import Any
 from uuid import uuid4
 
-import numpy as np
 import pytest
 import soundfile
 from asgiref.sync import sync_to_async
@@ -13,9 +11,10 @@ from django.contrib.auth.models import User
 from django.db import OperationalError
 
 from conversations.models import Conversation, Turn
+from inference.interfaces import Quality
 from realtime import recorder as recorder_module
-from realtime.pipeline import SaidTurn
-from realtime.recorder import MAX_WAITING, Recorder, encode_flac
+from realtime.pipeline import CorrectedTurn, SaidTurn
+from realtime.recorder import MAX_WAITING, Recorder
 from tests import factories
 from tests.fakes import SPEECH
 
@@ -36,7 +35,8 @@ async def list_texts(conversation: Conversation) -> list[str]:
 
 
 class TestRecorder:
-    async def test_saves_turns_in_order_with_their_sound(self, conversation: Conversation) -> None:
+    async def test_saves_turns_in_order_with_their_sound(self, conversation: Conversation, settings: Any) -> None:
+        settings.AVATAR_AUDIO_FORMAT = "flac"
         recorder = Recorder(conversation_id=conversation.pk)
         recorder.record(make_turn("一", pcm=SPEECH))
         recorder.record(make_turn("二", speaker="avatar", was_interrupted=True, latency={"stt": 5}))
@@ -58,6 +58,49 @@ class TestRecorder:
         await asyncio.wait_for(recorder._task, 5)
 
         assert await list_texts(conversation) == ["一"]
+
+    @pytest.mark.parametrize(("speaker", "is_synthetic"), [("user", False), ("avatar", True)])
+    async def test_keeps_sound_small_and_marks_what_is_synthetic(
+        self, conversation: Conversation, speaker: str, is_synthetic: bool
+    ) -> None:
+        recorder = Recorder(conversation_id=conversation.pk)
+        recorder.record(make_turn(pcm=SPEECH, speaker=speaker, quality=Quality.FAST if is_synthetic else None))
+        await recorder.close()
+
+        turn = await Turn.objects.aget()
+        with turn.audio.open("rb") as file:
+            audio = file.read()
+        assert turn.audio_name.endswith(".ogg")
+        assert turn.audio_bytes == len(audio) < len(SPEECH) / 3
+        assert (b"Synthetic speech" in audio) is is_synthetic
+        assert turn.quality == ("fast" if is_synthetic else "")
+
+    async def test_corrects_a_turn_that_was_only_just_said(self, conversation: Conversation) -> None:
+        said = make_turn("金天天氣")
+        recorder = Recorder(conversation_id=conversation.pk)
+        recorder.record(said)
+        recorder.record(make_turn("我不懂", speaker="avatar"))
+        recorder.record(CorrectedTurn(said.turn_id, "今天天氣"))
+        recorder.record(make_turn("晴天", speaker="avatar"))
+        await recorder.close()
+
+        turns = [turn async for turn in Turn.objects.order_by("sequence")]
+        assert [(turn.text, turn.heard_text, turn.is_superseded) for turn in turns] == [
+            ("今天天氣", "金天天氣", False),
+            ("我不懂", "", True),
+            ("晴天", "", False),
+        ]
+
+    async def test_does_not_try_to_add_to_what_was_deleted(
+        self, conversation: Conversation, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        recorder = Recorder(conversation_id=conversation.pk)
+        await Conversation.objects.all().adelete()
+        recorder.record(make_turn("一", pcm=SPEECH))
+        await recorder.close()
+
+        assert "is not saved" in caplog.text
+        assert "attempt" not in caplog.text
 
     async def test_tries_again(self, conversation: Conversation, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(recorder_module, "RETRY_S", 0.001)
@@ -97,11 +140,3 @@ class TestRecorder:
 
         assert len(await list_texts(conversation)) == MAX_WAITING - 1
         assert sum("is lost" in record.message for record in caplog.records) == 6
-
-
-class TestEncodeFlac:
-    def test_loses_nothing(self) -> None:
-        samples, rate = soundfile.read(io.BytesIO(encode_flac(SPEECH, 16_000)), dtype="int16")
-
-        assert rate == 16_000
-        assert np.array_equal(samples, np.frombuffer(SPEECH, "<i2"))

@@ -67,7 +67,7 @@ class TestDelete:
         # The search finds what there is to be found.
         database = Path(str(connection.settings_dict["NAME"])).parent
         assert search_files(database, embedding)
-        assert search_rows("Zanzibar-voice") == ["VoiceProfile.name"]
+        assert set(search_rows("Zanzibar-voice")) == {"VoiceProfile.name", "Turn.voice_name"}
 
         services.delete_voice_profile(profile=profile)
 

@@ -1,0 +1,89 @@
+"""Which conversations are listed, and what a page says of each: its voices, and where it says what was looked for."""
+
+from __future__ import annotations
+
+import datetime as dt
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from django.db.models import Q
+from django.utils import timezone
+
+from conversations import search
+from conversations.models import Conversation, Turn
+
+if TYPE_CHECKING:
+    from django.contrib.auth.models import User
+
+    from conversations.models import ConversationQuerySet
+
+#: Of one page's conversations, how many turns are read to find the one that is shown.
+MAX_CANDIDATES = 2_000
+
+
+def find_conversations(*, owner: User, wanted: Mapping[str, Any]) -> ConversationQuerySet:
+    """Return those of `owner` that are wanted, in order; `wanted` is what `ListingSerializer` has validated."""
+    found = Conversation.objects.owned_by(owner).with_turns()
+    found = found.going_on(since=_begin(wanted.get("from")), before=_begin(wanted.get("to"), days_later=1))
+    if wanted.get("voice"):
+        found = found.spoken_by(wanted["voice"])
+    if wanted.get("pinned") is not None:
+        found = found.filter(is_pinned=wanted["pinned"])
+    if wanted.get("q", "").strip():
+        found = found.matching(wanted["q"], owner=owner)
+    found = found.with_figures()
+    return found.oldest_first() if wanted.get("ordering") == "time" else found.newest_first()
+
+
+def _begin(day: dt.date | None, *, days_later: int = 0) -> dt.datetime | None:
+    if day is None:
+        return None
+    try:
+        moment = dt.datetime.combine(day + dt.timedelta(days=days_later), dt.time.min)
+        return timezone.make_aware(moment)
+    except OverflowError:
+        # The last day there is.
+        return None
+
+
+def add_voices(conversations: Sequence[Conversation]) -> None:
+    """Give each its `voices`: one turn for each voice that spoke in it, in the order of their names."""
+    found: dict[uuid.UUID, dict[tuple[uuid.UUID | None, str], Turn]] = {}
+    spoken = Turn.objects.filter(conversation__in=[c.pk for c in conversations]).exclude(voice_name="").order_by()
+    for row in spoken.values_list("conversation_id", "voice_profile_id", "voice_name").distinct():
+        conversation_id, voice_profile_id, voice_name = row
+        turn = Turn(voice_profile_id=voice_profile_id, voice_name=voice_name)
+        found.setdefault(conversation_id, {})[voice_profile_id, voice_name] = turn
+    for conversation in conversations:
+        voices = found.get(conversation.pk, {}).values()
+        conversation.voices = sorted(voices, key=lambda turn: turn.voice_name)  # type: ignore[attr-defined]  # ours
+
+
+def add_matches(conversations: Sequence[Conversation], query: str) -> None:
+    """Give each its `match`: the first turn in which the query was said, or the title, cut into pieces."""
+    terms = search.parse_query(query)
+    matches = _find_turns(conversations, terms) if terms else {}
+    for conversation in conversations:
+        match: dict[str, Any] | None = matches.get(conversation.pk)
+        if match is None and query.strip():
+            spans = search.find_spans(conversation.title, terms)
+            match = {"turn_id": None, "speaker": None, "pieces": search.cut_excerpt(conversation.title, spans)}
+        conversation.match = match  # type: ignore[attr-defined]  # ours
+
+
+def _find_turns(conversations: Sequence[Conversation], terms: Sequence[search.Term]) -> dict[uuid.UUID, dict[str, Any]]:
+    # One page's turns are few: reading them is quicker than asking the index again.
+    has_all = Q()
+    for term in terms:
+        has_all &= Q(words__text__contains=" ".join(token.key for token in term))
+    turns = Turn.objects.filter(has_all, conversation__in=[c.pk for c in conversations])
+    rows = turns.in_order().values_list("conversation_id", "pk", "speaker", "text")[:MAX_CANDIDATES]
+    matches: dict[uuid.UUID, dict[str, Any]] = {}
+    for conversation_id, turn_id, speaker, text in rows:
+        if conversation_id in matches:
+            continue
+        if spans := search.find_spans(text, terms):
+            pieces = search.cut_excerpt(text, spans)
+            matches[conversation_id] = {"turn_id": turn_id, "speaker": speaker, "pieces": pieces}
+    return matches

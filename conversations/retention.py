@@ -1,0 +1,181 @@
+"""
+How long is kept what was said, and the forgetting of it.
+
+The site sets limits, a person may set shorter ones, and a pinned conversation is left alone. A turn is as old as its
+beginning: of a long conversation the oldest turns go first, and the conversation with its last one.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import logging
+import uuid
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from django.conf import settings
+from django.contrib.auth.models import User
+from django.db import transaction
+from django.db.models import QuerySet
+from django.utils import timezone
+
+from conversations.files import remove_files
+from conversations.models import Conversation, RetentionChoice, RetentionRun, Speaker, Turn, TurnQuerySet, TurnSearch
+from conversations.titles import make_title
+
+logger = logging.getLogger(__name__)
+
+BATCH = 500
+#: A call in which nothing was said leaves a row without turns.
+EMPTY_FOR = dt.timedelta(days=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Days; None: kept."""
+
+    audio_days: int | None = None
+    text_days: int | None = None
+
+
+@dataclass(slots=True)
+class Expired:
+    """What a run removes, or would. `audio_files` counts those of removed turns as well."""
+
+    audio_files: int = 0
+    audio_bytes: int = 0
+    turns: int = 0
+    conversations: int = 0
+
+
+def read_site_limits() -> Limits:
+    return Limits(settings.AVATAR_RETENTION_AUDIO_DAYS or None, settings.AVATAR_RETENTION_TEXT_DAYS or None)
+
+
+def find_limits(user: User) -> Limits:
+    """What is in effect for a person."""
+    choice = RetentionChoice.objects.filter(user=user).first()
+    chosen = Limits(choice.audio_days, choice.text_days) if choice else Limits()
+    return combine(read_site_limits(), chosen)
+
+
+def combine(site: Limits, chosen: Limits) -> Limits:
+    """The shorter of both, each."""
+    return Limits(_shorter(site.audio_days, chosen.audio_days), _shorter(site.text_days, chosen.text_days))
+
+
+def _shorter(one: int | None, other: int | None) -> int | None:
+    return min((days for days in (one, other) if days is not None), default=None)
+
+
+def purge_expired(*, now: dt.datetime, is_dry_run: bool = False) -> Expired:
+    """
+    Remove what is older than it may be. A run leaves a row with its counts, a dry run changes nothing.
+
+    Interrupted at any place, the next run goes on.
+    """
+    run = None if is_dry_run else RetentionRun.objects.create(started_at=now)
+    expired = Expired()
+    for limits, owners in _group_by_limits():
+        if limits.text_days is not None:
+            turns = Turn.objects.expired(now - dt.timedelta(days=limits.text_days), owners=owners)
+            _remove_turns(turns, expired, is_dry_run=is_dry_run)
+        if limits.audio_days is not None:
+            turns = Turn.objects.expired(now - dt.timedelta(days=limits.audio_days), owners=owners).exclude(audio="")
+            if is_dry_run and limits.text_days is not None:
+                # Counted already, with the turns that they belong to.
+                turns = turns.filter(created_at__gte=now - dt.timedelta(days=limits.text_days))
+            _remove_audio(turns, expired, is_dry_run=is_dry_run)
+    empty = Conversation.objects.without_turns_since(now - EMPTY_FOR)
+    expired.conversations += empty.count() if is_dry_run else empty.delete()[1].get("conversations.Conversation", 0)
+    if run is not None:
+        run.audio_files, run.audio_bytes = expired.audio_files, expired.audio_bytes
+        run.turns, run.conversations = expired.turns, expired.conversations
+        run.finished_at = timezone.now()
+        run.save()
+    logger.info(
+        "retention%s: %d audio files (%d bytes), %d turns, %d conversations",
+        ", dry run" if is_dry_run else "",
+        expired.audio_files,
+        expired.audio_bytes,
+        expired.turns,
+        expired.conversations,
+    )
+    return expired
+
+
+def _group_by_limits() -> Iterator[tuple[Limits, QuerySet[User]]]:
+    """People with the same limits are seen to together."""
+    site = read_site_limits()
+    yield site, User.objects.filter(retention_choice=None)
+    for audio_days, text_days in RetentionChoice.objects.order_by().values_list("audio_days", "text_days").distinct():
+        choices = RetentionChoice.objects.filter(audio_days=audio_days, text_days=text_days)
+        owners = User.objects.filter(pk__in=choices.values("user"))
+        yield combine(site, Limits(audio_days, text_days)), owners
+
+
+def _remove_audio(turns: TurnQuerySet, expired: Expired, *, is_dry_run: bool) -> None:
+    for batch in _take_batches(turns):
+        if not is_dry_run:
+            batch = _without_files(batch)
+            Turn.objects.filter(pk__in=[turn.pk for turn in batch]).update(audio="", audio_bytes=0)
+        expired.audio_files += len(batch)
+        expired.audio_bytes += sum(turn.audio_bytes for turn in batch)
+
+
+def _remove_turns(turns: TurnQuerySet, expired: Expired, *, is_dry_run: bool) -> None:
+    doomed: Counter[uuid.UUID] = Counter()
+    for batch in _take_batches(turns):
+        if not is_dry_run:
+            batch = _without_files(batch)
+            _delete_turns(batch)
+        doomed.update(turn.conversation_id for turn in batch)
+        with_audio = [turn for turn in batch if turn.audio]
+        expired.turns += len(batch)
+        expired.audio_files += len(with_audio)
+        expired.audio_bytes += sum(turn.audio_bytes for turn in with_audio)
+    for conversation_id, count in doomed.items():
+        if is_dry_run:
+            expired.conversations += Turn.objects.filter(conversation=conversation_id).count() == count
+        else:
+            expired.conversations += _delete_if_empty(conversation_id)
+
+
+def _without_files(batch: list[Turn]) -> list[Turn]:
+    """Remove the files of turns. One whose file stays keeps its row, for the next run to try again."""
+    removed = set(remove_files(turn.audio_name for turn in batch if turn.audio))
+    return [turn for turn in batch if not turn.audio or turn.audio_name in removed]
+
+
+@transaction.atomic
+def _delete_if_empty(conversation_id: uuid.UUID) -> bool:
+    # Locked, so that no call adds a turn in between.
+    conversation = Conversation.objects.select_for_update().filter(pk=conversation_id).first()
+    if conversation is None or conversation.turns.exists():
+        return False
+    conversation.delete()
+    return True
+
+
+@transaction.atomic
+def _delete_turns(batch: list[Turn]) -> None:
+    """With their words in the index, and in the titles that were made of them."""
+    ids = [turn.pk for turn in batch]
+    TurnSearch.objects.filter(turn__in=ids).delete()
+    Turn.objects.filter(pk__in=ids).delete()
+    for turn in batch:
+        for title in {make_title(turn.text), make_title(turn.heard_text)} - {""}:
+            for conversation in Conversation.objects.filter(pk=turn.conversation_id, title=title):
+                first = conversation.turns.remembered().filter(speaker=Speaker.USER).in_order().first()
+                conversation.title = make_title(first.text) if first else ""
+                conversation.save(update_fields=["title"])
+
+
+def _take_batches(turns: TurnQuerySet) -> Iterator[list[Turn]]:
+    """By id, not by what is left: a batch whose removal failed must not come again for ever."""
+    ordered = turns.select_related("conversation").order_by("pk")
+    batch = list(ordered[:BATCH])
+    while batch:
+        yield batch
+        batch = list(ordered.filter(pk__gt=batch[-1].pk)[:BATCH])

@@ -1,0 +1,193 @@
+"""What is written about conversations and turns, and what may be said about them."""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath
+from typing import Any
+
+from django.urls import reverse
+from django.utils.translation import gettext_lazy as _
+from drf_spectacular.utils import extend_schema_field
+from rest_framework import serializers
+
+from conversations.models import Conversation, RetentionChoice, Speaker, Turn
+from conversations.search import MAX_QUERY_CHARACTERS
+from conversations.sound import MEDIA_TYPES
+
+MAX_TEXT_CHARACTERS = 4_000
+MAX_IDS = 1_000
+
+
+class VoiceOfTurnSerializer(serializers.Serializer[Turn]):
+    """Whose voice it was, called as it was called then. `is_deleted`: it is no more."""
+
+    id = serializers.UUIDField(source="voice_profile_id", allow_null=True)
+    name = serializers.CharField(source="voice_name")
+    is_deleted = serializers.BooleanField(source="voice_was_deleted")
+
+
+class PieceSerializer(serializers.Serializer[Any]):
+    text = serializers.CharField()
+    is_match = serializers.BooleanField()
+
+
+class MatchSerializer(serializers.Serializer[Any]):
+    """Where what was looked for was said; without a turn, it is in the title alone."""
+
+    turn_id = serializers.UUIDField(allow_null=True)
+    speaker = serializers.ChoiceField(Speaker.choices, allow_null=True)
+    pieces = PieceSerializer(many=True)
+
+
+class ConversationSerializer(serializers.ModelSerializer[Conversation]):
+    turn_count = serializers.IntegerField(read_only=True, help_text="Without superseded turns.")
+    audio_ms = serializers.IntegerField(read_only=True)
+    audio_bytes = serializers.IntegerField(read_only=True)
+    voices = VoiceOfTurnSerializer(many=True, read_only=True)
+    match = MatchSerializer(read_only=True, allow_null=True)
+
+    class Meta:
+        model = Conversation
+        fields = (
+            "id",
+            "title",
+            "is_pinned",
+            "created_at",
+            "last_turn_at",
+            "turn_count",
+            "audio_ms",
+            "audio_bytes",
+            "voices",
+            "match",
+        )
+
+
+class ConversationChangeSerializer(serializers.Serializer[Any]):
+    title = serializers.CharField(max_length=Conversation.TITLE_LENGTH, required=False)
+    is_pinned = serializers.BooleanField(required=False)
+
+
+class LatencySerializer(serializers.Serializer[Any]):
+    stt = serializers.IntegerField(allow_null=True)
+    ttft = serializers.IntegerField(allow_null=True)
+    ttfa = serializers.IntegerField(allow_null=True)
+    total = serializers.IntegerField(allow_null=True)
+
+
+class AudioSerializer(serializers.Serializer[Any]):
+    url = serializers.CharField()
+    type = serializers.ChoiceField(sorted(MEDIA_TYPES.values()))
+    duration_ms = serializers.IntegerField()
+    bytes = serializers.IntegerField()
+
+
+class TurnSerializer(serializers.ModelSerializer[Turn]):
+    voice = serializers.SerializerMethodField()
+    latency_ms = LatencySerializer(source="latency", allow_null=True)
+    audio = serializers.SerializerMethodField()
+
+    class Meta:
+        model = Turn
+        fields = (
+            "id",
+            "sequence",
+            "speaker",
+            "text",
+            "language",
+            "heard_text",
+            "corrected_at",
+            "is_superseded",
+            "was_interrupted",
+            "created_at",
+            "quality",
+            "voice",
+            "latency_ms",
+            "audio",
+        )
+        read_only_fields = fields
+
+    @extend_schema_field(VoiceOfTurnSerializer(allow_null=True))
+    def get_voice(self, turn: Turn) -> Any:
+        return VoiceOfTurnSerializer(turn).data if turn.voice_name else None
+
+    @extend_schema_field(AudioSerializer(allow_null=True))
+    def get_audio(self, turn: Turn) -> Any:
+        if not turn.audio:
+            return None
+        return {
+            "url": reverse("conversations_api:turn-audio", args=[turn.conversation_id, turn.pk]),
+            "type": find_media_type(turn.audio_name),
+            "duration_ms": turn.audio_duration_ms,
+            "bytes": turn.audio_bytes,
+        }
+
+
+def find_media_type(name: str) -> str:
+    return MEDIA_TYPES.get(PurePosixPath(name).suffix, "application/octet-stream")
+
+
+class TurnChangeSerializer(serializers.Serializer[Any]):
+    text = serializers.CharField(max_length=MAX_TEXT_CHARACTERS)
+
+
+class ListingSerializer(serializers.Serializer[Any]):
+    """What a listing may be asked for."""
+
+    q = serializers.CharField(
+        required=False,
+        allow_blank=True,
+        max_length=MAX_QUERY_CHARACTERS,
+        help_text="All terms in one turn, or the whole in the title: any substring in Chinese, words from their start.",
+    )
+    since = serializers.DateField(required=False, help_text="A day, included, in the site's time zone.")
+    until = serializers.DateField(required=False, help_text="A day, included.")
+    voice = serializers.UUIDField(required=False, help_text="A voice profile that some turn was spoken in.")
+    pinned = serializers.BooleanField(required=False, allow_null=True, default=None)
+    ordering = serializers.ChoiceField(["-time", "time"], default="-time")
+
+    def get_fields(self) -> dict[str, serializers.Field[Any, Any, Any, Any]]:
+        # `from` cannot be written as an attribute.
+        fields = super().get_fields()
+        return {{"since": "from", "until": "to"}.get(name, name): field for name, field in fields.items()}
+
+
+class ChosenConversationsSerializer(serializers.Serializer[Any]):
+    ids = serializers.ListField(child=serializers.UUIDField(), max_length=MAX_IDS, allow_empty=False, required=False)
+
+
+class DoomedConversationsSerializer(ChosenConversationsSerializer):
+    all = serializers.BooleanField(default=False, help_text="Everything the user has.")
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        if attrs["all"] == ("ids" in attrs):
+            raise serializers.ValidationError({"ids": _("Say which conversations, or all of them.")})
+        return attrs
+
+
+class DeletedSerializer(serializers.Serializer[Any]):
+    conversations = serializers.IntegerField()
+    turns = serializers.IntegerField()
+    audio_files = serializers.IntegerField()
+
+
+class LimitsSerializer(serializers.Serializer[Any]):
+    """Days; null keeps."""
+
+    audio_days = serializers.IntegerField(min_value=1, max_value=RetentionChoice.MAX_DAYS, allow_null=True)
+    text_days = serializers.IntegerField(min_value=1, max_value=RetentionChoice.MAX_DAYS, allow_null=True)
+
+
+class RetentionSerializer(LimitsSerializer):
+    """The user's own choice; null is as long as the site keeps it."""
+
+    site = LimitsSerializer(read_only=True)
+    effective = LimitsSerializer(read_only=True)
+    last_run_at = serializers.DateTimeField(read_only=True, allow_null=True)
+
+
+class ProblemSerializer(serializers.Serializer[Any]):
+    """What went wrong. `detail` is a sentence for the user; `field` names what it is about."""
+
+    code = serializers.CharField()
+    detail = serializers.CharField()
+    field = serializers.CharField(required=False)

@@ -1,0 +1,259 @@
+// The pages of what was said: joins players, corrections, exports and deletions to the API.
+import { ApiError, request, requestJson } from "./request.js";
+import { Notice } from "./notice.js";
+import { Transfer } from "./transfer.js";
+import { TurnPlayer } from "./turn-player.js";
+import { say } from "./words.js";
+
+const element = (id) => document.getElementById(id);
+const conversation = element("conversation");
+const notice = new Notice({
+  element: element("notice"),
+  title: element("notice-title"),
+  text: element("notice-text"),
+  actions: element("notice-actions"),
+});
+
+function showProblem(text) {
+  notice.show("problem", { text, actions: [{ label: "dismiss", run: () => notice.hide() }] });
+}
+
+/** Do something that asks the server, and say what went wrong where a person sees it. */
+async function attempt(work, { into = null } = {}) {
+  try {
+    await work();
+    return true;
+  } catch (error) {
+    if (!(error instanceof ApiError)) throw error;
+    if (into) {
+      into.textContent = error.message;
+      into.hidden = false;
+    } else showProblem(error.message);
+    return false;
+  }
+}
+
+// --- playing ---
+
+class Players {
+  #players = [];
+  #queue = [];
+
+  constructor(root) {
+    this.playAll = element("play-all");
+    const visible = new IntersectionObserver((entries) => {
+      for (const { isIntersecting, target } of entries) {
+        if (!isIntersecting) continue;
+        visible.unobserve(target);
+        this.#players.find((player) => player.element === target)?.load();
+      }
+    });
+    for (const place of root.querySelectorAll(".player")) {
+      const player = new TurnPlayer(place);
+      this.#players.push(player);
+      player.onstarted = () => this.#begin(player);
+      player.onended = (wasWhole) => this.#end(player, wasWhole);
+      player.onerror = () => showProblem(say("replay_text"));
+      visible.observe(place);
+    }
+    this.playAll?.addEventListener("click", () => this.#toggleAll());
+    element("pace")?.addEventListener("change", ({ target }) => {
+      for (const player of this.#players) player.pace = Number(target.value);
+    });
+  }
+
+  #begin(player) {
+    for (const other of this.#players) if (other !== player) other.stop();
+    const turn = player.element.closest(".said");
+    turn.classList.add("is-playing");
+    if (this.#queue.length > 0) turn.scrollIntoView({ block: "nearest", behavior: "smooth" });
+  }
+
+  #end(player, wasWhole) {
+    player.element.closest(".said").classList.remove("is-playing");
+    if (this.#queue[0] !== player) return;
+    this.#queue = wasWhole ? this.#queue.slice(1) : [];
+    if (this.#queue.length > 0) this.#queue[0].play();
+    else this.#markAll(false);
+  }
+
+  #toggleAll() {
+    if (this.#queue.length > 0) {
+      this.#queue[0].stop();
+      return;
+    }
+    this.#queue = this.#players.filter((player) => !player.element.closest(".is-superseded"));
+    if (this.#queue.length === 0) return;
+    for (const player of this.#queue) player.rewind();
+    this.#markAll(true);
+    this.#queue[0].play();
+  }
+
+  #markAll(isPlaying) {
+    this.playAll.setAttribute("aria-pressed", String(isPlaying));
+    this.playAll.querySelector("span").textContent = say(isPlaying ? "stopPlaying" : "playAll");
+  }
+}
+
+// --- correcting ---
+
+function correct(turn) {
+  if (turn.querySelector(".correction")) return;
+  const form = element("correction").content.firstElementChild.cloneNode(true);
+  const text = turn.querySelector(".said-text");
+  const edit = turn.querySelector(".said-edit");
+  const field = form.elements.namedItem("text");
+  const close = () => {
+    form.remove();
+    text.hidden = edit.hidden = false;
+    edit.focus();
+  };
+  field.value = text.textContent;
+  text.hidden = edit.hidden = true;
+  turn.querySelector(".said-body").before(form);
+  field.focus();
+  form.querySelector("[data-cancel]").addEventListener("click", close);
+  form.addEventListener("keydown", ({ key }) => key === "Escape" && close());
+  form.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    const isAgain = event.submitter?.name === "again";
+    await attempt(
+      async () => {
+        const kept = await requestJson(turn.dataset.url, { method: "PATCH", body: { text: field.value } });
+        text.textContent = kept.text;
+        const heard = turn.querySelector(".said-heard");
+        heard.hidden = !kept.heard_text;
+        heard.querySelector("span").textContent = kept.heard_text;
+        element("history-status").textContent = say("saved");
+        close();
+        if (isAgain) window.location.href = `${conversation.dataset.callUrl}?answer=${turn.dataset.turnId}`;
+      },
+      { into: form.querySelector(".form-error") },
+    );
+  });
+}
+
+// --- the conversation as a whole ---
+
+function joinConversation() {
+  const { url } = conversation.dataset;
+  const form = element("title-form");
+  const title = element("conversation-title");
+  const closeForm = () => {
+    form.hidden = true;
+    title.hidden = false;
+  };
+  element("rename").addEventListener("click", ({ target }) => {
+    target.closest("details").open = false;
+    form.hidden = false;
+    title.hidden = true;
+    element("title").select();
+  });
+  form.querySelector("[data-cancel]").addEventListener("click", closeForm);
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    attempt(async () => {
+      const kept = await requestJson(url, { method: "PATCH", body: { title: element("title").value.trim() } });
+      title.textContent = kept.title || say("untitled");
+      closeForm();
+      element("history-status").textContent = say("saved");
+    });
+  });
+  const pin = element("pin");
+  pin.addEventListener("click", () =>
+    attempt(async () => {
+      const isPinned = pin.getAttribute("aria-pressed") !== "true";
+      const kept = await requestJson(url, { method: "PATCH", body: { is_pinned: isPinned } });
+      pin.setAttribute("aria-pressed", String(kept.is_pinned));
+      pin.querySelector("span").textContent = say(kept.is_pinned ? "unpin" : "pin");
+      element("history-status").textContent = say(kept.is_pinned ? "pinned" : "unpinned");
+      pin.closest("details").open = false;
+    }),
+  );
+  conversation.addEventListener("click", ({ target }) => {
+    const edit = target.closest(".said-edit");
+    if (edit) correct(edit.closest(".said"));
+  });
+  joinDeletion(element("delete-dialog"), () => request(url, { method: "DELETE" }));
+}
+
+function joinDeletion(dialog, remove) {
+  dialog.addEventListener("close", () => {
+    if (dialog.returnValue !== "yes") return;
+    dialog.returnValue = "";
+    attempt(async () => {
+      await remove();
+      window.location.href = element("main").dataset.listUrl;
+    });
+  });
+}
+
+// --- how long it is kept ---
+
+const RETENTION = ["audio_days", "text_days"];
+
+function joinRetention(dialog) {
+  const form = dialog.querySelector("form");
+  const error = form.querySelector(".form-error");
+  dialog.querySelector("[data-close]").addEventListener("click", () => dialog.close());
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    error.hidden = true;
+    const body = Object.fromEntries(RETENTION.map((name) => [name, Number(form.elements.namedItem(name).value) || null]));
+    attempt(
+      async () => {
+        await requestJson(dialog.dataset.url, { method: "PUT", body });
+        dialog.close();
+      },
+      { into: error },
+    );
+  });
+  return () =>
+    attempt(async () => {
+      error.hidden = true;
+      const { site, ...chosen } = await requestJson(dialog.dataset.url);
+      for (const name of RETENTION) showDays(form.elements.namedItem(name), chosen[name], site[name]);
+      dialog.showModal();
+    });
+}
+
+/** Show the person's choice, and what the site does without one. What is longer than the site keeps cannot be chosen. */
+function showDays(select, days, siteDays) {
+  const [first, ...others] = select.options;
+  first.textContent = siteDays ? say("asSite", { days: siteDays }) : say("forGood");
+  for (const option of others) option.disabled = Boolean(siteDays) && Number(option.value) > siteDays;
+  if (days && !others.some((option) => option.value === String(days))) {
+    select.add(new Option(say("days", { days }), String(days)));
+  }
+  select.value = String(days ?? "");
+}
+
+const transfer = new Transfer({
+  element: element("transfer"),
+  text: element("transfer-text"),
+  progress: element("transfer-progress"),
+  cancel: element("transfer-cancel"),
+});
+const openRetention = joinRetention(element("retention-dialog"));
+
+document.addEventListener("click", ({ target }) => {
+  const exporting = target.closest("[data-export]");
+  if (exporting) {
+    exporting.closest("details").open = false;
+    attempt(() => transfer.fetch(exporting.dataset.export, exporting.dataset.name));
+  }
+  const opening = target.closest("[data-dialog]");
+  if (opening) {
+    opening.closest("details").open = false;
+    if (opening.dataset.dialog === "retention-dialog") openRetention();
+    else element(opening.dataset.dialog).showModal();
+  }
+  for (const menu of document.querySelectorAll("details.menu[open]")) if (!menu.contains(target)) menu.open = false;
+});
+joinDeletion(element("delete-all-dialog"), () =>
+  request(element("main").dataset.deleteUrl, { method: "POST", body: { all: true } }),
+);
+if (conversation) {
+  joinConversation();
+  new Players(conversation);
+}

@@ -1,0 +1,142 @@
+// The player of one turn: button, waveform to seek in, time. One audio element each, made when first needed.
+import { say } from "./words.js";
+import { drawWaveform, FLAT, measureLoudness } from "./waveform.js";
+
+const SEEK_STEP_MS = 2_000;
+
+export class TurnPlayer {
+  /** Called when it begins, and when it ends by itself or is stopped: `onended(wasPlayedToItsEnd)`. */
+  onstarted = () => {};
+  onended = () => {};
+  onerror = () => {};
+
+  #audio = null;
+  #levels = FLAT;
+  #isLoading = false;
+  #pace = 1;
+  #frame = 0;
+
+  constructor(element) {
+    this.element = element;
+    this.url = element.dataset.audioUrl;
+    this.durationMs = Number(element.dataset.durationMs);
+    this.button = element.querySelector(".player-play");
+    this.wave = element.querySelector(".player-wave");
+    this.time = element.querySelector(".player-time");
+    this.button.addEventListener("click", () => (this.isPlaying ? this.stop() : this.play()));
+    this.wave.addEventListener("pointerdown", (event) => this.#seekTo(event.offsetX / this.wave.clientWidth));
+    this.wave.addEventListener("keydown", (event) => this.#takeKey(event));
+    new ResizeObserver(() => this.#draw()).observe(this.wave);
+    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.#draw());
+  }
+
+  get isPlaying() {
+    return this.#audio !== null && !this.#audio.paused;
+  }
+
+  /** Fetch the recording and show its loudness. It comes from the browser's cache when it is played afterwards. */
+  async load() {
+    if (this.#isLoading) return;
+    this.#isLoading = true;
+    try {
+      const response = await fetch(this.url);
+      if (!response.ok) return;
+      this.#levels = await measureLoudness(await response.arrayBuffer());
+      this.#draw();
+    } catch {
+      // It can be played all the same, or says why when it is.
+    }
+  }
+
+  set pace(value) {
+    this.#pace = value;
+    if (this.#audio) this.#audio.playbackRate = value;
+  }
+
+  async play() {
+    if (!this.#audio) this.#make();
+    this.#audio.playbackRate = this.#pace;
+    this.onstarted();
+    try {
+      await this.#audio.play();
+    } catch (error) {
+      if (error.name !== "AbortError") this.#fail();
+    }
+  }
+
+  stop() {
+    this.#audio?.pause();
+  }
+
+  rewind() {
+    if (this.#audio) this.#audio.currentTime = 0;
+  }
+
+  #make() {
+    const audio = new Audio(this.url);
+    this.#audio = audio;
+    audio.preservesPitch = true;
+    audio.addEventListener("play", () => this.#mark(true));
+    audio.addEventListener("pause", () => {
+      this.#mark(false);
+      if (!audio.ended) this.onended(false);
+    });
+    audio.addEventListener("ended", () => {
+      this.#mark(false);
+      audio.currentTime = 0;
+      this.#draw();
+      this.onended(true);
+    });
+    audio.addEventListener("error", () => this.#fail());
+  }
+
+  #fail() {
+    this.#mark(false);
+    this.#audio = null;
+    this.onended(false);
+    this.onerror();
+  }
+
+  #mark(isPlaying) {
+    const label = say(isPlaying ? "stopPlaying" : "play");
+    this.button.setAttribute("aria-pressed", String(isPlaying));
+    this.button.setAttribute("aria-label", label);
+    this.button.title = label;
+    cancelAnimationFrame(this.#frame);
+    if (isPlaying) this.#follow();
+    else this.#draw();
+  }
+
+  #follow() {
+    this.#draw();
+    this.#frame = requestAnimationFrame(() => this.#follow());
+  }
+
+  #takeKey({ key }) {
+    const position = (this.#audio?.currentTime ?? 0) * 1000;
+    if (key === "ArrowRight") this.#seekTo((position + SEEK_STEP_MS) / this.durationMs);
+    else if (key === "ArrowLeft") this.#seekTo((position - SEEK_STEP_MS) / this.durationMs);
+    else if (key === "Enter" || key === " ") this.isPlaying ? this.stop() : this.play();
+    else return;
+    window.event?.preventDefault();
+  }
+
+  #seekTo(share) {
+    if (!this.#audio) this.#make();
+    this.#audio.currentTime = (Math.min(1, Math.max(0, share)) * this.durationMs) / 1000;
+    this.#draw();
+  }
+
+  #draw() {
+    const positionMs = (this.#audio?.currentTime ?? 0) * 1000;
+    drawWaveform(this.wave, this.#levels, this.durationMs ? positionMs / this.durationMs : 0);
+    this.wave.setAttribute("aria-valuenow", String(Math.round(positionMs)));
+    this.wave.setAttribute("aria-valuetext", `${showClock(positionMs)} / ${showClock(this.durationMs)}`);
+    this.time.textContent = positionMs > 0 ? `${showClock(positionMs)} / ${showClock(this.durationMs)}` : showClock(this.durationMs);
+  }
+}
+
+export function showClock(ms) {
+  const seconds = Math.round(ms / 1000);
+  return `${Math.floor(seconds / 60)}:${String(seconds % 60).padStart(2, "0")}`;
+}

@@ -1,0 +1,207 @@
+"""What was said: found, heard again, corrected, taken along and deleted, in a real browser."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import zipfile
+from pathlib import Path
+
+import pytest
+from playwright.async_api import expect
+
+from tests.e2e.browser import PHONE, CallPage, write_speech
+from tests.e2e.conftest import OpenCall
+from tests.e2e.stack import Stack
+
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(180)]
+
+
+@pytest.fixture
+def one_sentence(tmp_path: Path) -> Path:
+    return write_speech(tmp_path / "one.wav", [("silence", 3), ("voice", 1.6), ("silence", 30)])
+
+
+async def hold_conversation(call: CallPage, *texts: str) -> str:
+    """Type some sentences, have them answered, hang up, and return the conversation's id."""
+    await call.start()
+    for text in texts:
+        await call.type(text)
+        await call.wait_for("speaking")
+        await call.wait_for("listening", timeout_s=30)
+    conversation_id: str = await call.page.evaluate("() => window.avatar.conversationId")
+    await call.page.click("#end")
+    return conversation_id
+
+
+class TestHistory:
+    async def test_is_found_by_a_chinese_word_and_heard_again(self, open_call: OpenCall, one_sentence: Path) -> None:
+        call = await open_call(microphone=one_sentence, user="bob")
+        page = call.page
+        await call.start()
+        await call.wait_for("hearing")
+        await call.wait_for("speaking")
+        await call.wait_for("listening", timeout_s=30)
+        await call.type("我想去鼓浪嶼看海")
+        await call.wait_for("speaking")
+        await call.wait_for("listening", timeout_s=30)
+        await page.click("#end")
+
+        await page.goto(f"{call.url}/history/")
+        await page.fill("#q", "浪嶼")
+        await page.press("#q", "Enter")
+        await expect(page.locator(".entry")).to_have_count(1)
+        await expect(page.locator(".entry mark")).to_have_text("浪嶼")
+        await page.click(".entry")
+
+        # Both sides: the user's sentence over the microphone, and the answer to it.
+        for place in (".said.is-user .player", ".said.is-avatar .player"):
+            player = page.locator(place).first
+            await player.locator(".player-play").click()
+            await expect(player.locator(".player-play")).to_have_attribute("aria-pressed", "true")
+            await expect(player.locator(".player-wave")).not_to_have_attribute("aria-valuenow", "0")
+            await player.locator(".player-play").click()
+            await expect(player.locator(".player-play")).to_have_attribute("aria-pressed", "false")
+        assert call.problems == []
+
+    async def test_plays_all_of_it_in_turn(self, open_call: OpenCall) -> None:
+        call = await open_call()
+        conversation_id = await hold_conversation(call, "一", "二")
+        page = call.page
+        await page.goto(f"{call.url}/history/{conversation_id}/")
+        await page.select_option("#pace", "2")
+
+        await page.click("#play-all")
+
+        await expect(page.locator(".said.is-playing")).to_contain_text("一")
+        await expect(page.locator(".said.is-playing")).to_contain_text("二", timeout=20_000)
+        await expect(page.locator(".said.is-playing")).to_have_count(0, timeout=20_000)
+        await expect(page.locator("#play-all")).to_have_attribute("aria-pressed", "false")
+        assert call.problems == []
+
+    async def test_is_corrected_and_answered_anew(self, open_call: OpenCall) -> None:
+        call = await open_call()
+        conversation_id = await hold_conversation(call, "我想吃牛肉面線")
+        page = call.page
+        await page.goto(f"{call.url}/history/{conversation_id}/")
+        await page.click(".said-edit")
+        await page.fill(".correction textarea", "我想吃牛肉麵線")
+
+        await page.click('.correction [name="again"]')
+
+        await page.wait_for_url(f"**/c/{conversation_id}/**")
+        await expect(call.user_turns).to_have_text(["我想吃牛肉麵線"])
+        await expect(call.replies.last).to_contain_text("我聽到你說我想吃牛肉麵線", timeout=20_000)
+        await call.wait_for("typing", "listening", timeout_s=30)
+        await page.goto(f"{call.url}/history/{conversation_id}/")
+        await expect(page.locator(".said-heard:visible")).to_contain_text("我想吃牛肉面線")
+        await expect(page.locator(".said.is-superseded")).to_contain_text("我聽到你說我想吃牛肉面線")
+        assert call.problems == []
+
+    async def test_is_corrected_during_the_call(self, open_call: OpenCall) -> None:
+        call = await open_call()
+        await call.start()
+        await call.type("我姓成")
+        await call.wait_for("speaking")
+        await call.wait_for("listening", timeout_s=30)
+        turn = call.page.locator(".turn.is-user")
+        await turn.hover()
+        await turn.locator(".turn-edit").click()
+        await turn.locator("textarea").fill("我姓程")
+
+        await turn.locator(".turn-correction .button:not(.is-secondary)").click()
+
+        await expect(turn.locator(".turn-text")).to_have_text("我姓程")
+        await expect(turn.locator(".turn-heard")).to_contain_text("我姓成")
+        await expect(call.replies.last).to_contain_text("我聽到你說我姓程", timeout=20_000)
+        await expect(call.page.locator(".turn.is-superseded")).to_have_count(1)
+        assert call.problems == []
+
+    async def test_is_renamed_and_pinned(self, open_call: OpenCall) -> None:
+        call = await open_call()
+        conversation_id = await hold_conversation(call, "三")
+        page = call.page
+        await page.goto(f"{call.url}/history/{conversation_id}/")
+        menu = page.locator(".conversation-header summary")
+
+        await menu.click()
+        await page.click("#rename")
+        await page.fill("#title", "晚餐的主意")
+        await page.press("#title", "Enter")
+        await expect(page.locator("#conversation-title")).to_have_text("晚餐的主意")
+        await menu.click()
+        await page.click("#pin")
+        await expect(page.locator("#pin")).to_have_attribute("aria-pressed", "true")
+
+        await page.goto(f"{call.url}/history/?pinned=1")
+        await expect(page.locator(".entry-title")).to_contain_text(["晚餐的主意"])
+        assert call.problems == []
+
+    async def test_is_taken_along_and_deleted_with_everything(self, open_call: OpenCall, fake_stack: Stack) -> None:
+        call = await open_call()
+        conversation_id = await hold_conversation(call, "帶走這句話")
+        page = call.page
+        await page.goto(f"{call.url}/history/{conversation_id}/")
+        menu = page.locator(".conversation-header summary")
+        await menu.click()
+        async with page.expect_download() as downloading:
+            await page.click(".conversation-header [data-export]")
+        downloaded = await (await downloading.value).path()
+        archive = zipfile.ZipFile(io.BytesIO(await asyncio.to_thread(Path(downloaded).read_bytes)))
+        names = archive.namelist()
+        written = json.loads(archive.read(next(name for name in names if name.endswith(".json"))))
+        assert "帶走這句話" in json.dumps(written, ensure_ascii=False)
+        assert any(name.endswith(".ogg") for name in names)
+        kept = [path for path in fake_stack.data_dir.rglob(f"*{conversation_id}*/*") if path.is_file()]
+        assert kept
+
+        await menu.click()
+        await page.click('.conversation-header [data-dialog="delete-dialog"]')
+        await page.click("#delete")
+
+        await page.wait_for_url("**/history/")
+        assert [path for path in kept if path.exists()] == []
+        response = await page.goto(f"{call.url}/history/{conversation_id}/")
+        assert response is not None
+        assert response.status == 404
+
+    async def test_is_nobody_elses(self, open_call: OpenCall) -> None:
+        call = await open_call()
+        conversation_id = await hold_conversation(call, "秘密")
+
+        stranger = await open_call(user="bob")
+        response = await stranger.page.goto(f"{stranger.url}/history/{conversation_id}/")
+
+        assert response is not None
+        assert response.status == 404
+
+    @pytest.mark.parametrize("locale", ["zh-TW", "en-US"])
+    async def test_fits_a_phone(self, open_call: OpenCall, locale: str) -> None:
+        call = await open_call(locale=locale, viewport=PHONE, has_touch=True)
+        conversation_id = await hold_conversation(call, "四")
+
+        for path in ("/history/", "/history/?q=四", f"/history/{conversation_id}/", "/history/?q=沒有這回事"):
+            await call.page.goto(call.url + path)
+            assert await call.find_overflow() == []
+            assert await call.find_small_targets() == []
+            assert await call.find_nameless_controls() == []
+
+
+class TestUnkept:
+    async def test_leaves_nothing(self, open_call: OpenCall, fake_stack: Stack) -> None:
+        call = await open_call(user="bob")
+        page = call.page
+        await page.check("#keeps-nothing", force=True)
+        await call.start()
+        await expect(page.locator("#unkept")).to_be_visible()
+
+        await call.type("不要記住這句話")
+        await call.wait_for("speaking")
+        await call.wait_for("listening", timeout_s=30)
+
+        await expect(call.replies).to_contain_text(["我聽到你說不要記住這句話"])
+        assert page.url == f"{call.url}/"
+        await page.goto(f"{call.url}/history/?q=不要記住")
+        await expect(page.locator(".entry")).to_have_count(0)
+        assert call.problems == []
