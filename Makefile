@@ -18,7 +18,7 @@ LIST := $(if $(filter gpu,$(PROFILE)),gpu,cpu)
 ARGS ?=
 
 MESSAGES := $(patsubst %.po,%.mo,$(wildcard locale/*/LC_MESSAGES/*.po */locale/*/LC_MESSAGES/*.po))
-TEST_PACKAGES := chromium redis-server fonts-noto-cjk gettext ffmpeg
+TEST_PACKAGES := chromium redis-server fonts-noto-cjk gettext ffmpeg postgresql
 
 # $(call install,PACKAGE …): those Debian packages that are missing.
 define install
@@ -101,6 +101,10 @@ messages: $(STAMP)-cpu ## Collect new texts for translation into locale/
 .PHONY: bench
 bench: $(STAMP)-test $(MESSAGES) ## Measure the latency of ten spoken turns through the whole product
 	@$(BIN)/python -m tests.bench.conversation $(ARGS)
+
+.PHONY: bench-history
+bench-history: $(STAMP)-test ## Measure listing and searching a hundred thousand turns
+	@$(BIN)/python -m tests.bench.history $(ARGS)
 
 .PHONY: screenshots
 screenshots: $(STAMP)-test $(MESSAGES) ## Take pictures of every page into screenshots/
