@@ -18,7 +18,7 @@ LIST := $(if $(filter gpu,$(PROFILE)),gpu,cpu)
 ARGS ?=
 
 MESSAGES := $(patsubst %.po,%.mo,$(wildcard locale/*/LC_MESSAGES/*.po */locale/*/LC_MESSAGES/*.po))
-TEST_PACKAGES := chromium redis-server fonts-noto-cjk gettext ffmpeg
+TEST_PACKAGES := chromium redis-server fonts-noto-cjk gettext ffmpeg postgresql
 
 # $(call install,PACKAGE …): those Debian packages that are missing.
 define install
@@ -107,6 +107,10 @@ bench: $(STAMP)-test $(MESSAGES) ## Measure the latency of ten spoken turns thro
 bench-voices: $(STAMP)-test models ## Measure how like real speakers matched and fitted voices are
 	@$(BIN)/python -m inference.models fetch --model recordings
 	@$(BIN)/python -m tests.bench.voices $(ARGS)
+
+.PHONY: bench-history
+bench-history: $(STAMP)-test ## Measure listing and searching a hundred thousand turns
+	@$(BIN)/python -m tests.bench.history $(ARGS)
 
 .PHONY: screenshots
 screenshots: $(STAMP)-test $(MESSAGES) ## Take pictures of every page into screenshots/

@@ -623,3 +623,98 @@ def make_webm(pcm: bytes) -> bytes:
         for packet in stream.encode(None):
             container.mux(packet)
     return file.getvalue()
+
+
+class TestCorrecting:
+    async def test_answers_anew_and_keeps_both(self, alice: User) -> None:
+        inference = make_inference(replies=["我不懂", "明天晴天", "不客氣"])
+        async with call(alice, inference) as (client, ready):
+            await client.send(type="text", text="名天天氣")
+            first = await client.wait_for("turn_end")
+            await client.wait_for("status", stage="listening", is_speaking=False)
+            await client.send(type="correct", turn_id=first["user_turn_id"], text="明天天氣")
+            corrected = await client.wait_for("corrected")
+            second = await client.wait_for("turn_end")
+            await client.wait_for("status", stage="listening", is_speaking=False)
+            await client.send(type="text", text="謝謝")
+            await client.wait_for("turn_end")
+            await client.wait_for("status", stage="listening", is_speaking=False)
+
+        assert (corrected["turn_id"], corrected["text"]) == (first["user_turn_id"], "明天天氣")
+        assert second["user_turn_id"] == first["user_turn_id"]
+        assert [m.content for m in inference.llm.requests[-1][1:]] == ["明天天氣", "明天晴天", "謝謝"]
+        turns = await list_turns(ready["conversation_id"])
+        assert [(turn.text, turn.heard_text, turn.is_superseded) for turn in turns] == [
+            ("明天天氣", "名天天氣", False),
+            ("我不懂", "", True),
+            ("明天晴天", "", False),
+            ("謝謝", "", False),
+            ("不客氣", "", False),
+        ]
+
+    async def test_reaches_turns_that_are_not_remembered_any_more(self, alice: User, settings: Any) -> None:
+        settings.AVATAR_LANGUAGE_MODEL_HISTORY_TURNS = 2
+        conversation = await sync_to_async(factories.create_conversation)(alice)
+        for number, text in enumerate(("早安", "早", "名天", "什麼", "算了", "好")):
+            speaker = ("user", "avatar")[number % 2]
+            await sync_to_async(factories.create_turn)(conversation, speaker=speaker, text=text)
+        old = (await list_turns(str(conversation.pk)))[2]
+        inference = make_inference(replies=["晴天"])
+        async with call(alice, inference, query=f"?conversation={conversation.pk}") as (client, _):
+            await client.send(type="correct", turn_id=str(old.pk), text="明天")
+            await client.wait_for("status", stage="listening", is_speaking=False)
+
+        assert [m.content for m in inference.llm.requests[-1][1:]] == ["早安", "早", "明天"]
+        turns = await list_turns(str(conversation.pk))
+        assert [turn.is_superseded for turn in turns] == [False, False, False, True, True, True, False]
+
+    async def test_is_for_turns_of_this_conversation_alone(self, alice: User) -> None:
+        elsewhere = await sync_to_async(factories.create_turn)(
+            await sync_to_async(factories.create_conversation)(alice)
+        )
+        async with call(alice, make_inference()) as (client, _):
+            await client.send(type="correct", turn_id=str(elsewhere.pk), text="別的")
+            error = await client.wait_for("error")
+
+        assert (error["code"], error["is_fatal"]) == ("VALIDATION_ERROR", False)
+        await elsewhere.arefresh_from_db()
+        assert elsewhere.text == "你好。"
+
+
+class TestKeepingNothing:
+    @pytest.mark.parametrize("query", ["?keep=no", "?keep=false", "?keep="])
+    async def test_leaves_no_row_and_no_file(self, alice: User, media_root: Path, query: str) -> None:
+        inference = make_inference("你好", replies=["你好", "再見"])
+        async with call(alice, inference, query=query) as (client, ready):
+            await client.speak(UTTERANCE)
+            announced = await client.wait_for("tts_ready")
+            end = await client.wait_for("turn_end")
+            await client.wait_for("status", stage="listening", is_speaking=False)
+            await client.send(type="correct", turn_id=end["user_turn_id"], text="您好")
+            await client.wait_for("turn_end")
+            await client.wait_for("status", stage="listening", is_speaking=False)
+
+        assert (ready["conversation_id"], announced["audio_url"]) == (None, None)
+        assert [m.content for m in inference.llm.requests[-1][1:]] == ["您好"]
+        assert not await Conversation.objects.aexists()
+        assert not await Turn.objects.aexists()
+        assert not await sync_to_async(media_root.exists)()
+
+    async def test_reads_a_conversation_and_adds_nothing(self, alice: User) -> None:
+        conversation = await sync_to_async(factories.create_conversation)(alice)
+        await sync_to_async(factories.create_turn)(conversation, text="我叫小明。")
+        inference = make_inference(replies=["你叫小明。"])
+        query = f"?conversation={conversation.pk}&keep=no"
+        async with call(alice, inference, query=query) as (client, ready):
+            await client.send(type="text", text="我叫什麼？")
+            await client.wait_for("status", stage="listening", is_speaking=False)
+
+        assert ready["conversation_id"] is None
+        assert "我叫小明。" in inference.llm.requests[0][1].content
+        assert len(await list_turns(str(conversation.pk))) == 1
+
+    async def test_is_only_by_request(self, alice: User) -> None:
+        async with call(alice, make_inference(), query="?keep=yes") as (_, ready):
+            pass
+
+        assert ready["conversation_id"]

@@ -561,6 +561,64 @@ class TestTypedTurn:
         assert [request[-1].content for request in inference.llm.requests] == ["你好"]
 
 
+class TestCorrecting:
+    async def test_puts_what_was_meant_in_the_place_of_what_was_heard(self) -> None:
+        inference = make_inference("名天天氣", "謝謝", replies=["我不懂", "不客氣", "晴天"])
+        async with open_call(inference) as call:
+            for number in (1, 2):
+                call.speak(UTTERANCE)
+                await call.wait_for(protocol.TurnEnd, count=number)
+                await call.wait_until_listening(number)
+            first = next(m for m in call.list_of(protocol.Transcription) if m.is_final)
+            call.send(protocol.CorrectMessage(first.turn_id, " 明天天氣 "))
+            end = await call.wait_for(protocol.TurnEnd, count=3)
+            await call.wait_until_listening(3)
+
+        assert call.list_of(protocol.Corrected) == [protocol.Corrected(first.turn_id, "明天天氣", "zh")]
+        assert end.user_turn_id == first.turn_id
+        assert [message.content for message in inference.llm.requests[-1]] == ["明天天氣"]
+        assert [(turn.turn_id, turn.text) for turn in call.corrected] == [(first.turn_id, "明天天氣")]
+        assert [turn.text for turn in call.kept] == ["名天天氣", "我不懂", "謝謝", "不客氣", "晴天"]
+
+    async def test_is_refused_while_replying(self) -> None:
+        inference = make_inference(replies=[REPLY])
+        inference.llm.hold_after(1)
+        async with open_call(inference) as call:
+            call.send(protocol.TextMessage("你好"))
+            said = await call.wait_for(protocol.Transcription)
+            call.send(protocol.CorrectMessage(said.turn_id, "您好"))
+            error = await call.wait_for(protocol.ErrorMessage)
+            inference.llm.release()
+            await call.wait_for(protocol.TurnEnd)
+
+        assert error.code == ErrorCode.ALREADY_PROCESSING
+        assert call.corrected == []
+
+    async def test_keeps_what_was_heard_of_an_answer_that_was_stopped_for_it(self) -> None:
+        inference = make_inference(replies=[REPLY, "好"], ms_per_character=100)
+        async with open_call(inference) as call:
+            call.send(protocol.TextMessage("名天"))
+            said = await call.wait_for(protocol.Transcription)
+            await call.wait_for(protocol.TtsReady)
+            call.send(protocol.InterruptMessage())
+            call.send(protocol.CorrectMessage(said.turn_id, "明天"))
+            await call.wait_for(protocol.TurnEnd, count=2)
+
+        assert [message.content for message in inference.llm.requests[-1]] == ["明天"]
+
+    async def test_is_refused_for_what_the_avatar_said_and_for_blanks(self) -> None:
+        async with open_call(make_inference(replies=["好"])) as call:
+            call.send(protocol.TextMessage("你好"))
+            end = await call.wait_for(protocol.TurnEnd)
+            await call.wait_until_listening()
+            for turn_id, text in ((end.turn_id, "x"), (uuid4(), "x"), (end.user_turn_id, "  ")):
+                call.send(protocol.CorrectMessage(turn_id, text))
+            await call.wait_for(protocol.ErrorMessage, count=3)
+
+        assert {error.code for error in call.list_of(protocol.ErrorMessage)} == {ErrorCode.VALIDATION_ERROR}
+        assert call.corrected == []
+
+
 class TestLimits:
     async def test_of_seconds_drops_the_utterance_and_the_session_lives(self) -> None:
         inference = make_inference("你好")
