@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import soundfile
+from django.conf import settings
 from django.contrib.auth.models import User
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.test import Client
@@ -20,7 +21,9 @@ from inference.interfaces import InferenceBusy, InferenceUnavailable, Quality
 from tests import factories, sounds
 from tests.fakes import FakeInference
 from voices import api_urls
+from voices.marking import make_wav
 from voices.models import Preview, VoiceProfile
+from voices.wording import PROBLEMS
 
 URL = "/api/voice-profiles"
 WAV = sounds.encode(sounds.make_speech(6.0), "wav")
@@ -459,9 +462,19 @@ class TestSchema:
 
 
 def test_wav_marks_come_before_the_sound() -> None:
-    from voices.marking import make_wav
-
     wav = make_wav(b"\1\0" * 10, 24_000)
 
     assert wav.index(b"ISFT") < wav.index(b"data")
     assert struct.unpack_from("<I", wav, 4)[0] == len(wav) - 8
+
+
+class TestDocumentation:
+    def test_lists_every_endpoint_and_every_refusal_of_a_recording(self) -> None:
+        page = (settings.BASE_DIR / "docs/api.md").read_text(encoding="utf-8")
+
+        for path in SchemaGenerator().get_schema(request=None, public=True)["paths"]:
+            if path.startswith("/api/voice"):
+                assert f"{path}`" in page, path
+        for code in PROBLEMS:
+            if code.startswith(("audio_", "consent_")) and code != "audio_required":
+                assert f"`{code}`" in page, code

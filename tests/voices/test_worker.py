@@ -73,7 +73,8 @@ class TestWorkerThatIsKilled:
             stack,
             "from datetime import timedelta\n"
             "from django.db.models import F\n"
-            "VoiceProfile.objects.filter(state='extracting').update(claimed_at=F('claimed_at') - timedelta(minutes=2))\n"
+            "lost = VoiceProfile.objects.filter(state='extracting')\n"
+            "lost.update(claimed_at=F('claimed_at') - timedelta(minutes=2))\n"
             "tasks.requeue_lost_work.delay()",
         )
 
@@ -83,7 +84,7 @@ class TestWorkerThatIsKilled:
         # Delivered once more, it is not done once more.
         ask(stack, "tasks.extract_embedding.delay(voice_profile_id=str(VoiceProfile.objects.get(version=1).pk))")
         ask(stack, "factories.upload_voice(User.objects.get(username='bob'))")
-        both = "list(VoiceProfile.objects.filter(owner__isnull=False).values_list('state', 'version').order_by('owner_id'))"
+        both = "VoiceProfile.objects.filter(owner__isnull=False).values_list('state', 'version').order_by('owner_id')"
         deadline = time.monotonic() + PATIENCE_S
-        while (rows := ask(stack, f"print(json.dumps({both}))")) != [["ready", 1], ["ready", 1]]:
+        while (rows := ask(stack, f"print(json.dumps(list({both})))")) != [["ready", 1], ["ready", 1]]:
             assert time.monotonic() < deadline, rows

@@ -1,0 +1,147 @@
+"""Real people through real engines: from an upload to a spoken sentence that is understood."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from django.conf import settings
+from django.contrib.auth.models import User
+from django.core.cache import cache
+
+from inference.client import InferenceClient
+from inference.interfaces import InferenceError
+from tests import sounds
+from tests.inference.engines.speech import error_rate
+from tests.recordings import Recording, read_recording
+from voices import asking, decoding, engines, extraction, services
+from voices.models import VoiceProfile
+
+pytestmark = pytest.mark.engines
+
+SENTENCE = "今天下午三點，我們在圖書館門口見面。"
+
+
+@pytest.fixture(scope="module")
+def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InferenceClient]:
+    """The inference process as it runs in use, but for the language model, which voices do not need."""
+    read_recording("taiyi")  # skips the test where nothing has been fetched
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    environment = os.environ | {
+        "AVATAR_PROFILE": "cpu",
+        "AVATAR_LLM_ENGINES": "fake",
+        "AVATAR_INFERENCE_ADDRESS": address,
+    }
+    log = tmp_path_factory.mktemp("inference") / "log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "inference"], cwd=settings.BASE_DIR, env=environment, stdout=output, stderr=output
+        )
+    try:
+        client = InferenceClient(address)
+        _wait_until_ready(client, process, log)
+        yield client
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def _wait_until_ready(client: InferenceClient, process: subprocess.Popen[bytes], log: Path) -> None:
+    async def ask() -> bool:
+        try:
+            status = await client.status()
+            return status.is_ready and all(role.state.value == "ready" for role in status.roles)
+        except InferenceError:
+            return False
+        finally:
+            await client.close()
+
+    deadline = time.monotonic() + 120
+    while not asyncio.run(ask()):
+        if process.poll() is not None or time.monotonic() > deadline:
+            pytest.fail(log.read_text(errors="replace")[-4000:])
+        time.sleep(0.2)
+
+
+def make_voice(owner: User, client: InferenceClient, audio: bytes, language: str = "") -> VoiceProfile:
+    profile = services.create_voice_profile(
+        owner=owner, name="A person", audio=audio, attestation="permission", language=language
+    )
+    extraction.extract(voice_profile_id=profile.pk, inference=client)
+    profile.refresh_from_db()
+    assert (profile.state, profile.error_code) == ("ready", "")
+    return profile
+
+
+def long_enough(recording: Recording, *more: Recording) -> bytes:
+    """Recordings one after the other, as one FLAC at 24 kHz."""
+    pieces = [decoding.resample(each.samples, each.sample_rate_hz, 24_000) for each in (recording, *more)]
+    return sounds.encode(np.concatenate(pieces), "flac")
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.usefixtures("db")
+class TestRealPeople:
+    @pytest.fixture(autouse=True)
+    def use_engines(self, client: InferenceClient, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+        monkeypatch.setattr(engines, "get_inference", lambda: client)
+        yield
+        cache.clear()
+
+    @pytest.mark.parametrize("container", sounds.CONTAINERS)
+    def test_are_taken_in_every_container(self, container: str) -> None:
+        recording = read_recording("taiyi")
+
+        examined = services.examine_audio(sounds.encode(recording.samples, container, rate_hz=recording.sample_rate_hz))
+
+        assert examined.verdict.speech_s > 3
+        assert examined.verdict.snr_db > 20
+
+    def test_are_answered_in_a_voice_like_theirs_that_is_understood(self, alice: User, client: InferenceClient) -> None:
+        recording = read_recording("taiyi")
+
+        profile = make_voice(alice, client, recording.path.read_bytes())
+
+        assert (profile.language, profile.kind) == ("zh", "matched")
+        kept = profile.recordings.get()
+        assert kept.speaker_count == 1
+        assert error_rate(recording.transcript, kept.transcript, "zh") < 0.4
+        assert profile.similarity is not None
+        assert profile.similarity > 0.5
+        preview, _ = services.preview(profile=profile, user=alice, text=SENTENCE)
+        with preview.audio.open("rb") as file:
+            samples, rate = soundfile.read(io.BytesIO(file.read()), dtype="float32")
+        pcm = decoding.to_pcm(decoding.resample(samples, rate, 16_000))
+        understood, language = asyncio.run(_recognise(client, pcm))
+        assert language == "zh"
+        assert error_rate(SENTENCE, understood, "zh") < 0.2
+
+    def test_are_told_apart_when_two_speak_in_one_recording(self, alice: User, client: InferenceClient) -> None:
+        kennedy, town = read_recording("kennedy"), read_recording("town")
+
+        both = make_voice(alice, client, long_enough(kennedy, town))
+        alone = make_voice(alice, client, long_enough(kennedy))
+
+        assert "several_speakers" in both.recordings.get().warnings
+        assert both.recordings.get().speaker_count == 2
+        assert alone.recordings.get().speaker_count == 1
+        assert alone.language == "en"
+
+
+async def _recognise(client: InferenceClient, pcm: bytes) -> tuple[str, str]:
+    try:
+        return await asking.recognise(client.stt, pcm)
+    finally:
+        await client.close()
