@@ -170,13 +170,13 @@ class TestConversationList:
             "match": None,
         }
 
-    def test_names_a_voice_that_was_deleted(self, alices_client: Client, alice: User) -> None:
+    def test_says_that_a_voice_was_deleted_without_its_name(self, alices_client: Client, alice: User) -> None:
         voice = factories.create_voice_profile(owner=alice, name="My voice")
         say(alice, voice_profile_id=voice.pk)
         voice.delete()
 
         (entry,) = alices_client.get("/api/conversations").json()["results"]
-        assert entry["voices"] == [{"id": None, "name": "My voice", "is_deleted": True}]
+        assert entry["voices"] == [{"id": None, "name": "—", "is_deleted": True}]
 
     def test_is_newest_first_and_stable_when_times_are_the_same(self, alices_client: Client, alice: User) -> None:
         moment = timezone.now()
