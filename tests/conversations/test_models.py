@@ -18,6 +18,13 @@ class TestOwnedBy:
             assert not Turn.objects.owned_by(stranger).exists()
 
 
+class TestOrder:
+    def test_is_decided_by_the_id_when_times_are_the_same(self) -> None:
+        # Asked of the query: the index that serves it happens to have this order.
+        assert Conversation.objects.newest_first().query.order_by == ("-last_turn_at", "-pk")
+        assert Conversation.objects.oldest_first().query.order_by == ("last_turn_at", "pk")
+
+
 @pytest.mark.django_db
 class TestTurnConstraints:
     def test_refuse_two_turns_in_one_place(self) -> None:

@@ -11,7 +11,14 @@ from pytest_django import DjangoCaptureOnCommitCallbacks, Settings
 
 from conversations import services
 from conversations.models import Conversation, Turn
-from conversations.services import TurnOfAnotherConversation, append_turn, recent_messages, start_conversation
+from conversations.services import (
+    TurnOfAnotherConversation,
+    append_turn,
+    correct_turn,
+    find_memory_of,
+    recent_messages,
+    start_conversation,
+)
 from tests import factories
 from voices.services import delete_voice_profile
 
@@ -266,6 +273,21 @@ class TestRecentMessages:
         factories.create_turn(conversation, speaker="avatar", text="")
 
         assert recent_messages(conversation_id=conversation.pk, limit=1) == [(turn.pk, "user", "words")]
+
+    def test_leave_out_what_a_correction_has_replaced(self) -> None:
+        conversation = factories.create_conversation()
+        said, _, later = (
+            factories.create_turn(conversation, speaker=speaker, text=text)
+            for speaker, text in (("user", "名天"), ("avatar", "什麼"), ("user", "算了"))
+        )
+        correct_turn(conversation_id=conversation.pk, turn_id=said.pk, text="明天", supersede=True)
+        answer = factories.create_turn(conversation, speaker="avatar", text="晴天")
+
+        remembered = [(said.pk, "user", "明天"), (answer.pk, "avatar", "晴天")]
+        assert recent_messages(conversation_id=conversation.pk, limit=10) == remembered
+        assert find_memory_of(conversation_id=conversation.pk, turn_id=said.pk, limit=10) == remembered[:1]
+        for turn in (later, answer):
+            assert find_memory_of(conversation_id=conversation.pk, turn_id=turn.pk, limit=10) is None
 
     def test_are_none_of_a_new_conversation(self) -> None:
         assert recent_messages(conversation_id=uuid.uuid4(), limit=10) == []
