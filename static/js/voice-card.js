@@ -8,6 +8,7 @@ export class VoiceCard {
 
   constructor(template, profile) {
     this.element = template.content.firstElementChild.cloneNode(true);
+    if (!profile.is_own) this.#find(".card-menu").remove();
     this.show(profile);
     this.element.addEventListener("click", ({ target }) => {
       const button = target.closest("[data-do]");
@@ -30,7 +31,7 @@ export class VoiceCard {
     element.dataset.state = state;
     element.classList.toggle("is-chosen", isDefault);
     this.#text(".card-name", name);
-    this.#find(".card-name").href = detailAddress(id);
+    this.#find(".card-title").href = detailAddress(id);
     this.#text(".card-facts", sayFacts(profile));
 
     const listen = this.#find(".listen");
@@ -54,9 +55,7 @@ export class VoiceCard {
     this.#find('[data-do="retry"]').hidden = !(isOwn && state === "failed");
     this.#find(".card-foot").hidden = !isReady && !(isOwn && state === "failed");
 
-    const menu = this.#find(".card-menu");
-    menu.hidden = !isOwn;
-    if (isOwn) this.#showMenu(menu, profile);
+    if (isOwn) this.#showMenu(this.#find(".card-menu"), profile);
   }
 
   #showMenu(menu, profile) {

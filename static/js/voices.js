@@ -172,7 +172,7 @@ class VoicesPage {
     const neighbour = card.element.nextElementSibling ?? card.element.previousElementSibling;
     this.#drop(profile.id);
     if (profile.is_default) this.#showCurrent();
-    (neighbour?.querySelector(".card-name") ?? element("main")).focus();
+    (neighbour?.querySelector(".card-title") ?? element("main")).focus();
   }
 
   async #chooseAutomatic() {

@@ -172,8 +172,11 @@ class VoicesPage(AvatarPage):
         await self.page.check(f'[name="consent_attestation"][value="{attestation}"]')
         await self.page.click("#give-consent")
 
+    async def choose_way(self, way: str) -> None:
+        await self.page.locator(".ways label", has=self.page.locator(f'[value="{way}"]')).click()
+
     async def choose_file(self, path: Path) -> None:
-        await self.page.check('[name="way"][value="file"]', force=True)
+        await self.choose_way("file")
         await self.page.set_input_files('[name="audio"]', path)
 
     async def make_voice(self, name: str, path: Path) -> None:

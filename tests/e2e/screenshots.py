@@ -178,8 +178,10 @@ def answer(content: Any) -> Callable[[Route], Any]:
     return fulfil
 
 
-async def keep_waiting(_route: Route) -> None:
-    """Answer never."""
+async def keep_waiting(route: Route) -> None:
+    """Answer only after the picture has been taken."""
+    await asyncio.sleep(3 * FADE_MS / 1000)
+    await route.abort()
 
 
 async def photograph_voices(stack: Stack, context: BrowserContext, photographer: Photographer, language: str) -> None:
@@ -194,7 +196,7 @@ async def photograph_voices(stack: Stack, context: BrowserContext, photographer:
         await page.route(own, handler)
         await page.goto(f"{stack.url}/voices/")
         await photographer.take(page, f"voices-{name}")
-        await page.unroute_all(behavior="ignoreErrors")
+        await page.unroute_all(behavior="wait")
     voices = describe_voices(language)
     shared = describe_voice(4, language, is_own=False, is_shared=True, similarity=0.74, recordings=[])
     await page.route(own, answer(describe_list(voices)))
@@ -282,7 +284,7 @@ async def photograph_one_voice(
     cookies = {cookie["name"]: cookie["value"] for cookie in await context.cookies()}
     made = await context.request.post(
         f"{stack.url}/api/voice-profiles",
-        headers={"X-CSRFToken": cookies["csrftoken"], "Referer": stack.url},
+        headers={"X-CSRFToken": cookies["csrftoken"], "Referer": stack.url, "Accept-Language": LOCALES[language]},
         multipart={
             "name": NAMES[language][0],
             "language": language,

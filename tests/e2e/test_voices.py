@@ -280,7 +280,7 @@ class TestList:
         await (await download.value).save_as(archive)
         await voices.page.goto(f"{voices.url}/voices/new/")
         await voices.consent()
-        await voices.page.check('[name="way"][value="import"]', force=True)
+        await voices.choose_way("import")
         await voices.page.set_input_files('[name="archive"]', archive)
 
         await voices.page.click("#send")
@@ -323,6 +323,7 @@ class TestDetail:
         voices = await open_voices()
         await voices.make_voice("兩段", recording)
         await voices.page.click("#to-detail")
+        await expect(voices.page.locator(".recording")).to_have_count(1)
         await voices.page.click("#adding summary")
         await voices.choose_file(recording)
 
@@ -420,12 +421,12 @@ class TestLooks:
             await self._check(voices)
         await voices.consent()
         for way in ("record", "file", "import"):
-            await voices.page.check(f'[name="way"][value="{way}"]', force=True)
+            await voices.choose_way(way)
             await self._check(voices)
 
     @staticmethod
     def _settled(page: Page) -> Locator:
-        return page.locator(".choice, #hearing, #stock-en .card").first
+        return page.locator(".choice, .recording, #stock-en .card").first
 
     @staticmethod
     async def _check(voices: VoicesPage) -> None:

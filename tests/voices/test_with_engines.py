@@ -17,7 +17,6 @@ import pytest
 import soundfile
 from django.conf import settings
 from django.contrib.auth.models import User
-from django.core.cache import cache
 
 from inference.client import InferenceClient
 from inference.interfaces import InferenceError
@@ -95,10 +94,8 @@ def long_enough(recording: Recording, *more: Recording) -> bytes:
 @pytest.mark.usefixtures("db")
 class TestRealPeople:
     @pytest.fixture(autouse=True)
-    def use_engines(self, client: InferenceClient, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    def use_engines(self, client: InferenceClient, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(engines, "get_inference", lambda: client)
-        yield
-        cache.clear()
 
     @pytest.mark.parametrize("container", sounds.CONTAINERS)
     def test_are_taken_in_every_container(self, container: str) -> None:
