@@ -18,8 +18,12 @@ import tempfile
 import time
 import uuid
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from tests.bench.conversation import machine
+
+if TYPE_CHECKING:
+    from django.contrib.auth.models import User
 
 TURNS = 100_000
 TURNS_A_CONVERSATION = 20
@@ -55,7 +59,6 @@ def main() -> int:
 def measure(*, turns: int, repeats: int) -> int:
     from django.contrib.auth.models import User
     from django.core.management import call_command
-    from django.test import Client
 
     call_command("migrate", interactive=False, verbosity=0)
     alice = User.objects.create_user("alice")
@@ -66,9 +69,14 @@ def measure(*, turns: int, repeats: int) -> int:
     for other in others:
         fill(other, turns // 2 // len(others), generator)
     print(f"{turns * 3 // 2} turns made in {time.monotonic() - began:.0f} s")
+    return ask(alice, pages=turns // TURNS_A_CONVERSATION // 20, voice_id=voice_id, repeats=repeats)
+
+
+def ask(user: User, *, pages: int, voice_id: uuid.UUID, repeats: int) -> int:
+    from django.test import Client
+
     client = Client(headers={"host": "localhost"})
-    client.force_login(alice)
-    pages = turns // TURNS_A_CONVERSATION // 20
+    client.force_login(user)
     questions = {
         "first page": "",
         "page in the middle": f"page={pages // 2}",
