@@ -85,7 +85,8 @@ class TestSearch:
             return np.asarray(values / np.linalg.norm(values))
 
         speaker = embed(generator.normal(0, 0.7, 20))
-        search = Search(speaker, np.zeros(20), 2.5, seed=seed)
+        others = generator.normal(size=(54, 20))
+        search = Search(speaker, np.zeros(20), others, 2.5, steps=60, seed=seed)
         before = float(embed(np.zeros(20)) @ speaker)
 
         for _ in range(60):
@@ -98,7 +99,7 @@ class TestSearch:
 
     def test_asks_for_the_start_first_and_stays_inside(self) -> None:
         start = np.array([0.5, -4.0])
-        search = Search(np.ones(3), start, 1.0, seed=0)
+        search = Search(np.ones(3), start, np.array([[2.0, 0.0], [0.0, 3.0]]), 1.0, steps=30, seed=0)
         asked = []
 
         for _ in range(30):
@@ -111,8 +112,8 @@ class TestSearch:
 
     def test_is_the_same_for_the_same_seed(self) -> None:
         def ask(seed: int) -> list[float]:
-            search = Search(np.ones(3), np.zeros(2), 1.0, seed=seed)
-            for _ in range(6):
+            search = Search(np.ones(3), np.zeros(2), np.eye(2), 9.0, steps=5, seed=seed)
+            for _ in range(4):
                 point = search.ask()
                 search.tell(point, np.array([1.0, *point]))
             return search.ask().tolist()
