@@ -96,6 +96,32 @@ async def photograph_call(call: CallPage, photographer: Photographer, words: tup
     await photographer.take(page, "call-continued")
 
 
+async def photograph_history(stack: Stack, call: CallPage, photographer: Photographer, words: tuple[str, str]) -> None:
+    """What the call before it has left."""
+    page = call.page
+    await page.goto(f"{stack.url}/history/")
+    await photographer.take(page, "history")
+    await page.goto(f"{stack.url}/history/?q=nothing-like-this")
+    await photographer.take(page, "history-nothing-found")
+    await page.goto(f"{stack.url}/history/?q={words[0][:4]}")
+    await photographer.take(page, "history-found")
+    await page.locator(".entry").first.click()
+    await photographer.take(page, "history-conversation", is_whole=True)
+    await page.locator(".said-edit").first.click()
+    await photographer.take(page, "history-correcting")
+    await page.keyboard.press("Escape")
+    await page.click(".conversation-header summary")
+    await photographer.take(page, "history-menu")
+    await page.click('.conversation-header [data-dialog="delete-dialog"]')
+    await photographer.take(page, "history-delete")
+    await page.keyboard.press("Escape")
+    await page.goto(f"{stack.url}/history/")
+    await page.click(".entries-header summary")
+    await page.click('[data-dialog="retention-dialog"]')
+    await photographer.take(page, "history-retention")
+    await page.goto(f"{stack.url}/")
+
+
 async def photograph_trouble(call: CallPage, photographer: Photographer) -> None:
     """States that need something to go wrong; the page is told so, as its parts would tell it."""
     page = call.page
@@ -353,6 +379,7 @@ async def photograph(stack: Stack, folder: Path, *, only: str, only_voices: bool
                             await started.close()
                             continue
                         await photograph_call(call, photographer, WORDS[language])
+                        await photograph_history(stack, call, photographer, WORDS[language])
                         await photograph_trouble(call, photographer)
                         await started.close()
                         print(f"{prefix}: done", flush=True)
