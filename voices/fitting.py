@@ -120,7 +120,7 @@ async def fit_style(
     for way in WAYS:
         if is_cancelled():
             return None
-        style = space.to_style(space.start + way * (search.best - space.start))
+        style = space.to_style(space.start + way * (search.find_result() - space.start))
         after = await judge.measure(SynthesisOptions(voice=_first_voice(voice), style=style, is_background=True))
         is_better = (
             after.similarity >= before.similarity + LEAST_GAIN and after.error_rate <= before.error_rate + MORE_ERRORS
@@ -201,7 +201,7 @@ class Search:
     """
     Asks for points and is told the embedding of each; keeps the one most like `target`. Decides, and does nothing else.
 
-    First the start and half the way to `others`, for two fifths of the steps, in random order: real voices say most
+    First the start and half the way to `others`, for a fifth of the steps, in random order: real voices say most
     about what is possible. Then where the model expects the best.
 
     Steps are long. What is said is a little shorter or longer at every point, which moves a similarity by 0.01, as much
@@ -209,8 +209,10 @@ class Search:
     """
 
     WAY_TO_OTHERS = 0.5
-    RADIUS, MIN_RADIUS, MAX_RADIUS = 1.5, 0.6, 3.0
-    PENALTY = 1.0
+    RADIUS, MIN_RADIUS, MAX_RADIUS = 1.5, 0.8, 3.0
+    PENALTY = 0.5
+    ASIDE = 0.5
+    BEST_POINTS = 4
 
     def __init__(self, target: Vector, start: Vector, others: Vector, limit: float, *, steps: int, seed: int) -> None:
         self._target = target / np.linalg.norm(target)
@@ -221,20 +223,30 @@ class Search:
         self._radius = self.RADIUS
         self.best = start
         self.similarity = 0.0
-        probes = self._generator.permutation(others)[: steps * 2 // 5]
+        probes = self._generator.permutation(others)[: steps // 5]
         self._planned = [start, *(start + self.WAY_TO_OTHERS * (other - start) for other in probes)]
+        self._planned_count = len(self._planned)
 
     def ask(self) -> Vector:
         if self._planned:
             return self._inside(self._planned.pop(0))
         guess = self._climb()
-        # A little to the side, so that the model goes on learning about directions it has stopped moving in.
-        aside = self._generator.normal(0, 0.1 * self._radius / np.sqrt(len(guess)), len(guess))
+        # And to the side, so that the model goes on learning about directions it has stopped moving in.
+        aside = self._generator.normal(0, self.ASIDE * self._radius / np.sqrt(len(guess)), len(guess))
         return self._inside(guess + aside)
 
+    def find_result(self) -> Vector:
+        """Return the middle of the best points: chance has lifted each of them, and not all the same way."""
+        order = np.argsort([-self._measure(embedding) for embedding in self._embeddings], kind="stable")
+        near = [self._points[i] for i in order if np.linalg.norm(self._points[i] - self.best) <= self.MAX_RADIUS]
+        return np.asarray(np.mean(near[: self.BEST_POINTS], axis=0))
+
+    def _measure(self, embedding: Vector) -> float:
+        return float(embedding @ self._target / np.linalg.norm(embedding))
+
     def tell(self, point: Vector, embedding: Vector) -> None:
-        similarity = float(embedding @ self._target / np.linalg.norm(embedding))
-        is_searching = not self._planned
+        similarity = self._measure(embedding)
+        is_searching = len(self._points) >= self._planned_count
         self._points.append(point)
         self._embeddings.append(embedding)
         if similarity > self.similarity:

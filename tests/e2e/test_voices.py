@@ -123,7 +123,7 @@ class TestMaking:
         await voices.page.fill("#name", "不送了")
         await voices.page.click("#send")
         await expect(voices.page.locator("#sending-text")).to_have_text(
-            re.compile(r"已送出 .+，共 3\.7 MB · [1-9]\d?%")
+            re.compile(r"已送出 .+，共 3\.7\sMB · [1-9]\d?%")
         )
 
         await voices.page.click("#cancel-sending")

@@ -97,6 +97,15 @@ class TestSearch:
         assert search.similarity > 0.97
         assert search.similarity == pytest.approx(float(embed(search.best) @ speaker))
 
+    def test_gives_the_middle_of_the_best(self) -> None:
+        search = Search(np.array([1.0, 0.0]), np.zeros(1), np.zeros((0, 1)), 9.0, steps=6, seed=0)
+        # 1.2 was lucky: those around it say that 1.0 is meant.
+        for point, angle in ((0.0, 0.9), (0.8, 0.5), (1.2, 0.3), (0.9, 0.4), (1.1, 0.4), (3.0, 0.6)):
+            search.tell(np.array([point]), np.array([np.cos(angle), np.sin(angle)]))
+
+        assert search.best == pytest.approx([1.2])
+        assert search.find_result() == pytest.approx([1.0])
+
     def test_asks_for_the_start_first_and_stays_inside(self) -> None:
         start = np.array([0.5, -4.0])
         search = Search(np.ones(3), start, np.array([[2.0, 0.0], [0.0, 3.0]]), 1.0, steps=30, seed=0)
