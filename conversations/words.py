@@ -92,6 +92,7 @@ WORDS: dict[str, str | Promise] = {
 HISTORY_WORDS: dict[str, str | Promise] = {
     **{key: WORDS[key] for key in ("play", "stopPlaying", "dismiss", "problem_title", "replay_text", "expired_text")},
     "playAll": _("Play all"),
+    "chosen": _("{count} chosen"),
     "saved": _("Saved"),
     "untitled": _("Untitled"),
     "pin": _("Pin: keep for good"),

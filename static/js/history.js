@@ -228,6 +228,40 @@ function showDays(select, days, siteDays) {
   select.value = String(days ?? "");
 }
 
+// --- several at once ---
+
+function joinChoice() {
+  const { exportUrl, deleteUrl } = element("main").dataset;
+  const boxes = [...document.querySelectorAll(".entry-choice input")];
+  const actions = [element("chosen-export"), element("chosen-delete")];
+  const readChosen = () => boxes.filter((box) => box.checked).map((box) => box.value);
+  const show = (isChoosing) => {
+    element("main").classList.toggle("is-choosing", isChoosing);
+    element("chosen").hidden = !isChoosing;
+    if (!isChoosing) for (const box of boxes) box.checked = false;
+    count();
+  };
+  const count = () => {
+    const chosen = readChosen().length;
+    element("chosen-count").textContent = say("chosen", { count: chosen });
+    for (const action of actions) action.disabled = chosen === 0;
+  };
+  element("choose").addEventListener("click", ({ target }) => {
+    target.closest("details").open = false;
+    show(true);
+    boxes[0].focus();
+  });
+  element("chosen-cancel").addEventListener("click", () => show(false));
+  for (const box of boxes) box.addEventListener("change", count);
+  actions[0].addEventListener("click", () =>
+    attempt(() => transfer.fetch(exportUrl, "avatar.zip", { ids: readChosen() })),
+  );
+  actions[1].addEventListener("click", () => element("delete-chosen-dialog").showModal());
+  joinDeletion(element("delete-chosen-dialog"), () =>
+    request(deleteUrl, { method: "POST", body: { ids: readChosen() } }),
+  );
+}
+
 const transfer = new Transfer({
   element: element("transfer"),
   text: element("transfer-text"),
@@ -253,6 +287,7 @@ document.addEventListener("click", ({ target }) => {
 joinDeletion(element("delete-all-dialog"), () =>
   request(element("main").dataset.deleteUrl, { method: "POST", body: { all: true } }),
 );
+if (element("chosen")) joinChoice();
 if (conversation) {
   joinConversation();
   new Players(conversation);

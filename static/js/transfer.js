@@ -11,14 +11,14 @@ export class Transfer {
   }
 
   /** Throws ApiError. Returns without a word when the person cancels. */
-  async fetch(url, name) {
+  async fetch(url, name, body = {}) {
     if (this.#abort) return;
     this.#abort = new AbortController();
     this.element.hidden = false;
     this.progress.removeAttribute("value");
     this.text.textContent = say("transferBegins");
     try {
-      const response = await request(url, { method: "POST", body: {}, signal: this.#abort.signal });
+      const response = await request(url, { method: "POST", body, signal: this.#abort.signal });
       const expected = Number(response.headers.get("X-Expected-Bytes"));
       save(await this.#read(response, expected), fileName(response) ?? name);
     } catch (error) {

@@ -166,6 +166,35 @@ class TestHistory:
         assert response is not None
         assert response.status == 404
 
+    async def test_several_are_deleted_and_the_others_stay(self, open_call: OpenCall) -> None:
+        call = await open_call()
+        page = call.page
+        ids = []
+        for text in ("甲甲", "乙乙", "丙丙"):
+            await page.goto(call.url)
+            await expect(page.locator("#start")).to_be_enabled()
+            ids.append(await hold_conversation(call, text))
+        await page.goto(f"{call.url}/history/")
+        await page.click(".entries-header summary")
+        await page.click("#choose")
+        await expect(page.locator("#chosen-delete")).to_be_disabled()
+        for conversation_id in ids[:2]:
+            await page.check(f'.entry-choice input[value="{conversation_id}"]')
+        async with page.expect_download() as downloading:
+            await page.click("#chosen-export")
+        downloaded = await (await downloading.value).path()
+        archive = zipfile.ZipFile(io.BytesIO(await asyncio.to_thread(Path(downloaded).read_bytes)))
+        assert len([name for name in archive.namelist() if name.endswith("conversation.json")]) == 2
+
+        await page.click("#chosen-delete")
+        async with page.expect_navigation():
+            await page.click("#delete-chosen")
+
+        for conversation_id in ids[:2]:
+            await expect(page.locator(f'[value="{conversation_id}"]')).to_have_count(0)
+        await expect(page.locator(f'[value="{ids[2]}"]')).to_have_count(1)
+        assert call.problems == []
+
     async def test_is_nobody_elses(self, open_call: OpenCall) -> None:
         call = await open_call()
         conversation_id = await hold_conversation(call, "秘密")
