@@ -87,6 +87,7 @@ class VoicePage {
         if (await actions.remove(profile)) window.location.assign(page.listUrl);
         break;
       case "fit":
+        this.#similarityBefore = profile.similarity; // it may be over before it is seen to begin
         await actions.startFitting(profile);
         await this.open();
         break;
@@ -230,6 +231,7 @@ class VoicePage {
     element("fitting").hidden = kind === "cloned";
     const isBusy = isBeingFitted({ fitting });
     const isDone = fitting?.state === "done";
+    element("fit").disabled = false; // a press before this script has come would be lost
     element("fit").hidden = isBusy;
     element("cancel-fit").hidden = !isBusy;
     element("fit").querySelector(".fit-label").textContent = say(isDone ? "fitAgain" : "fit");
