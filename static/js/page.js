@@ -1,4 +1,5 @@
 // What the pages about voices have in common: their facts, their notice, what is announced to a screen reader.
+import { ApiError } from "./api.js";
 import { Notice } from "./notice.js";
 import { say } from "./words.js";
 
@@ -32,8 +33,9 @@ export function announce(text) {
   while (announcer.children.length > 3) announcer.firstChild.remove();
 }
 
-/** Show an ApiError, with `retry` as the way out where trying again can help. */
+/** Show an ApiError, with `retry` as the way out where trying again can help. Any other error is ours: it goes on up. */
 export function showError(error, retry) {
+  if (!(error instanceof ApiError)) throw error;
   const actions = [];
   if (error.code === "expired") {
     const next = encodeURIComponent(window.location.pathname + window.location.search);
@@ -55,8 +57,9 @@ export function showError(error, retry) {
   notice.element.scrollIntoView({ block: "nearest" });
 }
 
-/** The sentence of an ApiError. */
+/** The sentence of an ApiError. Any other error goes on up. */
 export function sayError(error) {
+  if (!(error instanceof ApiError)) throw error;
   return error.message || say(`${error.code}_text`);
 }
 

@@ -1,5 +1,5 @@
 // What a person can do with a voice, for the list and for the page of one voice. Each gives back the voice as it is then.
-import { call } from "./api.js";
+import { ApiError, call } from "./api.js";
 import { ask } from "./dialog.js";
 import { announce, page, profileAddress } from "./page.js";
 import { say } from "./words.js";
@@ -26,7 +26,7 @@ export async function rename(profile) {
     },
     act: async (form) => {
       const name = form.elements.name.value.trim();
-      if (name === "") throw new Error(say("nameMissing"));
+      if (name === "") throw new ApiError({ code: "name_required", detail: say("nameMissing") });
       changed = await call("PATCH", profileAddress(profile.id), { name, language: form.elements.language.value });
     },
   });

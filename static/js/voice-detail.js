@@ -193,6 +193,8 @@ class VoicePage {
     const wasFitted = this.profile && isBeingFitted(this.profile);
     this.profile = profile;
     const isReady = profile.state === "ready";
+    // A press before there is a voice to act on would be lost.
+    for (const button of document.querySelectorAll("[data-waits]")) button.disabled = false;
     if (isBeingFitted(profile)) this.#similarityBefore ??= profile.similarity;
     element("main").dataset.state = profile.state;
     element("name").textContent = profile.name;
@@ -231,7 +233,6 @@ class VoicePage {
     element("fitting").hidden = kind === "cloned";
     const isBusy = isBeingFitted({ fitting });
     const isDone = fitting?.state === "done";
-    element("fit").disabled = false; // a press before this script has come would be lost
     element("fit").hidden = isBusy;
     element("cancel-fit").hidden = !isBusy;
     element("fit").querySelector(".fit-label").textContent = say(isDone ? "fitAgain" : "fit");
@@ -245,7 +246,7 @@ class VoicePage {
     if (fitting?.state === "queued") sentence = say("fitQueued");
     else if (fitting?.state === "running") sentence = `${say("fitRunning")} · ${sayPercent(fitting.progress ?? 0)}`;
     else if (fitting?.state === "failed") sentence = say("fitFailed");
-    else if (isDone && fitting.similarity === null) sentence = say("fitNothing");
+    else if (isDone && (fitting.similarity === null || fitting.similarity <= (this.#similarityBefore ?? -1))) sentence = say("fitNothing");
     else if (isDone && this.#similarityBefore !== null) {
       sentence = say("fitDone", { number: fitting.similarity.toFixed(2), before: this.#similarityBefore.toFixed(2) });
     } else if (wasFitted && fitting?.state === "cancelled") sentence = say("fitCancelled");
