@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import uuid
 from collections.abc import Callable, Iterable
 from http import HTTPStatus
@@ -41,6 +40,7 @@ from conversations.serializers import (
     TurnSerializer,
     find_media_type,
 )
+from voices.byte_ranges import take_range
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
@@ -48,8 +48,6 @@ if TYPE_CHECKING:
     from rest_framework.request import Request
 
     from conversations.models import ConversationQuerySet, TurnQuerySet
-
-_RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 
 _INVALID = OpenApiResponse(ProblemSerializer, "`invalid`: something in the request, named by `field`.")
 _FORBIDDEN = OpenApiResponse(ProblemSerializer, "`not_authenticated`, or `permission_denied` without a CSRF token.")
@@ -287,7 +285,7 @@ def answer_audio(request: HttpRequest, audio: bytes, *, name: str, is_download: 
     filename = name.rpartition("/")[2]
     etag = f'"{filename}-{len(audio)}"'
     is_same = request.headers.get("If-Range", etag) == etag
-    response = _part_of(audio, request.headers.get("Range", "") if is_same else "")
+    response = take_range(audio, request.headers.get("Range", "") if is_same else "")
     response.headers["Content-Type"] = find_media_type(name)
     response.headers["Accept-Ranges"] = "bytes"
     # Asked again each time: what was deleted is not played from a cache.
@@ -297,22 +295,6 @@ def answer_audio(request: HttpRequest, audio: bytes, *, name: str, is_download: 
     if response.status_code == HTTPStatus.PARTIAL_CONTENT:
         return response
     return cast(HttpResponse, get_conditional_response(request, etag=etag, response=response))
-
-
-def _part_of(content: bytes, wanted: str) -> HttpResponse:
-    """The bytes a Range header asks for (players seek with it); all of them if it asks for nothing we understand."""
-    match = _RANGE.fullmatch(wanted.strip())
-    if match is None or match.group(1) == match.group(2) == "":
-        return HttpResponse(content)
-    first, last = match.groups()
-    if first:
-        start, end = int(first), min(int(last), len(content) - 1) if last else len(content) - 1
-    else:
-        start, end = max(len(content) - int(last), 0), len(content) - 1
-    if start > end:
-        return HttpResponse(status=416, headers={"Content-Range": f"bytes */{len(content)}"})
-    headers = {"Content-Range": f"bytes {start}-{end}/{len(content)}"}
-    return HttpResponse(content[start : end + 1], status=206, headers=headers)
 
 
 class _ExportView(_View):

@@ -104,6 +104,8 @@ HISTORY_WORDS: dict[str, str | Promise] = {
     "forGood": _("For good"),
     "asSite": _("As long as this site keeps it: {days} days"),
     "days": _("{days} days"),
-    "unreachable": _("The server cannot be reached. Nothing was changed; please try again."),
-    "failed": _("That did not work. Nothing was changed; please try again."),
+    # What the API did not say itself.
+    "offline_text": _("You are offline. Nothing was changed; please try again when the network is back."),
+    "unreachable_text": _("The server cannot be reached. Nothing was changed; please try again."),
+    "gone_text": _("It may have been deleted. All others are still there."),
 }

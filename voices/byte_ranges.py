@@ -18,7 +18,7 @@ def respond_with_audio(content: bytes, *, content_type: str, filename: str, want
     Whole in memory: it is a minute or so of speech, and a response that streams would be read to its end here anyway
     (ASGI).
     """
-    response = _part_of(content, wanted)
+    response = take_range(content, wanted)
     response.headers["Content-Type"] = content_type
     response.headers["Accept-Ranges"] = "bytes"
     # A browser's copy would outlive what was deleted.
@@ -27,7 +27,7 @@ def respond_with_audio(content: bytes, *, content_type: str, filename: str, want
     return response
 
 
-def _part_of(content: bytes, wanted: str) -> HttpResponse:
+def take_range(content: bytes, wanted: str) -> HttpResponse:
     """The bytes a Range header asks for; all of them if it asks for nothing we understand."""
     match = _RANGE.fullmatch(wanted.strip())
     if match is None or match.group(1) == match.group(2) == "":

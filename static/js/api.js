@@ -13,17 +13,22 @@ export class ApiError extends Error {
 
 /** Call and return the parsed answer, or null where there is none. Raises ApiError. */
 export async function call(method, url, body) {
+  const response = await open(method, url, body);
+  return parse(await response.text().catch(() => ""));
+}
+
+/** Call and return the answer unread, to be read as it comes. Raises ApiError; "cancelled" after `signal` was aborted. */
+export async function open(method, url, body, signal) {
   const headers = { Accept: "application/json", ...authorisation() };
   if (body !== undefined) headers["Content-Type"] = "application/json";
   let response;
   try {
-    response = await fetch(url, { method, headers, body: body === undefined ? undefined : JSON.stringify(body) });
-  } catch {
-    throw unreachable();
+    response = await fetch(url, { method, headers, signal, body: body === undefined ? undefined : JSON.stringify(body) });
+  } catch (error) {
+    throw error.name === "AbortError" ? new ApiError({ code: "cancelled" }) : unreachable();
   }
-  const answer = parse(await response.text().catch(() => ""));
-  if (!response.ok) throw toError(response.status, answer);
-  return answer;
+  if (!response.ok) throw toError(response.status, parse(await response.text().catch(() => "")));
+  return response;
 }
 
 /**

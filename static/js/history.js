@@ -1,5 +1,5 @@
 // The pages of what was said: joins players, corrections, exports and deletions to the API.
-import { ApiError, request, requestJson } from "./request.js";
+import { ApiError, call } from "./api.js";
 import { Notice } from "./notice.js";
 import { Transfer } from "./transfer.js";
 import { TurnPlayer } from "./turn-player.js";
@@ -25,10 +25,11 @@ async function attempt(work, { into = null } = {}) {
     return true;
   } catch (error) {
     if (!(error instanceof ApiError)) throw error;
+    const sentence = error.message || say(`${error.code}_text`);
     if (into) {
-      into.textContent = error.message;
+      into.textContent = sentence;
       into.hidden = false;
-    } else showProblem(error.message);
+    } else showProblem(sentence);
     return false;
   }
 }
@@ -119,7 +120,7 @@ function correct(turn) {
     const isAgain = event.submitter?.name === "again";
     await attempt(
       async () => {
-        const kept = await requestJson(turn.dataset.url, { method: "PATCH", body: { text: field.value } });
+        const kept = await call("PATCH", turn.dataset.url, { text: field.value });
         text.textContent = kept.text;
         const heard = turn.querySelector(".said-heard");
         heard.hidden = !kept.heard_text;
@@ -153,7 +154,7 @@ function joinConversation() {
   form.addEventListener("submit", (event) => {
     event.preventDefault();
     attempt(async () => {
-      const kept = await requestJson(url, { method: "PATCH", body: { title: element("title").value.trim() } });
+      const kept = await call("PATCH", url, { title: element("title").value.trim() });
       title.textContent = kept.title || say("untitled");
       closeForm();
       element("history-status").textContent = say("saved");
@@ -163,7 +164,7 @@ function joinConversation() {
   pin.addEventListener("click", () =>
     attempt(async () => {
       const isPinned = pin.getAttribute("aria-pressed") !== "true";
-      const kept = await requestJson(url, { method: "PATCH", body: { is_pinned: isPinned } });
+      const kept = await call("PATCH", url, { is_pinned: isPinned });
       pin.setAttribute("aria-pressed", String(kept.is_pinned));
       pin.querySelector("span").textContent = say(kept.is_pinned ? "unpin" : "pin");
       element("history-status").textContent = say(kept.is_pinned ? "pinned" : "unpinned");
@@ -174,7 +175,7 @@ function joinConversation() {
     const edit = target.closest(".said-edit");
     if (edit) correct(edit.closest(".said"));
   });
-  joinDeletion(element("delete-dialog"), () => request(url, { method: "DELETE" }));
+  joinDeletion(element("delete-dialog"), () => call("DELETE", url));
 }
 
 function joinDeletion(dialog, remove) {
@@ -202,7 +203,7 @@ function joinRetention(dialog) {
     const body = Object.fromEntries(RETENTION.map((name) => [name, Number(form.elements.namedItem(name).value) || null]));
     attempt(
       async () => {
-        await requestJson(dialog.dataset.url, { method: "PUT", body });
+        await call("PUT", dialog.dataset.url, body);
         dialog.close();
       },
       { into: error },
@@ -211,7 +212,7 @@ function joinRetention(dialog) {
   return () =>
     attempt(async () => {
       error.hidden = true;
-      const { site, ...chosen } = await requestJson(dialog.dataset.url);
+      const { site, ...chosen } = await call("GET", dialog.dataset.url);
       for (const name of RETENTION) showDays(form.elements.namedItem(name), chosen[name], site[name]);
       dialog.showModal();
     });
@@ -258,7 +259,7 @@ function joinChoice() {
   );
   actions[1].addEventListener("click", () => element("delete-chosen-dialog").showModal());
   joinDeletion(element("delete-chosen-dialog"), () =>
-    request(deleteUrl, { method: "POST", body: { ids: readChosen() } }),
+    call("POST", deleteUrl, { ids: readChosen() }),
   );
 }
 
@@ -285,7 +286,7 @@ document.addEventListener("click", ({ target }) => {
   for (const menu of document.querySelectorAll("details.menu[open]")) if (!menu.contains(target)) menu.open = false;
 });
 joinDeletion(element("delete-all-dialog"), () =>
-  request(element("main").dataset.deleteUrl, { method: "POST", body: { all: true } }),
+  call("POST", element("main").dataset.deleteUrl, { all: true }),
 );
 if (element("chosen")) joinChoice();
 if (conversation) {

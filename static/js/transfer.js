@@ -1,5 +1,5 @@
 // Fetches a file that the server makes while it sends it, with progress, and hands it to the browser to keep.
-import { request } from "./request.js";
+import { ApiError, open } from "./api.js";
 import { say } from "./words.js";
 
 export class Transfer {
@@ -18,11 +18,14 @@ export class Transfer {
     this.progress.removeAttribute("value");
     this.text.textContent = say("transferBegins");
     try {
-      const response = await request(url, { method: "POST", body, signal: this.#abort.signal });
+      const response = await open("POST", url, body, this.#abort.signal);
       const expected = Number(response.headers.get("X-Expected-Bytes"));
       save(await this.#read(response, expected), fileName(response) ?? name);
     } catch (error) {
-      if (error.name !== "AbortError") throw error;
+      // Cancelled before the answer began, or while it came.
+      if (error.code !== "cancelled" && error.name !== "AbortError") {
+        throw error instanceof ApiError ? error : new ApiError({ code: "unreachable" });
+      }
     } finally {
       this.#abort = null;
       this.element.hidden = true;

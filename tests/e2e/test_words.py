@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from conversations.words import HISTORY_WORDS
 from conversations.words import WORDS as WORDS_OF_THE_CALL
 from tests.e2e.stack import ROOT
 from voices.words import WORDS as WORDS_OF_VOICES
@@ -32,6 +33,7 @@ class TestCatalogues:
         ("entry", "words"),
         [
             ("call.js", WORDS_OF_THE_CALL),
+            ("history.js", HISTORY_WORDS),
             ("voices.js", WORDS_OF_VOICES),
             ("voice-new.js", WORDS_OF_VOICES),
             ("voice-detail.js", WORDS_OF_VOICES),
