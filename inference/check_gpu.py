@@ -108,7 +108,7 @@ class Report:
 
 
 def row(role: str, check: str, measured: str, result: str) -> str:
-    return f"{role:<4}  {check:<26}  {result:<6}  {measured}"
+    return f"{role:<7}  {check:<26}  {result:<6}  {measured}"
 
 
 def describe(result: Result) -> str:

@@ -27,7 +27,7 @@ class TestCheckGpu:
         assert "NO GPU WAS MEASURED" in done.stdout
         assert "FAIL" not in done.stdout
         _, _, table = done.stdout.partition("\nrole ")
-        rows = re.findall(r"^(stt|llm|tts) +(\S.*?)  +pass +(\S.*)$", table, re.MULTILINE)
+        rows = re.findall(r"^(stt|llm|tts|encoder) +(\S.*?)  +pass +(\S.*)$", table, re.MULTILINE)
         measured = {(role, check): what for role, check, what in rows}
         assert re.match(r"vllm:.* on cpu: [0-9.]+ s, \d+ MiB of the process", measured["llm", "loads"])
         assert "at 24000 Hz" in measured["tts", "fast, one clause"]

@@ -129,6 +129,7 @@ class TestConversation:
             "stt": ("faster_whisper", ""),
             "llm": ("vllm", ""),
             "tts": ("f5_tts", ""),
+            "encoder": ("ge2e_onnx", ""),
         }
 
     def test_answers_what_is_said_over_the_socket(self, product: Product, tmp_path: Path) -> None:
