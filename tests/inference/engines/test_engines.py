@@ -6,7 +6,7 @@ import asyncio
 import os
 import time
 from collections.abc import AsyncIterator
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -97,23 +97,23 @@ async def real_engines() -> AsyncIterator[Engines]:
     from inference.engines import faster_whisper, ge2e_onnx, kokoro, llama_cpp
 
     engines: list[Any] = []
-    try:
-        for create, model in (
-            (faster_whisper.create_stt, "whisper-base"),
-            (llama_cpp.create_llm, "qwen2.5-coder-1.5b"),
-            (kokoro.create_tts, "kokoro-82m"),
-            (ge2e_onnx.create_encoder, "ge2e-resemblyzer"),
-        ):
-            engine: Any = create(model=model, config=config)
-            await engine.warm_up()
-            engines.append(engine)
-    except ModelError as error:
-        if os.environ.get("CI"):
-            raise
-        pytest.skip(str(error))
-    yield Engines(*engines)
-    for engine in engines:
-        await engine.close()
+    async with AsyncExitStack() as stack:
+        try:
+            for create, model in (
+                (faster_whisper.create_stt, "whisper-base"),
+                (llama_cpp.create_llm, "qwen2.5-coder-1.5b"),
+                (kokoro.create_tts, "kokoro-82m"),
+                (ge2e_onnx.create_encoder, "ge2e-resemblyzer"),
+            ):
+                engine: Any = create(model=model, config=config)
+                stack.push_async_callback(engine.close)
+                await engine.warm_up()
+                engines.append(engine)
+        except ModelError as error:
+            if os.environ.get("CI"):
+                raise
+            pytest.skip(str(error))
+        yield Engines(*engines)
 
 
 @pytest.fixture(params=["fake", pytest.param("real", marks=pytest.mark.engines)])
@@ -469,6 +469,7 @@ class TestKokoro:
         assert time.monotonic() - started < whole_s / 2
 
 
+@pytest.mark.engines
 class TestDrafts:
     async def test_makes_several_in_one_step_each_of_its_own(
         self, real_engines: Engines, monkeypatch: pytest.MonkeyPatch
