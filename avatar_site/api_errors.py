@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from http import HTTPStatus
 from typing import Any
 
@@ -11,8 +12,11 @@ from rest_framework import exceptions
 from rest_framework.response import Response
 from rest_framework.views import exception_handler
 
+from avatar_site.failures import StorageUnavailable
 from inference.interfaces import InferenceBusy, InferenceError, InferenceUnavailable
 from voices.wording import VoiceProblem, word_problem
+
+logger = logging.getLogger(__name__)
 
 _STATUS = {
     "audio_too_large": HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
@@ -41,6 +45,8 @@ _CODES: tuple[tuple[type[Exception], str], ...] = (
     (exceptions.MethodNotAllowed, "method_not_allowed"),
     (exceptions.Throttled, "too_many_requests"),
 )
+#: Codes that apps raise with sentences of their own.
+PROBLEMS_OF_APPS = {"longer_than_site", "not_correctable"}
 
 
 def handle(error: Exception, context: dict[str, Any]) -> Response | None:
@@ -54,18 +60,41 @@ def handle(error: Exception, context: dict[str, Any]) -> Response | None:
             return _respond("inference_unavailable", HTTPStatus.SERVICE_UNAVAILABLE)
         case InferenceError():
             return _respond("inference_failed", HTTPStatus.BAD_GATEWAY)
-        case exceptions.ValidationError(detail=dict() as fields) if fields:
-            return _respond("invalid", HTTPStatus.BAD_REQUEST, field=str(next(iter(fields))))
+        case StorageUnavailable():
+            logger.error("the storage of files: %s", error)
+            return _respond("storage_unavailable", HTTPStatus.SERVICE_UNAVAILABLE)
+        case exceptions.ValidationError():
+            code, detail, field = _take_first(error.get_full_details())
+            return _respond(code, HTTPStatus.BAD_REQUEST, detail=detail, field=field)
     response = exception_handler(error, context)
     if response is None:
         return None
-    code = next((code for kind, code in _CODES if isinstance(error, kind)), "invalid")
     headers = {name: value for name, value in response.headers.items() if name not in ("Content-Type", "Vary")}
-    return _respond(code, response.status_code, headers=headers)
+    for kind, code in _CODES:
+        if isinstance(error, kind):
+            return _respond(code, response.status_code, headers=headers)
+    if isinstance(error, exceptions.APIException) and error.default_code in PROBLEMS_OF_APPS:
+        return _respond(error.default_code, response.status_code, detail=str(error.detail), headers=headers)
+    return _respond("invalid", response.status_code, headers=headers)
 
 
-def _respond(code: str, status: int, *, field: str = "", headers: dict[str, str] | None = None) -> Response:
-    body = {"code": code, "detail": word_problem(code)}
+def _take_first(details: Any, field: str = "") -> tuple[str, str, str]:
+    """Of all that is wrong with a request: the code, the sentence and the field of the first."""
+    if isinstance(details, dict) and "message" in details and "code" in details:
+        code = str(details["code"])
+        # The codes of single checks are not promised to anybody, ours are.
+        return code if code in PROBLEMS_OF_APPS else "invalid", str(details["message"]), field
+    if isinstance(details, dict):
+        name, inner = next(iter(details.items()))
+        is_field = isinstance(name, str) and name != "non_field_errors"
+        return _take_first(inner, field or (name if is_field else ""))
+    return _take_first(next(item for item in details if item), field)
+
+
+def _respond(
+    code: str, status: int, *, detail: str = "", field: str = "", headers: dict[str, str] | None = None
+) -> Response:
+    body = {"code": code, "detail": detail or word_problem(code)}
     if field:
         body["field"] = field
     return Response(body, status=status, headers=headers)

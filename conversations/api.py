@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, cast
 
@@ -14,14 +14,14 @@ from django.utils.cache import get_conditional_response
 from django.utils.translation import gettext as _
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
-from rest_framework.exceptions import APIException, NotFound, ValidationError
+from rest_framework.exceptions import APIException, ValidationError
 from rest_framework.generics import ListAPIView
 from rest_framework.negotiation import DefaultContentNegotiation
 from rest_framework.pagination import PageNumberPagination
 from rest_framework.parsers import FormParser, JSONParser
 from rest_framework.permissions import AllowAny
 from rest_framework.response import Response
-from rest_framework.views import APIView, exception_handler
+from rest_framework.views import APIView
 
 from conversations import listing, services
 from conversations.archive import stream_archive
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from conversations.models import ConversationQuerySet, TurnQuerySet
 
 _INVALID = OpenApiResponse(ProblemSerializer, "`invalid`: something in the request, named by `field`.")
-_FORBIDDEN = OpenApiResponse(ProblemSerializer, "`not_authenticated`, or `permission_denied` without a CSRF token.")
+_FORBIDDEN = OpenApiResponse(ProblemSerializer, "`not_logged_in`, or `forbidden` without a CSRF token.")
 _UNKNOWN = OpenApiResponse(ProblemSerializer, "`not_found`: there is none, or it is somebody else's.")
 _ARCHIVE = OpenApiResponse(
     OpenApiTypes.BINARY,
@@ -69,35 +69,6 @@ class AnyAnswer(DefaultContentNegotiation):
         return renderer, renderer.media_type
 
 
-def describe_problem(error: Exception, context: dict[str, Any]) -> Response | None:
-    """Write an error as `{"code", "detail", "field"?}`."""
-    response = exception_handler(error, context)
-    if response is None:
-        return None
-    code, detail, field = "not_found", _("There is no such thing."), None
-    if isinstance(error, ValidationError):
-        code, detail, field = _take_first(error.get_full_details())
-    elif isinstance(error, APIException) and not isinstance(error, NotFound):
-        code, detail = str(error.get_codes()), str(error.detail)
-    response.data = {"code": code, "detail": detail} | ({"field": field} if field else {})
-    return response
-
-
-def _take_first(details: Any, field: str | None = None) -> tuple[str, str, str | None]:
-    if isinstance(details, dict) and "message" in details and "code" in details:
-        code = str(details["code"])
-        # The codes of single checks are not promised to anybody, ours are.
-        return code if code in _PROMISED_CODES else "invalid", str(details["message"]), field
-    if isinstance(details, dict):
-        name, inner = next(iter(details.items()))
-        is_field = isinstance(name, str) and name != "non_field_errors"
-        return _take_first(inner, field or (name if is_field else None))
-    return _take_first(next(item for item in details if item), field)
-
-
-_PROMISED_CODES = {"longer_than_site"}
-
-
 class NotCorrectableProblem(APIException):
     status_code = HTTPStatus.CONFLICT
     default_code = "not_correctable"
@@ -109,9 +80,6 @@ class _View(APIView):
     @property
     def user(self) -> User:
         return cast("User", self.request.user)
-
-    def get_exception_handler(self) -> Callable[[Exception, dict[str, Any]], Response | None]:
-        return describe_problem
 
     def find_conversation(self, conversation_id: uuid.UUID) -> Conversation:
         return get_object_or_404(Conversation.objects.owned_by(self.user).with_figures(), pk=conversation_id)

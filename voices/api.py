@@ -66,6 +66,7 @@ _AUDIO_REFUSALS = (
 _UPLOAD_REFUSALS = (
     _refusals("audio_too_large", http_status=413)
     | _refusals("quota_exceeded", http_status=409)
+    | _refusals("storage_unavailable", http_status=503)
     | _refusals("storage_full", http_status=507)
 )
 _EXAMPLE = {

@@ -46,6 +46,7 @@ PROBLEMS = {
         "You have no room left for recordings. Please delete a voice or a recording that you don’t need."
     ),
     "storage_full": _("The recording could not be stored: the disk is full. Please tell the operator, and try later."),
+    "storage_unavailable": _("The files cannot be reached just now. Nothing was lost; please try again in a moment."),
     "too_many_recordings": _("A voice has at most 20 recordings. Please remove one first."),
     "last_recording": _("This is the only recording of the voice. To remove it, delete the voice."),
     "not_ready": _("This voice is not ready yet. Please try again in a moment."),
@@ -66,7 +67,7 @@ PROBLEMS = {
     "worker_lost": _("Making the voice was interrupted several times. The recording is kept; please try again."),
     "internal": _("Something went wrong on our side. The recording is kept; please try again."),
     "invalid": _("This request could not be understood."),
-    "not_found": _("There is no such voice."),
+    "not_found": _("This does not exist, or not any more."),
     "not_logged_in": _("Please log in."),
     "forbidden": _("You are not allowed to do this."),
     "method_not_allowed": _("This cannot be done here."),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 from django.utils.translation import gettext_lazy as _
 
@@ -180,10 +181,25 @@ MEDIA_ROOT = AVATAR_DATA_DIR / "media"
 MEDIA_URL = "/media-is-not-served/"
 STATIC_URL = "/static/"
 STATICFILES_DIRS = [BASE_DIR / "static"]
-STORAGES = {
+AVATAR_STORAGE = env.choice("AVATAR_STORAGE", "folder", ("folder", "s3"))
+STORAGES: dict[str, dict[str, Any]] = {
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
     "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
 }
+if AVATAR_STORAGE == "s3":
+    STORAGES["default"] = {
+        "BACKEND": "avatar_site.storage.Bucket",
+        "OPTIONS": {
+            "bucket_name": env.required("AVATAR_S3_BUCKET", "AVATAR_STORAGE=s3"),
+            "location": env.text("AVATAR_S3_PREFIX"),
+            # Empty: Amazon's own.
+            "endpoint_url": env.text("AVATAR_S3_ENDPOINT_URL") or None,
+            "region_name": env.text("AVATAR_S3_REGION") or None,
+            # Empty: what the machine itself may do (a role, ~/.aws).
+            "access_key": env.text("AVATAR_S3_ACCESS_KEY_ID") or None,
+            "secret_key": env.text("AVATAR_S3_SECRET_ACCESS_KEY") or None,
+        },
+    }
 # The web process finds static files where they lie: nothing is collected, nothing can be out of date.
 WHITENOISE_USE_FINDERS = True
 # File names carry no hash (ES modules import each other by name), so browsers ask each time and are told 304.

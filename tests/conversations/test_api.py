@@ -280,7 +280,7 @@ class TestConversationList:
         refuse(alices_client.get(f"/api/conversations?{query}"), 400, "invalid", field)
 
     def test_is_for_people_who_are_logged_in(self, client: Client) -> None:
-        refuse(client.get("/api/conversations"), 403, "not_authenticated")
+        refuse(client.get("/api/conversations"), 403, "not_logged_in")
 
     def test_asks_the_database_as_often_for_many_as_for_few(
         self, alices_client: Client, alice: User, django_assert_max_num_queries: Any
@@ -347,7 +347,7 @@ class TestConversation:
         client = Client(enforce_csrf_checks=True)
         client.force_login(alice)
 
-        refuse(client.delete(f"/api/conversations/{say(alice).pk}"), 403, "permission_denied")
+        refuse(client.delete(f"/api/conversations/{say(alice).pk}"), 403, "forbidden")
 
 
 class TestTurns:

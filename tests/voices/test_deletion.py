@@ -13,11 +13,10 @@ from django.apps import apps
 from django.contrib.auth.models import User
 from django.core.files.storage import FileSystemStorage
 from django.db import connection
-from pytest_django import Settings
 
 from tests import factories
 from tests.fakes import FakeInference
-from voices import extraction, files, services
+from voices import extraction, services
 from voices.models import VoiceProfile
 
 STYLE = np.random.default_rng(5).normal(size=256).astype("<f4").tobytes()
@@ -96,25 +95,6 @@ class TestDelete:
         monkeypatch.setattr(FileSystemStorage, "delete", delete)
         services.delete_voice_profile(profile=profile)
         assert not VoiceProfile.objects.filter(pk=profile.pk).exists()
-
-
-def test_voices_live_in_a_storage_without_paths(
-    alice: User, inference: FakeInference, settings: Settings, media_root: Path
-) -> None:
-    # As S3 does, it knows names and contents and nothing of this machine.
-    settings.STORAGES = settings.STORAGES | {"default": {"BACKEND": "django.core.files.storage.InMemoryStorage"}}
-    profile = factories.upload_voice(alice)
-
-    extraction.extract(voice_profile_id=profile.pk, inference=inference)
-    profile.refresh_from_db()
-    services.preview(profile=profile, user=alice, text="你好")
-    services.export_voice_profile(profile=profile)
-    assert len(files.list_files(f"voices/{alice.pk}/{profile.pk}")) == 3
-    services.delete_voice_profile(profile=profile)
-
-    assert profile.state == "ready"
-    assert files.list_files(f"voices/{alice.pk}/{profile.pk}") == []
-    assert not media_root.exists()
 
 
 def test_sqlite_overwrites_what_is_deleted(tmp_path: Path) -> None:
