@@ -15,6 +15,7 @@ from uuid import UUID, uuid4
 from channels.db import database_sync_to_async
 from channels.generic.websocket import AsyncWebsocketConsumer
 from django.conf import settings
+from django.db import DatabaseError
 from django.http.request import split_domain_port, validate_host
 from django.urls import reverse
 
@@ -214,6 +215,7 @@ class VoiceConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels p
             history=history,
             settings=call_settings,
             find_voice=self._find_voice,
+            renew_voice=self._renew_voice,
             find_past=find_past,
             decode_audio=decode_audio,
             make_audio_url=make_audio_url,
@@ -238,6 +240,10 @@ class VoiceConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels p
             return Voice()
         voice: Voice | None = await database_sync_to_async(find_voice)(self.scope["user"], voice_profile_id)
         return voice
+
+    async def _renew_voice(self, voice: Voice) -> Voice | None:
+        renewed: Voice | None = await database_sync_to_async(renew_voice)(self.scope["user"], voice)
+        return renewed
 
     async def _find_preferred_voice(self) -> tuple[Voice, Quality]:
         """The voice and the quality that the user chose before. A voice that cannot be had now is passed over."""
@@ -363,7 +369,23 @@ def find_voice(user: User, voice_profile_id: UUID) -> Voice | None:
     except OSError:
         logger.exception("the clip of voice %s cannot be read", voice_profile_id)
         return None
-    return Voice(profile.pk, sound.engine_voice, sound.style, sound.reference)
+    return Voice(profile.pk, sound.engine_voice, sound.style, sound.reference, profile.version)
+
+
+def renew_voice(user: User, voice: Voice) -> Voice | None:
+    """Return `voice` itself if it is what it was, what has become of it, or None if the user may not have it now."""
+    if voice.profile_id is None:
+        return voice
+    profiles = VoiceProfile.objects.usable_by(user).filter(pk=voice.profile_id)
+    try:
+        version = profiles.values_list("version", flat=True).first()
+    except DatabaseError:
+        # The next clause asks again; no call is to end of it.
+        logger.exception("cannot look after voice %s", voice.profile_id)
+        return voice
+    if version is None:
+        return None
+    return voice if version == voice.version else find_voice(user, voice.profile_id)
 
 
 def _make_past_turn(turn_id: UUID, speaker: str, text: str) -> PastTurn:

@@ -158,6 +158,14 @@ class _VoiceChosen:
 
 
 @dataclass(frozen=True, slots=True)
+class _VoiceRenewed:
+    """What has become of a voice; None: it is gone."""
+
+    before: Voice
+    after: Voice | None
+
+
+@dataclass(frozen=True, slots=True)
 class _Typed:
     text: str
     received_at: float
@@ -191,6 +199,7 @@ _Item = (
     | _LimitExceeded
     | _AudioEnd
     | _VoiceChosen
+    | _VoiceRenewed
     | _Typed
     | _Correct
     | _Interrupt
@@ -206,6 +215,8 @@ Record = Callable[[SaidTurn | CorrectedTurn], None]
 FindPast = Callable[[UUID], Awaitable[Sequence[PastTurn] | None]]
 #: Finds the voice of a profile that the user may use. None: there is none.
 FindVoice = Callable[[UUID | None], Awaitable[Voice | None]]
+#: Looks whether a voice is still what it was: the same object, what it has become, or None if it is gone.
+RenewVoice = Callable[[Voice], Awaitable[Voice | None]]
 #: Turns an uploaded container into PCM16 mono at 16 kHz. Raises AudioDecodingError, AudioTooLong.
 DecodeAudio = Callable[[bytes, AudioFormat, int], Awaitable[bytes]]
 
@@ -229,6 +240,7 @@ class VoicePipeline:
         history: Sequence[PastTurn],
         settings: CallSettings,
         find_voice: FindVoice,
+        renew_voice: RenewVoice,
         find_past: FindPast,
         decode_audio: DecodeAudio,
         make_audio_url: Callable[[UUID], str | None],
@@ -242,6 +254,7 @@ class VoicePipeline:
         self._history = list(history)
         self._settings = settings
         self._find_voice = find_voice
+        self._renew_voice = renew_voice
         self._find_past = find_past
         self._decode_audio = decode_audio
         self._clock = clock
@@ -266,6 +279,7 @@ class VoicePipeline:
             send_audio=send_audio,
             on_audible=self._notice_sound,
             on_failure=self._report_failure,
+            on_clause=self._watch_voice,
             make_audio_url=make_audio_url,
         )
         self._group: asyncio.TaskGroup | None = None
@@ -274,6 +288,7 @@ class VoicePipeline:
         self._speculation: tuple[Reply, asyncio.Task[None]] | None = None
         self._reply: tuple[Reply, asyncio.Task[None]] | None = None
         self._partial_text = ""
+        self._voice_watch: asyncio.Task[None] | None = None
         self._prefill: asyncio.Task[None] | None = None
         self._prefill_next: list[Message] | None = None
         self._transcript_timeout: asyncio.Timeout | None = None
@@ -438,6 +453,8 @@ class VoicePipeline:
                 await self._end_audio(item)
             case _VoiceChosen(voice_profile_id=voice_profile_id):
                 await self._choose_voice(voice_profile_id)
+            case _VoiceRenewed():
+                await self._take_renewed(item)
             case _Typed():
                 await self._take_typed(item)
             case _Correct():
@@ -680,13 +697,39 @@ class VoicePipeline:
             return
         voice = await self._find_voice(voice_profile_id)
         if voice is None:
-            await self._send_error(ErrorCode.VALIDATION_ERROR, detail="voice_profile_id: no such voice")
+            await self._send_error(ErrorCode.VOICE_GONE, detail="voice_profile_id: no such voice")
             return
-        self._voice = voice
         # What was prepared has been spoken by the voice before; what is being said goes on in the new one.
         await self._drop_speculation()
-        if self._reply is not None:
-            self._reply[0].change_voice(voice)
+        self._change_voice(voice)
+
+    def _change_voice(self, voice: Voice) -> None:
+        self._voice = voice
+        for made in (self._speculation, self._reply):
+            if made is not None:
+                made[0].change_voice(voice)
+
+    def _watch_voice(self) -> None:
+        """
+        Look, beside all else, whether the voice is still there and what it was. Somebody may just have deleted it.
+
+        Asked when a reply begins to be thought and before each of its clauses: it changes from the next clause on.
+        """
+        if self._voice.profile_id is not None and (self._voice_watch is None or self._voice_watch.done()):
+            self._voice_watch = self._spawn(self._renew(self._voice))
+
+    async def _renew(self, before: Voice) -> None:
+        after = await self._renew_voice(before)
+        if after is not before:
+            await self._inbox.put(_VoiceRenewed(before, after))
+
+    async def _take_renewed(self, item: _VoiceRenewed) -> None:
+        if item.before is not self._voice:
+            return
+        self._change_voice(item.after or Voice())
+        if item.after is None:
+            await self._drop_speculation()
+            await self._send_error(ErrorCode.VOICE_GONE)
 
     # --- answering ---
 
@@ -734,6 +777,7 @@ class VoicePipeline:
 
     def _make_reply(self, text: str) -> tuple[Reply, asyncio.Task[None]]:
         settings = self._settings
+        self._watch_voice()
         reply = Reply(
             user_turn_id=self._user_turn_id,
             user_text=text,

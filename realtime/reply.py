@@ -60,6 +60,8 @@ class Voice:
     engine_voice: str = ""
     style: bytes = b""
     reference: VoiceReference | None = None
+    #: Counts up whenever the profile comes to sound different.
+    version: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +74,8 @@ class Outlet:
     on_audible: Callable[[], None]
     #: Called for each failure of an engine, once the reply is committed.
     on_failure: Callable[[Stage, InferenceError], Awaitable[None]]
+    #: Called before each clause is spoken.
+    on_clause: Callable[[], None]
     make_audio_url: Callable[[UUID], str | None]
 
 
@@ -269,6 +273,7 @@ class Reply:
                 if not is_first:
                     # Of a reply that may be taken back, one clause is enough to have ready.
                     await self._committed.wait()
+                self._outlet.on_clause()
                 is_last = self._is_thought and not self._clauses
                 voice = self.voice
                 options = replace(

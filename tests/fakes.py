@@ -79,6 +79,7 @@ class Call:
             history=[PastTurn(uuid4(), message) for message in history or []],
             settings=CallSettings(**{"first_retry_s": 0.01, "last_retry_s": 0.02} | settings),
             find_voice=self._find_voice,
+            renew_voice=self._renew_voice,
             find_past=self._find_past,
             decode_audio=self._decode,
             make_audio_url=lambda turn_id: f"/audio/{turn_id}",
@@ -99,6 +100,9 @@ class Call:
 
     async def _find_voice(self, voice_profile_id: UUID | None) -> Voice | None:
         return self.voices.get(voice_profile_id)
+
+    async def _renew_voice(self, voice: Voice) -> Voice | None:
+        return self.voices.get(voice.profile_id)
 
     async def _find_past(self, turn_id: UUID) -> list[PastTurn] | None:
         return self.past.get(turn_id)

@@ -378,9 +378,15 @@ class Call {
       this.#statusTimer = setTimeout(() => this.#checkStatus(), STATUS_EVERY_MS);
     } else {
       if (code === "PROCESSING_ERROR") this.#replyTurnId = null;
+      if (code === "VOICE_GONE") this.#forgetVoice();
       this.#showProblem(error);
     }
     this.captions.settle();
+  }
+
+  #forgetVoice() {
+    this.settings.set("voice_profile_id", "");
+    this.voices.refresh();
   }
 
   #takeDrop(code) {

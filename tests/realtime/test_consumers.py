@@ -27,6 +27,7 @@ from conversations.models import Conversation, Turn
 from inference.interfaces import Quality, VoiceReference
 from realtime import consumers, protocol
 from realtime.consumers import admission
+from realtime.reply import Voice
 from realtime.routing import websocket_urlpatterns
 from realtime.wording import find_language
 from tests import factories
@@ -41,7 +42,7 @@ from tests.fakes import (
 )
 from voices import decoding
 from voices.models import VoiceProfile
-from voices.services import choose_default, choose_quality
+from voices.services import choose_default, choose_quality, delete_voice_profile
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -379,7 +380,65 @@ class TestConversing:
         async with call(alice, make_inference()) as (client, _):
             await client.send(type="configure", voice_profile_id=str(profile.pk))
 
-            assert (await client.wait_for("error"))["code"] == "VALIDATION_ERROR"
+            assert (await client.wait_for("error"))["code"] == "VOICE_GONE"
+
+    async def test_leaves_a_voice_that_is_deleted_meanwhile(self, alice: User) -> None:
+        profile = await sync_to_async(factories.create_voice_profile)(owner=alice, engine_voice="zm_yunxi")
+        await sync_to_async(choose_default)(user=alice, profile=profile)
+        inference = make_inference(replies=["好。", "再見。"])
+        inference.llm.first_token_s = 0.2
+        async with call(alice, inference) as (client, _):
+            await client.send(type="text", text="你好")
+            first = await client.wait_for("turn_end")
+            await client.send(type="playback", turn_id=first["turn_id"], played_ms=first["audio_ms"], is_finished=True)
+            await sync_to_async(delete_voice_profile)(profile=profile)
+            await client.send(type="text", text="再見")
+            error = await client.wait_for("error")
+            await client.wait_for("turn_end")
+
+        assert error["code"] == "VOICE_GONE"
+        assert [options.voice for _, options in inference.tts.requests] == ["zm_yunxi", ""]
+
+
+@pytest.mark.django_db(transaction=True)
+class TestRenewingAVoice:
+    @pytest.fixture
+    def profile(self, alice: User) -> VoiceProfile:
+        return factories.create_voice_profile(owner=alice, engine_voice="zm_yunxi")
+
+    def test_is_the_same_when_nothing_changed(self, alice: User, profile: VoiceProfile) -> None:
+        voice = consumers.find_voice(alice, profile.pk)
+
+        assert voice is not None
+        assert consumers.renew_voice(alice, voice) is voice
+        assert consumers.renew_voice(alice, automatic := Voice()) is automatic
+
+    def test_is_read_anew_when_it_was_remade(self, alice: User, profile: VoiceProfile) -> None:
+        voice = consumers.find_voice(alice, profile.pk)
+        assert voice is not None
+        VoiceProfile.objects.filter(pk=profile.pk).update(version=2, style=bytes(1024))
+
+        renewed = consumers.renew_voice(alice, voice)
+
+        assert renewed is not None
+        assert (renewed.version, renewed.style) == (2, bytes(1024))
+
+    def test_is_none_when_it_is_deleted_disabled_or_not_shared_any_more(
+        self, alice: User, bob: User, profile: VoiceProfile
+    ) -> None:
+        profiles = VoiceProfile.objects.filter(pk=profile.pk)
+        profiles.update(is_shared=True)
+        voice = consumers.find_voice(bob, profile.pk)
+        assert voice is not None
+        assert consumers.renew_voice(bob, voice) is voice
+
+        profiles.update(is_shared=False)
+        assert consumers.renew_voice(bob, voice) is None
+        assert consumers.renew_voice(alice, voice) is voice
+        profiles.update(state="disabled")
+        assert consumers.renew_voice(alice, voice) is None
+        profiles.delete()
+        assert consumers.renew_voice(alice, voice) is None
 
 
 class TestBargeIn:

@@ -852,9 +852,56 @@ class TestConfiguring:
             call.send(protocol.TextMessage("你好"))
             await call.wait_for(protocol.TurnEnd)
 
-        assert error.code == ErrorCode.VALIDATION_ERROR
+        assert error.code == ErrorCode.VOICE_GONE
         ((_, options),) = inference.tts.requests
         assert (options.voice, options.speed) == ("", 1.5)
+
+
+LONG_REPLY = (
+    "第一句話要說得很長才行，這樣才聽得到。第二句話也是一樣長，慢慢地說。第三句話也要很長，才能換人說。第四句。"
+)
+
+
+class TestVoiceThatChanges:
+    async def test_is_left_at_the_next_clause_when_it_is_deleted(self) -> None:
+        inference = make_inference(replies=[LONG_REPLY], ms_per_character=50)
+        voice = Voice(uuid4(), "zm_yunxi")
+        async with open_call(inference, voice=voice) as call:
+            call.voices[voice.profile_id] = voice
+            call.send(protocol.TextMessage("你好"))
+            await call.wait_for(protocol.TtsReady)
+            del call.voices[voice.profile_id]
+            await call.wait_until_listening()
+
+        spoken = [options.voice for _, options in inference.tts.requests]
+        assert (spoken[0], spoken[-1]) == ("zm_yunxi", "")
+        assert [error.code for error in call.list_of(protocol.ErrorMessage)] == [ErrorCode.VOICE_GONE]
+
+    async def test_is_not_heard_again_when_it_was_deleted_between_replies(self) -> None:
+        inference = make_inference(replies=["好。"])
+        inference.llm.first_token_s = 0.05
+        voice = Voice(uuid4(), "zm_yunxi")
+        async with open_call(inference, voice=voice) as call:
+            call.send(protocol.TextMessage("你好"))
+            await call.wait_until_listening()
+
+        assert [options.voice for _, options in inference.tts.requests] == [""]
+        assert call.kept[-1].voice_profile_id is None
+
+    async def test_sounds_as_it_was_remade_from_the_next_clause_on(self) -> None:
+        inference = make_inference(replies=[LONG_REPLY], ms_per_character=50)
+        voice = Voice(uuid4(), "zm_yunxi", version=1)
+        async with open_call(inference, voice=voice) as call:
+            call.voices[voice.profile_id] = voice
+            call.send(protocol.TextMessage("你好"))
+            await call.wait_for(protocol.TtsReady)
+            call.voices[voice.profile_id] = replace(voice, style=bytes(1024), version=2)
+            await call.wait_until_listening()
+
+        spoken = [options.style for _, options in inference.tts.requests]
+        assert (spoken[0], spoken[-1]) == (b"", bytes(1024))
+        assert call.list_of(protocol.ErrorMessage) == []
+        assert call.kept[-1].voice_profile_id == voice.profile_id
 
 
 class TestParallelCalls:
