@@ -5,3 +5,6 @@ from django.utils.translation import gettext_lazy as _
 class VoicesConfig(AppConfig):
     name = "voices"
     verbose_name = _("Voices")
+
+    def ready(self) -> None:
+        from voices import signals  # noqa: F401 — it registers itself

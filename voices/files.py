@@ -64,7 +64,7 @@ def delete_orphans() -> int:
     """
     Delete the folders of voices that have no row, and files of voices that no row names. Return how many files.
 
-    They are left by a process that was killed between a file and its row, and by an owner who was removed.
+    They are left by a process that was killed between a file and its row.
     """
     count = 0
     for folder, profile_id in list(list_profile_folders()):

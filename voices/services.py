@@ -239,12 +239,17 @@ def delete_voice_profile(*, profile: VoiceProfile) -> None:
         VoiceProfile.objects.filter(pk=profile.pk).delete()
         if profile.consent_id:
             Consent.objects.filter(pk=profile.consent_id).delete()
-        # Who listened or changed something stays on record; what the voice was called does not.
-        entries = LogEntry.objects.filter(content_type=ContentType.objects.get_for_model(VoiceProfile))
-        entries.filter(object_id=str(profile.pk)).update(object_repr=str(profile.pk))
+        forget_in_log([profile])
     # Of a worker that was writing just then.
     files.delete_folder(profile)
     files.forget_deleted_rows()
+
+
+def forget_in_log(profiles: Sequence[VoiceProfile]) -> None:
+    """Who listened or changed something stays on record; what the voice was called does not."""
+    entries = LogEntry.objects.filter(content_type=ContentType.objects.get_for_model(VoiceProfile))
+    for profile in profiles:
+        entries.filter(object_id=str(profile.pk)).update(object_repr=str(profile.pk))
 
 
 def choose_default(*, user: User, profile: VoiceProfile | None) -> VoicePreference:

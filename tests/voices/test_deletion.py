@@ -12,7 +12,8 @@ import pytest
 from django.apps import apps
 from django.contrib.auth.models import User
 from django.core.files.storage import FileSystemStorage
-from django.db import connection
+from django.db import connection, transaction
+from django.test import Client
 
 from tests import factories
 from tests.fakes import FakeInference
@@ -80,6 +81,32 @@ class TestDelete:
         turn.refresh_from_db()
         assert (turn.text, turn.voice_profile, turn.voice_was_deleted) == ("很高興認識你。", None, True)
         assert turn.audio.storage.exists(turn.audio.name)
+
+    def test_of_the_person_leaves_nothing_either(
+        self, alice: User, bob: User, operators_client: Client, inference: FakeInference, media_root: Path
+    ) -> None:
+        profile = factories.upload_voice(alice, name="Zanzibar-voice")
+        extraction.extract(voice_profile_id=profile.pk, inference=inference)
+        shared = factories.create_voice_profile(owner=bob, is_shared=True)
+        services.preview(profile=shared, user=alice, text="你好")
+        factories.create_turn(factories.create_conversation(alice), text="Zanzibar", audio=factories.make_flac())
+        kept = factories.create_turn(factories.create_conversation(bob), audio=factories.make_flac())
+        assert len([path for path in media_root.rglob("*") if path.is_file()]) == 5
+
+        answer = operators_client.post(f"/admin/auth/user/{alice.pk}/delete/", {"post": "yes"})
+
+        assert (answer.status_code, answer.url) == (302, "/admin/auth/user/")
+        assert [path.name for path in media_root.rglob("*") if path.is_file()] == [Path(kept.audio_name).name]
+        assert search_rows("Zanzibar") == []
+
+    def test_of_a_person_that_is_taken_back_leaves_the_files(self, alice: User, media_root: Path) -> None:
+        factories.upload_voice(alice)
+
+        with transaction.atomic():
+            alice.delete()
+            transaction.set_rollback(True)
+
+        assert len([path for path in media_root.rglob("*") if path.is_file()]) == 1
 
     def test_can_be_tried_again_when_the_storage_fails(
         self, alice: User, monkeypatch: pytest.MonkeyPatch, media_root: Path

@@ -1,0 +1,23 @@
+"""A person who is removed, by whatever way, leaves nothing that was said in the storage."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from django.conf import settings
+from django.db import transaction
+from django.db.models.signals import pre_delete
+from django.dispatch import receiver
+
+from conversations.files import remove_files
+from conversations.models import Turn
+
+if TYPE_CHECKING:
+    from django.contrib.auth.models import User
+
+
+@receiver(pre_delete, sender=settings.AUTH_USER_MODEL)
+def remove_audio_of(instance: User, **kwargs: Any) -> None:
+    turns = Turn.objects.filter(conversation__owner=instance).exclude(audio="")
+    names = list(turns.values_list("audio", flat=True))
+    transaction.on_commit(lambda: remove_files(names))

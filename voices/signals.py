@@ -1,0 +1,34 @@
+"""A person who is removed, by whatever way, leaves no recording and no voice in the storage."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from django.conf import settings
+from django.db import transaction
+from django.db.models.signals import pre_delete
+from django.dispatch import receiver
+
+from voices import files, services
+from voices.models import Preview, VoiceProfile
+
+if TYPE_CHECKING:
+    from django.contrib.auth.models import User
+
+
+@receiver(pre_delete, sender=settings.AUTH_USER_MODEL)
+def remove_voices_of(instance: User, **kwargs: Any) -> None:
+    profiles = list(VoiceProfile.objects.owned_by(instance))
+    # What they had others' voices say.
+    previews = Preview.objects.filter(requested_by=instance).exclude(profile__owner=instance)
+    names = list(previews.values_list("audio", flat=True))
+    services.forget_in_log(profiles)
+
+    def remove_all() -> None:
+        for profile in profiles:
+            files.delete_folder(profile)
+        for name in names:
+            files.delete(name)
+        files.forget_deleted_rows()
+
+    transaction.on_commit(remove_all)
