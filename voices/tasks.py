@@ -7,7 +7,7 @@ import uuid
 from celery import shared_task
 from django.utils import timezone
 
-from voices import claims, engines, extraction, files, restyling
+from voices import claims, engines, extraction, files, renewal, restyling
 
 
 @shared_task
@@ -41,3 +41,9 @@ def requeue_lost_work() -> None:
 def delete_orphans() -> None:
     """Delete files that belong to no voice any more."""
     files.delete_orphans()
+
+
+@shared_task
+def renew() -> None:
+    """Make voices anew that were made for other engines than those that run."""
+    renewal.renew(inference=engines.get_inference())

@@ -168,6 +168,7 @@ CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_BEAT_SCHEDULE = {
     "clear-expired-logins": {"task": "avatar_site.operations.tasks.clear_expired_logins", "schedule": 24 * 60 * 60},
     "requeue-lost-voices": {"task": "voices.tasks.requeue_lost_work", "schedule": 30},
+    "renew-voices": {"task": "voices.tasks.renew", "schedule": 5 * 60},
     "delete-orphaned-voice-files": {"task": "voices.tasks.delete_orphans", "schedule": 60 * 60},
     "purge-expired": {"task": "conversations.tasks.purge_expired", "schedule": 24 * 60 * 60},
     "remove-orphans": {"task": "conversations.tasks.remove_orphans", "schedule": 24 * 60 * 60},

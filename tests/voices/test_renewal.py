@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import pytest
+from django.contrib.auth.models import User
+
+from tests import factories
+from tests.fakes import FakeInference
+from voices import extraction, renewal, tasks
+from voices.models import VoiceProfile
+
+
+@pytest.fixture
+def profile(alice: User, inference: FakeInference) -> VoiceProfile:
+    """Matched, on an engine that does not clone."""
+    profile = factories.upload_voice(alice)
+    extraction.extract(voice_profile_id=profile.pk, inference=inference)
+    profile.refresh_from_db()
+    assert (profile.kind, profile.state) == ("matched", "ready")
+    return profile
+
+
+def work(profile: VoiceProfile, inference: FakeInference) -> VoiceProfile:
+    profile.refresh_from_db()
+    assert (profile.state, profile.is_speakable) == ("pending", True)
+    extraction.extract(voice_profile_id=profile.pk, inference=inference)
+    profile.refresh_from_db()
+    return profile
+
+
+class TestRenewal:
+    def test_clones_what_was_matched_once_an_engine_clones(
+        self, profile: VoiceProfile, inference: FakeInference
+    ) -> None:
+        assert renewal.renew(inference=inference) == 0
+        inference.tts.can_clone = True
+
+        assert renewal.renew(inference=inference) == 1
+        profile = work(profile, inference)
+
+        assert (profile.kind, profile.version, profile.engine_voice) == ("cloned", 2, "")
+        assert renewal.renew(inference=inference) == 0
+
+    def test_matches_what_was_cloned_once_none_does(self, profile: VoiceProfile, inference: FakeInference) -> None:
+        VoiceProfile.objects.filter(pk=profile.pk).update(kind="cloned", engine_voice="")
+
+        assert renewal.renew(inference=inference) == 1
+        profile = work(profile, inference)
+
+        assert profile.kind == "matched"
+        assert profile.engine_voice
+
+    def test_leaves_alone_what_is_disabled_or_has_no_words_to_clone_by(
+        self, profile: VoiceProfile, inference: FakeInference
+    ) -> None:
+        inference.tts.can_clone = True
+        VoiceProfile.objects.filter(pk=profile.pk).update(clip_transcript="")
+        assert renewal.renew(inference=inference) == 0
+
+        VoiceProfile.objects.filter(pk=profile.pk).update(clip_transcript="你好", state="disabled")
+        assert renewal.renew(inference=inference) == 0
+
+    def test_waits_for_the_engine(self, profile: VoiceProfile, inference: FakeInference) -> None:
+        VoiceProfile.objects.filter(pk=profile.pk).update(kind="cloned", engine_voice="")
+        inference.start_outage()
+
+        tasks.renew()
+
+        profile.refresh_from_db()
+        assert profile.state == "ready"
