@@ -24,7 +24,8 @@ _SENTENCES = re.compile(r".+?(?:[。！？!?；;\n]+|\.(?=\s|$)|$)", re.DOTALL)
 _PARTS = re.compile(r".+?(?:[，、：,:]+|\s+|$)", re.DOTALL)
 #: One message of a transcription holds at most 1 MiB.
 _PIECE_BYTES = 256 * 1024
-#: Silence after the last word, so that the recogniser hears it end.
+#: Silence before the first word and after the last, so that the recogniser hears them begin and end.
+_LEAD_MS = 200
 _PAUSE_MS = 700
 
 
@@ -58,18 +59,23 @@ def cut_sentences(text: str, *, longest: int = 60) -> list[str]:
     return [clause for clause in clauses if clause]
 
 
-async def recognise(stt: SpeechToText, pcm: bytes) -> tuple[str, str]:
-    """What is said in `pcm` (PCM16 mono, 16 kHz), and in which language; empty if nothing is."""
+async def recognise(stt: SpeechToText, pcm: bytes, *, language: str | None = None) -> tuple[str, str]:
+    """
+    What is said in `pcm` (PCM16 mono, 16 kHz), and in which language; empty if nothing is.
+
+    Where the `language` is known, it is one utterance: pauses in it end nothing.
+    """
     texts: list[str] = []
     languages: dict[str, int] = {}
 
     async def audio() -> AsyncGenerator[TranscriptionInput]:
-        whole = pcm + bytes(16 * 2 * _PAUSE_MS)
+        whole = bytes(16 * 2 * _LEAD_MS) + pcm + bytes(16 * 2 * _PAUSE_MS)
         for start in range(0, len(whole), _PIECE_BYTES):
             yield whole[start : start + _PIECE_BYTES]
         yield EndOfUtterance()
 
-    async with contextlib.aclosing(stt.transcribe(audio(), TranscriptionOptions(pause_ms=600))) as events:  # type: ignore[type-var]  # all of them are generators
+    options = TranscriptionOptions(language=language, endpointing=language is None)
+    async with contextlib.aclosing(stt.transcribe(audio(), options)) as events:  # type: ignore[type-var]  # all of them are generators
         async for event in events:
             if isinstance(event, FinalTranscript) and event.text.strip():
                 texts.append(event.text.strip())

@@ -98,6 +98,19 @@ class FittingClaim:
         self.update(fitting_state=FittingState.FAILED, fitting_claim=None, fitting_claimed_at=None)
 
 
+def make_again(profile_id: uuid.UUID, *, now: datetime) -> None:
+    """Let a voice wait to be made, whatever has become of it so far. Whoever works on it loses the claim."""
+    VoiceProfile.objects.filter(pk=profile_id).update(
+        state=State.PENDING,
+        step=Step.QUEUED,
+        progress=0.0,
+        error_code="",
+        claim=None,
+        claimed_at=now,
+        attempts=0,
+    )
+
+
 def requeue_lost(*, now: datetime) -> tuple[list[uuid.UUID], list[uuid.UUID]]:
     """
     Take work back from workers that have died, and find work that nobody began.

@@ -13,7 +13,7 @@ What is found has to hold on sentences that the search never heard, and to be un
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,18 +22,15 @@ from numpy.typing import NDArray
 from inference.interfaces import (
     MICROPHONE_SAMPLE_RATE_HZ,
     STYLE_VALUES,
-    EndOfUtterance,
-    FinalTranscript,
     InferenceError,
     SpeakerEncoder,
     SpeechToText,
     SynthesisOptions,
     TextToSpeech,
-    TranscriptionInput,
-    TranscriptionOptions,
 )
-from inference.recordings import resample
-from voices.matching import embed_voice, speak
+from voices.asking import Spoken, recognise, speak
+from voices.decoding import resample, to_pcm
+from voices.matching import embed_voice
 
 #: What is said while searching (four seconds: the time goes into speaking), and what the result is judged by.
 TRAINING = {
@@ -60,7 +57,6 @@ LEAST_GAIN = 0.01
 MORE_ERRORS = 0.05
 #: Parts of the way back to the start, where the whole way is not understood well enough.
 WAYS = (1.0, 0.7, 0.4)
-FRAME_BYTES = 640
 
 Vector = NDArray[np.float64]
 
@@ -314,31 +310,19 @@ class _Judge:
         spoken, wrong, expected = b"", 0, 0
         sample_rate_hz = MICROPHONE_SAMPLE_RATE_HZ
         for sentence in HELD_OUT[self._language]:
-            pcm, sample_rate_hz = await speak(self._tts, sentence, options)
-            spoken += pcm
-            understood = await recognise(self._stt, pcm, sample_rate_hz, self._language)
+            said = await speak(self._tts, [sentence], options)
+            spoken, sample_rate_hz = spoken + said.pcm, said.sample_rate_hz or sample_rate_hz
+            understood = await self._recognise(said)
             wrong += count_errors(sentence, understood)
             expected += len(to_characters(sentence))
         embedding = await self._encoder.embed(spoken, sample_rate_hz=sample_rate_hz)
         return _Verdict(float(np.asarray(embedding.values) @ self._target), wrong / expected)
 
-
-async def recognise(stt: SpeechToText, pcm: bytes, sample_rate_hz: int, language: str) -> str:
-    """Return what is understood of one utterance."""
-    samples = np.frombuffer(pcm, "<i2").astype(np.float32)
-    heard = np.clip(resample(samples, sample_rate_hz, MICROPHONE_SAMPLE_RATE_HZ), -32768, 32767).astype("<i2").tobytes()
-    quiet = bytes(MICROPHONE_SAMPLE_RATE_HZ // 5 * 2)
-
-    async def audio() -> AsyncIterator[TranscriptionInput]:
-        whole = quiet + heard + quiet
-        for start in range(0, len(whole), FRAME_BYTES):
-            yield whole[start : start + FRAME_BYTES]
-        yield EndOfUtterance()
-
-    options = TranscriptionOptions(language=language, endpointing=False)
-    return "".join(
-        [event.text async for event in stt.transcribe(audio(), options) if isinstance(event, FinalTranscript)]
-    )
+    async def _recognise(self, said: Spoken) -> str:
+        samples = np.frombuffer(said.pcm, "<i2").astype(np.float32) / np.float32(32768)
+        heard = to_pcm(resample(samples, said.sample_rate_hz or MICROPHONE_SAMPLE_RATE_HZ, MICROPHONE_SAMPLE_RATE_HZ))
+        text, _ = await recognise(self._stt, heard, language=self._language)
+        return text
 
 
 def to_characters(text: str) -> list[str]:

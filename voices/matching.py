@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inference.interfaces import InferenceError, SpeakerEncoder, SynthesisOptions, TextToSpeech, VoiceInfo
+from voices.asking import speak
 
 #: What voices say when they are measured: every sound of the language about once. Two, so that one alone says little.
 SENTENCES = {
@@ -135,18 +136,12 @@ async def embed_voice(
     tts: TextToSpeech, encoder: SpeakerEncoder, sentences: Sequence[str], options: SynthesisOptions
 ) -> Vector:
     """Let a voice say the sentences, and return who it sounds like."""
-    spoken = [await speak(tts, sentence, options) for sentence in sentences]
-    sample_rate_hz = spoken[0][1]
-    embedding = await encoder.embed(b"".join(pcm for pcm, _ in spoken), sample_rate_hz=sample_rate_hz)
+    spoken = [await speak(tts, [sentence], options) for sentence in sentences]
+    pcm = b"".join(each.pcm for each in spoken)
+    if not pcm:
+        raise InferenceError(f"the engine says nothing to {sentences!r}")
+    embedding = await encoder.embed(pcm, sample_rate_hz=spoken[0].sample_rate_hz)
     return _unit(embedding.values)
-
-
-async def speak(tts: TextToSpeech, text: str, options: SynthesisOptions) -> tuple[bytes, int]:
-    """Return PCM16 and its sample rate. Raises InferenceError when nothing is said."""
-    chunks = [chunk async for chunk in tts.synthesise(text, options)]
-    if not chunks:
-        raise InferenceError(f"the engine says nothing to {text!r}")
-    return b"".join(chunk.pcm for chunk in chunks), chunks[0].sample_rate_hz
 
 
 def _unit(values: Any) -> Vector:

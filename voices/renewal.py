@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import uuid
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from asgiref.sync import async_to_sync
 
 from inference.interfaces import Inference, InferenceError, InferenceStatus, Role, RoleState
-from voices import services
+from voices import claims
 from voices.models import Kind, State, VoiceProfile
 
 if TYPE_CHECKING:
@@ -17,24 +19,25 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-def renew(*, inference: Inference) -> int:
+def take_outdated(*, inference: Inference, now: datetime) -> list[uuid.UUID]:
     """
-    Have those voices made anew, from their recordings. Until each is done it sounds as before. Return how many.
+    Let those voices wait to be made anew, from their recordings, and return them: they are to be handed to workers.
 
-    What was fitted is given up where an engine clones. Does nothing while the engine that speaks cannot be had.
+    Until each is done it sounds as before. What was fitted is given up where an engine clones. None of them while the
+    engine that speaks cannot be had.
     """
     try:
         status = async_to_sync(_ask)(inference)
     except InferenceError as error:
         logger.info("no engine to renew voices for: %s", error)
-        return 0
+        return []
     if not any(role.role is Role.TTS and role.state is RoleState.READY for role in status.roles):
-        return 0
-    profiles = list(find_outdated(status))
-    for profile in profiles:
-        logger.info("voice %s was %s by another engine: made anew", profile.pk, profile.kind)
-        services.extract_again(profile=profile)
-    return len(profiles)
+        return []
+    outdated = list(find_outdated(status).values_list("pk", "kind"))
+    for profile_id, kind in outdated:
+        logger.info("voice %s was %s by another engine: made anew", profile_id, kind)
+        claims.make_again(profile_id, now=now)
+    return [profile_id for profile_id, _ in outdated]
 
 
 def find_outdated(status: InferenceStatus) -> VoiceProfileQuerySet:

@@ -19,7 +19,7 @@ from django.db import transaction
 from django.db.models import F, Sum
 from django.utils import timezone
 
-from voices import decoding, engines, files, previews, tasks, verdict
+from voices import claims, decoding, engines, files, previews, tasks, verdict
 from voices.archive import MAX_RECORDINGS, Unreadable, read_archive, write_archive
 from voices.models import (
     Attestation,
@@ -31,7 +31,6 @@ from voices.models import (
     Quality,
     Recording,
     State,
-    Step,
     VoicePreference,
     VoiceProfile,
 )
@@ -147,15 +146,7 @@ def remove_recording(*, recording: Recording) -> None:
 def extract_again(*, profile: VoiceProfile) -> None:
     """Make the voice anew. What is under way for it comes to nothing; until it is done it cannot be spoken in."""
     _owner_of(profile)
-    VoiceProfile.objects.filter(pk=profile.pk).update(
-        state=State.PENDING,
-        step=Step.QUEUED,
-        progress=0.0,
-        error_code="",
-        claim=None,
-        claimed_at=timezone.now(),
-        attempts=0,
-    )
+    claims.make_again(profile.pk, now=timezone.now())
     tasks.extract_embedding.delay_on_commit(voice_profile_id=str(profile.pk))
 
 

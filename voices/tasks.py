@@ -46,4 +46,5 @@ def delete_orphans() -> None:
 @shared_task
 def renew() -> None:
     """Make voices anew that were made for other engines than those that run."""
-    renewal.renew(inference=engines.get_inference())
+    for voice_profile_id in renewal.take_outdated(inference=engines.get_inference(), now=timezone.now()):
+        extract_embedding.delay(voice_profile_id=str(voice_profile_id))

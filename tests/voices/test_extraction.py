@@ -244,11 +244,12 @@ class TestLostClaim:
         monkeypatch.setattr(
             ExtractionClaim, "update", lambda *args, **fields: (_ for _ in ()).throw(claims.ClaimLost("gone"))
         )
+        inference.stt.recognition_s = 60  # it is being listened to when the claim is lost
 
         extraction.extract(voice_profile_id=pending_profile.pk, inference=inference)
 
         assert inference.active_calls == 0
-        assert inference.encoder.calls.finished == 0
+        assert (inference.stt.calls.finished, inference.encoder.calls.started) == (0, 0)
 
 
 class TestRequeueLost:

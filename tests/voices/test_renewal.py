@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import uuid
+
 import pytest
 from django.contrib.auth.models import User
+from django.utils import timezone
 
 from tests import factories
 from tests.fakes import FakeInference
@@ -19,6 +22,10 @@ def profile(alice: User, inference: FakeInference) -> VoiceProfile:
     return profile
 
 
+def take_outdated(inference: FakeInference) -> list[uuid.UUID]:
+    return renewal.take_outdated(inference=inference, now=timezone.now())
+
+
 def work(profile: VoiceProfile, inference: FakeInference) -> VoiceProfile:
     profile.refresh_from_db()
     assert (profile.state, profile.is_speakable) == ("pending", True)
@@ -31,19 +38,19 @@ class TestRenewal:
     def test_clones_what_was_matched_once_an_engine_clones(
         self, profile: VoiceProfile, inference: FakeInference
     ) -> None:
-        assert renewal.renew(inference=inference) == 0
+        assert take_outdated(inference) == []
         inference.tts.can_clone = True
 
-        assert renewal.renew(inference=inference) == 1
+        assert take_outdated(inference) == [profile.pk]
         profile = work(profile, inference)
 
         assert (profile.kind, profile.version, profile.engine_voice) == ("cloned", 2, "")
-        assert renewal.renew(inference=inference) == 0
+        assert take_outdated(inference) == []
 
     def test_matches_what_was_cloned_once_none_does(self, profile: VoiceProfile, inference: FakeInference) -> None:
         VoiceProfile.objects.filter(pk=profile.pk).update(kind="cloned", engine_voice="")
 
-        assert renewal.renew(inference=inference) == 1
+        assert take_outdated(inference) == [profile.pk]
         profile = work(profile, inference)
 
         assert profile.kind == "matched"
@@ -54,10 +61,10 @@ class TestRenewal:
     ) -> None:
         inference.tts.can_clone = True
         VoiceProfile.objects.filter(pk=profile.pk).update(clip_transcript="")
-        assert renewal.renew(inference=inference) == 0
+        assert take_outdated(inference) == []
 
         VoiceProfile.objects.filter(pk=profile.pk).update(clip_transcript="你好", state="disabled")
-        assert renewal.renew(inference=inference) == 0
+        assert take_outdated(inference) == []
 
     def test_waits_for_the_engine(self, profile: VoiceProfile, inference: FakeInference) -> None:
         VoiceProfile.objects.filter(pk=profile.pk).update(kind="cloned", engine_voice="")
@@ -67,3 +74,11 @@ class TestRenewal:
 
         profile.refresh_from_db()
         assert profile.state == "ready"
+
+    def test_is_handed_to_workers(self, profile: VoiceProfile, inference: FakeInference) -> None:
+        inference.tts.can_clone = True
+
+        tasks.renew()
+
+        profile.refresh_from_db()
+        assert (profile.kind, profile.state, profile.version) == ("cloned", "ready", 2)

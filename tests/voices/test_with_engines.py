@@ -30,7 +30,7 @@ from voices.models import Preview, VoiceProfile
 pytestmark = pytest.mark.engines
 
 SENTENCE = "今天下午三點，我們在圖書館門口見面。"
-ENGLISH_SENTENCE = "Let us meet at the library at three o'clock this afternoon."
+ENGLISH_SENTENCE = "Let us meet in front of the library this afternoon."
 
 
 @pytest.fixture(scope="module")
