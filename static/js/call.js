@@ -385,8 +385,10 @@ class Call {
   }
 
   #forgetVoice() {
+    const id = this.settings.values.voice_profile_id;
+    if (!id) return;
     this.settings.set("voice_profile_id", "");
-    this.voices.refresh();
+    this.voices.drop(id);
   }
 
   #takeDrop(code) {

@@ -30,6 +30,12 @@ export class VoiceSheet {
     if (isBusy && this.dialog.open) this.#timer = setTimeout(() => this.refresh(), EVERY_MS);
   }
 
+  /** Offer a voice no more that the server does not have. */
+  drop(id) {
+    this.list.querySelector(`input[value="${id}"]`)?.closest("label").remove();
+    this.onchange();
+  }
+
   async remember(name, value) {
     try {
       if (name === "quality") await call("PATCH", DEFAULT_API, { quality: value });
@@ -55,8 +61,7 @@ export class VoiceSheet {
   }
 
   #make(id) {
-    const served = this.list.querySelector(`input[value="${id}"]`)?.closest("label");
-    const option = served ?? this.template.content.firstElementChild.cloneNode(true);
+    const option = this.template.content.firstElementChild.cloneNode(true);
     option.dataset.own = id;
     option.querySelector("input").value = id;
     return option;

@@ -105,6 +105,39 @@ class TestTalking:
         await expect(call.replies.last).to_contain_text("我聽到你說換個話題")
         await expect(call.page.locator("#notice")).to_be_hidden()
 
+    async def test_goes_on_in_another_voice_when_its_own_is_deleted(
+        self, open_call: OpenCall, fake_stack: Stack
+    ) -> None:
+        def run(*lines: str) -> None:
+            code = ["from django.contrib.auth.models import User", "from tests import factories", *lines]
+            fake_stack.manage("shell", "--no-imports", "--command", "\n".join(code))
+
+        await asyncio.to_thread(
+            run,
+            "from voices.services import choose_default",
+            "bob = User.objects.get(username='bob')",
+            "choose_default(user=bob, profile=factories.create_voice_profile(owner=bob, name='快要不見的聲音'))",
+        )
+        call = await open_call(user="bob")
+        own = call.page.locator("#voices label", has_text="快要不見的聲音")
+        await expect(own.locator("input")).to_be_checked()
+        await call.start()
+        await call.type(LONG_TEXT)
+        await call.wait_for("speaking")
+
+        await asyncio.to_thread(
+            run,
+            "from voices.models import VoiceProfile",
+            "from voices.services import delete_voice_profile",
+            "delete_voice_profile(profile=VoiceProfile.objects.get(name='快要不見的聲音'))",
+        )
+        await call.type("那就換一個")
+
+        await expect(call.page.locator("#notice-text")).to_have_text("你選的聲音已經無法使用，改由其他聲音說話。")
+        await expect(own).to_have_count(0)
+        await expect(call.page.locator('#voices input[value=""]')).to_be_checked()
+        await expect(call.replies.last).to_contain_text("我聽到你說那就換一個")
+
     async def test_talks_without_a_microphone(self, open_call: OpenCall) -> None:
         call = await open_call(may_listen=False)
         await call.page.click("#start-typing")
