@@ -34,13 +34,13 @@ from conversations.serializers import (
     DoomedConversationsSerializer,
     LimitsSerializer,
     ListingSerializer,
-    ProblemSerializer,
     RetentionSerializer,
     TurnChangeSerializer,
     TurnSerializer,
     find_media_type,
 )
 from voices.byte_ranges import take_range
+from voices.serializers import ErrorSerializer
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
@@ -49,9 +49,9 @@ if TYPE_CHECKING:
 
     from conversations.models import ConversationQuerySet, TurnQuerySet
 
-_INVALID = OpenApiResponse(ProblemSerializer, "`invalid`: something in the request, named by `field`.")
-_FORBIDDEN = OpenApiResponse(ProblemSerializer, "`not_logged_in`, or `forbidden` without a CSRF token.")
-_UNKNOWN = OpenApiResponse(ProblemSerializer, "`not_found`: there is none, or it is somebody else's.")
+_INVALID = OpenApiResponse(ErrorSerializer, "`invalid`: something in the request, named by `field`.")
+_FORBIDDEN = OpenApiResponse(ErrorSerializer, "`not_logged_in`, or `forbidden` without a CSRF token.")
+_UNKNOWN = OpenApiResponse(ErrorSerializer, "`not_found`: there is none, or it is somebody else's.")
 _ARCHIVE = OpenApiResponse(
     OpenApiTypes.BINARY,
     "A ZIP, streamed: a folder for each conversation, with conversation.md, conversation.json and audio/. The header "
@@ -192,7 +192,7 @@ class TurnDetail(_View):
             400: _INVALID,
             403: _FORBIDDEN,
             404: _UNKNOWN,
-            409: OpenApiResponse(ProblemSerializer, "`not_correctable`: the avatar's, or superseded."),
+            409: OpenApiResponse(ErrorSerializer, "`not_correctable`: the avatar's, or superseded."),
         },
     )
     def patch(self, request: Request, conversation_id: uuid.UUID, turn_id: uuid.UUID) -> Response:
@@ -339,7 +339,7 @@ class Retention(_View):
         request=LimitsSerializer,
         responses={
             200: RetentionSerializer,
-            400: OpenApiResponse(ProblemSerializer, "`invalid`, or `longer_than_site`."),
+            400: OpenApiResponse(ErrorSerializer, "`invalid`, or `longer_than_site`."),
             403: _FORBIDDEN,
         },
     )

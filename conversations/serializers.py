@@ -183,11 +183,3 @@ class RetentionSerializer(LimitsSerializer):
     site = LimitsSerializer(read_only=True)
     effective = LimitsSerializer(read_only=True)
     last_run_at = serializers.DateTimeField(read_only=True, allow_null=True)
-
-
-class ProblemSerializer(serializers.Serializer[Any]):
-    """What went wrong. `detail` is a sentence for the user; `field` names what it is about."""
-
-    code = serializers.CharField()
-    detail = serializers.CharField()
-    field = serializers.CharField(required=False)
