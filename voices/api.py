@@ -20,7 +20,7 @@ from rest_framework.views import APIView
 
 from voices import services
 from voices.byte_ranges import AnyRenderer, respond_with_audio
-from voices.models import Attestation, Preview, Recording, VoicePreference, VoiceProfile
+from voices.models import Attestation, Preview, Recording, VoiceProfile
 from voices.serializers import (
     AudioSerializer,
     ChangeSerializer,
@@ -146,8 +146,7 @@ class VoiceView(APIView):
         return get_object_or_404(recordings.select_related("profile__owner"), pk=recording_id)
 
     def describe(self, *profiles: VoiceProfile) -> list[Any]:
-        preferences = VoicePreference.objects.filter(user=self.user)
-        context = {"user": self.user, "default_id": preferences.values_list("profile_id", flat=True).first()}
+        context = {"user": self.user, "default_id": services.read_preference(user=self.user).profile_id}
         return list(VoiceProfileSerializer(profiles, many=True, context=context).data)
 
     def describe_anew(self, profile: VoiceProfile) -> Any:
