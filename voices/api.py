@@ -387,7 +387,10 @@ class VoiceProfilePreview(VoiceView):
     @extend_schema(
         operation_id="preview_voice_profile",
         summary="Hear a sentence in it",
-        description="Spoken once and kept. The file at `audio_url` says in its INFO list that it is synthetic.",
+        description=(
+            "Spoken once and kept; where memory was short, spoken anew. The file at `audio_url` says in its INFO list "
+            "that it is synthetic."
+        ),
         request=PreviewRequestSerializer,
         responses={200: PreviewSerializer}
         | _refusals("text_required", "text_too_long", "quality_unknown")
