@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from playwright.async_api import Locator, Page, expect
 from tests.e2e.browser import PHONE, VoicesPage, write_speech
 from tests.e2e.conftest import OpenCall, OpenVoices
 from tests.e2e.stack import Stack
+from voices.fitting import HELD_OUT
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(180)]
 
@@ -41,6 +44,21 @@ async def fetch_voices(page: Page, scope: str) -> list[str]:
         scope,
     )
     return names
+
+
+@contextlib.asynccontextmanager
+async def scripted(stack: Stack, **script: str) -> AsyncIterator[None]:
+    """Meanwhile the engines do something else than usual."""
+    await asyncio.to_thread(stack.restart_inference, **script)
+    try:
+        yield
+    finally:
+        await asyncio.to_thread(stack.restart_inference)
+
+
+def read_number(text: str | None) -> float:
+    (number,) = re.findall(r"\d\.\d\d", text or "")
+    return float(number)
 
 
 class TestMaking:
@@ -336,18 +354,50 @@ class TestDetail:
         await expect(voices.page.locator(".recording")).to_have_count(1)
         assert voices.problems == []
 
-    async def test_brings_a_voice_closer(self, open_voices: OpenVoices, recording: Path) -> None:
+    async def test_brings_a_voice_closer(self, open_voices: OpenVoices, recording: Path, fake_stack: Stack) -> None:
         voices = await open_voices()
         await voices.make_voice("更像", recording)
         await voices.page.click("#to-detail")
+        similarity = voices.page.locator("#likeness .similarity-text")
+        text = voices.page.locator("#fitting-text")
+        await expect(similarity).to_have_text(re.compile(r"^相似度 0\.\d\d$"))
+        before = read_number(await similarity.text_content())
 
-        await voices.page.click("#fit")
+        # First the voice as it is says the sentences that judge it, then what was found.
+        async with scripted(fake_stack, AVATAR_FAKE_TRANSCRIPTS="|".join(HELD_OUT["zh"] * 2)):
+            await voices.page.click("#fit")
+            await expect(text).to_have_text(re.compile(r"^調整中 · [1-9]\d?%$"))
+            await expect(voices.page.locator("#fitting-bar")).to_have_attribute("value", re.compile(r"^0\.\d+$"))
+            await expect(text).to_have_text(re.compile("^現在更像了"), timeout=MADE_MS)
 
-        outcome = re.compile(
-            "現在更像了|沒有找到更像的版本|沒有成功"
-        )  # the scripted engine has nothing to search among
-        await expect(voices.page.locator("#fitting-text")).to_have_text(outcome, timeout=MADE_MS)
-        await expect(voices.page.locator("#fit")).to_be_enabled()
+        await expect(similarity).to_have_text(re.compile(r"^相似度 0\.\d\d，已調整$"))
+        shown = await similarity.text_content()
+        assert read_number(shown) > before
+        await expect(text).to_have_text(f"現在更像了：從 {before:.2f} 到 {read_number(shown):.2f}。")
+        await expect(voices.page.locator("#fitting-bar")).to_be_hidden()
+        await voices.page.reload()
+        await expect(similarity).to_have_text(shown or "")
+        await expect(voices.page.locator("#about")).to_contain_text("比對的聲音")
+        await expect(voices.page.locator("#likeness")).to_contain_text("不是複製")
+        await expect(voices.page.locator("#fit")).to_have_text("再試著更像一點")
+        assert voices.problems == []
+
+    async def test_leaves_a_voice_as_it_was_when_the_closer_one_is_not_understood(
+        self, open_voices: OpenVoices, recording: Path, fake_stack: Stack
+    ) -> None:
+        voices = await open_voices()
+        await voices.make_voice("聽不懂", recording)
+        await voices.page.click("#to-detail")
+        similarity = voices.page.locator("#likeness .similarity-text")
+        await expect(similarity).to_have_text(re.compile(r"^相似度 0\.\d\d$"))
+        shown = await similarity.text_content()
+
+        async with scripted(fake_stack, AVATAR_FAKE_TRANSCRIPTS="|".join(HELD_OUT["zh"])):
+            await voices.page.click("#fit")
+            outcome = voices.page.locator("#fitting-text")
+            await expect(outcome).to_have_text("沒有找到更像的版本，聲音維持原樣。", timeout=MADE_MS)
+
+        await expect(similarity).to_have_text(shown or "")
         assert voices.problems == []
 
     async def test_stops_bringing_a_voice_closer(
