@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from playwright.async_api import Locator, Page, expect
 
-from tests.e2e.browser import PHONE, VoicesPage, write_speech
+from tests.e2e.browser import PHONE, CallPage, VoicesPage, write_speech
 from tests.e2e.conftest import OpenCall, OpenVoices
 from tests.e2e.stack import Stack
 from voices.fitting import HELD_OUT
@@ -434,6 +434,30 @@ class TestDetail:
             fake_stack.start("worker")
         assert voices.problems == []
 
+    async def test_says_when_it_is_heard_in_less_than_the_quality_that_was_chosen(
+        self, open_voices: OpenVoices, recording: Path, fake_stack: Stack
+    ) -> None:
+        voices = await open_voices()
+        await voices.make_voice("兩種品質", recording)
+        await expect(voices.page.locator("#qualities")).to_have_count(0)
+        await give_style(fake_stack, "兩種品質")
+        await voices.page.click("#to-detail")
+        status = voices.page.locator("#listening")
+        hear = voices.page.locator("#hear")
+
+        async with scripted(fake_stack, AVATAR_FAKE_SHORT_OF_MEMORY="yes"):
+            await voices.page.locator("#qualities label", has_text="音質好一點").click()
+            await hear.click()
+            await expect(status).to_have_text("高品質暫時無法使用，這是快速版。 播放中。這是合成語音。")
+            await wait_until_heard(voices.page)
+            await hear.click()
+
+        # The same sentence again, now that there is memory.
+        await hear.click()
+        await expect(status).to_have_text("播放中。這是合成語音。")
+        await wait_until_heard(voices.page)
+        assert voices.problems == []
+
     async def test_a_stranger_finds_nothing(self, open_voices: OpenVoices, recording: Path) -> None:
         alices = await open_voices()
         await alices.make_voice("只給我", recording)
@@ -447,6 +471,47 @@ class TestDetail:
 
 
 class TestInTheCall:
+    async def test_says_when_an_answer_is_in_less_than_the_quality_that_was_chosen(
+        self, open_call: OpenCall, fake_stack: Stack
+    ) -> None:
+        async with scripted(fake_stack, AVATAR_FAKE_SHORT_OF_MEMORY="yes"):
+            call = await open_call(user="carol")
+            fallback = call.page.locator(".turn.is-avatar .turn-fallback")
+            await call.start()
+            await call.type("隨便說說")
+            await call.wait_for("speaking")
+            await call.wait_for("listening", timeout_s=30)
+            await expect(fallback).to_be_hidden()
+            await self._choose_quality(call, "音質好一點")
+            await call.type("好聽一點")
+            await call.wait_for("speaking")
+            await call.wait_for("listening", timeout_s=30)
+            await expect(fallback.nth(1)).to_be_visible()
+            await expect(fallback.nth(1)).to_have_text("高品質暫時無法使用，先用快速版")
+            await expect(fallback.nth(0)).to_be_hidden()
+
+        await call.wait_for("listening", timeout_s=30)
+        await call.type("現在呢")
+        await call.wait_for("speaking")
+        await call.wait_for("listening", timeout_s=30)
+        await expect(fallback).to_have_count(3)
+        await expect(fallback.nth(2)).to_be_hidden()
+        conversation_id = await call.page.evaluate("() => window.avatar.conversationId")
+        await self._choose_quality(call, "回答快一點")
+        await call.page.goto(f"{call.url}/history/{conversation_id}/")
+        heads = call.page.locator(".said.is-avatar .said-head")
+        await expect(heads).to_have_count(3)
+        await expect(heads.nth(1)).not_to_contain_text("高品質")
+        await expect(heads.nth(2)).to_contain_text("高品質")
+
+    @staticmethod
+    async def _choose_quality(call: CallPage, name: str) -> None:
+        await call.page.click("#open-settings")
+        async with call.page.expect_response(re.compile("/voice-default$")) as answer:
+            await call.page.locator("#settings .segments label", has_text=name).click()
+        assert (await answer.value).status == 204
+        await call.page.keyboard.press("Escape")
+
     async def test_a_choice_in_the_middle_of_a_call_takes_effect_and_is_kept(self, open_call: OpenCall) -> None:
         call = await open_call(user="bob")
         await call.start()
