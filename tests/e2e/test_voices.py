@@ -470,6 +470,103 @@ class TestDetail:
         assert response.status == 404
 
 
+class TestSharing:
+    @pytest.fixture
+    async def shared(self, open_voices: OpenVoices, recording: Path) -> AsyncIterator[VoicesPage]:
+        """Alice's list with a voice on it, 給大家, that she has shared; gone when the test is over."""
+        alices = await open_voices()
+        await alices.make_voice("給大家", recording)
+        await alices.page.goto(f"{alices.url}/voices/")
+        try:
+            await alices.choose_from_menu("給大家", "share")
+            await expect(alices.card("給大家").locator(".card-facts")).to_contain_text("共用")
+            yield alices
+        finally:
+            await alices.choose_from_menu("給大家", "delete")
+            await alices.page.click("#delete-dialog .is-danger")
+            await expect(alices.card("給大家")).to_have_count(0)
+
+    async def test_lets_everybody_hear_and_choose_it(self, shared: VoicesPage, open_voices: OpenVoices) -> None:
+        bobs = await open_voices(user="bob")
+        card = bobs.page.locator("#shared").locator(bobs.card("給大家"))
+
+        await card.locator(".listen").click()
+        await wait_until_heard(bobs.page)
+        await card.locator('[data-do="use"]').click()
+
+        await expect(bobs.page.locator("#current")).to_have_text("AVATAR 用「給大家」回答")
+        await bobs.page.reload()
+        await expect(card.locator('[data-do="use"]')).to_have_attribute("aria-pressed", "true")
+        assert bobs.problems == []
+
+    async def test_lets_nobody_else_change_it_or_hear_what_was_recorded(
+        self, shared: VoicesPage, open_voices: OpenVoices
+    ) -> None:
+        address = await shared.card("給大家").locator(".card-title").get_attribute("href") or ""
+        voice_id = address.strip("/").rpartition("/")[2]
+        api = f"/api/voice-profiles/{voice_id}"
+        recording_id = await shared.page.evaluate(
+            "async (api) => (await (await fetch(api)).json()).recordings[0].id", api
+        )
+        bobs = await open_voices(user="bob")
+        await expect(bobs.card("給大家")).to_be_visible()
+
+        await expect(bobs.card("給大家").locator(".card-menu")).to_have_count(0)
+        await bobs.page.goto(f"{bobs.url}{address}")
+        await expect(bobs.page.locator("#hear")).to_be_enabled()
+        for place in ("#more", "#likeness", "#recordings", "#adding", ".consent-text"):
+            await expect(bobs.page.locator(place)).to_have_count(0)
+        assert bobs.problems == []
+
+        assert await shared.ask("GET", f"{api}/recordings/{recording_id}/audio") == 200
+        assert await bobs.ask("GET", f"{api}/recordings/{recording_id}/audio") == 404
+        assert await bobs.ask("GET", f"{api}/audio") == 404
+        assert await bobs.ask("GET", f"{api}/export") == 404
+        assert await bobs.ask("PATCH", api, name="是我的了") == 404
+        assert await bobs.ask("PATCH", api, is_shared=False) == 404
+        assert await bobs.ask("POST", f"{api}/fit") == 404
+        assert await bobs.ask("DELETE", api) == 404
+        told = await bobs.page.evaluate("async (api) => (await fetch(api)).json()", api)
+        assert (told["name"], told["is_shared"], told["recordings"]) == ("給大家", True, [])
+
+    async def test_is_taken_back_from_those_who_chose_it(self, shared: VoicesPage, open_voices: OpenVoices) -> None:
+        address = await shared.card("給大家").locator(".card-title").get_attribute("href")
+        bobs = await open_voices(user="bob")
+        await bobs.card("給大家").locator('[data-do="use"]').click()
+        await expect(bobs.page.locator("#current")).to_have_text("AVATAR 用「給大家」回答")
+
+        await shared.choose_from_menu("給大家", "share")
+        await expect(shared.card("給大家").locator(".card-facts")).not_to_contain_text("共用")
+
+        await bobs.page.reload()
+        await expect(bobs.page.locator('main[data-phase="ready"]')).to_be_visible()
+        await expect(bobs.page.locator("#current")).to_have_text("AVATAR 依語言選聲音")
+        await expect(bobs.page.locator("#shared-shelf")).to_be_hidden()
+        await expect(bobs.card("給大家")).to_have_count(0)
+        assert bobs.problems == []
+        response = await bobs.page.goto(f"{bobs.url}{address}")
+        assert response is not None
+        assert response.status == 404
+
+    async def test_is_for_operators(self, open_voices: OpenVoices, recording: Path) -> None:
+        carols = await open_voices(user="carol")
+        await carols.make_voice("我也想", recording)
+        address = await carols.page.get_attribute("#to-detail", "href") or ""
+        voice_id = address.strip("/").rpartition("/")[2]
+
+        await carols.page.goto(f"{carols.url}/voices/")
+        await carols.card("我也想").locator("summary").click()
+        await expect(carols.card("我也想").locator('[data-do="rename"]')).to_be_visible()
+        await expect(carols.card("我也想").locator('[data-do="share"]')).to_be_hidden()
+        await carols.page.goto(f"{carols.url}{address}")
+        await carols.page.click("#more summary")
+        await expect(carols.page.locator('#more [data-do="rename"]')).to_be_enabled()
+        await expect(carols.page.locator('#more [data-do="share"]')).to_be_hidden()
+
+        assert await carols.ask("PATCH", f"/api/voice-profiles/{voice_id}", is_shared=True) == 403
+        assert carols.problems == []
+
+
 class TestInTheCall:
     async def test_says_when_an_answer_is_in_less_than_the_quality_that_was_chosen(
         self, open_call: OpenCall, fake_stack: Stack
