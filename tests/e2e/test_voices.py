@@ -609,6 +609,38 @@ class TestInTheCall:
         assert (await answer.value).status == 204
         await call.page.keyboard.press("Escape")
 
+    async def test_a_turn_outlives_the_voice_it_was_spoken_in(
+        self, open_call: OpenCall, open_voices: OpenVoices, recording: Path
+    ) -> None:
+        voices = await open_voices()
+        await voices.make_voice("會刪掉的", recording)
+        await voices.page.goto(f"{voices.url}/voices/")
+        await voices.card("會刪掉的").locator('[data-do="use"]').click()
+        await expect(voices.page.locator("#current")).to_have_text("AVATAR 用「會刪掉的」回答")
+        call = await open_call()
+        await call.start()
+        await call.type("用我的聲音說")
+        await call.wait_for("speaking")
+        await call.wait_for("listening", timeout_s=30)
+        conversation_id = await call.page.evaluate("() => window.avatar.conversationId")
+        await call.page.click("#end")
+        await call.page.goto(f"{call.url}/history/{conversation_id}/")
+        head = call.page.locator(".said.is-avatar .said-head")
+        await expect(head).to_contain_text("會刪掉的 · 合成語音")
+
+        await voices.choose_from_menu("會刪掉的", "delete")
+        await voices.page.click("#delete-dialog .is-danger")
+        await expect(voices.card("會刪掉的")).to_have_count(0)
+
+        await call.page.reload()
+        await expect(head).to_contain_text("已刪除的聲音 · 合成語音")
+        await expect(call.page.locator("#conversation")).not_to_contain_text("會刪掉的")
+        await expect(call.page.locator(".said.is-avatar .said-text")).to_contain_text("我聽到你說用我的聲音說")
+        await call.page.goto(f"{call.url}/c/{conversation_id}/")
+        await expect(call.page.locator(".turn.is-avatar .turn-synthetic")).to_have_text("已刪除的聲音 · 合成語音")
+        assert call.problems == []
+        assert voices.problems == []
+
     async def test_a_choice_in_the_middle_of_a_call_takes_effect_and_is_kept(self, open_call: OpenCall) -> None:
         call = await open_call(user="bob")
         await call.start()
