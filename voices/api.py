@@ -20,7 +20,7 @@ from rest_framework.views import APIView
 
 from voices import services
 from voices.byte_ranges import AnyRenderer, respond_with_audio
-from voices.models import Attestation, Preview, Recording, VoicePreference, VoiceProfile
+from voices.models import Attestation, Preview, Recording, VoiceProfile
 from voices.serializers import (
     AudioSerializer,
     ChangeSerializer,
@@ -147,8 +147,7 @@ class VoiceView(APIView):
         return get_object_or_404(recordings.select_related("profile__owner"), pk=recording_id)
 
     def describe(self, *profiles: VoiceProfile) -> list[Any]:
-        preferences = VoicePreference.objects.filter(user=self.user)
-        context = {"user": self.user, "default_id": preferences.values_list("profile_id", flat=True).first()}
+        context = {"user": self.user, "default_id": services.read_preference(user=self.user).profile_id}
         return list(VoiceProfileSerializer(profiles, many=True, context=context).data)
 
     def describe_anew(self, profile: VoiceProfile) -> Any:
@@ -389,7 +388,10 @@ class VoiceProfilePreview(VoiceView):
     @extend_schema(
         operation_id="preview_voice_profile",
         summary="Hear a sentence in it",
-        description="Spoken once and kept. The file at `audio_url` says in its INFO list that it is synthetic.",
+        description=(
+            "Spoken once and kept; where memory was short, spoken anew. The file at `audio_url` says in its INFO list "
+            "that it is synthetic."
+        ),
         request=PreviewRequestSerializer,
         responses={200: PreviewSerializer}
         | _refusals("text_required", "text_too_long", "quality_unknown")

@@ -32,6 +32,8 @@ def find_or_speak(
     """
     Return the preview, and whether it was there already.
 
+    One for which memory was short is spoken anew: there may be enough now.
+
     Raises what engines raise; InferenceError also when there is nothing to say in the text.
     """
     wanted = {
@@ -41,7 +43,8 @@ def find_or_speak(
         "voice_version": profile.version,
         "quality": quality,
     }
-    if kept := Preview.objects.filter(**wanted).first():
+    kept = Preview.objects.filter(**wanted).first()
+    if kept and kept.made_with == quality:
         return kept, True
     options = replace(read_sound(profile).as_options(), quality=EngineQuality(quality))
     spoken = async_to_sync(_speak)(inference, text, options)
@@ -52,14 +55,18 @@ def find_or_speak(
     preview.audio.save("preview.wav", ContentFile(wav), save=False)
     try:
         with transaction.atomic():
+            if kept:
+                kept.delete()
             preview.save(force_insert=True)
     except IntegrityError:
         files.delete(preview.audio.name)
         # Asked for twice at once; or the voice was deleted meanwhile.
-        if kept := Preview.objects.filter(**wanted).first():
-            return kept, True
+        if others := Preview.objects.filter(**wanted).first():
+            return others, True
         files.delete_folder_if_gone(profile)
         raise
+    if kept:
+        files.delete(kept.audio.name)
     _make_room(profile, user)
     return preview, False
 

@@ -287,9 +287,17 @@ def preview(*, profile: VoiceProfile, user: User, text: str, quality: str = "") 
 
 
 def read_preference(*, user: User) -> VoicePreference:
-    """What the user prefers, or what everybody does who has not chosen."""
+    """
+    What the user prefers, or what everybody does who has not chosen.
+
+    A voice that cannot be had now, because it is not shared any more or switched off, is passed over, not forgotten.
+    """
     preference = VoicePreference.objects.filter(user=user).select_related("profile").first()
-    return preference or VoicePreference(user=user)
+    if preference is None:
+        return VoicePreference(user=user)
+    if preference.profile_id and not VoiceProfile.objects.usable_by(user).filter(pk=preference.profile_id).exists():
+        preference.profile = None
+    return preference
 
 
 def start_fitting(*, profile: VoiceProfile) -> None:

@@ -688,7 +688,10 @@ def create_llm(**_: object) -> FakeLanguageModel:
 
 
 def create_tts(**_: object) -> FakeTextToSpeech:
-    return FakeTextToSpeech(real_time_factor=_read_float("AVATAR_FAKE_REAL_TIME_FACTOR", 0.1))
+    """With `AVATAR_FAKE_SHORT_OF_MEMORY`, whatever it says, there is never enough for high quality."""
+    engine = FakeTextToSpeech(real_time_factor=_read_float("AVATAR_FAKE_REAL_TIME_FACTOR", 0.1))
+    engine.is_short_of_memory = bool(os.environ.get("AVATAR_FAKE_SHORT_OF_MEMORY"))
+    return engine
 
 
 def create_encoder(**_: object) -> FakeSpeakerEncoder:

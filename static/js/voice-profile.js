@@ -35,7 +35,7 @@ export function showSimilarity(element, profile) {
   const hasValue = typeof value === "number";
   element.hidden = !hasValue;
   if (!hasValue) return;
-  const isFitted = profile.fitting?.state === "done" && profile.fitting.similarity !== null;
+  const isFitted = typeof profile.fitting?.similarity === "number"; // also while a still closer version is looked for
   const text = say(isFitted ? "similarityFitted" : "similarity", { number: value.toFixed(2) });
   element.querySelector(".similarity-text").textContent = text;
   element.querySelector(".similarity-value").style.width = `${Math.max(0, Math.min(1, value)) * 100}%`;

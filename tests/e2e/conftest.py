@@ -22,8 +22,9 @@ OpenVoices = Callable[..., Awaitable[VoicesPage]]
 
 @pytest.fixture(scope="session")
 def fake_stack() -> Iterator[Stack]:
-    """AVATAR with scripted engines; three may talk at once."""
-    with Stack(profile="fake", ready_timeout_s=60, AVATAR_MAX_SESSIONS="3") as stack:
+    """AVATAR with scripted engines; three may talk at once, and fitting is short: long enough to be watched."""
+    few = {"AVATAR_MAX_SESSIONS": "3", "AVATAR_VOICE_FITTING_STEPS": "15"}
+    with Stack(profile="fake", ready_timeout_s=60, **few) as stack:
         yield stack
 
 

@@ -17,7 +17,7 @@ import httpx
 
 ROOT = Path(__file__).resolve().parents[2]
 PASSWORD = "correct horse battery staple"
-USERS = ("alice", "bob")
+STRANGERS = ("bob", "carol")
 STOP_TIMEOUT_S = 20
 
 
@@ -26,7 +26,7 @@ class StackFailed(Exception):
 
 
 class Stack:
-    """Starts on entering, ends on leaving. Alice is staff, Bob is not."""
+    """Starts on entering, ends on leaving. Alice is staff, Bob and Carol are not."""
 
     def __init__(self, *, profile: str, ready_timeout_s: float, **environment: str) -> None:
         self.profile = profile
@@ -64,7 +64,8 @@ class Stack:
                 "shell",
                 "--no-imports",
                 "--command",
-                f"from django.contrib.auth.models import User;User.objects.create_user('bob', password={PASSWORD!r})",
+                "from django.contrib.auth.models import User\n"
+                f"for name in {STRANGERS}: User.objects.create_user(name, password={PASSWORD!r})",
             )
             self.start("inference")
             self.start("web")
@@ -82,7 +83,8 @@ class Stack:
             self.stop(name)
         shutil.rmtree(self.data_dir, ignore_errors=True)
 
-    def start(self, name: str) -> None:
+    def start(self, name: str, **environment: str) -> None:
+        """Start a process; `environment` is for it alone."""
         command = {
             "inference": ["inference"],
             "web": ["daphne", "--bind", "127.0.0.1", "--port", str(self.port), "avatar_site.asgi:application"],
@@ -93,7 +95,11 @@ class Stack:
         }[name]
         with self._log(name).open("ab") as log:
             self._processes[name] = subprocess.Popen(
-                [sys.executable, "-m", *command], cwd=ROOT, env=self._environment, stdout=log, stderr=log
+                [sys.executable, "-m", *command],
+                cwd=ROOT,
+                env=self._environment | environment,
+                stdout=log,
+                stderr=log,
             )
 
     def stop(self, name: str) -> None:
@@ -107,22 +113,36 @@ class Stack:
             process.kill()
             process.wait()
 
+    def restart_inference(self, **environment: str) -> None:
+        """Have the engines follow another script, by `AVATAR_FAKE_*`. Raises StackFailed."""
+        self.stop("inference")
+        self._wait_until(is_ready=False)  # what the web process knows of engines may be some seconds old
+        self.start("inference", **environment)
+        self.wait_until_ready()
+
     def wait_until_ready(self) -> None:
         """Wait until a conversation is possible. Raises StackFailed."""
+        self._wait_until(is_ready=True)
+
+    def _wait_until(self, *, is_ready: bool) -> None:
         deadline = time.monotonic() + self.ready_timeout_s
         while time.monotonic() < deadline:
             for name, process in self._processes.items():
                 if process.poll() is not None:
                     raise StackFailed(f"{name} ended with {process.returncode}:\n{self.read_log(name)}")
-            try:
-                if httpx.get(f"{self.url}/health", timeout=5).status_code == httpx.codes.OK:
-                    return
-            except httpx.TransportError:
-                pass
+            if self._is_ready() == is_ready:
+                return
             time.sleep(0.2)
         raise StackFailed(
-            f"not ready in {self.ready_timeout_s} s:\n{self.read_log('web')}\n{self.read_log('inference')}"
+            f"not {'ready' if is_ready else 'away'} in {self.ready_timeout_s} s:\n"
+            f"{self.read_log('web')}\n{self.read_log('inference')}"
         )
+
+    def _is_ready(self) -> bool:
+        try:
+            return httpx.get(f"{self.url}/health", timeout=5).status_code == httpx.codes.OK
+        except httpx.TransportError:
+            return False
 
     def manage(self, *arguments: str) -> str:
         environment = self._environment | {"DJANGO_SUPERUSER_PASSWORD": PASSWORD}

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 from playwright.async_api import Locator, Page, expect
 
-from tests.e2e.browser import PHONE, VoicesPage, write_speech
+from tests.e2e.browser import PHONE, CallPage, VoicesPage, write_speech
 from tests.e2e.conftest import OpenCall, OpenVoices
 from tests.e2e.stack import Stack
+from voices.fitting import HELD_OUT
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(180)]
 
@@ -41,6 +44,32 @@ async def fetch_voices(page: Page, scope: str) -> list[str]:
         scope,
     )
     return names
+
+
+@contextlib.asynccontextmanager
+async def scripted(stack: Stack, **script: str) -> AsyncIterator[None]:
+    """Meanwhile the engines do something else than usual."""
+    await asyncio.to_thread(stack.restart_inference, **script)
+    try:
+        yield
+    finally:
+        await asyncio.to_thread(stack.restart_inference)
+
+
+async def give_style(stack: Stack, name: str) -> None:
+    """Make a voice one that was brought closer, to a similarity of 0.91."""
+    await asyncio.to_thread(
+        stack.manage,
+        *("shell", "--no-imports", "--command"),
+        "from voices.models import VoiceProfile\n"
+        f"VoiceProfile.objects.filter(name={name!r})"
+        ".update(style=bytes(1024), fitting_state='done', fitting_similarity=0.91)",
+    )
+
+
+def read_number(text: str | None) -> float:
+    (number,) = re.findall(r"\d\.\d\d", text or "")
+    return float(number)
 
 
 class TestMaking:
@@ -336,18 +365,50 @@ class TestDetail:
         await expect(voices.page.locator(".recording")).to_have_count(1)
         assert voices.problems == []
 
-    async def test_brings_a_voice_closer(self, open_voices: OpenVoices, recording: Path) -> None:
+    async def test_brings_a_voice_closer(self, open_voices: OpenVoices, recording: Path, fake_stack: Stack) -> None:
         voices = await open_voices()
         await voices.make_voice("更像", recording)
         await voices.page.click("#to-detail")
+        similarity = voices.page.locator("#likeness .similarity-text")
+        text = voices.page.locator("#fitting-text")
+        await expect(similarity).to_have_text(re.compile(r"^相似度 0\.\d\d$"))
+        before = read_number(await similarity.text_content())
 
-        await voices.page.click("#fit")
+        # First the voice as it is says the sentences that judge it, then what was found.
+        async with scripted(fake_stack, AVATAR_FAKE_TRANSCRIPTS="|".join(HELD_OUT["zh"] * 2)):
+            await voices.page.click("#fit")
+            await expect(text).to_have_text(re.compile(r"^調整中 · [1-9]\d?%$"))
+            await expect(voices.page.locator("#fitting-bar")).to_have_attribute("value", re.compile(r"^0\.\d+$"))
+            await expect(text).to_have_text(re.compile("^現在更像了"), timeout=MADE_MS)
 
-        outcome = re.compile(
-            "現在更像了|沒有找到更像的版本|沒有成功"
-        )  # the scripted engine has nothing to search among
-        await expect(voices.page.locator("#fitting-text")).to_have_text(outcome, timeout=MADE_MS)
-        await expect(voices.page.locator("#fit")).to_be_enabled()
+        await expect(similarity).to_have_text(re.compile(r"^相似度 0\.\d\d，已調整$"))
+        shown = await similarity.text_content()
+        assert read_number(shown) > before
+        await expect(text).to_have_text(f"現在更像了：從 {before:.2f} 到 {read_number(shown):.2f}。")
+        await expect(voices.page.locator("#fitting-bar")).to_be_hidden()
+        await voices.page.reload()
+        await expect(similarity).to_have_text(shown or "")
+        await expect(voices.page.locator("#about")).to_contain_text("比對的聲音")
+        await expect(voices.page.locator("#likeness")).to_contain_text("不是複製")
+        await expect(voices.page.locator("#fit")).to_have_text("再試著更像一點")
+        assert voices.problems == []
+
+    async def test_leaves_a_voice_as_it_was_when_the_closer_one_is_not_understood(
+        self, open_voices: OpenVoices, recording: Path, fake_stack: Stack
+    ) -> None:
+        voices = await open_voices()
+        await voices.make_voice("聽不懂", recording)
+        await voices.page.click("#to-detail")
+        similarity = voices.page.locator("#likeness .similarity-text")
+        await expect(similarity).to_have_text(re.compile(r"^相似度 0\.\d\d$"))
+        shown = await similarity.text_content()
+
+        async with scripted(fake_stack, AVATAR_FAKE_TRANSCRIPTS="|".join(HELD_OUT["zh"])):
+            await voices.page.click("#fit")
+            outcome = voices.page.locator("#fitting-text")
+            await expect(outcome).to_have_text("沒有找到更像的版本，聲音維持原樣。", timeout=MADE_MS)
+
+        await expect(similarity).to_have_text(shown or "")
         assert voices.problems == []
 
     async def test_stops_bringing_a_voice_closer(
@@ -355,7 +416,10 @@ class TestDetail:
     ) -> None:
         voices = await open_voices()
         await voices.make_voice("不用了", recording)
+        await give_style(fake_stack, "不用了")
         await voices.page.click("#to-detail")
+        similarity = voices.page.locator("#likeness .similarity-text")
+        await expect(similarity).to_have_text("相似度 0.91，已調整")
         await asyncio.to_thread(fake_stack.stop, "worker")
         try:
             await voices.page.click("#fit")
@@ -364,9 +428,34 @@ class TestDetail:
             await voices.page.click("#cancel-fit")
 
             await expect(voices.page.locator("#fitting-text")).to_have_text("已停止，聲音維持原樣。")
+            await expect(similarity).to_have_text("相似度 0.91，已調整")
             await expect(voices.page.locator("#fit")).to_be_visible()
         finally:
             fake_stack.start("worker")
+        assert voices.problems == []
+
+    async def test_says_when_it_is_heard_in_less_than_the_quality_that_was_chosen(
+        self, open_voices: OpenVoices, recording: Path, fake_stack: Stack
+    ) -> None:
+        voices = await open_voices()
+        await voices.make_voice("兩種品質", recording)
+        await expect(voices.page.locator("#qualities")).to_have_count(0)
+        await give_style(fake_stack, "兩種品質")
+        await voices.page.click("#to-detail")
+        status = voices.page.locator("#listening")
+        hear = voices.page.locator("#hear")
+
+        async with scripted(fake_stack, AVATAR_FAKE_SHORT_OF_MEMORY="yes"):
+            await voices.page.locator("#qualities label", has_text="音質好一點").click()
+            await hear.click()
+            await expect(status).to_have_text("高品質暫時無法使用，這是快速版。 播放中。這是合成語音。")
+            await wait_until_heard(voices.page)
+            await hear.click()
+
+        # The same sentence again, now that there is memory.
+        await hear.click()
+        await expect(status).to_have_text("播放中。這是合成語音。")
+        await wait_until_heard(voices.page)
         assert voices.problems == []
 
     async def test_a_stranger_finds_nothing(self, open_voices: OpenVoices, recording: Path) -> None:
@@ -381,7 +470,177 @@ class TestDetail:
         assert response.status == 404
 
 
+class TestSharing:
+    @pytest.fixture
+    async def shared(self, open_voices: OpenVoices, recording: Path) -> AsyncIterator[VoicesPage]:
+        """Alice's list with a voice on it, 給大家, that she has shared; gone when the test is over."""
+        alices = await open_voices()
+        await alices.make_voice("給大家", recording)
+        await alices.page.goto(f"{alices.url}/voices/")
+        try:
+            await alices.choose_from_menu("給大家", "share")
+            await expect(alices.card("給大家").locator(".card-facts")).to_contain_text("共用")
+            yield alices
+        finally:
+            await alices.choose_from_menu("給大家", "delete")
+            await alices.page.click("#delete-dialog .is-danger")
+            await expect(alices.card("給大家")).to_have_count(0)
+
+    async def test_lets_everybody_hear_and_choose_it(self, shared: VoicesPage, open_voices: OpenVoices) -> None:
+        bobs = await open_voices(user="bob")
+        card = bobs.page.locator("#shared").locator(bobs.card("給大家"))
+
+        await card.locator(".listen").click()
+        await wait_until_heard(bobs.page)
+        await card.locator('[data-do="use"]').click()
+
+        await expect(bobs.page.locator("#current")).to_have_text("AVATAR 用「給大家」回答")
+        await bobs.page.reload()
+        await expect(card.locator('[data-do="use"]')).to_have_attribute("aria-pressed", "true")
+        assert bobs.problems == []
+
+    async def test_lets_nobody_else_change_it_or_hear_what_was_recorded(
+        self, shared: VoicesPage, open_voices: OpenVoices
+    ) -> None:
+        address = await shared.card("給大家").locator(".card-title").get_attribute("href") or ""
+        voice_id = address.strip("/").rpartition("/")[2]
+        api = f"/api/voice-profiles/{voice_id}"
+        recording_id = await shared.page.evaluate(
+            "async (api) => (await (await fetch(api)).json()).recordings[0].id", api
+        )
+        bobs = await open_voices(user="bob")
+        await expect(bobs.card("給大家")).to_be_visible()
+
+        await expect(bobs.card("給大家").locator(".card-menu")).to_have_count(0)
+        await bobs.page.goto(f"{bobs.url}{address}")
+        await expect(bobs.page.locator("#hear")).to_be_enabled()
+        for place in ("#more", "#likeness", "#recordings", "#adding", ".consent-text"):
+            await expect(bobs.page.locator(place)).to_have_count(0)
+        assert bobs.problems == []
+
+        assert await shared.ask("GET", f"{api}/recordings/{recording_id}/audio") == 200
+        assert await bobs.ask("GET", f"{api}/recordings/{recording_id}/audio") == 404
+        assert await bobs.ask("GET", f"{api}/audio") == 404
+        assert await bobs.ask("GET", f"{api}/export") == 404
+        assert await bobs.ask("PATCH", api, name="是我的了") == 404
+        assert await bobs.ask("PATCH", api, is_shared=False) == 404
+        assert await bobs.ask("POST", f"{api}/fit") == 404
+        assert await bobs.ask("DELETE", api) == 404
+        told = await bobs.page.evaluate("async (api) => (await fetch(api)).json()", api)
+        assert (told["name"], told["is_shared"], told["recordings"]) == ("給大家", True, [])
+
+    async def test_is_taken_back_from_those_who_chose_it(self, shared: VoicesPage, open_voices: OpenVoices) -> None:
+        address = await shared.card("給大家").locator(".card-title").get_attribute("href")
+        bobs = await open_voices(user="bob")
+        await bobs.card("給大家").locator('[data-do="use"]').click()
+        await expect(bobs.page.locator("#current")).to_have_text("AVATAR 用「給大家」回答")
+
+        await shared.choose_from_menu("給大家", "share")
+        await expect(shared.card("給大家").locator(".card-facts")).not_to_contain_text("共用")
+
+        await bobs.page.reload()
+        await expect(bobs.page.locator('main[data-phase="ready"]')).to_be_visible()
+        await expect(bobs.page.locator("#current")).to_have_text("AVATAR 依語言選聲音")
+        await expect(bobs.page.locator("#shared-shelf")).to_be_hidden()
+        await expect(bobs.card("給大家")).to_have_count(0)
+        assert bobs.problems == []
+        response = await bobs.page.goto(f"{bobs.url}{address}")
+        assert response is not None
+        assert response.status == 404
+
+    async def test_is_for_operators(self, open_voices: OpenVoices, recording: Path) -> None:
+        carols = await open_voices(user="carol")
+        await carols.make_voice("我也想", recording)
+        address = await carols.page.get_attribute("#to-detail", "href") or ""
+        voice_id = address.strip("/").rpartition("/")[2]
+
+        await carols.page.goto(f"{carols.url}/voices/")
+        await carols.card("我也想").locator("summary").click()
+        await expect(carols.card("我也想").locator('[data-do="rename"]')).to_be_visible()
+        await expect(carols.card("我也想").locator('[data-do="share"]')).to_be_hidden()
+        await carols.page.goto(f"{carols.url}{address}")
+        await carols.page.click("#more summary")
+        await expect(carols.page.locator('#more [data-do="rename"]')).to_be_enabled()
+        await expect(carols.page.locator('#more [data-do="share"]')).to_be_hidden()
+
+        assert await carols.ask("PATCH", f"/api/voice-profiles/{voice_id}", is_shared=True) == 403
+        assert carols.problems == []
+
+
 class TestInTheCall:
+    async def test_says_when_an_answer_is_in_less_than_the_quality_that_was_chosen(
+        self, open_call: OpenCall, fake_stack: Stack
+    ) -> None:
+        async with scripted(fake_stack, AVATAR_FAKE_SHORT_OF_MEMORY="yes"):
+            call = await open_call(user="carol")
+            fallback = call.page.locator(".turn.is-avatar .turn-fallback")
+            await call.start()
+            await call.type("隨便說說")
+            await call.wait_for("speaking")
+            await call.wait_for("listening", timeout_s=30)
+            await expect(fallback).to_be_hidden()
+            await self._choose_quality(call, "音質好一點")
+            await call.type("好聽一點")
+            await call.wait_for("speaking")
+            await call.wait_for("listening", timeout_s=30)
+            await expect(fallback.nth(1)).to_be_visible()
+            await expect(fallback.nth(1)).to_have_text("高品質暫時無法使用，先用快速版")
+            await expect(fallback.nth(0)).to_be_hidden()
+
+        await call.wait_for("listening", timeout_s=30)
+        await call.type("現在呢")
+        await call.wait_for("speaking")
+        await call.wait_for("listening", timeout_s=30)
+        await expect(fallback).to_have_count(3)
+        await expect(fallback.nth(2)).to_be_hidden()
+        conversation_id = await call.page.evaluate("() => window.avatar.conversationId")
+        await self._choose_quality(call, "回答快一點")
+        await call.page.goto(f"{call.url}/history/{conversation_id}/")
+        heads = call.page.locator(".said.is-avatar .said-head")
+        await expect(heads).to_have_count(3)
+        await expect(heads.nth(1)).not_to_contain_text("高品質")
+        await expect(heads.nth(2)).to_contain_text("高品質")
+
+    @staticmethod
+    async def _choose_quality(call: CallPage, name: str) -> None:
+        await call.page.click("#open-settings")
+        async with call.page.expect_response(re.compile("/voice-default$")) as answer:
+            await call.page.locator("#settings .segments label", has_text=name).click()
+        assert (await answer.value).status == 204
+        await call.page.keyboard.press("Escape")
+
+    async def test_a_turn_outlives_the_voice_it_was_spoken_in(
+        self, open_call: OpenCall, open_voices: OpenVoices, recording: Path
+    ) -> None:
+        voices = await open_voices()
+        await voices.make_voice("會刪掉的", recording)
+        await voices.page.goto(f"{voices.url}/voices/")
+        await voices.card("會刪掉的").locator('[data-do="use"]').click()
+        await expect(voices.page.locator("#current")).to_have_text("AVATAR 用「會刪掉的」回答")
+        call = await open_call()
+        await call.start()
+        await call.type("用我的聲音說")
+        await call.wait_for("speaking")
+        await call.wait_for("listening", timeout_s=30)
+        conversation_id = await call.page.evaluate("() => window.avatar.conversationId")
+        await call.page.click("#end")
+        await call.page.goto(f"{call.url}/history/{conversation_id}/")
+        head = call.page.locator(".said.is-avatar .said-head")
+        await expect(head).to_contain_text("會刪掉的 · 合成語音")
+
+        await voices.choose_from_menu("會刪掉的", "delete")
+        await voices.page.click("#delete-dialog .is-danger")
+        await expect(voices.card("會刪掉的")).to_have_count(0)
+
+        await call.page.reload()
+        await expect(head).to_contain_text("已刪除的聲音 · 合成語音")
+        await expect(call.page.locator("#conversation")).not_to_contain_text("會刪掉的")
+        await expect(call.page.locator(".said.is-avatar .said-text")).to_contain_text("我聽到你說用我的聲音說")
+        await call.page.goto(f"{call.url}/c/{conversation_id}/")
+        await expect(call.page.locator(".turn.is-avatar .turn-synthetic")).to_have_text("已刪除的聲音 · 合成語音")
+        assert call.problems == []
+        assert voices.problems == []
+
     async def test_a_choice_in_the_middle_of_a_call_takes_effect_and_is_kept(self, open_call: OpenCall) -> None:
         call = await open_call(user="bob")
         await call.start()

@@ -321,6 +321,23 @@ class TestPreview:
         assert [options.quality for _, options in inference.tts.requests] == [Quality.HIGH_QUALITY, Quality.FAST]
         assert post(alices_client, address, text="你好", quality="best").json()["code"] == "quality_unknown"
 
+    def test_is_spoken_anew_when_memory_was_short(self, alices_client: Client, inference: FakeInference) -> None:
+        address = f"{URL}/{VoiceProfile.objects.get(engine_voice='zm_yunxi').pk}/preview"
+
+        def hear() -> tuple[str, bool]:
+            told = post(alices_client, address, text="你好", quality="high_quality").json()
+            return told["quality"], told["is_cached"]
+
+        inference.tts.is_short_of_memory = True
+        assert hear() == ("fast", False)
+        worse = Preview.objects.get().audio
+        inference.tts.is_short_of_memory = False
+
+        assert hear() == ("high_quality", False)
+        assert hear() == ("high_quality", True)
+        assert Preview.objects.get().audio != worse
+        assert not worse.storage.exists(worse.name)
+
     def test_speaks_in_the_style_of_the_voice(
         self, alices_client: Client, alice: User, inference: FakeInference
     ) -> None:

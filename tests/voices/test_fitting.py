@@ -71,6 +71,12 @@ class TestSpace:
             Space.of({"one": bytes(1024), "two": bytes(1024)}, "one")
 
 
+class Straight(Search):
+    """Goes where the model expects the best, and not to the side as well: so far as it believes it."""
+
+    ASIDE = 0.0
+
+
 class TestSearch:
     @pytest.mark.parametrize("seed", range(5))
     def test_finds_a_speaker_in_twenty_directions(self, seed: int) -> None:
@@ -96,6 +102,34 @@ class TestSearch:
         assert before < 0.85
         assert search.similarity > 0.97
         assert search.similarity == pytest.approx(float(embed(search.best) @ speaker))
+
+    def test_steps_farther_with_success_and_less_far_without(self) -> None:
+        """On a slope without an end, which its model knows exactly, a step is as long as the radius."""
+
+        def embed(point: NDArray[Any]) -> NDArray[Any]:
+            return np.array([1.0, *point])
+
+        def measure_step() -> float:
+            return float(np.linalg.norm(search.ask() - search.best))
+
+        start, behind = np.array([1.0, 0.0]), np.array([0.5, 0.0])
+        search = Straight(np.array([0.0, 1.0, 0.0]), start, np.array([[0.0, 3.0], [0.0, -3.0]]), 99.0, steps=10, seed=0)
+        for _ in range(3):
+            point = search.ask()
+            search.tell(point, embed(point))
+
+        steps = [measure_step()]
+        for _ in range(4):
+            point = search.ask()
+            search.tell(point, embed(point))
+            steps.append(measure_step())
+        assert steps == pytest.approx([1.5, 2.1, 2.94, 3.0, 3.0])
+
+        steps.clear()
+        for _ in range(6):
+            search.tell(behind, embed(behind))
+            steps.append(measure_step())
+        assert steps == pytest.approx([2.25, 1.6875, 1.265625, 0.94921875, 0.8, 0.8])
 
     def test_gives_the_middle_of_the_best(self) -> None:
         search = Search(np.array([1.0, 0.0]), np.zeros(1), np.zeros((0, 1)), 9.0, steps=6, seed=0)

@@ -253,6 +253,17 @@ class TestPreference:
         preference = services.read_preference(user=alice)
         assert (preference.profile, preference.quality) == (profile, "high_quality")
 
+    def test_is_automatic_while_the_voice_cannot_be_had(self, alice: User, bob: User) -> None:
+        profile = factories.create_voice_profile(owner=alice, is_shared=True)
+        services.choose_default(user=bob, profile=profile)
+
+        VoiceProfile.objects.update(is_shared=False)
+        assert services.read_preference(user=bob).profile is None
+        VoiceProfile.objects.update(is_shared=True)
+        assert services.read_preference(user=bob).profile == profile
+        services.disable(profile=profile)
+        assert services.read_preference(user=bob).profile is None
+
     def test_is_automatic_once_the_voice_is_deleted(self, alice: User) -> None:
         profile = factories.create_voice_profile(owner=alice)
         services.choose_default(user=alice, profile=profile)
