@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 from uuid import UUID, uuid4
 
+import soundfile
 from channels.db import database_sync_to_async
 from channels.generic.websocket import AsyncWebsocketConsumer
 from django.conf import settings
@@ -26,8 +27,8 @@ from realtime import protocol
 from realtime.audio_input import decode_audio
 from realtime.pipeline import CallOverrun, CallSettings, CorrectedTurn, PastTurn, SaidTurn, VoicePipeline
 from realtime.protocol import ErrorCode, ProtocolError, ServerMessage
-from realtime.recorder import Recorder
-from realtime.reply import Voice
+from realtime.recorder import Recorder, Trouble
+from realtime.reply import Voice, VoiceUnreadable
 from realtime.wording import find_language, word_error
 from voices.models import VoiceProfile
 from voices.services import read_preference
@@ -101,6 +102,8 @@ class VoiceConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels p
         self.is_closed = False
         #: Whether what is said is kept. Decided before the call begins, for all of it.
         self.is_kept = True
+        #: It was deleted while it goes on.
+        self.is_conversation_gone = False
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         try:
@@ -190,7 +193,7 @@ class VoiceConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels p
         """Without a conversation, or when it is not to be kept, nothing is written anywhere."""
         conversation_id = conversation.pk if conversation and self.is_kept else None
         if conversation_id is not None:
-            self.recorder = Recorder(conversation_id=conversation_id)
+            self.recorder = Recorder(conversation_id=conversation_id, on_trouble=self._report_trouble)
 
         async def find_past(turn_id: UUID) -> list[PastTurn] | None:
             if conversation is None:
@@ -201,7 +204,7 @@ class VoiceConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels p
             return None if said is None else [_make_past_turn(*turn) for turn in said]
 
         def make_audio_url(turn_id: UUID) -> str | None:
-            if conversation_id is None:
+            if conversation_id is None or self.is_conversation_gone:
                 return None
             return reverse("conversations_api:turn-audio", args=[conversation_id, turn_id])
 
@@ -235,6 +238,12 @@ class VoiceConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels p
         )
         self.call = asyncio.create_task(self._hold_call(self.pipeline), name=f"call {self.session_id}")
 
+    def _report_trouble(self, trouble: Trouble) -> None:
+        if trouble is Trouble.GONE:
+            self.is_conversation_gone = True
+        code = ErrorCode.CONVERSATION_GONE if trouble is Trouble.GONE else ErrorCode.NOT_KEPT
+        self._answer_at_once(protocol.ErrorMessage(code=code, error="", detail=trouble.value))
+
     async def _find_voice(self, voice_profile_id: UUID | None) -> Voice | None:
         if voice_profile_id is None:
             return Voice()
@@ -248,7 +257,10 @@ class VoiceConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels p
     async def _find_preferred_voice(self) -> tuple[Voice, Quality]:
         """The voice and the quality that the user chose before. A voice that cannot be had now is passed over."""
         preference = await database_sync_to_async(read_preference)(user=self.scope["user"])
-        voice = await self._find_voice(preference.profile_id)
+        try:
+            voice = await self._find_voice(preference.profile_id)
+        except VoiceUnreadable:
+            voice = None
         return voice or Voice(), Quality(preference.quality)
 
     # --- what the client sends ---
@@ -303,13 +315,7 @@ class VoiceConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels p
             await self.send(bytes_data=message)
             return
         if isinstance(message, protocol.ErrorMessage):
-            message = protocol.ErrorMessage(
-                code=message.code,
-                error=word_error(message.code, self.language),
-                is_fatal=message.is_fatal,
-                turn_id=message.turn_id,
-                detail=message.detail,
-            )
+            message = replace(message, error=word_error(message.code, self.language))
         await self.send(text_data=protocol.serialise(message, session_id=self.session_id))
 
     # --- the call and its end ---
@@ -360,15 +366,19 @@ class VoiceConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels p
 
 
 def find_voice(user: User, voice_profile_id: UUID) -> Voice | None:
-    """Read a voice that the user may be answered in now; None if there is none. Slow: it may read a file."""
+    """
+    Read a voice that the user may be answered in now; None if there is none. Slow: it may read a file.
+
+    Raises VoiceUnreadable when there is one and it cannot be read.
+    """
     profile = VoiceProfile.objects.usable_by(user).filter(pk=voice_profile_id).first()
     if profile is None:
         return None
     try:
         sound = read_sound(profile)
-    except OSError:
+    except (OSError, soundfile.LibsndfileError) as error:
         logger.exception("the clip of voice %s cannot be read", voice_profile_id)
-        return None
+        raise VoiceUnreadable(str(voice_profile_id)) from error
     return Voice(profile.pk, sound.engine_voice, sound.style, sound.reference, profile.version)
 
 
@@ -379,13 +389,13 @@ def renew_voice(user: User, voice: Voice) -> Voice | None:
     profiles = VoiceProfile.objects.usable_by(user).filter(pk=voice.profile_id)
     try:
         version = profiles.values_list("version", flat=True).first()
-    except DatabaseError:
-        # The next clause asks again; no call is to end of it.
+        if version is None or version == voice.version:
+            return None if version is None else voice
+        return find_voice(user, voice.profile_id)
+    except (DatabaseError, VoiceUnreadable):
+        # It goes on as it was, and the next clause asks again: no call is to end of it.
         logger.exception("cannot look after voice %s", voice.profile_id)
         return voice
-    if version is None:
-        return None
-    return voice if version == voice.version else find_voice(user, voice.profile_id)
 
 
 def _make_past_turn(turn_id: UUID, speaker: str, text: str) -> PastTurn:

@@ -38,7 +38,7 @@ from inference.interfaces import (
 from realtime import protocol, turns
 from realtime.hearing import BYTES_PER_MS, MAX_ITEM_BYTES, Microphone, UtteranceMeter
 from realtime.protocol import UNSET, AudioFormat, ErrorCode, Mode, ProtocolError, ServerMessage, Stage
-from realtime.reply import Outlet, Reply, ReplyLimits, Voice
+from realtime.reply import Outlet, Reply, ReplyLimits, Voice, VoiceUnreadable
 from realtime.streams import closing
 from realtime.turns import TurnMachine
 
@@ -213,7 +213,7 @@ SendAudio = Callable[[bytes], Awaitable[None]]
 Record = Callable[[SaidTurn | CorrectedTurn], None]
 #: Finds a turn of the user's that is not remembered any more: what came before it, and itself. None: no such turn.
 FindPast = Callable[[UUID], Awaitable[Sequence[PastTurn] | None]]
-#: Finds the voice of a profile that the user may use. None: there is none.
+#: Finds the voice of a profile that the user may use. None: there is none. Raises VoiceUnreadable.
 FindVoice = Callable[[UUID | None], Awaitable[Voice | None]]
 #: Looks whether a voice is still what it was: the same object, what it has become, or None if it is gone.
 RenewVoice = Callable[[Voice], Awaitable[Voice | None]]
@@ -288,6 +288,7 @@ class VoicePipeline:
         self._speculation: tuple[Reply, asyncio.Task[None]] | None = None
         self._reply: tuple[Reply, asyncio.Task[None]] | None = None
         self._partial_text = ""
+        self._gone_voices: set[UUID | None] = set()
         self._voice_watch: asyncio.Task[None] | None = None
         self._prefill: asyncio.Task[None] | None = None
         self._prefill_next: list[Message] | None = None
@@ -695,9 +696,13 @@ class VoicePipeline:
     async def _choose_voice(self, voice_profile_id: UUID | None) -> None:
         if voice_profile_id == self._voice.profile_id:
             return
-        voice = await self._find_voice(voice_profile_id)
+        try:
+            voice = await self._find_voice(voice_profile_id)
+        except VoiceUnreadable:
+            await self._send_error(ErrorCode.PROCESSING_ERROR, detail="voice_profile_id: cannot be read now")
+            return
         if voice is None:
-            await self._send_error(ErrorCode.VOICE_GONE, detail="voice_profile_id: no such voice")
+            await self._send_gone(voice_profile_id)
             return
         # What was prepared has been spoken by the voice before; what is being said goes on in the new one.
         await self._drop_speculation()
@@ -728,8 +733,13 @@ class VoicePipeline:
             return
         self._change_voice(item.after or Voice())
         if item.after is None:
+            self._gone_voices.add(item.before.profile_id)
             await self._drop_speculation()
-            await self._send_error(ErrorCode.VOICE_GONE)
+            await self._send_gone(item.before.profile_id)
+
+    async def _send_gone(self, voice_profile_id: UUID | None) -> None:
+        error = protocol.ErrorMessage(code=ErrorCode.VOICE_GONE, error="", voice_profile_id=voice_profile_id)
+        await self._send_event(error)
 
     # --- answering ---
 
@@ -884,11 +894,16 @@ class VoicePipeline:
                 pcm=reply.read_heard_audio(heard_ms) if was_interrupted else bytes(reply.audio),
                 sample_rate_hz=reply.sample_rate_hz or protocol.REPLY_SAMPLE_RATE_HZ,
                 was_interrupted=was_interrupted,
-                voice_profile_id=reply.voice.profile_id,
+                voice_profile_id=self._find_speaker(reply),
                 quality=reply.quality if reply.audio else None,
                 latency=reply.describe_latency(),
             )
         )
+
+    def _find_speaker(self, reply: Reply) -> UUID | None:
+        """Whose voice the turn was spoken in: the last, but one that is gone above all, which must not be forgotten."""
+        gone = [each for each in reply.spoken_in if each in self._gone_voices]
+        return gone[-1] if gone else reply.voice.profile_id
 
     # --- reading ahead: the language model reads what it will be asked, while nobody waits for it ---
 

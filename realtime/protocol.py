@@ -45,6 +45,8 @@ class ErrorCode(StrEnum):
     BUFFER_LIMIT_EXCEEDED = "BUFFER_LIMIT_EXCEEDED"
     UNSUPPORTED_FORMAT = "UNSUPPORTED_FORMAT"
     VOICE_GONE = "VOICE_GONE"
+    NOT_KEPT = "NOT_KEPT"
+    CONVERSATION_GONE = "CONVERSATION_GONE"
     VALIDATION_ERROR = "VALIDATION_ERROR"
     JSON_DECODE_ERROR = "JSON_DECODE_ERROR"
     UNKNOWN_MESSAGE_TYPE = "UNKNOWN_MESSAGE_TYPE"
@@ -323,13 +325,18 @@ class Interrupted:
 
 @dataclass(frozen=True, slots=True)
 class ErrorMessage:
-    """Something went wrong. `error` is a sentence for the user, `detail` is for whoever writes a client."""
+    """
+    Something went wrong. `error` is a sentence for the user, `detail` is for whoever writes a client.
+
+    `voice_profile_id` says which voice is gone.
+    """
 
     type: ClassVar[str] = "error"
     code: ErrorCode
     error: str
     is_fatal: bool = False
     turn_id: UUID | None = None
+    voice_profile_id: UUID | None = None
     detail: str | None = None
 
 
@@ -358,6 +365,7 @@ _OMITTED_WHEN_NONE = {
     (Status, "is_speaking"),
     (Status, "reason"),
     (ErrorMessage, "turn_id"),
+    (ErrorMessage, "voice_profile_id"),
     (ErrorMessage, "detail"),
 }
 

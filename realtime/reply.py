@@ -64,6 +64,10 @@ class Voice:
     version: int = 0
 
 
+class VoiceUnreadable(Exception):
+    """There is such a voice, but it cannot be read now."""
+
+
 @dataclass(frozen=True, slots=True)
 class Outlet:
     """Where a reply goes."""
@@ -105,6 +109,8 @@ class Reply:
         self.user_turn_id = user_turn_id
         self.user_text = user_text
         self.voice = voice
+        #: Whose voices its clauses were spoken in.
+        self.spoken_in: list[UUID | None] = []
         self.text = ""
         self.has_failed = False
         self.is_turn_end_sent = False
@@ -276,6 +282,7 @@ class Reply:
                 self._outlet.on_clause()
                 is_last = self._is_thought and not self._clauses
                 voice = self.voice
+                self.spoken_in.append(voice.profile_id)
                 options = replace(
                     self._synthesis,
                     voice=voice.engine_voice,

@@ -17,7 +17,7 @@ from inference.interfaces import Message
 from realtime import protocol
 from realtime.pipeline import CallSettings, CorrectedTurn, PastTurn, SaidTurn, VoicePipeline
 from realtime.protocol import AudioFormat, ServerMessage
-from realtime.reply import Voice
+from realtime.reply import Voice, VoiceUnreadable
 
 __all__ = ["FakeInference", "FakeLanguageModel", "FakeSpeechToText", "FakeTextToSpeech"]
 
@@ -68,6 +68,7 @@ class Call:
         #: How long the socket takes to accept a message.
         self.send_s: dict[type, float] = {}
         self.voices: dict[UUID | None, Voice] = {None: Voice()}
+        self.is_storage_away = False
         self._changed = asyncio.Event()
         self.pipeline = VoicePipeline(
             stt=inference.stt,
@@ -99,6 +100,8 @@ class Call:
         self._changed.set()
 
     async def _find_voice(self, voice_profile_id: UUID | None) -> Voice | None:
+        if self.is_storage_away:
+            raise VoiceUnreadable
         return self.voices.get(voice_profile_id)
 
     async def _renew_voice(self, voice: Voice) -> Voice | None:

@@ -75,6 +75,7 @@ NO_SPEECH_LOG_PROBABILITY = -1.0
 GUESS_LOG_PROBABILITY = -1.0
 #: A loop says more than a person could: people who repeat themselves stay below this many tokens a second.
 LOOP_TOKENS_PER_S = 6
+LEAST_REPEATED = 10
 
 #: Arithmetic that suits the device. On a GPU short of memory, int8_float16 takes half of it.
 COMPUTE_TYPES = {"cpu": "int8", "cuda": "float16"}
@@ -347,7 +348,8 @@ def find_loop(text: str) -> str:
     """
     Return what `text` consists of, if that is one thing said twice or more, the last time perhaps cut off.
 
-    The shortest period of the letters alone, found as in Knuth, Morris and Pratt. Empty if there is none.
+    The shortest period of the letters alone, found as in Knuth, Morris and Pratt. Empty if there is none. A second time
+    that was cut off counts from `LEAST_REPEATED` letters on: people begin a sentence twice, but not so long a part.
     """
     letters = [(character.casefold(), index) for index, character in enumerate(text) if character.isalnum()]
     borders = [0] * len(letters)
@@ -356,8 +358,9 @@ def find_loop(text: str) -> str:
         while border and letters[index][0] != letters[border][0]:
             border = borders[border - 1]
         borders[index] = border + (letters[index][0] == letters[border][0])
-    period = len(letters) - borders[-1] if letters else 0
-    if period == 0 or 2 * period > len(letters):
+    repeated = borders[-1] if letters else 0
+    period = len(letters) - repeated
+    if repeated == 0 or repeated < min(period, LEAST_REPEATED):
         return ""
     return text[: letters[period][1]].strip() if period < len(letters) else ""
 

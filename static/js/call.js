@@ -366,7 +366,7 @@ class Call {
     this.#audioUrls.clear();
   }
 
-  #takeError({ code, error, is_fatal: isFatal }) {
+  #takeError({ code, error, is_fatal: isFatal, voice_profile_id: voiceId }) {
     if (code === "SERVER_FULL" || isFatal) return; // the close code that follows says so
     this.#isUserSpeaking = false;
     if (code === "NO_AUDIO_DATA") this.#heardNothing = true;
@@ -378,16 +378,15 @@ class Call {
       this.#statusTimer = setTimeout(() => this.#checkStatus(), STATUS_EVERY_MS);
     } else {
       if (code === "PROCESSING_ERROR") this.#replyTurnId = null;
-      if (code === "VOICE_GONE") this.#forgetVoice();
+      if (code === "VOICE_GONE") this.#forgetVoice(voiceId);
       this.#showProblem(error);
     }
     this.captions.settle();
   }
 
-  #forgetVoice() {
-    const id = this.settings.values.voice_profile_id;
-    if (!id) return;
-    this.settings.set("voice_profile_id", "");
+  #forgetVoice(id) {
+    // Another may have been chosen meanwhile.
+    if (this.settings.values.voice_profile_id === id) this.settings.set("voice_profile_id", "");
     this.voices.drop(id);
   }
 

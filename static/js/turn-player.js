@@ -23,6 +23,7 @@ export class TurnPlayer {
     this.button = element.querySelector(".player-play");
     this.wave = element.querySelector(".player-wave");
     this.time = element.querySelector(".player-time");
+    this.button.disabled = false; // a press before this script has come would be lost
     this.button.addEventListener("click", () => (this.isPlaying ? this.stop() : this.play()));
     this.wave.addEventListener("pointerdown", (event) => this.#seekTo(event.offsetX / this.wave.clientWidth));
     this.wave.addEventListener("keydown", (event) => this.#takeKey(event));

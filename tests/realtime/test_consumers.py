@@ -27,7 +27,7 @@ from conversations.models import Conversation, Turn
 from inference.interfaces import Quality, VoiceReference
 from realtime import consumers, protocol
 from realtime.consumers import admission
-from realtime.reply import Voice
+from realtime.reply import Voice, VoiceUnreadable
 from realtime.routing import websocket_urlpatterns
 from realtime.wording import find_language
 from tests import factories
@@ -439,6 +439,19 @@ class TestRenewingAVoice:
         assert consumers.renew_voice(alice, voice) is None
         profiles.delete()
         assert consumers.renew_voice(alice, voice) is None
+
+    def test_goes_on_as_it_was_when_its_clip_cannot_be_read(self, alice: User, profile: VoiceProfile) -> None:
+        voice = consumers.find_voice(alice, profile.pk)
+        assert voice is not None
+        for content in (None, b"no FLAC at all"):
+            profile.clip.save("clip.flac", ContentFile(content or b""), save=False)
+            VoiceProfile.objects.filter(pk=profile.pk).update(kind="cloned", version=2, clip=profile.clip.name)
+            if content is None:
+                profile.clip.storage.delete(profile.clip.name)
+
+            assert consumers.renew_voice(alice, voice) is voice
+            with pytest.raises(VoiceUnreadable):
+                consumers.find_voice(alice, profile.pk)
 
 
 class TestBargeIn:

@@ -875,7 +875,10 @@ class TestVoiceThatChanges:
 
         spoken = [options.voice for _, options in inference.tts.requests]
         assert (spoken[0], spoken[-1]) == ("zm_yunxi", "")
-        assert [error.code for error in call.list_of(protocol.ErrorMessage)] == [ErrorCode.VOICE_GONE]
+        (error,) = call.list_of(protocol.ErrorMessage)
+        assert (error.code, error.voice_profile_id) == (ErrorCode.VOICE_GONE, voice.profile_id)
+        # The turn was partly spoken in it: that is not to be forgotten.
+        assert call.kept[-1].voice_profile_id == voice.profile_id
 
     async def test_is_not_heard_again_when_it_was_deleted_between_replies(self) -> None:
         inference = make_inference(replies=["好。"])
@@ -902,6 +905,17 @@ class TestVoiceThatChanges:
         assert (spoken[0], spoken[-1]) == (b"", bytes(1024))
         assert call.list_of(protocol.ErrorMessage) == []
         assert call.kept[-1].voice_profile_id == voice.profile_id
+
+    async def test_that_cannot_be_read_now_leaves_the_one_before(self) -> None:
+        inference = make_inference(replies=["好。"])
+        async with open_call(inference) as call:
+            call.is_storage_away = True
+            call.send(protocol.ConfigureMessage(voice_profile_id=uuid4()))
+            error = await call.wait_for(protocol.ErrorMessage)
+            call.send(protocol.TextMessage("你好"))
+            await call.wait_for(protocol.TurnEnd)
+
+        assert (error.code, error.voice_profile_id) == (ErrorCode.PROCESSING_ERROR, None)
 
 
 class TestParallelCalls:

@@ -182,7 +182,7 @@ class TestSerialise:
             protocol.TurnEnd(turn, user, False, 5, protocol.LatencyMs(stt=5)),
             protocol.Interrupted(turn, 5),
             protocol.ErrorMessage(ErrorCode.SERVER_FULL, "好"),
-            protocol.ErrorMessage(ErrorCode.SERVER_FULL, "好", True, turn, "x"),
+            protocol.ErrorMessage(ErrorCode.VOICE_GONE, "好", True, turn, uuid4(), "x"),
             protocol.Pong("1"),
             protocol.Pong(),
         ]

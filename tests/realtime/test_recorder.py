@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from typing import Any
 from uuid import uuid4
 
@@ -8,13 +9,14 @@ import pytest
 import soundfile
 from asgiref.sync import sync_to_async
 from django.contrib.auth.models import User
+from django.core.files.storage import FileSystemStorage
 from django.db import OperationalError
 
 from conversations.models import Conversation, Turn
 from inference.interfaces import Quality
 from realtime import recorder as recorder_module
 from realtime.pipeline import CorrectedTurn, SaidTurn
-from realtime.recorder import MAX_WAITING, Recorder
+from realtime.recorder import MAX_WAITING, Recorder, Trouble
 from tests import factories
 from tests.fakes import SPEECH
 
@@ -30,6 +32,10 @@ def make_turn(text: str = "你好", **fields: Any) -> SaidTurn:
     return SaidTurn(**{"turn_id": uuid4(), "speaker": "user", "text": text, "language": "zh"} | fields)
 
 
+def make_recorder(conversation: Conversation, troubles: list[Trouble] | None = None) -> Recorder:
+    return Recorder(conversation_id=conversation.pk, on_trouble=(troubles if troubles is not None else []).append)
+
+
 async def list_texts(conversation: Conversation) -> list[str]:
     return [turn.text async for turn in Turn.objects.filter(conversation=conversation).order_by("sequence")]
 
@@ -37,7 +43,7 @@ async def list_texts(conversation: Conversation) -> list[str]:
 class TestRecorder:
     async def test_saves_turns_in_order_with_their_sound(self, conversation: Conversation, settings: Any) -> None:
         settings.AVATAR_AUDIO_FORMAT = "flac"
-        recorder = Recorder(conversation_id=conversation.pk)
+        recorder = make_recorder(conversation)
         recorder.record(make_turn("一", pcm=SPEECH))
         recorder.record(make_turn("二", speaker="avatar", was_interrupted=True, latency={"stt": 5}))
         await recorder.close()
@@ -49,7 +55,7 @@ class TestRecorder:
         assert kept.tobytes() == SPEECH
 
     async def test_saves_although_its_caller_is_cancelled(self, conversation: Conversation) -> None:
-        recorder = Recorder(conversation_id=conversation.pk)
+        recorder = make_recorder(conversation)
         recorder.record(make_turn("一", pcm=SPEECH))
         task = asyncio.create_task(recorder.close())
         await asyncio.sleep(0)
@@ -63,7 +69,7 @@ class TestRecorder:
     async def test_keeps_sound_small_and_marks_what_is_synthetic(
         self, conversation: Conversation, speaker: str, is_synthetic: bool
     ) -> None:
-        recorder = Recorder(conversation_id=conversation.pk)
+        recorder = make_recorder(conversation)
         recorder.record(make_turn(pcm=SPEECH, speaker=speaker, quality=Quality.FAST if is_synthetic else None))
         await recorder.close()
 
@@ -77,7 +83,7 @@ class TestRecorder:
 
     async def test_corrects_a_turn_that_was_only_just_said(self, conversation: Conversation) -> None:
         said = make_turn("金天天氣")
-        recorder = Recorder(conversation_id=conversation.pk)
+        recorder = make_recorder(conversation)
         recorder.record(said)
         recorder.record(make_turn("我不懂", speaker="avatar"))
         recorder.record(CorrectedTurn(said.turn_id, "今天天氣"))
@@ -94,11 +100,14 @@ class TestRecorder:
     async def test_does_not_try_to_add_to_what_was_deleted(
         self, conversation: Conversation, caplog: pytest.LogCaptureFixture
     ) -> None:
-        recorder = Recorder(conversation_id=conversation.pk)
+        troubles: list[Trouble] = []
+        recorder = make_recorder(conversation, troubles)
         await Conversation.objects.all().adelete()
         recorder.record(make_turn("一", pcm=SPEECH))
+        recorder.record(make_turn("二"))
         await recorder.close()
 
+        assert troubles == [Trouble.GONE]
         assert "is not saved" in caplog.text
         assert "attempt" not in caplog.text
 
@@ -113,7 +122,7 @@ class TestRecorder:
             return append_turn(**fields)
 
         monkeypatch.setattr(recorder_module, "append_turn", fail_twice)
-        recorder = Recorder(conversation_id=conversation.pk)
+        recorder = make_recorder(conversation)
         recorder.record(make_turn("一"))
         await recorder.close()
 
@@ -123,17 +132,47 @@ class TestRecorder:
         self, conversation: Conversation, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(recorder_module, "RETRY_S", 0.001)
-        recorder = Recorder(conversation_id=conversation.pk)
+        troubles: list[Trouble] = []
+        recorder = make_recorder(conversation, troubles)
         recorder.record(make_turn("一", speaker="nobody"))
         recorder.record(make_turn("二"))
         await recorder.close()
 
         assert await list_texts(conversation) == ["二"]
+        assert troubles == [Trouble.LOST]
+
+    async def test_keeps_the_words_when_their_sound_cannot_be_stored(
+        self, conversation: Conversation, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def fail(*arguments: Any, **options: Any) -> None:
+            raise OSError(errno.ENOSPC, "no space left on device")
+
+        monkeypatch.setattr(FileSystemStorage, "_save", fail)
+        troubles: list[Trouble] = []
+        recorder = make_recorder(conversation, troubles)
+        recorder.record(make_turn("一", pcm=SPEECH))
+        recorder.record(make_turn("二", pcm=SPEECH))
+        await recorder.close()
+
+        assert await list_texts(conversation) == ["一", "二"]
+        assert [bool(turn.audio) async for turn in Turn.objects.all()] == [False, False]
+        assert troubles == [Trouble.NO_SOUND]
+
+    async def test_keeps_the_words_when_their_sound_cannot_be_encoded(self, conversation: Conversation) -> None:
+        troubles: list[Trouble] = []
+        recorder = make_recorder(conversation, troubles)
+        recorder.record(make_turn("一", pcm=SPEECH[:-1]))
+        recorder.record(make_turn("二", pcm=SPEECH))
+        await recorder.close()
+
+        assert await list_texts(conversation) == ["一", "二"]
+        assert [bool(turn.audio) async for turn in Turn.objects.order_by("sequence")] == [False, True]
+        assert troubles == [Trouble.NO_SOUND]
 
     async def test_drops_turns_loudly_when_nothing_is_saved(
         self, conversation: Conversation, caplog: pytest.LogCaptureFixture
     ) -> None:
-        recorder = Recorder(conversation_id=conversation.pk)
+        recorder = make_recorder(conversation)
         for number in range(MAX_WAITING + 5):
             recorder.record(make_turn(str(number)))
         await recorder.close()

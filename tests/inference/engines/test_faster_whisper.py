@@ -70,6 +70,11 @@ class TestFindLoop:
             ("台灣最高的山。台灣最高的山。", "台灣最高的山。"),
             ("好好好", "好"),
             ("Oh, there. Oh, there! oh there", "Oh, there."),
+            # Cut off by the most tokens that may be made.
+            (
+                "Can you tell me the name of a fruit that is yellow? Can you tell me the name of a fruit that is",
+                "Can you tell me the name of a fruit that is yellow?",
+            ),
         ],
     )
     def test_finds_what_is_repeated(self, text: str, unit: str) -> None:
