@@ -121,6 +121,7 @@ class TestTalk:
         replies = sorted((tmp_path / "out").iterdir())
         assert [path.name for path in replies] == ["01-speech.wav", "02-speech.wav"]
         assert first["saved_as"] == str(replies[0])
+        assert b"Synthetic speech" in replies[0].read_bytes()
         assert soundfile.info(replies[0]).duration == pytest.approx(first["reply_seconds"], abs=0.01)
         # Turns are saved off the live path: the last one may be on its way yet.
         deadline = time.monotonic() + 10

@@ -15,8 +15,6 @@ from typing import Any
 from uuid import UUID
 
 import httpx
-import numpy as np
-import soundfile
 from django.conf import settings
 from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY, get_user_model
 from django.contrib.sessions.backends.db import SessionStore
@@ -24,6 +22,7 @@ from django.core.management.base import BaseCommand, CommandError
 from websockets.exceptions import InvalidHandshake
 
 from realtime.caller import CallFailed, Exchange, UnreadableSound, open_call, read_speech
+from voices.marking import make_wav
 
 HTTP_TIMEOUT_S = 10.0
 
@@ -101,7 +100,7 @@ async def talk(
             exchange, pcm, rate = await caller.exchange(str(path), speech)
             if out is not None and pcm:
                 target = out / f"{number:02}-{path.stem}.wav"
-                await asyncio.to_thread(soundfile.write, target, np.frombuffer(pcm, dtype="<i2"), rate)
+                await asyncio.to_thread(target.write_bytes, make_wav(pcm, rate))
                 exchange.saved_as = str(target)
             show(exchange)
 
