@@ -122,6 +122,7 @@ WORDS: dict[str, str | Promise] = {
     "dismiss": _("Close"),
     "recordAgain": _("Record again"),
     "chooseFile": _("Choose a file"),
+    "anotherOne": _("Another one"),
     "allVoices": _("All voices"),
     "problem_title": _("That didn’t work"),
     "offline_title": _("You are offline"),

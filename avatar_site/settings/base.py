@@ -10,6 +10,7 @@ from django.utils.translation import gettext_lazy as _
 
 import avatar_site
 from avatar_site import env
+from avatar_site.operations import appearance
 
 BASE_DIR = Path(__file__).resolve().parents[2]
 if _env_file := os.environ.get("AVATAR_ENV_FILE", str(BASE_DIR / ".env")):
@@ -255,7 +256,7 @@ SPECTACULAR_SETTINGS = {
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
 }
 
-UNFOLD = {"SITE_TITLE": "AVATAR", "SITE_HEADER": "AVATAR", "SHOW_BACK_BUTTON": True}
+UNFOLD = appearance.UNFOLD
 
 # --- what browsers are told ---
 

@@ -269,6 +269,10 @@ const transfer = new Transfer({
   progress: element("transfer-progress"),
   cancel: element("transfer-cancel"),
 });
+for (const dialog of document.querySelectorAll("dialog")) {
+  // On the shade around it.
+  dialog.addEventListener("click", ({ target }) => target === dialog && dialog.close());
+}
 const openRetention = joinRetention(element("retention-dialog"));
 
 document.addEventListener("click", ({ target }) => {

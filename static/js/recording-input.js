@@ -155,7 +155,7 @@ export class RecordingInput {
     this.#find(".taken-name").textContent = name;
     this.#find(".taken-facts").textContent = saySize(file.size);
     this.#find('.taken [data-do="play"]').hidden = this.isArchive;
-    this.#find(".discard-label").textContent = say(this.way === "record" ? "recordAgain" : "chooseFile");
+    this.#find(".discard-label").textContent = say(this.way === "record" ? "recordAgain" : "anotherOne");
     this.onchange();
   }
 

@@ -225,6 +225,7 @@ class VoicePage {
     likeness.hidden = !isReady;
     showSimilarity(likeness.querySelector(".similarity"), profile);
     likeness.querySelector(".similarity-help").hidden = likeness.querySelector(".similarity").hidden;
+    this.input.setLanguage(profile.language);
     this.#showFitting(profile, { wasFitted });
     this.#showRecordings(profile);
   }

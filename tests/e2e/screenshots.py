@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from playwright.async_api import BrowserContext, Page, Route, async_playwright
+from playwright.async_api import Browser, BrowserContext, Page, Route, async_playwright
 
 from tests.e2e import browser
 from tests.e2e.browser import CallPage, VoicesPage
@@ -47,6 +48,42 @@ class Photographer:
         await page.screenshot(path=self.folder / f"{self.prefix}-{name}.png", full_page=is_whole)
 
 
+class Refusals:
+    """The pages that say no, as Django renders them: a browser cannot bring them about at will."""
+
+    _TEMPLATES = ("403", "403_csrf", "500")
+    _COMMAND = (
+        "import json;"
+        "from django.template.loader import render_to_string;"
+        "from django.utils import translation;"
+        "translation.activate({language!r});"
+        "print(json.dumps({{name: render_to_string(name + '.html') for name in {names!r}}}))"
+    )
+
+    def __init__(self, stack: Stack) -> None:
+        self._url = stack.url
+        self._pages: dict[str, dict[str, str]] = {
+            language: json.loads(
+                stack.manage(
+                    "shell",
+                    "--no-imports",
+                    "--command",
+                    self._COMMAND.format(language=django_language, names=self._TEMPLATES),
+                )
+            )
+            for language, django_language in (("zh", "zh-hant"), ("en", "en"))
+        }
+
+    async def photograph(self, context: BrowserContext, photographer: Photographer, language: str) -> None:
+        page = await context.new_page()
+        for name, html in self._pages[language].items():
+            address = f"{self._url}/{name}"
+            await page.route(address, answer_page(html))
+            await page.goto(address)
+            await photographer.take(page, f"refusal-{name}")
+        await page.close()
+
+
 async def photograph_calm_pages(stack: Stack, context: BrowserContext, photographer: Photographer) -> CallPage:
     """What is there before anybody has spoken."""
     page = await context.new_page()
@@ -62,6 +99,34 @@ async def photograph_calm_pages(stack: Stack, context: BrowserContext, photograp
     call = await CallPage.open(context, stack.url)
     await photographer.take(call.page, "call-idle")
     return call
+
+
+async def photograph_beginner(stack: Stack, started: Browser, photographer: Photographer, options: Any) -> None:
+    """What Bob sees, who never talks and keeps nothing; and a call that is not kept."""
+    context = await started.new_context(**options)
+    call = await CallPage.open(context, stack.url, user="bob")
+    page = call.page
+    await page.goto(f"{stack.url}/history/")
+    await photographer.take(page, "history-empty")
+    await page.goto(f"{stack.url}/")
+    await page.wait_for_selector("#start:enabled")
+    await page.check("#keeps-nothing")
+    await page.click("#start-typing")
+    await call.wait_for("typing")
+    await photographer.take(page, "call-unkept")
+    await context.close()
+
+
+async def photograph_administration(stack: Stack, context: BrowserContext, photographer: Photographer) -> None:
+    page = await context.new_page()
+    for name, path in (
+        ("index", ""),
+        ("voices", "voices/voiceprofile/"),
+        ("conversations", "conversations/conversation/"),
+    ):
+        await page.goto(f"{stack.url}/admin/{path}")
+        await photographer.take(page, f"admin-{name}")
+    await page.close()
 
 
 async def photograph_call(call: CallPage, photographer: Photographer, words: tuple[str, str]) -> None:
@@ -103,6 +168,8 @@ async def photograph_history(stack: Stack, call: CallPage, photographer: Photogr
     await photographer.take(page, "history")
     await page.goto(f"{stack.url}/history/?q=nothing-like-this")
     await photographer.take(page, "history-nothing-found")
+    await page.goto(f"{stack.url}/history/?pinned=1")
+    await photographer.take(page, "history-filters")
     await page.goto(f"{stack.url}/history/?q={words[0][:4]}")
     await photographer.take(page, "history-found")
     await page.locator(".entry").first.click()
@@ -115,10 +182,22 @@ async def photograph_history(stack: Stack, call: CallPage, photographer: Photogr
     await page.click('.conversation-header [data-dialog="delete-dialog"]')
     await photographer.take(page, "history-delete")
     await page.keyboard.press("Escape")
+    await page.click(".conversation-header summary")
+    await page.click("#rename")
+    await photographer.take(page, "history-rename")
     await page.goto(f"{stack.url}/history/")
     await page.click(".entries-header summary")
+    await photographer.take(page, "history-all-menu")
     await page.click('[data-dialog="retention-dialog"]')
     await photographer.take(page, "history-retention")
+    await page.keyboard.press("Escape")
+    await page.click(".entries-header summary")
+    await page.click("#choose")
+    await page.locator(".entry-choice input").first.check()
+    await photographer.take(page, "history-choosing")
+    await page.click("#chosen-delete")
+    await photographer.take(page, "history-delete-chosen")
+    await page.keyboard.press("Escape")
     await page.goto(f"{stack.url}/")
 
 
@@ -200,6 +279,13 @@ def answer(content: Any) -> Callable[[Route], Any]:
 
     async def fulfil(route: Route) -> None:
         await route.fulfill(json=content)
+
+    return fulfil
+
+
+def answer_page(html: str) -> Callable[[Route], Any]:
+    async def fulfil(route: Route) -> None:
+        await route.fulfill(content_type="text/html; charset=utf-8", body=html)
 
     return fulfil
 
@@ -358,6 +444,7 @@ async def photograph(stack: Stack, folder: Path, *, only: str, only_voices: bool
         )
         recording = browser.write_speech(Path(temporary) / "recording.wav", [("voice", 20)])
         sound = await asyncio.to_thread(recording.read_bytes)
+        refusals = await asyncio.to_thread(Refusals, stack)
         async with async_playwright() as playwright:
             for language, locale in LOCALES.items():
                 for size, viewport in SIZES.items():
@@ -366,9 +453,13 @@ async def photograph(stack: Stack, folder: Path, *, only: str, only_voices: bool
                         if only not in prefix:
                             continue
                         started = await browser.launch(playwright, microphone=microphone)
-                        context = await started.new_context(
-                            locale=locale, viewport=viewport, color_scheme=scheme, device_scale_factor=1
-                        )
+                        options: dict[str, Any] = {
+                            "locale": locale,
+                            "viewport": viewport,
+                            "color_scheme": scheme,
+                            "device_scale_factor": 1,
+                        }
+                        context = await started.new_context(**options)
                         photographer = Photographer(folder, prefix)
                         call = await photograph_calm_pages(stack, context, photographer)
                         await photograph_voice_sheet(call, photographer, language)
@@ -378,6 +469,9 @@ async def photograph(stack: Stack, folder: Path, *, only: str, only_voices: bool
                         if only_voices:
                             await started.close()
                             continue
+                        await refusals.photograph(context, photographer, language)
+                        await photograph_administration(stack, context, photographer)
+                        await photograph_beginner(stack, started, photographer, options)
                         await photograph_call(call, photographer, WORDS[language])
                         await photograph_history(stack, call, photographer, WORDS[language])
                         await photograph_trouble(call, photographer)

@@ -295,7 +295,7 @@ class TestTrouble:
 
         await call.page.click("#start")
         await call.wait_for("full")
-        await expect(call.page.locator("#notice")).to_contain_text("目前座位已滿")
+        await expect(call.page.locator("#notice")).to_contain_text("目前線路已滿")
         await others[0].page.click("#end")
 
         await call.wait_for("listening", timeout_s=30)
