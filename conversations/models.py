@@ -310,3 +310,22 @@ class RetentionRun(models.Model):
 
     def __str__(self) -> str:
         return f"{self.started_at:%Y-%m-%d %H:%M}"
+
+
+class StorageCheck(models.Model):
+    """One comparison of the files in the storage with the turns that name them, before anything was removed."""
+
+    checked_at = models.DateTimeField(_("checked at"))
+    #: So much was missing that nothing was removed.
+    was_refused = models.BooleanField(_("was refused"), default=False)
+    files = models.PositiveIntegerField(_("files"), default=0)
+    files_without_turn = models.PositiveIntegerField(_("files without a turn"), default=0)
+    turns = models.PositiveIntegerField(_("turns with audio"), default=0)
+    turns_without_file = models.PositiveIntegerField(_("turns whose file is missing"), default=0)
+
+    class Meta:
+        verbose_name = _("storage check")
+        verbose_name_plural = _("storage checks")
+
+    def __str__(self) -> str:
+        return f"{self.checked_at:%Y-%m-%d %H:%M}"

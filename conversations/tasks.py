@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from contextlib import suppress
 
 from celery import shared_task
 from django.utils import timezone
@@ -25,5 +26,6 @@ def purge_expired() -> None:
 
 @shared_task
 def remove_orphans() -> None:
-    """Remove files without rows, which a process that died in mid-work has left."""
-    files.remove_orphans(now=timezone.now())
+    """Remove files without rows, which a process that died in mid-work has left. What is doubtful stays, and is logged."""
+    with suppress(files.DoubtfulOrphans):
+        files.remove_orphans(now=timezone.now())
