@@ -113,11 +113,11 @@ class ConversationAdmin(ModelAdmin):
         return super().change_view(request, object_id, form_url, extra_context)
 
     def delete_model(self, request: HttpRequest, obj: Conversation) -> None:
-        services.delete_conversations(conversations=Conversation.objects.filter(pk=obj.pk))
+        services.delete_rows_of_conversations(conversations=Conversation.objects.filter(pk=obj.pk))
 
     def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Conversation]) -> None:
         chosen: ConversationQuerySet = Conversation.objects.filter(pk__in=queryset.values("pk"))
-        services.delete_conversations(conversations=chosen)
+        services.delete_rows_of_conversations(conversations=chosen)
 
 
 class _RecordAdmin(ModelAdmin):

@@ -7,11 +7,13 @@ from collections.abc import Iterable
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, cast
 
+from django.db.models import Max
 from django.http import Http404, HttpRequest, HttpResponse, StreamingHttpResponse
 from django.shortcuts import get_object_or_404
 from django.utils import timezone
 from django.utils.cache import get_conditional_response
 from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
 from rest_framework.exceptions import APIException, ValidationError
@@ -74,6 +76,15 @@ class NotCorrectableProblem(APIException):
     default_code = "not_correctable"
 
 
+class FilesRemainProblem(APIException):
+    status_code = HTTPStatus.SERVICE_UNAVAILABLE
+    default_code = "storage_unavailable"
+    default_detail = gettext_lazy(
+        "The recordings cannot be reached just now, so not everything could be deleted. What is left is still in your "
+        "list; please try again in a moment."
+    )
+
+
 class _View(APIView):
     content_negotiation_class = AnyAnswer
 
@@ -83,6 +94,13 @@ class _View(APIView):
 
     def find_conversation(self, conversation_id: uuid.UUID) -> Conversation:
         return get_object_or_404(Conversation.objects.owned_by(self.user).with_figures(), pk=conversation_id)
+
+
+def _delete(conversations: ConversationQuerySet) -> services.Deleted:
+    try:
+        return services.delete_conversations(conversations=conversations)
+    except services.FilesRemain:
+        raise FilesRemainProblem from None
 
 
 class Pages(PageNumberPagination):
@@ -153,7 +171,7 @@ class ConversationDetail(_View):
     def delete(self, request: Request, conversation_id: uuid.UUID) -> Response:
         """Delete it with all that was said and all audio, at once."""
         mine = Conversation.objects.owned_by(self.user).filter(pk=conversation_id)
-        if not services.delete_conversations(conversations=mine).conversations:
+        if not _delete(mine).conversations:
             raise Http404
         return Response(status=HTTPStatus.NO_CONTENT)
 
@@ -325,7 +343,7 @@ class Deletion(_View):
         mine = Conversation.objects.owned_by(self.user)
         if not doomed.validated_data["all"]:
             mine = mine.filter(pk__in=doomed.validated_data["ids"])
-        return Response(DeletedSerializer(services.delete_conversations(conversations=mine)).data)
+        return Response(DeletedSerializer(_delete(mine)).data)
 
 
 class Retention(_View):
@@ -357,6 +375,6 @@ class Retention(_View):
     def _describe(self) -> Response:
         described = {
             **services.describe_retention(user=self.user),
-            "last_run_at": RetentionRun.objects.order_by("-finished_at").values_list("finished_at", flat=True).first(),
+            "last_run_at": RetentionRun.objects.aggregate(last=Max("finished_at"))["last"],
         }
         return Response(RetentionSerializer(described).data)

@@ -20,7 +20,8 @@ from django.db import transaction
 from django.db.models import QuerySet
 from django.utils import timezone
 
-from conversations.files import remove_files
+from conversations.erasure import erase_deleted_words
+from conversations.files import StorageAway, remove_files
 from conversations.models import Conversation, RetentionChoice, RetentionRun, Speaker, Turn, TurnQuerySet, TurnSearch
 from conversations.titles import make_title
 
@@ -73,10 +74,34 @@ def purge_expired(*, now: dt.datetime, is_dry_run: bool = False) -> Expired:
     """
     Remove what is older than it may be. A run leaves a row with its counts, a dry run changes nothing.
 
-    Interrupted at any place, the next run goes on.
+    Interrupted at any place, the next run goes on. One that finds the storage away ends there, and is never finished.
     """
     run = None if is_dry_run else RetentionRun.objects.create(started_at=now)
     expired = Expired()
+    try:
+        _remove_expired(expired, now=now, is_dry_run=is_dry_run)
+    except StorageAway:
+        logger.exception("retention is interrupted: the storage is away")
+    else:
+        if run is not None:
+            run.finished_at = timezone.now()
+    if run is not None:
+        run.audio_files, run.audio_bytes = expired.audio_files, expired.audio_bytes
+        run.turns, run.conversations = expired.turns, expired.conversations
+        run.save()
+        erase_deleted_words()
+    logger.info(
+        "retention%s: %d audio files (%d bytes), %d turns, %d conversations",
+        ", dry run" if is_dry_run else "",
+        expired.audio_files,
+        expired.audio_bytes,
+        expired.turns,
+        expired.conversations,
+    )
+    return expired
+
+
+def _remove_expired(expired: Expired, *, now: dt.datetime, is_dry_run: bool) -> None:
     for limits, owners in _group_by_limits():
         if limits.text_days is not None:
             turns = Turn.objects.expired(now - dt.timedelta(days=limits.text_days), owners=owners)
@@ -89,20 +114,6 @@ def purge_expired(*, now: dt.datetime, is_dry_run: bool = False) -> Expired:
             _remove_audio(turns, expired, is_dry_run=is_dry_run)
     empty = Conversation.objects.without_turns_since(now - EMPTY_FOR)
     expired.conversations += empty.count() if is_dry_run else empty.delete()[1].get("conversations.Conversation", 0)
-    if run is not None:
-        run.audio_files, run.audio_bytes = expired.audio_files, expired.audio_bytes
-        run.turns, run.conversations = expired.turns, expired.conversations
-        run.finished_at = timezone.now()
-        run.save()
-    logger.info(
-        "retention%s: %d audio files (%d bytes), %d turns, %d conversations",
-        ", dry run" if is_dry_run else "",
-        expired.audio_files,
-        expired.audio_bytes,
-        expired.turns,
-        expired.conversations,
-    )
-    return expired
 
 
 def _group_by_limits() -> Iterator[tuple[Limits, QuerySet[User]]]:

@@ -6,10 +6,14 @@ import uuid
 from contextlib import suppress
 
 from celery import shared_task
+from django.core.cache import cache
 from django.utils import timezone
 
-from conversations import files, rendering, retention
+from conversations import erasure, files, rendering, retention
 from voices import engines
+
+#: In the cache while `erase_deleted_words` waits to be run: once is enough for all that is deleted until then.
+ERASURE_IS_QUEUED = "conversations.erasure_is_queued"
 
 
 @shared_task
@@ -26,6 +30,13 @@ def purge_expired() -> None:
 
 @shared_task
 def remove_orphans() -> None:
-    """Remove files without rows, which a process that died in mid-work has left. What is doubtful stays, and is logged."""
+    """Remove files without rows, left by a process that died in mid-work. What is doubtful stays, and is logged."""
     with suppress(files.DoubtfulOrphans):
         files.remove_orphans(now=timezone.now())
+
+
+@shared_task
+def erase_deleted_words() -> None:
+    """Make what was deleted unreadable. What is deleted from now on queues it anew."""
+    cache.delete(ERASURE_IS_QUEUED)
+    erasure.erase_deleted_words()

@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 import pytest
 from asgiref.sync import sync_to_async
 from django.contrib.auth.models import User
-from django.core.files.storage import default_storage
+from django.core.files.storage import FileSystemStorage, default_storage
 from django.test import AsyncClient, Client
 from django.utils import timezone
 
@@ -437,6 +437,56 @@ class TestDeleting:
 
         refuse(self.delete(alices_client, body), 400, "invalid", "ids")
         assert Conversation.objects.count() == 1
+
+
+class StubbornStorage:
+    """Puts itself before the storage: after so many files it lets no more be removed."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, after: int) -> None:
+        self.asked: list[str] = []
+        delete = FileSystemStorage.delete
+
+        def fail(storage: FileSystemStorage, name: str) -> None:
+            if not name.endswith(".flac"):
+                delete(storage, name)
+                return
+            self.asked.append(name)
+            if len(self.asked) > after:
+                raise OSError("away")
+            delete(storage, name)
+
+        monkeypatch.setattr(FileSystemStorage, "delete", fail)
+
+
+class TestDeletingWithoutTheStorage:
+    def test_says_so_and_can_be_done_again(
+        self, alices_client: Client, alice: User, monkeypatch: pytest.MonkeyPatch, media_root: Path
+    ) -> None:
+        conversation = say(alice, *"一二三", audio=FLAC)
+        address = f"/api/conversations/{conversation.pk}"
+
+        with monkeypatch.context() as patch:
+            storage = StubbornStorage(patch, after=1)
+            refuse(alices_client.delete(address), 503, "storage_unavailable")
+        # Not asked once for each file: each may take its time to fail.
+        assert len(storage.asked) == 2
+        assert conversation.turns.count() == 3
+        # What is gone is not offered to be heard.
+        assert conversation.turns.exclude(audio="").count() == 2
+        assert alices_client.delete(address).status_code == 204
+        assert [path for path in media_root.rglob("*") if path.is_file()] == []
+
+    def test_keeps_what_it_could_not_delete(
+        self, alices_client: Client, alice: User, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        conversations = sorted((say(alice, "一", "二", audio=FLAC) for _ in range(4)), key=lambda each: each.pk)
+
+        storage = StubbornStorage(monkeypatch, after=2)
+        response = alices_client.post("/api/conversations/delete", {"all": True}, content_type="application/json")
+
+        refuse(response, 503, "storage_unavailable")
+        assert len(storage.asked) == 3
+        assert set(Conversation.objects.all()) == set(conversations[1:])
 
 
 @pytest.mark.django_db(transaction=True)

@@ -148,6 +148,26 @@ class TestPurgeExpired:
         assert Turn.objects.filter(pk=turn.pk).exclude(audio="").exists()
         assert purge_expired(now=NOW).turns == 1
 
+    @pytest.mark.usefixtures("thirty_days")
+    def test_ends_when_the_storage_is_away_and_goes_on_another_day(
+        self, alice: User, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        for _ in range(5):
+            say(alice, days_ago=100)
+        asked: list[str] = []
+
+        def fail(storage: FileSystemStorage, name: str) -> None:
+            asked.append(name)
+            raise OSError("away")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(FileSystemStorage, "delete", fail)
+            assert purge_expired(now=NOW).turns == 0
+        assert len(asked) == files.MAX_FAILURES
+        assert RetentionRun.objects.get().finished_at is None
+        assert "the storage is away" in caplog.text
+        assert purge_expired(now=NOW).turns == 5
+
     def test_removes_calls_in_which_nothing_was_said(self, alice: User) -> None:
         factories.create_conversation(alice)
 
@@ -235,7 +255,7 @@ class TestRemoveOrphans:
             (media_root / turn.audio_name).unlink()
 
         if is_refused:
-            with pytest.raises(CommandError, match="12 of 110 .* --force"):
+            with pytest.raises(CommandError, match=r"12 of 110 .* --force"):
                 call_command("remove_orphans", stdout=StringIO())
             assert Turn.objects.filter(audio="").count() == 0
             call_command("remove_orphans", "--force", stdout=StringIO())
