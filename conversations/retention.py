@@ -22,8 +22,8 @@ from django.utils import timezone
 
 from conversations.erasure import erase_deleted_words
 from conversations.files import StorageAway, remove_files
-from conversations.models import Conversation, RetentionChoice, RetentionRun, Speaker, Turn, TurnQuerySet, TurnSearch
-from conversations.titles import make_title
+from conversations.models import Conversation, RetentionChoice, RetentionRun, Turn, TurnQuerySet, TurnSearch
+from conversations.titles import find_title, make_title
 
 logger = logging.getLogger(__name__)
 
@@ -178,8 +178,7 @@ def _delete_turns(batch: list[Turn]) -> None:
     for turn in batch:
         for title in {make_title(turn.text), make_title(turn.heard_text)} - {""}:
             for conversation in Conversation.objects.filter(pk=turn.conversation_id, title=title):
-                first = conversation.turns.remembered().filter(speaker=Speaker.USER).in_order().first()
-                conversation.title = make_title(first.text) if first else ""
+                conversation.title = find_title(conversation)
                 conversation.save(update_fields=["title"])
 
 

@@ -21,7 +21,7 @@ from conversations.files import StorageAway, remove_files
 from conversations.models import DELETED_VOICE, Conversation, RetentionChoice, Speaker, Turn, TurnSearch
 from conversations.search import index_text
 from conversations.sound import suffix_of
-from conversations.titles import make_title
+from conversations.titles import find_title, make_title
 from voices.models import Quality, VoiceProfile
 from voices.services import mark_used
 
@@ -172,10 +172,14 @@ def correct_turn(*, conversation_id: uuid.UUID, turn_id: uuid.UUID, text: str, s
 def change_conversation(
     *, conversation: Conversation, title: str | None = None, is_pinned: bool | None = None
 ) -> Conversation:
-    """Change what is given. Writes nothing but that: a call may be adding turns."""
+    """
+    Change what is given. Writes nothing but that: a call may be adding turns.
+
+    An empty title is nobody's wish for none: it becomes the user's first words again.
+    """
     changed = []
     if title is not None:
-        conversation.title = title
+        conversation.title = title or find_title(conversation)
         changed.append("title")
     if is_pinned is not None:
         conversation.is_pinned = is_pinned

@@ -203,6 +203,7 @@ function joinConversation() {
     attempt(async () => {
       const kept = await call("PATCH", url, { title: element("title").value.trim() });
       title.textContent = kept.title || say("untitled");
+      element("title").value = kept.title; // emptied, it is the first words again
       closeForm();
       element("history-status").textContent = say("saved");
     });
