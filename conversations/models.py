@@ -30,8 +30,11 @@ class ConversationQuerySet(models.QuerySet["Conversation"]):
         return self.filter(last_turn_at__isnull=False)
 
     def without_turns_since(self, moment: dt.datetime) -> Self:
-        """Calls that were begun before `moment` and in which nothing has been said."""
-        return self.filter(last_turn_at__isnull=True, created_at__lt=moment)
+        """Calls that were begun or resumed before `moment`, and of which nothing that was said is left."""
+        return self.filter(last_turn_at__isnull=True, created_at__lt=moment).not_opened_since(moment)
+
+    def not_opened_since(self, moment: dt.datetime) -> Self:
+        return self.filter(Q(opened_at=None) | Q(opened_at__lt=moment))
 
     def newest_first(self) -> Self:
         return self.order_by("-last_turn_at", "-pk")
@@ -104,7 +107,10 @@ class Conversation(models.Model):
     #: Kept whatever the retention says.
     is_pinned = models.BooleanField(_("pinned"), default=False)
     created_at = models.DateTimeField(_("created at"), auto_now_add=True)
+    #: None as well when nothing of what was said is left.
     last_turn_at = models.DateTimeField(_("last turn at"), null=True, blank=True)
+    #: When a call was last begun in it: it may be going on, whatever has been said.
+    opened_at = models.DateTimeField(_("opened at"), null=True, blank=True)
 
     objects = ConversationQuerySet.as_manager()
 

@@ -28,7 +28,7 @@ from conversations.titles import find_title, make_title
 logger = logging.getLogger(__name__)
 
 BATCH = 500
-#: A call in which nothing was said leaves a row without turns.
+#: A call in which nothing was said leaves a row without turns. A younger one may be going on.
 EMPTY_FOR = dt.timedelta(days=1)
 
 
@@ -105,7 +105,7 @@ def _remove_expired(expired: Expired, *, now: dt.datetime, is_dry_run: bool) -> 
     for limits, owners in _group_by_limits():
         if limits.text_days is not None:
             turns = Turn.objects.expired(now - dt.timedelta(days=limits.text_days), owners=owners)
-            _remove_turns(turns, expired, is_dry_run=is_dry_run)
+            _remove_turns(turns, expired, opened_since=now - EMPTY_FOR, is_dry_run=is_dry_run)
         if limits.audio_days is not None:
             turns = Turn.objects.expired(now - dt.timedelta(days=limits.audio_days), owners=owners).exclude(audio="")
             if is_dry_run and limits.text_days is not None:
@@ -135,7 +135,7 @@ def _remove_audio(turns: TurnQuerySet, expired: Expired, *, is_dry_run: bool) ->
         expired.audio_bytes += sum(turn.audio_bytes for turn in batch)
 
 
-def _remove_turns(turns: TurnQuerySet, expired: Expired, *, is_dry_run: bool) -> None:
+def _remove_turns(turns: TurnQuerySet, expired: Expired, *, opened_since: dt.datetime, is_dry_run: bool) -> None:
     doomed: Counter[uuid.UUID] = Counter()
     for batch in _take_batches(turns):
         if not is_dry_run:
@@ -148,9 +148,10 @@ def _remove_turns(turns: TurnQuerySet, expired: Expired, *, is_dry_run: bool) ->
         expired.audio_bytes += sum(turn.audio_bytes for turn in with_audio)
     for conversation_id, count in doomed.items():
         if is_dry_run:
-            expired.conversations += Turn.objects.filter(conversation=conversation_id).count() == count
+            is_idle = Conversation.objects.not_opened_since(opened_since).filter(pk=conversation_id).exists()
+            expired.conversations += is_idle and Turn.objects.filter(conversation=conversation_id).count() == count
         else:
-            expired.conversations += _delete_if_empty(conversation_id)
+            expired.conversations += _delete_if_empty(conversation_id, opened_since=opened_since)
 
 
 def _without_files(batch: list[Turn]) -> list[Turn]:
@@ -160,10 +161,16 @@ def _without_files(batch: list[Turn]) -> list[Turn]:
 
 
 @transaction.atomic
-def _delete_if_empty(conversation_id: uuid.UUID) -> bool:
+def _delete_if_empty(conversation_id: uuid.UUID, *, opened_since: dt.datetime) -> bool:
+    """Delete a conversation without turns, unless a call may be going on in it: then a later run does."""
     # Locked, so that no call adds a turn in between.
     conversation = Conversation.objects.select_for_update().filter(pk=conversation_id).first()
     if conversation is None or conversation.turns.exists():
+        return False
+    if conversation.opened_at is not None and conversation.opened_at >= opened_since:
+        # As of a call in which nothing has been said yet: not listed, and seen to when it is over.
+        conversation.last_turn_at = None
+        conversation.save(update_fields=["last_turn_at"])
         return False
     conversation.delete()
     return True

@@ -70,7 +70,18 @@ class Deleted:
 
 
 def start_conversation(*, owner: User, title: str = "") -> Conversation:
-    return Conversation.objects.create(owner=owner, title=title[: Conversation.TITLE_LENGTH])
+    title = title[: Conversation.TITLE_LENGTH]
+    return Conversation.objects.create(owner=owner, title=title, opened_at=timezone.now())
+
+
+def resume_conversation(*, conversation_id: uuid.UUID, limit: int) -> list[tuple[uuid.UUID, str, str]]:
+    """
+    Note that a call goes on with a conversation, and return its `recent_messages`.
+
+    For a day the retention does not delete it, even if nothing that was said is left in it.
+    """
+    Conversation.objects.filter(pk=conversation_id).update(opened_at=timezone.now())
+    return recent_messages(conversation_id=conversation_id, limit=limit)
 
 
 def append_turn(

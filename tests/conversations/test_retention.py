@@ -10,7 +10,7 @@ from django.core.files.storage import FileSystemStorage
 from django.core.management import CommandError, call_command
 from django.utils import timezone
 
-from conversations import files, retention, tasks
+from conversations import files, retention, services, tasks
 from conversations.models import Conversation, RetentionChoice, RetentionRun, StorageCheck, Turn, TurnSearch
 from conversations.retention import Limits, combine, purge_expired
 from tests import factories
@@ -173,6 +173,35 @@ class TestPurgeExpired:
 
         assert purge_expired(now=NOW + dt.timedelta(hours=23)).conversations == 0
         assert purge_expired(now=NOW + dt.timedelta(hours=25)).conversations == 1
+
+    @pytest.mark.usefixtures("thirty_days")
+    def test_leaves_a_conversation_to_the_call_that_goes_on_with_it(self, alice: User) -> None:
+        conversation = say(alice, days_ago=100).conversation
+        services.resume_conversation(conversation_id=conversation.pk, limit=10)
+
+        told = purge_expired(now=NOW, is_dry_run=True)
+        assert told == purge_expired(now=NOW)
+        assert (told.turns, told.conversations) == (1, 0)
+        assert not Conversation.objects.with_turns().exists()
+        factories.create_turn(conversation, text="我回來了")
+
+        assert Conversation.objects.with_turns().get().title == "我回來了"
+
+    @pytest.mark.usefixtures("thirty_days")
+    def test_removes_it_when_nothing_more_was_said_in_that_call(self, alice: User) -> None:
+        conversation = say(alice, days_ago=100).conversation
+        services.resume_conversation(conversation_id=conversation.pk, limit=10)
+        purge_expired(now=NOW)
+
+        assert purge_expired(now=NOW + dt.timedelta(hours=23)).conversations == 0
+        assert purge_expired(now=NOW + dt.timedelta(hours=25)).conversations == 1
+
+    def test_leaves_an_old_call_alone_that_was_just_resumed(self, alice: User) -> None:
+        conversation = factories.create_conversation(alice)
+        Conversation.objects.update(created_at=NOW - dt.timedelta(days=3))
+        services.resume_conversation(conversation_id=conversation.pk, limit=10)
+
+        assert purge_expired(now=NOW).conversations == 0
 
     @pytest.mark.usefixtures("thirty_days")
     def test_is_a_command_and_a_task(self, alice: User) -> None:
