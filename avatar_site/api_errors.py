@@ -46,7 +46,7 @@ _CODES: tuple[tuple[type[Exception], str], ...] = (
     (exceptions.Throttled, "too_many_requests"),
 )
 #: Codes that apps raise with sentences of their own.
-PROBLEMS_OF_APPS = {"longer_than_site", "not_correctable"}
+PROBLEMS_OF_APPS = {"longer_than_site", "not_correctable", "storage_unavailable"}
 
 
 def handle(error: Exception, context: dict[str, Any]) -> Response | None:

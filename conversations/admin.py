@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from django.contrib import admin
 from django.contrib.admin.models import CHANGE, LogEntry
 from django.core.exceptions import PermissionDenied
-from django.db.models import QuerySet
+from django.db.models import Model, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.template.defaultfilters import filesizeformat
 from django.utils.html import format_html
@@ -19,7 +19,7 @@ from django.utils.translation import gettext_lazy as _
 from unfold.admin import ModelAdmin, TabularInline
 
 from conversations import services
-from conversations.models import Conversation, ConversationQuerySet, RetentionRun, Turn
+from conversations.models import Conversation, ConversationQuerySet, RetentionRun, StorageCheck, Turn
 
 #: In the address of a conversation whose content is to be seen.
 _CONTENT = "content"
@@ -113,23 +113,34 @@ class ConversationAdmin(ModelAdmin):
         return super().change_view(request, object_id, form_url, extra_context)
 
     def delete_model(self, request: HttpRequest, obj: Conversation) -> None:
-        services.delete_conversations(conversations=Conversation.objects.filter(pk=obj.pk))
+        services.delete_rows_of_conversations(conversations=Conversation.objects.filter(pk=obj.pk))
 
     def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Conversation]) -> None:
         chosen: ConversationQuerySet = Conversation.objects.filter(pk__in=queryset.values("pk"))
-        services.delete_conversations(conversations=chosen)
+        services.delete_rows_of_conversations(conversations=chosen)
 
 
-@admin.register(RetentionRun)
-class RetentionRunAdmin(ModelAdmin):
-    list_display = ("started_at", "finished_at", "audio_files", "audio_bytes", "turns", "conversations")
-    ordering = ("-started_at", "-pk")
+class _RecordAdmin(ModelAdmin):
+    """What was done, to be read."""
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False
 
-    def has_change_permission(self, request: HttpRequest, obj: RetentionRun | None = None) -> bool:
+    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
         return False
 
-    def has_delete_permission(self, request: HttpRequest, obj: RetentionRun | None = None) -> bool:
+    def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
         return False
+
+
+@admin.register(RetentionRun)
+class RetentionRunAdmin(_RecordAdmin):
+    list_display = ("started_at", "finished_at", "audio_files", "audio_bytes", "turns", "conversations")
+    ordering = ("-started_at", "-pk")
+
+
+@admin.register(StorageCheck)
+class StorageCheckAdmin(_RecordAdmin):
+    list_display = ("checked_at", "was_refused", "files", "files_without_turn", "turns", "turns_without_file")
+    list_filter = ("was_refused",)
+    ordering = ("-checked_at", "-pk")

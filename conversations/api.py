@@ -7,13 +7,13 @@ from collections.abc import Iterable
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, cast
 
+from django.db.models import Max
 from django.http import Http404, HttpRequest, HttpResponse, StreamingHttpResponse
 from django.shortcuts import get_object_or_404
 from django.utils import timezone
 from django.utils.cache import get_conditional_response
-from django.utils.translation import gettext as _
 from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
+from drf_spectacular.utils import OpenApiExample, OpenApiParameter, extend_schema
 from rest_framework.exceptions import APIException, ValidationError
 from rest_framework.generics import ListAPIView
 from rest_framework.negotiation import DefaultContentNegotiation
@@ -25,6 +25,23 @@ from rest_framework.views import APIView
 
 from conversations import listing, services
 from conversations.archive import stream_archive
+from conversations.descriptions import (
+    ARCHIVE,
+    AUDIO,
+    AUDIO_AWAY,
+    CONVERSATION,
+    CONVERSATIONS,
+    CORRECTED_TURN,
+    DELETED,
+    FILES_REMAIN,
+    NOT_ALLOWED,
+    NOT_FOUND,
+    NOT_LOGGED_IN,
+    RETENTION,
+    SENTENCES,
+    TURNS,
+    refuse,
+)
 from conversations.models import Conversation, RetentionRun, Turn
 from conversations.serializers import (
     ChosenConversationsSerializer,
@@ -40,7 +57,6 @@ from conversations.serializers import (
     find_media_type,
 )
 from voices.byte_ranges import take_range
-from voices.serializers import ErrorSerializer
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
@@ -49,14 +65,8 @@ if TYPE_CHECKING:
 
     from conversations.models import ConversationQuerySet, TurnQuerySet
 
-_INVALID = OpenApiResponse(ErrorSerializer, "`invalid`: something in the request, named by `field`.")
-_FORBIDDEN = OpenApiResponse(ErrorSerializer, "`not_logged_in`, or `forbidden` without a CSRF token.")
-_UNKNOWN = OpenApiResponse(ErrorSerializer, "`not_found`: there is none, or it is somebody else's.")
-_ARCHIVE = OpenApiResponse(
-    OpenApiTypes.BINARY,
-    "A ZIP, streamed: a folder for each conversation, with conversation.md, conversation.json and audio/. The header "
-    "`X-Expected-Bytes` says about how large it becomes.",
-)
+#: As a query says yes; anything else is no.
+_YES = {"1", "true", "yes"}
 
 
 class AnyAnswer(DefaultContentNegotiation):
@@ -72,6 +82,13 @@ class AnyAnswer(DefaultContentNegotiation):
 class NotCorrectableProblem(APIException):
     status_code = HTTPStatus.CONFLICT
     default_code = "not_correctable"
+    default_detail = SENTENCES[default_code]
+
+
+class FilesRemainProblem(APIException):
+    status_code = HTTPStatus.SERVICE_UNAVAILABLE
+    default_code = "storage_unavailable"
+    default_detail = SENTENCES[default_code]
 
 
 class _View(APIView):
@@ -83,6 +100,13 @@ class _View(APIView):
 
     def find_conversation(self, conversation_id: uuid.UUID) -> Conversation:
         return get_object_or_404(Conversation.objects.owned_by(self.user).with_figures(), pk=conversation_id)
+
+
+def _delete(conversations: ConversationQuerySet) -> services.Deleted:
+    try:
+        return services.delete_conversations(conversations=conversations)
+    except services.FilesRemain:
+        raise FilesRemainProblem from None
 
 
 class Pages(PageNumberPagination):
@@ -101,12 +125,13 @@ class ConversationList(_View, ListAPIView[Conversation]):
 
     @extend_schema(
         operation_id="conversations_list",
+        summary="What one has talked about, newest first; searched and filtered",
         parameters=[
             ListingSerializer,
             OpenApiParameter("from", OpenApiTypes.DATE, description="A day, included, in the site's time zone."),
             OpenApiParameter("to", OpenApiTypes.DATE, description="A day, included."),
         ],
-        responses={200: ConversationSerializer(many=True), 400: _INVALID, 403: _FORBIDDEN, 404: _UNKNOWN},
+        responses={200: CONVERSATIONS} | refuse("invalid", field="from") | NOT_LOGGED_IN | NOT_FOUND,
     )
     def get(self, request: Request) -> Response:
         """The user's conversations, newest first: by the time of their last turn, then by id."""
@@ -131,7 +156,9 @@ class ConversationList(_View, ListAPIView[Conversation]):
 
 class ConversationDetail(_View):
     @extend_schema(
-        operation_id="conversation_read", responses={200: ConversationSerializer, 403: _FORBIDDEN, 404: _UNKNOWN}
+        operation_id="conversation_read",
+        summary="One conversation",
+        responses={200: CONVERSATION} | NOT_LOGGED_IN | NOT_FOUND,
     )
     def get(self, request: Request, conversation_id: uuid.UUID) -> Response:
         """One conversation."""
@@ -139,21 +166,27 @@ class ConversationDetail(_View):
 
     @extend_schema(
         operation_id="conversation_change",
+        summary="Name it, or pin it against the retention",
         request=ConversationChangeSerializer,
-        responses={200: ConversationSerializer, 400: _INVALID, 403: _FORBIDDEN, 404: _UNKNOWN},
+        examples=[OpenApiExample("named and pinned", {"title": "台北的天氣", "is_pinned": True}, request_only=True)],
+        responses={200: CONVERSATION} | refuse("invalid", field="title") | NOT_ALLOWED | NOT_FOUND,
     )
     def patch(self, request: Request, conversation_id: uuid.UUID) -> Response:
-        """Name it, or pin it against the retention."""
+        """An empty title takes it back: then it is the user's first words again."""
         conversation = self.find_conversation(conversation_id)
         change = ConversationChangeSerializer(data=request.data)
         change.is_valid(raise_exception=True)
         return self._describe(services.change_conversation(conversation=conversation, **change.validated_data))
 
-    @extend_schema(operation_id="conversation_delete", responses={204: None, 403: _FORBIDDEN, 404: _UNKNOWN})
+    @extend_schema(
+        operation_id="conversation_delete",
+        summary="Delete it with all that was said and all audio, at once",
+        responses={204: None} | NOT_ALLOWED | NOT_FOUND | FILES_REMAIN,
+    )
     def delete(self, request: Request, conversation_id: uuid.UUID) -> Response:
-        """Delete it with all that was said and all audio, at once."""
+        """Files go first: where they cannot be removed (503), the conversation is still there, to be deleted again."""
         mine = Conversation.objects.owned_by(self.user).filter(pk=conversation_id)
-        if not services.delete_conversations(conversations=mine).conversations:
+        if not _delete(mine).conversations:
             raise Http404
         return Response(status=HTTPStatus.NO_CONTENT)
 
@@ -169,10 +202,11 @@ class TurnList(_View, ListAPIView[Turn]):
 
     @extend_schema(
         operation_id="turns_list",
-        responses={200: TurnSerializer(many=True), 403: _FORBIDDEN, 404: _UNKNOWN},
+        summary="What was said in it, in order",
+        responses={200: TURNS} | NOT_LOGGED_IN | NOT_FOUND,
     )
     def get(self, request: Request, conversation_id: uuid.UUID) -> Response:
-        """What was said, in order, superseded turns included."""
+        """Superseded turns, which a correction has replaced, are among them."""
         return self.list(request)
 
     def get_queryset(self) -> TurnQuerySet:
@@ -186,18 +220,18 @@ class TurnList(_View, ListAPIView[Turn]):
 class TurnDetail(_View):
     @extend_schema(
         operation_id="turn_correct",
+        summary="Correct what was understood of the user",
         request=TurnChangeSerializer,
-        responses={
-            200: TurnSerializer,
-            400: _INVALID,
-            403: _FORBIDDEN,
-            404: _UNKNOWN,
-            409: OpenApiResponse(ErrorSerializer, "`not_correctable`: the avatar's, or superseded."),
-        },
+        examples=[OpenApiExample("what was meant", {"text": "今天台北的天氣怎麼樣？"}, request_only=True)],
+        responses={200: CORRECTED_TURN}
+        | refuse("invalid", field="text")
+        | NOT_ALLOWED
+        | NOT_FOUND
+        | refuse("not_correctable", http_status=HTTPStatus.CONFLICT),
     )
     def patch(self, request: Request, conversation_id: uuid.UUID, turn_id: uuid.UUID) -> Response:
         """
-        Correct what was understood of the user.
+        Only what the user said can be corrected, and only while it is a part of the conversation.
 
         What was understood stays as `heard_text`; the language model remembers the new text from the next call on.
         For a new answer send `correct` over the socket.
@@ -211,7 +245,7 @@ class TurnDetail(_View):
                 conversation_id=conversation_id, turn_id=turn.pk, text=change.validated_data["text"], supersede=False
             )
         except services.NotCorrectable:
-            raise NotCorrectableProblem(_("Only what you said can be corrected.")) from None
+            raise NotCorrectableProblem from None
         return Response(TurnSerializer(turn).data)
 
 
@@ -221,21 +255,17 @@ class TurnAudio(_View):
 
     @extend_schema(
         operation_id="turn_audio",
+        summary="A turn's audio, whole or in part",
         parameters=[
             OpenApiParameter("Range", OpenApiTypes.STR, OpenApiParameter.HEADER, description="One range of bytes."),
-            OpenApiParameter("download", OpenApiTypes.BOOL, description="To be saved, not played."),
+            OpenApiParameter(
+                "download", OpenApiTypes.BOOL, description="To be saved (`1`, `true`, `yes`), not played."
+            ),
         ],
-        responses={
-            (200, "audio/ogg"): OpenApiTypes.BINARY,
-            (200, "audio/flac"): OpenApiTypes.BINARY,
-            (206, "audio/ogg"): OpenApiTypes.BINARY,
-            304: OpenApiResponse(description="It has not changed."),
-            404: _UNKNOWN,
-            416: OpenApiResponse(description="There is no such range."),
-        },
+        responses=AUDIO | NOT_FOUND | AUDIO_AWAY,
     )
     def get(self, request: Request, conversation_id: uuid.UUID, turn_id: uuid.UUID) -> HttpResponse:
-        """A turn's audio, whole or in part."""
+        """Ogg/Opus or FLAC, as it was kept. Somebody who is not logged in is a stranger like others: 404."""
         turns = Turn.objects.owned_by(self.user).filter(conversation_id=conversation_id).exclude(audio="")
         turn = get_object_or_404(turns, pk=turn_id)
         try:
@@ -244,9 +274,8 @@ class TurnAudio(_View):
                 audio = file.read()
         except FileNotFoundError:
             raise Http404 from None
-        return answer_audio(
-            request._request, audio, name=turn.audio_name, is_download="download" in request.query_params
-        )
+        is_download = request.query_params.get("download", "").lower() in _YES
+        return answer_audio(request._request, audio, name=turn.audio_name, is_download=is_download)
 
 
 def answer_audio(request: HttpRequest, audio: bytes, *, name: str, is_download: bool) -> HttpResponse:
@@ -263,6 +292,9 @@ def answer_audio(request: HttpRequest, audio: bytes, *, name: str, is_download: 
     if response.status_code == HTTPStatus.PARTIAL_CONTENT:
         return response
     return cast(HttpResponse, get_conditional_response(request, etag=etag, response=response))
+
+
+_SOME = OpenApiExample("some", {"ids": ["3f0c1f6e-6d2b-4c53-9f43-4a7d2b1d9a10"]}, request_only=True)
 
 
 class _ExportView(_View):
@@ -287,11 +319,12 @@ class _ExportView(_View):
 class ConversationExport(_ExportView):
     @extend_schema(
         operation_id="conversation_export",
+        summary="One conversation, to take along",
         request=None,
-        responses={(200, "application/zip"): _ARCHIVE, 403: _FORBIDDEN, 404: _UNKNOWN},
+        responses={(200, "application/zip"): ARCHIVE} | NOT_ALLOWED | NOT_FOUND,
     )
     def post(self, request: Request, conversation_id: uuid.UUID) -> StreamingHttpResponse:
-        """One conversation, to take along."""
+        """A ZIP, made while it is sent: text, data and audio."""
         mine = Conversation.objects.owned_by(self.user).filter(pk=conversation_id)
         return self.answer(mine, filename=f"avatar-{str(conversation_id)[:8]}.zip")
 
@@ -299,8 +332,10 @@ class ConversationExport(_ExportView):
 class Export(_ExportView):
     @extend_schema(
         operation_id="conversations_export",
+        summary="Everything that was said, or the conversations named, to take along",
         request=ChosenConversationsSerializer,
-        responses={(200, "application/zip"): _ARCHIVE, 400: _INVALID, 403: _FORBIDDEN, 404: _UNKNOWN},
+        examples=[_SOME, OpenApiExample("everything", {}, request_only=True)],
+        responses={(200, "application/zip"): ARCHIVE} | refuse("invalid", field="ids") | NOT_ALLOWED | NOT_FOUND,
     )
     def post(self, request: Request) -> StreamingHttpResponse:
         """Everything that the user has said and been told, or the conversations named."""
@@ -315,48 +350,56 @@ class Export(_ExportView):
 class Deletion(_View):
     @extend_schema(
         operation_id="conversations_delete",
+        summary="Delete the conversations named, or all",
         request=DoomedConversationsSerializer,
-        responses={200: DeletedSerializer, 400: _INVALID, 403: _FORBIDDEN},
+        examples=[_SOME, OpenApiExample("everything", {"all": True}, request_only=True)],
+        responses={200: DELETED} | refuse("invalid", field="ids") | NOT_ALLOWED | FILES_REMAIN,
     )
     def post(self, request: Request) -> Response:
-        """Delete the conversations named, or all. What is not the user's, or not there any more, is passed over."""
+        """
+        What is not the user's, or not there any more, is passed over.
+
+        Files go first: at the first that cannot be removed (503) it ends, and what is left is still listed.
+        """
         doomed = DoomedConversationsSerializer(data=request.data)
         doomed.is_valid(raise_exception=True)
         mine = Conversation.objects.owned_by(self.user)
         if not doomed.validated_data["all"]:
             mine = mine.filter(pk__in=doomed.validated_data["ids"])
-        return Response(DeletedSerializer(services.delete_conversations(conversations=mine)).data)
+        return Response(DeletedSerializer(_delete(mine)).data)
 
 
 class Retention(_View):
-    @extend_schema(operation_id="retention_read", responses={200: RetentionSerializer, 403: _FORBIDDEN})
+    @extend_schema(
+        operation_id="retention_read",
+        summary="For how many days what was said is kept",
+        responses={200: RETENTION} | NOT_LOGGED_IN,
+    )
     def get(self, request: Request) -> Response:
-        """For how many days what was said is kept."""
+        """The user's own limits, the site's, and what comes of both; null keeps."""
         return self._describe()
 
     @extend_schema(
         operation_id="retention_choose",
+        summary="Choose shorter limits than the site's",
         request=LimitsSerializer,
-        responses={
-            200: RetentionSerializer,
-            400: OpenApiResponse(ErrorSerializer, "`invalid`, or `longer_than_site`."),
-            403: _FORBIDDEN,
-        },
+        examples=[OpenApiExample("audio for a week", {"audio_days": 7, "text_days": None}, request_only=True)],
+        responses={200: RETENTION} | refuse("invalid", "longer_than_site", field="audio_days") | NOT_ALLOWED,
     )
     def put(self, request: Request) -> Response:
-        """Choose shorter limits than the site's; null takes the site's."""
+        """Null takes the site's. They hold from the next run on, which is at night."""
         chosen = LimitsSerializer(data=request.data)
         chosen.is_valid(raise_exception=True)
         try:
             services.choose_retention(user=self.user, **chosen.validated_data)
         except services.LongerThanSite as error:
-            sentence = _("Nothing is kept here for longer than {days} days.").format(days=error.days)
+            sentence = str(SENTENCES["longer_than_site"]).format(days=error.days)
             raise ValidationError({error.field: [sentence]}, code="longer_than_site") from None
         return self._describe()
 
     def _describe(self) -> Response:
         described = {
             **services.describe_retention(user=self.user),
-            "last_run_at": RetentionRun.objects.order_by("-finished_at").values_list("finished_at", flat=True).first(),
+            "last_run_at": RetentionRun.objects.aggregate(last=Max("finished_at"))["last"],
         }
         return Response(RetentionSerializer(described).data)

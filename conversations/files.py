@@ -11,35 +11,61 @@ from pathlib import PurePosixPath
 
 from django.core.files.storage import default_storage
 
-from conversations.models import AUDIO_ROOT, Turn
+from conversations.models import AUDIO_ROOT, StorageCheck, Turn
 
 logger = logging.getLogger(__name__)
 
 #: A file is written before its row: one this young may be about to get it.
 MIN_AGE = dt.timedelta(hours=1)
 BATCH = 500
+#: So many failures one after another are not these files', but the storage's.
+MAX_FAILURES = 3
+#: What a crash leaves behind is less than this; more is a storage that is away, or a database from elsewhere.
+FEW = 10
+#: More of the known files than this do not go missing by themselves.
+MAX_MISSING_SHARE = 0.1
+#: More of the files than this do not lose their rows by themselves.
+MAX_ORPHANED_SHARE = 0.5
 
 
-def remove_files(names: Iterable[str]) -> list[str]:
+class StorageAway(Exception):
+    """Files cannot be removed now. `removed`: those that are gone already."""
+
+    def __init__(self, removed: list[str]) -> None:
+        super().__init__(f"given up after {len(removed)} files")
+        self.removed = removed
+
+
+def remove_files(names: Iterable[str], *, max_failures: int = MAX_FAILURES) -> list[str]:
     """
     Remove files, and the folders that are empty then. Return those that are gone.
 
-    One that cannot be removed is logged; what has no row any more is found again by `remove_orphans`.
+    One that cannot be removed is logged and passed over: `remove_orphans` finds it again once it has no row. After
+    `max_failures` in a row it is the storage that is away, which may take its time to say so for each file: raises
+    StorageAway.
     """
-    removed = []
-    folders = set()
+    removed: list[str] = []
+    failures = 0
     for name in names:
         try:
             default_storage.delete(name)
         except OSError:
             logger.exception("could not remove %s", name)
-            continue
+            failures += 1
+            if failures < max_failures:
+                continue
+            _remove_empty_folders_of(removed)
+            raise StorageAway(removed) from None
+        failures = 0
         removed.append(name)
-        folders.add(PurePosixPath(name).parent)
-    for folder in folders:
+    _remove_empty_folders_of(removed)
+    return removed
+
+
+def _remove_empty_folders_of(names: Iterable[str]) -> None:
+    for folder in {PurePosixPath(name).parent for name in names}:
         for path in (folder, folder.parent):
             _remove_empty_folder(path)
-    return removed
 
 
 def _remove_empty_folder(folder: PurePosixPath) -> None:
@@ -55,11 +81,32 @@ def _remove_empty_folder(folder: PurePosixPath) -> None:
 
 @dataclass(slots=True)
 class Orphans:
-    """What lies in the storage without a row, and turns whose file is gone."""
+    """What lies in the storage without a row, and turns whose file is gone, each with the name that it had."""
 
     files: list[str] = field(default_factory=list)
     file_bytes: int = 0
-    turns: list[uuid.UUID] = field(default_factory=list)
+    turns: dict[uuid.UUID, str] = field(default_factory=dict)
+    #: How many files lie there and how many rows name one, all in all.
+    file_count: int = 0
+    row_count: int = 0
+
+    @property
+    def doubt(self) -> str:
+        """Why this looks like a storage or a database that is not the right one; empty if it does not."""
+        missing, orphaned = len(self.turns), len(self.files)
+        if missing and (missing == self.row_count or (missing > FEW and missing > self.row_count * MAX_MISSING_SHARE)):
+            return f"{missing} of {self.row_count} files that turns name are missing: is the storage away?"
+        if orphaned > FEW and orphaned > self.file_count * MAX_ORPHANED_SHARE:
+            return f"{orphaned} of {self.file_count} files belong to no turn: is this another database?"
+        return ""
+
+
+class DoubtfulOrphans(Exception):
+    """So much is missing that nothing was touched. `orphans` says what was found."""
+
+    def __init__(self, orphans: Orphans) -> None:
+        super().__init__(orphans.doubt)
+        self.orphans = orphans
 
 
 def find_orphans(*, now: dt.datetime) -> Orphans:
@@ -67,6 +114,7 @@ def find_orphans(*, now: dt.datetime) -> Orphans:
     orphans = Orphans()
     files = _list_files(AUDIO_ROOT)
     while batch := [name for _, name in zip(range(BATCH), files, strict=False)]:
+        orphans.file_count += len(batch)
         kept = set(Turn.objects.filter(audio__in=batch).values_list("audio", flat=True))
         for name in batch:
             if name in kept or not _is_old(name, now=now):
@@ -75,8 +123,9 @@ def find_orphans(*, now: dt.datetime) -> Orphans:
             orphans.file_bytes += default_storage.size(name)
     rows = Turn.objects.exclude(audio="").order_by("pk").values_list("pk", "audio")
     for pk, name in rows.iterator(chunk_size=BATCH):
+        orphans.row_count += 1
         if not default_storage.exists(name):
-            orphans.turns.append(pk)
+            orphans.turns[pk] = name
     return orphans
 
 
@@ -99,14 +148,32 @@ def _list_files(folder: str) -> Iterator[str]:
         yield from _list_files(f"{folder}/{name}")
 
 
-def remove_orphans(*, now: dt.datetime, is_dry_run: bool = False) -> Orphans:
-    """Remove files without a row, and let turns whose file is gone say that they have none. Return what was found."""
+def remove_orphans(*, now: dt.datetime, is_dry_run: bool = False, is_forced: bool = False) -> Orphans:
+    """
+    Remove files without a row, and let turns whose file is gone say that they have none. Return what was found.
+
+    Where too much is missing for that to be true, nothing is touched unless it `is_forced`: raises DoubtfulOrphans. A
+    folder that was not mounted for an hour would otherwise cost every recording. Leaves a row of what was found.
+    """
     orphans = find_orphans(now=now)
+    is_refused = bool(orphans.doubt) and not is_forced and not is_dry_run
+    if not is_dry_run:
+        StorageCheck.objects.create(
+            checked_at=now,
+            was_refused=is_refused,
+            files=orphans.file_count,
+            files_without_turn=len(orphans.files),
+            turns=orphans.row_count,
+            turns_without_file=len(orphans.turns),
+        )
+    if is_refused:
+        logger.error("orphans are left alone: %s (manage.py remove_orphans --force)", orphans.doubt)
+        raise DoubtfulOrphans(orphans)
     if not is_dry_run:
         remove_files(orphans.files)
-        for start in range(0, len(orphans.turns), BATCH):
-            rows = Turn.objects.filter(pk__in=orphans.turns[start : start + BATCH])
-            rows.update(audio="", audio_bytes=0)
+        for pk, name in orphans.turns.items():
+            # Unless it was given another one meanwhile.
+            Turn.objects.filter(pk=pk, audio=name).update(audio="", audio_bytes=0)
     logger.info(
         "orphans%s: %d files (%d bytes), %d turns without their file",
         ", dry run" if is_dry_run else "",

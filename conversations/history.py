@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,12 +11,16 @@ from urllib.parse import urlencode
 
 from conversations.serializers import ListingSerializer
 
+_SEQUENCE = re.compile(r"[0-9]{1,9}")
+
 
 @dataclass(frozen=True, slots=True)
 class HistoryQuery:
     """What of the address could be understood: a date that is none is left out, not answered with an error."""
 
     wanted: Mapping[str, Any] = field(default_factory=dict)
+    #: Which turns of the open conversation are shown, as `listing.find_turns` takes it.
+    place: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def read(cls, parameters: Mapping[str, str]) -> HistoryQuery:
@@ -23,7 +29,7 @@ class HistoryQuery:
         if not asked.is_valid():
             asked = ListingSerializer(data={name: value for name, value in given.items() if name not in asked.errors})
             asked.is_valid(raise_exception=True)
-        return cls(asked.validated_data)
+        return cls(asked.validated_data, _read_place(parameters))
 
     @property
     def text(self) -> str:
@@ -64,3 +70,20 @@ class HistoryQuery:
     def as_suffix(self) -> str:
         """The question as it is put behind an address."""
         return f"?{self.encoded[:-1]}" if self.encoded else ""
+
+
+def _read_place(parameters: Mapping[str, str]) -> dict[str, Any]:
+    place: dict[str, Any] = {}
+    for name in ("before", "after"):
+        if _SEQUENCE.fullmatch(parameters.get(name, "")):
+            place[name] = int(parameters[name])
+    place["around"] = read_id(parameters.get("turn", ""))
+    return place
+
+
+def read_id(text: str) -> uuid.UUID | None:
+    """Return the id that stands in an address, or None if it is none."""
+    try:
+        return uuid.UUID(text)
+    except ValueError:
+        return None

@@ -1,10 +1,11 @@
-"""Which conversations are listed, and what a page says of each: its voices, and where it says what was looked for."""
+"""Which conversations and turns are listed, and what a page says of each: its voices, where it says what was sought."""
 
 from __future__ import annotations
 
 import datetime as dt
 import uuid
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from django.db.models import Q
@@ -20,6 +21,46 @@ if TYPE_CHECKING:
 
 #: Of one page's conversations, how many turns are read to find the one that is shown.
 MAX_CANDIDATES = 2_000
+
+#: As many turns as a page shows: each has a player of its own.
+TURNS_A_PAGE = 100
+#: How many of them follow one that is sought.
+TURNS_BEHIND = 20
+
+
+@dataclass(frozen=True, slots=True)
+class TurnPage:
+    """Some turns of a conversation, in order."""
+
+    turns: list[Turn]
+    has_earlier: bool = False
+    has_later: bool = False
+
+
+def find_turns(
+    conversation: Conversation,
+    *,
+    before: int | None = None,
+    after: int | None = None,
+    around: uuid.UUID | None = None,
+) -> TurnPage:
+    """
+    Return the newest turns; or those right before a sequence number or after one, or those that are around a turn.
+
+    What is not there is passed over: then it is the newest.
+    """
+    turns = conversation.turns.all()
+    if around is not None and (sought := turns.filter(pk=around).first()):
+        before = sought.sequence + 1 + TURNS_BEHIND
+    if after is not None:
+        page = list(turns.filter(sequence__gt=after).in_order()[:TURNS_A_PAGE])
+    else:
+        found = turns if before is None else turns.filter(sequence__lt=before)
+        page = list(found.order_by("-sequence", "-pk")[:TURNS_A_PAGE])[::-1]
+    if not page:
+        return TurnPage([]) if before is None and after is None else find_turns(conversation)
+    has_earlier = turns.filter(sequence__lt=page[0].sequence).exists()
+    return TurnPage(page, has_earlier, has_later=turns.filter(sequence__gt=page[-1].sequence).exists())
 
 
 def find_conversations(*, owner: User, wanted: Mapping[str, Any]) -> ConversationQuerySet:

@@ -30,8 +30,11 @@ class ConversationQuerySet(models.QuerySet["Conversation"]):
         return self.filter(last_turn_at__isnull=False)
 
     def without_turns_since(self, moment: dt.datetime) -> Self:
-        """Calls that were begun before `moment` and in which nothing has been said."""
-        return self.filter(last_turn_at__isnull=True, created_at__lt=moment)
+        """Calls that were begun or resumed before `moment`, and of which nothing that was said is left."""
+        return self.filter(last_turn_at__isnull=True, created_at__lt=moment).not_opened_since(moment)
+
+    def not_opened_since(self, moment: dt.datetime) -> Self:
+        return self.filter(Q(opened_at=None) | Q(opened_at__lt=moment))
 
     def newest_first(self) -> Self:
         return self.order_by("-last_turn_at", "-pk")
@@ -104,7 +107,10 @@ class Conversation(models.Model):
     #: Kept whatever the retention says.
     is_pinned = models.BooleanField(_("pinned"), default=False)
     created_at = models.DateTimeField(_("created at"), auto_now_add=True)
+    #: None as well when nothing of what was said is left.
     last_turn_at = models.DateTimeField(_("last turn at"), null=True, blank=True)
+    #: When a call was last begun in it: it may be going on, whatever has been said.
+    opened_at = models.DateTimeField(_("opened at"), null=True, blank=True)
 
     objects = ConversationQuerySet.as_manager()
 
@@ -310,3 +316,22 @@ class RetentionRun(models.Model):
 
     def __str__(self) -> str:
         return f"{self.started_at:%Y-%m-%d %H:%M}"
+
+
+class StorageCheck(models.Model):
+    """One comparison of the files in the storage with the turns that name them, before anything was removed."""
+
+    checked_at = models.DateTimeField(_("checked at"))
+    #: So much was missing that nothing was removed.
+    was_refused = models.BooleanField(_("was refused"), default=False)
+    files = models.PositiveIntegerField(_("files"), default=0)
+    files_without_turn = models.PositiveIntegerField(_("files without a turn"), default=0)
+    turns = models.PositiveIntegerField(_("turns with audio"), default=0)
+    turns_without_file = models.PositiveIntegerField(_("turns whose file is missing"), default=0)
+
+    class Meta:
+        verbose_name = _("storage check")
+        verbose_name_plural = _("storage checks")
+
+    def __str__(self) -> str:
+        return f"{self.checked_at:%Y-%m-%d %H:%M}"

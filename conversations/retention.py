@@ -20,14 +20,15 @@ from django.db import transaction
 from django.db.models import QuerySet
 from django.utils import timezone
 
-from conversations.files import remove_files
-from conversations.models import Conversation, RetentionChoice, RetentionRun, Speaker, Turn, TurnQuerySet, TurnSearch
-from conversations.titles import make_title
+from conversations.erasure import erase_deleted_words
+from conversations.files import StorageAway, remove_files
+from conversations.models import Conversation, RetentionChoice, RetentionRun, Turn, TurnQuerySet, TurnSearch
+from conversations.titles import find_title, make_title
 
 logger = logging.getLogger(__name__)
 
 BATCH = 500
-#: A call in which nothing was said leaves a row without turns.
+#: A call in which nothing was said leaves a row without turns. A younger one may be going on.
 EMPTY_FOR = dt.timedelta(days=1)
 
 
@@ -73,27 +74,22 @@ def purge_expired(*, now: dt.datetime, is_dry_run: bool = False) -> Expired:
     """
     Remove what is older than it may be. A run leaves a row with its counts, a dry run changes nothing.
 
-    Interrupted at any place, the next run goes on.
+    Interrupted at any place, the next run goes on. One that finds the storage away ends there, and is never finished.
     """
     run = None if is_dry_run else RetentionRun.objects.create(started_at=now)
     expired = Expired()
-    for limits, owners in _group_by_limits():
-        if limits.text_days is not None:
-            turns = Turn.objects.expired(now - dt.timedelta(days=limits.text_days), owners=owners)
-            _remove_turns(turns, expired, is_dry_run=is_dry_run)
-        if limits.audio_days is not None:
-            turns = Turn.objects.expired(now - dt.timedelta(days=limits.audio_days), owners=owners).exclude(audio="")
-            if is_dry_run and limits.text_days is not None:
-                # Counted already, with the turns that they belong to.
-                turns = turns.filter(created_at__gte=now - dt.timedelta(days=limits.text_days))
-            _remove_audio(turns, expired, is_dry_run=is_dry_run)
-    empty = Conversation.objects.without_turns_since(now - EMPTY_FOR)
-    expired.conversations += empty.count() if is_dry_run else empty.delete()[1].get("conversations.Conversation", 0)
+    try:
+        _remove_expired(expired, now=now, is_dry_run=is_dry_run)
+    except StorageAway:
+        logger.exception("retention is interrupted: the storage is away")
+    else:
+        if run is not None:
+            run.finished_at = timezone.now()
     if run is not None:
         run.audio_files, run.audio_bytes = expired.audio_files, expired.audio_bytes
         run.turns, run.conversations = expired.turns, expired.conversations
-        run.finished_at = timezone.now()
         run.save()
+        erase_deleted_words()
     logger.info(
         "retention%s: %d audio files (%d bytes), %d turns, %d conversations",
         ", dry run" if is_dry_run else "",
@@ -103,6 +99,21 @@ def purge_expired(*, now: dt.datetime, is_dry_run: bool = False) -> Expired:
         expired.conversations,
     )
     return expired
+
+
+def _remove_expired(expired: Expired, *, now: dt.datetime, is_dry_run: bool) -> None:
+    for limits, owners in _group_by_limits():
+        if limits.text_days is not None:
+            turns = Turn.objects.expired(now - dt.timedelta(days=limits.text_days), owners=owners)
+            _remove_turns(turns, expired, opened_since=now - EMPTY_FOR, is_dry_run=is_dry_run)
+        if limits.audio_days is not None:
+            turns = Turn.objects.expired(now - dt.timedelta(days=limits.audio_days), owners=owners).exclude(audio="")
+            if is_dry_run and limits.text_days is not None:
+                # Counted already, with the turns that they belong to.
+                turns = turns.filter(created_at__gte=now - dt.timedelta(days=limits.text_days))
+            _remove_audio(turns, expired, is_dry_run=is_dry_run)
+    empty = Conversation.objects.without_turns_since(now - EMPTY_FOR)
+    expired.conversations += empty.count() if is_dry_run else empty.delete()[1].get("conversations.Conversation", 0)
 
 
 def _group_by_limits() -> Iterator[tuple[Limits, QuerySet[User]]]:
@@ -124,7 +135,7 @@ def _remove_audio(turns: TurnQuerySet, expired: Expired, *, is_dry_run: bool) ->
         expired.audio_bytes += sum(turn.audio_bytes for turn in batch)
 
 
-def _remove_turns(turns: TurnQuerySet, expired: Expired, *, is_dry_run: bool) -> None:
+def _remove_turns(turns: TurnQuerySet, expired: Expired, *, opened_since: dt.datetime, is_dry_run: bool) -> None:
     doomed: Counter[uuid.UUID] = Counter()
     for batch in _take_batches(turns):
         if not is_dry_run:
@@ -137,9 +148,10 @@ def _remove_turns(turns: TurnQuerySet, expired: Expired, *, is_dry_run: bool) ->
         expired.audio_bytes += sum(turn.audio_bytes for turn in with_audio)
     for conversation_id, count in doomed.items():
         if is_dry_run:
-            expired.conversations += Turn.objects.filter(conversation=conversation_id).count() == count
+            is_idle = Conversation.objects.not_opened_since(opened_since).filter(pk=conversation_id).exists()
+            expired.conversations += is_idle and Turn.objects.filter(conversation=conversation_id).count() == count
         else:
-            expired.conversations += _delete_if_empty(conversation_id)
+            expired.conversations += _delete_if_empty(conversation_id, opened_since=opened_since)
 
 
 def _without_files(batch: list[Turn]) -> list[Turn]:
@@ -149,10 +161,16 @@ def _without_files(batch: list[Turn]) -> list[Turn]:
 
 
 @transaction.atomic
-def _delete_if_empty(conversation_id: uuid.UUID) -> bool:
+def _delete_if_empty(conversation_id: uuid.UUID, *, opened_since: dt.datetime) -> bool:
+    """Delete a conversation without turns, unless a call may be going on in it: then a later run does."""
     # Locked, so that no call adds a turn in between.
     conversation = Conversation.objects.select_for_update().filter(pk=conversation_id).first()
     if conversation is None or conversation.turns.exists():
+        return False
+    if conversation.opened_at is not None and conversation.opened_at >= opened_since:
+        # As of a call in which nothing has been said yet: not listed, and seen to when it is over.
+        conversation.last_turn_at = None
+        conversation.save(update_fields=["last_turn_at"])
         return False
     conversation.delete()
     return True
@@ -167,8 +185,7 @@ def _delete_turns(batch: list[Turn]) -> None:
     for turn in batch:
         for title in {make_title(turn.text), make_title(turn.heard_text)} - {""}:
             for conversation in Conversation.objects.filter(pk=turn.conversation_id, title=title):
-                first = conversation.turns.remembered().filter(speaker=Speaker.USER).in_order().first()
-                conversation.title = make_title(first.text) if first else ""
+                conversation.title = find_title(conversation)
                 conversation.save(update_fields=["title"])
 
 

@@ -63,7 +63,12 @@ class ConversationSerializer(serializers.ModelSerializer[Conversation]):
 
 
 class ConversationChangeSerializer(serializers.Serializer[Any]):
-    title = serializers.CharField(max_length=Conversation.TITLE_LENGTH, required=False)
+    title = serializers.CharField(
+        max_length=Conversation.TITLE_LENGTH,
+        required=False,
+        allow_blank=True,
+        help_text="Empty: the user's first words, as before somebody named it.",
+    )
     is_pinned = serializers.BooleanField(required=False)
 
 

@@ -5,21 +5,23 @@ from __future__ import annotations
 import logging
 import uuid
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
+from django.core.cache import cache
 from django.core.files.base import ContentFile
 from django.db import transaction
 from django.db.models import Count, Max, Sum
 from django.utils import timezone
 
-from conversations import retention, tasks
-from conversations.files import remove_files
+from conversations import erasure, retention, tasks
+from conversations.files import StorageAway, remove_files
 from conversations.models import DELETED_VOICE, Conversation, RetentionChoice, Speaker, Turn, TurnSearch
 from conversations.search import index_text
 from conversations.sound import suffix_of
-from conversations.titles import make_title
+from conversations.titles import find_title, make_title
 from voices.models import Quality, VoiceProfile
 from voices.services import mark_used
 
@@ -33,6 +35,10 @@ logger = logging.getLogger(__name__)
 
 #: Conversations deleted in one transaction.
 BATCH = 100
+#: In a long memory, what is deleted stays readable in the database's file for so long, and one merge serves many.
+ERASED_AFTER_S = 60
+#: After this a queue that was lost no longer counts as one.
+_QUEUED_FOR_S = 15 * 60
 #: Its lines in the Markdown and in the JSON, and what a ZIP says about its audio file, as measured.
 EXPORTED_BYTES_PER_TURN = 1_000
 
@@ -43,6 +49,10 @@ class TurnOfAnotherConversation(Exception):
 
 class NotCorrectable(Exception):
     """Only what the user said can be corrected, and only while it is a part of the conversation."""
+
+
+class FilesRemain(Exception):
+    """The storage does not let files be removed now, so that not everything was deleted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +70,18 @@ class Deleted:
 
 
 def start_conversation(*, owner: User, title: str = "") -> Conversation:
-    return Conversation.objects.create(owner=owner, title=title[: Conversation.TITLE_LENGTH])
+    title = title[: Conversation.TITLE_LENGTH]
+    return Conversation.objects.create(owner=owner, title=title, opened_at=timezone.now())
+
+
+def resume_conversation(*, conversation_id: uuid.UUID, limit: int) -> list[tuple[uuid.UUID, str, str]]:
+    """
+    Note that a call goes on with a conversation, and return its `recent_messages`.
+
+    For a day the retention does not delete it, even if nothing that was said is left in it.
+    """
+    Conversation.objects.filter(pk=conversation_id).update(opened_at=timezone.now())
+    return recent_messages(conversation_id=conversation_id, limit=limit)
 
 
 def append_turn(
@@ -142,6 +163,9 @@ def correct_turn(*, conversation_id: uuid.UUID, turn_id: uuid.UUID, text: str, s
         raise NotCorrectable(f"turn {turn_id}")
     heard = turn.heard_text or turn.text
     if text != turn.text:
+        if turn.heard_text:
+            # An earlier correction goes; what had been heard stays.
+            forget_deleted_words()
         if conversation.title == make_title(turn.text):
             conversation.title = make_title(text)
             conversation.save(update_fields=["title"])
@@ -159,10 +183,14 @@ def correct_turn(*, conversation_id: uuid.UUID, turn_id: uuid.UUID, text: str, s
 def change_conversation(
     *, conversation: Conversation, title: str | None = None, is_pinned: bool | None = None
 ) -> Conversation:
-    """Change what is given. Writes nothing but that: a call may be adding turns."""
+    """
+    Change what is given. Writes nothing but that: a call may be adding turns.
+
+    An empty title is nobody's wish for none: it becomes the user's first words again.
+    """
     changed = []
     if title is not None:
-        conversation.title = title
+        conversation.title = title or find_title(conversation)
         changed.append("title")
     if is_pinned is not None:
         conversation.is_pinned = is_pinned
@@ -173,28 +201,97 @@ def change_conversation(
 
 def delete_conversations(*, conversations: ConversationQuerySet) -> Deleted:
     """
-    Delete conversations with all that belongs to them, and their files right after.
+    Delete conversations with all that belongs to them: their files, and then their rows.
 
     A turn that a call wants to save afterwards finds no conversation, and leaves no file either.
+
+    Raises FilesRemain at the first file that cannot be removed: its conversation and all that had not had their turn
+    are still there, to be deleted again.
     """
     deleted = Deleted()
     wanted = list(conversations.order_by("pk").values_list("pk", flat=True))
-    for start in range(0, len(wanted), BATCH):
-        deleted += _delete_batch(wanted[start : start + BATCH])
+    try:
+        for start in range(0, len(wanted), BATCH):
+            deleted += _delete_batch(wanted[start : start + BATCH])
+    finally:
+        forget_deleted_words()
     return deleted
 
 
 def _delete_batch(wanted: list[uuid.UUID]) -> Deleted:
-    with transaction.atomic():
-        # Locked, so that a turn which is being saved comes either before this or not at all.
-        locked = Conversation.objects.select_for_update().filter(pk__in=wanted).order_by("pk")
-        found = list(locked.values_list("pk", flat=True))
-        turns = Turn.objects.filter(conversation__in=found)
-        files = list(turns.exclude(audio="").values_list("audio", flat=True))
-        turn_count = turns.count()
-        TurnSearch.objects.filter(conversation__in=found).delete()
-        Conversation.objects.filter(pk__in=found).delete()
-    return Deleted(len(found), turn_count, len(remove_files(files)))
+    gone: dict[uuid.UUID, list[str]] = {}
+    problem: StorageAway | None = None
+    for conversation_id in wanted:
+        turns = Turn.objects.filter(conversation=conversation_id).exclude(audio="")
+        try:
+            gone[conversation_id] = remove_files(turns.values_list("audio", flat=True), max_failures=1)
+        except StorageAway as error:
+            problem = error
+            _forget_files(conversation_id, error.removed)
+            break
+    deleted = _delete_rows(list(gone))
+    # Saved or replaced between the files and the rows.
+    late = deleted.names - {name for names in gone.values() for name in names}
+    with suppress(StorageAway):
+        remove_files(late)
+    if problem is not None:
+        raise FilesRemain from problem
+    return Deleted(deleted.conversations, deleted.turns, len(deleted.names))
+
+
+def _forget_files(conversation_id: uuid.UUID, names: list[str]) -> None:
+    """Let turns say that their files are gone."""
+    for start in range(0, len(names), BATCH):
+        turns = Turn.objects.filter(conversation=conversation_id, audio__in=names[start : start + BATCH])
+        turns.update(audio="", audio_bytes=0)
+
+
+def delete_rows_of_conversations(*, conversations: ConversationQuerySet) -> None:
+    """
+    Delete conversations for a caller with a transaction of its own, which may yet be taken back.
+
+    Their files go once it is kept; one that cannot be removed then is an orphan, which `remove_orphans` removes.
+    """
+    names = _delete_rows(list(conversations.values_list("pk", flat=True))).names
+    transaction.on_commit(lambda: remove_files(names), robust=True)
+    forget_deleted_words()
+
+
+@dataclass(frozen=True, slots=True)
+class _DeletedRows:
+    conversations: int
+    turns: int
+    #: Of the files that the rows named.
+    names: frozenset[str]
+
+
+@transaction.atomic
+def _delete_rows(wanted: list[uuid.UUID]) -> _DeletedRows:
+    # Locked, so that a turn which is being saved comes either before this or not at all.
+    locked = Conversation.objects.select_for_update().filter(pk__in=wanted).order_by("pk")
+    found = list(locked.values_list("pk", flat=True))
+    turns = Turn.objects.filter(conversation__in=found)
+    names = frozenset(turns.exclude(audio="").values_list("audio", flat=True))
+    turn_count = turns.count()
+    TurnSearch.objects.filter(conversation__in=found).delete()
+    Conversation.objects.filter(pk__in=found).delete()
+    return _DeletedRows(len(found), turn_count, names)
+
+
+def forget_deleted_words() -> None:
+    """
+    Have words that were deleted vanish from the database's file: at once, or from a long memory within minutes.
+
+    Call it whenever words have been deleted; within a transaction it happens after that.
+    """
+    transaction.on_commit(_forget_deleted_words, robust=True)
+
+
+def _forget_deleted_words() -> None:
+    if erasure.is_quick():
+        erasure.erase_deleted_words()
+    elif cache.add(tasks.ERASURE_IS_QUEUED, True, _QUEUED_FOR_S):
+        tasks.erase_deleted_words.apply_async(countdown=ERASED_AFTER_S)
 
 
 def estimate_size(*, conversations: ConversationQuerySet) -> int:

@@ -9,6 +9,7 @@ from django.db import transaction
 from django.db.models.signals import pre_delete
 from django.dispatch import receiver
 
+from conversations import services
 from conversations.files import remove_files
 from conversations.models import Turn
 
@@ -20,4 +21,5 @@ if TYPE_CHECKING:
 def remove_audio_of(instance: User, **kwargs: Any) -> None:
     turns = Turn.objects.filter(conversation__owner=instance).exclude(audio="")
     names = list(turns.values_list("audio", flat=True))
-    transaction.on_commit(lambda: remove_files(names))
+    transaction.on_commit(lambda: remove_files(names), robust=True)
+    services.forget_deleted_words()

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import uuid
+from contextlib import suppress
 
 from celery import shared_task
+from django.core.cache import cache
 from django.utils import timezone
 
-from conversations import files, rendering, retention
+from conversations import erasure, files, rendering, retention
 from voices import engines
+
+#: In the cache while `erase_deleted_words` waits to be run: once is enough for all that is deleted until then.
+ERASURE_IS_QUEUED = "conversations.erasure_is_queued"
 
 
 @shared_task
@@ -25,5 +30,13 @@ def purge_expired() -> None:
 
 @shared_task
 def remove_orphans() -> None:
-    """Remove files without rows, which a process that died in mid-work has left."""
-    files.remove_orphans(now=timezone.now())
+    """Remove files without rows, left by a process that died in mid-work. What is doubtful stays, and is logged."""
+    with suppress(files.DoubtfulOrphans):
+        files.remove_orphans(now=timezone.now())
+
+
+@shared_task
+def erase_deleted_words() -> None:
+    """Make what was deleted unreadable. What is deleted from now on queues it anew."""
+    cache.delete(ERASURE_IS_QUEUED)
+    erasure.erase_deleted_words()

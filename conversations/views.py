@@ -17,7 +17,7 @@ from django.views.decorators.csrf import ensure_csrf_cookie
 from django.views.decorators.http import require_safe
 
 from conversations import listing
-from conversations.history import HistoryQuery
+from conversations.history import HistoryQuery, read_id
 from conversations.models import Conversation
 from conversations.words import HISTORY_WORDS, WORDS
 from voices.models import VoiceProfile
@@ -53,7 +53,8 @@ def new_call(request: HttpRequest) -> HttpResponse:
 def continued_call(request: HttpRequest, conversation_id: uuid.UUID) -> HttpResponse:
     """The call page with what was said so far. For everybody but its owner the conversation does not exist."""
     conversation = get_object_or_404(Conversation.objects.owned_by(request.user), pk=conversation_id)
-    return _render_call(request, conversation=conversation)
+    # A turn to be answered anew may be an old one: what follows it is about to be replaced.
+    return _render_call(request, conversation=conversation, around=read_id(request.GET.get("answer", "")))
 
 
 @login_required
@@ -68,17 +69,18 @@ def history(request: HttpRequest, conversation_id: uuid.UUID | None = None) -> H
     page = Paginator(found, ENTRIES_A_PAGE).get_page(request.GET.get("page"))
     page.object_list = list(page.object_list)
     listing.add_matches(page.object_list, query.text)
-    conversation, turns = None, []
+    conversation, shown = None, listing.TurnPage([])
     if conversation_id is not None:
         conversation = get_object_or_404(Conversation.objects.owned_by(user), pk=conversation_id)
-        turns = list(conversation.turns.in_order())
+        shown = listing.find_turns(conversation, **query.place)
     context = {
         "query": query,
         "page": page,
         "voices": VoiceProfile.objects.usable_by(user).for_choosing(),
         "conversation": conversation,
-        "turns": turns,
-        "has_audio": any(turn.audio for turn in turns),
+        "shown": shown,
+        "turn_count": conversation.turns.count() if conversation else 0,
+        "has_audio": any(turn.audio for turn in shown.turns),
         "paces": PACES,
         "retention_fields": (("audio_days", _("Recordings")), ("text_days", _("Texts, and all that belongs to them"))),
         "retention_choices": RETENTION_CHOICES,
@@ -87,11 +89,15 @@ def history(request: HttpRequest, conversation_id: uuid.UUID | None = None) -> H
     return render(request, "conversations/history.html", context)
 
 
-def _render_call(request: HttpRequest, *, conversation: Conversation | None) -> HttpResponse:
+def _render_call(
+    request: HttpRequest, *, conversation: Conversation | None, around: uuid.UUID | None = None
+) -> HttpResponse:
     user: User = request.user  # type: ignore[assignment]  # login_required let nobody else in
+    shown = listing.find_turns(conversation, around=around) if conversation else listing.TurnPage([])
     context = {
         "conversation": conversation,
-        "turns": conversation.turns.in_order() if conversation else (),
+        "turns": shown.turns,
+        "has_earlier": shown.has_earlier,
         "voices": VoiceProfile.objects.usable_by(user).for_choosing(),
         "words": WORDS,
         "call": _describe_call(conversation, user),

@@ -94,6 +94,7 @@ HISTORY_WORDS: dict[str, str | Promise] = {
     "playAll": _("Play all"),
     "chosen": _("{count} chosen"),
     "saved": _("Saved"),
+    "turnsAdded": _("{count} more turns are shown"),
     "untitled": _("Untitled"),
     "pin": _("Pin: keep for good"),
     "unpin": _("Unpin"),

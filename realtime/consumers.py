@@ -21,7 +21,7 @@ from django.http.request import split_domain_port, validate_host
 from django.urls import reverse
 
 from conversations.models import Conversation
-from conversations.services import find_memory_of, recent_messages, start_conversation
+from conversations.services import find_memory_of, resume_conversation, start_conversation
 from inference.interfaces import Inference, Message, Quality
 from realtime import protocol
 from realtime.audio_input import decode_audio
@@ -177,7 +177,7 @@ class VoiceConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels p
         return values[0] if values else None
 
     async def _read_history(self, conversation: Conversation) -> list[PastTurn]:
-        said = await database_sync_to_async(recent_messages)(
+        said = await database_sync_to_async(resume_conversation)(
             conversation_id=conversation.pk, limit=settings.AVATAR_LANGUAGE_MODEL_HISTORY_TURNS
         )
         return [_make_past_turn(*turn) for turn in said]

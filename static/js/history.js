@@ -1,5 +1,5 @@
 // The pages of what was said: joins players, corrections, exports and deletions to the API.
-import { ApiError, call } from "./api.js";
+import { ApiError, call, open } from "./api.js";
 import { Notice } from "./notice.js";
 import { Transfer } from "./transfer.js";
 import { TurnPlayer } from "./turn-player.js";
@@ -38,62 +38,109 @@ async function attempt(work, { into = null } = {}) {
 
 class Players {
   #players = [];
-  #queue = [];
+  #current = null; // of "play all"
+  #visible = new IntersectionObserver((entries) => {
+    for (const { isIntersecting, target } of entries) {
+      if (!isIntersecting) continue;
+      this.#visible.unobserve(target);
+      this.#players.find((player) => player.element === target)?.load();
+    }
+  });
 
   constructor(root) {
     this.playAll = element("play-all");
-    const visible = new IntersectionObserver((entries) => {
-      for (const { isIntersecting, target } of entries) {
-        if (!isIntersecting) continue;
-        visible.unobserve(target);
-        this.#players.find((player) => player.element === target)?.load();
-      }
+    this.pace = element("pace");
+    this.add(root);
+    this.playAll?.addEventListener("click", () => this.#toggleAll());
+    this.pace?.addEventListener("change", ({ target }) => {
+      for (const player of this.#players) player.pace = Number(target.value);
     });
+  }
+
+  /** Make players of the places for them in `root`, wherever in the conversation it is. */
+  add(root) {
     for (const place of root.querySelectorAll(".player")) {
       const player = new TurnPlayer(place);
-      this.#players.push(player);
+      player.pace = Number(this.pace?.value ?? 1);
       player.onstarted = () => this.#begin(player);
       player.onended = (wasWhole) => this.#end(player, wasWhole);
       player.onerror = () => showProblem(say("replay_text"));
-      visible.observe(place);
+      this.#players.push(player);
+      this.#visible.observe(place);
     }
-    this.playAll?.addEventListener("click", () => this.#toggleAll());
-    element("pace")?.addEventListener("change", ({ target }) => {
-      for (const player of this.#players) player.pace = Number(target.value);
-    });
+    const isBefore = (one, other) => one.compareDocumentPosition(other) & Node.DOCUMENT_POSITION_FOLLOWING;
+    this.#players.sort((one, other) => (isBefore(one.element, other.element) ? -1 : 1));
   }
 
   #begin(player) {
     for (const other of this.#players) if (other !== player) other.stop();
     const turn = player.element.closest(".said");
     turn.classList.add("is-playing");
-    if (this.#queue.length > 0) turn.scrollIntoView({ block: "nearest", behavior: "smooth" });
+    if (this.#current) turn.scrollIntoView({ block: "nearest", behavior: "smooth" });
   }
 
   #end(player, wasWhole) {
     player.element.closest(".said").classList.remove("is-playing");
-    if (this.#queue[0] !== player) return;
-    this.#queue = wasWhole ? this.#queue.slice(1) : [];
-    if (this.#queue.length > 0) this.#queue[0].play();
+    if (this.#current !== player) return;
+    this.#current = wasWhole ? this.#findNext(player) : null;
+    if (this.#current) this.#current.play();
     else this.#markAll(false);
   }
 
+  /** The next that is still a part of the conversation, of those that are there by now. */
+  #findNext(player) {
+    const following = this.#players.slice(this.#players.indexOf(player) + 1);
+    return following.find(({ element }) => !element.closest(".is-superseded")) ?? null;
+  }
+
   #toggleAll() {
-    if (this.#queue.length > 0) {
-      this.#queue[0].stop();
+    if (this.#current) {
+      this.#current.stop();
       return;
     }
-    this.#queue = this.#players.filter((player) => !player.element.closest(".is-superseded"));
-    if (this.#queue.length === 0) return;
-    for (const player of this.#queue) player.rewind();
+    this.#current = this.#findNext(null);
+    if (!this.#current) return;
+    for (const player of this.#players) player.rewind();
     this.#markAll(true);
-    this.#queue[0].play();
+    this.#current.play();
   }
 
   #markAll(isPlaying) {
     this.playAll.setAttribute("aria-pressed", String(isPlaying));
     this.playAll.querySelector("span").textContent = say(isPlaying ? "stopPlaying" : "playAll");
   }
+}
+
+// --- turns that are not there yet ---
+
+/** Have a link to more turns put them into this page, at its end of the list. Without scripts it is a link. */
+function joinMore(link, players) {
+  link.addEventListener("click", (event) => {
+    event.preventDefault();
+    attempt(async () => {
+      const answer = await open("GET", link.href);
+      const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+      const turns = [...page.querySelectorAll("#said > .said")];
+      if (turns.length === 0) {
+        // Another page than was asked for: that of logging in.
+        window.location.href = link.href;
+        return;
+      }
+      const list = element("said");
+      const isEarlier = link.id === "earlier";
+      const edge = isEarlier ? list.firstElementChild : list.lastElementChild;
+      const added = document.createDocumentFragment();
+      added.append(...turns.filter(({ id }) => !element(id)).map((turn) => document.adoptNode(turn)));
+      if (isEarlier) list.prepend(added);
+      else list.append(added);
+      for (const turn of turns) players.add(turn);
+      edge?.scrollIntoView({ block: "center" });
+      element("history-status").textContent = say("turnsAdded", { count: turns.length });
+      const next = page.getElementById(link.id);
+      if (next) link.href = next.href;
+      else link.parentElement.remove();
+    });
+  });
 }
 
 // --- correcting ---
@@ -156,6 +203,7 @@ function joinConversation() {
     attempt(async () => {
       const kept = await call("PATCH", url, { title: element("title").value.trim() });
       title.textContent = kept.title || say("untitled");
+      element("title").value = kept.title; // emptied, it is the first words again
       closeForm();
       element("history-status").textContent = say("saved");
     });
@@ -295,5 +343,6 @@ joinDeletion(element("delete-all-dialog"), () =>
 if (element("chosen")) joinChoice();
 if (conversation) {
   joinConversation();
-  new Players(conversation);
+  const players = new Players(conversation);
+  for (const link of [element("earlier"), element("later")]) if (link) joinMore(link, players);
 }

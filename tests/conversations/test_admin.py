@@ -5,6 +5,7 @@ from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Permission, User
 from django.test import Client
 
+from conversations.admin import ConversationAdmin
 from conversations.models import Conversation, RetentionRun, Turn
 from tests import factories
 
@@ -66,12 +67,28 @@ class TestConversationAdmin:
     def test_changes_nothing(self, admin_client: Client, alices_turn: Turn) -> None:
         assert admin_client.post(url(alices_turn), {"title": "changed"}).status_code == 403
 
+    @pytest.mark.django_db(transaction=True)
     def test_deletes_files_as_well(self, admin_client: Client, alices_turn: Turn, media_root: Path) -> None:
         admin_client.post(url(alices_turn, "delete"), {"post": "yes"})
 
         assert not Conversation.objects.exists()
         assert [path for path in media_root.rglob("*") if path.is_file()] == []
 
+    @pytest.mark.django_db(transaction=True)
+    def test_keeps_files_when_deleting_is_taken_back(
+        self, admin_client: Client, alices_turn: Turn, media_root: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def fail(*args: object, **kwargs: object) -> None:
+            raise RuntimeError("the log of the admin cannot be written")
+
+        monkeypatch.setattr(ConversationAdmin, "response_delete", fail)
+        with pytest.raises(RuntimeError):
+            admin_client.post(url(alices_turn, "delete"), {"post": "yes"})
+
+        assert Turn.objects.filter(pk=alices_turn.pk).exists()
+        assert [path.name for path in media_root.rglob("*") if path.is_file()] == [f"{alices_turn.pk}.flac"]
+
+    @pytest.mark.django_db(transaction=True)
     def test_deletes_several_with_their_files(
         self, admin_client: Client, alices_turn: Turn, alice: User, media_root: Path
     ) -> None:

@@ -10,11 +10,13 @@ from zoneinfo import ZoneInfo
 import pytest
 from asgiref.sync import sync_to_async
 from django.contrib.auth.models import User
-from django.core.files.storage import default_storage
+from django.core.files.storage import FileSystemStorage, default_storage
 from django.test import AsyncClient, Client
 from django.utils import timezone
+from drf_spectacular.generators import SchemaGenerator
+from drf_spectacular.validation import validate_schema
 
-from conversations import archive
+from conversations import api_urls, archive
 from conversations.archive import make_folder_name, stream_archive
 from conversations.models import Conversation, RetentionRun, Turn
 from conversations.services import correct_turn
@@ -51,6 +53,18 @@ class TestTurnAudio:
 
         assert (response.headers["Content-Type"], response.content) == ("audio/ogg", audio)
         assert response.headers["Content-Disposition"] == f'attachment; filename="{turn.pk}.ogg"'
+
+    @pytest.mark.parametrize(
+        ("query", "how"),
+        [("download=true", "attachment"), ("download=YES", "attachment"), ("download=1", "attachment")]
+        + [(query, "inline") for query in ("download=false", "download=0", "download=", "")],
+    )
+    def test_is_saved_only_when_that_is_asked(
+        self, alices_client: Client, alices_turn: Turn, query: str, how: str
+    ) -> None:
+        response = alices_client.get(f"{url(alices_turn)}?{query}")
+
+        assert response.headers["Content-Disposition"].startswith(how)
 
     def test_is_not_sent_again_when_the_browser_has_it(self, alices_client: Client, alices_turn: Turn) -> None:
         etag = alices_client.get(url(alices_turn)).headers["ETag"]
@@ -327,7 +341,20 @@ class TestConversation:
         entry = alices_client.get(address).json()
         assert (entry["title"], entry["is_pinned"], entry["turn_count"]) == ("旅行", True, 1)
 
-    @pytest.mark.parametrize("title", ["", "   ", "長" * 81, None, {"a": 1}])
+    @pytest.mark.parametrize("title", ["", "   "])
+    def test_is_named_by_its_first_words_again_when_the_title_is_emptied(
+        self, alices_client: Client, alice: User, title: str
+    ) -> None:
+        conversation = say(alice, "早安", "晴天", "天氣")
+        Conversation.objects.filter(pk=conversation.pk).update(title="旅行")
+
+        for _ in range(2):
+            response = alices_client.patch(
+                f"/api/conversations/{conversation.pk}", {"title": title}, content_type="application/json"
+            )
+            assert (response.status_code, response.json()["title"]) == (200, "早安")
+
+    @pytest.mark.parametrize("title", ["長" * 81, None, {"a": 1}])
     def test_refuses_a_title_that_is_none(self, alices_client: Client, alice: User, title: Any) -> None:
         address = f"/api/conversations/{say(alice).pk}"
         response = alices_client.patch(address, {"title": title}, content_type="application/json")
@@ -437,6 +464,56 @@ class TestDeleting:
 
         refuse(self.delete(alices_client, body), 400, "invalid", "ids")
         assert Conversation.objects.count() == 1
+
+
+class StubbornStorage:
+    """Puts itself before the storage: after so many files it lets no more be removed."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, after: int) -> None:
+        self.asked: list[str] = []
+        delete = FileSystemStorage.delete
+
+        def fail(storage: FileSystemStorage, name: str) -> None:
+            if not name.endswith(".flac"):
+                delete(storage, name)
+                return
+            self.asked.append(name)
+            if len(self.asked) > after:
+                raise OSError("away")
+            delete(storage, name)
+
+        monkeypatch.setattr(FileSystemStorage, "delete", fail)
+
+
+class TestDeletingWithoutTheStorage:
+    def test_says_so_and_can_be_done_again(
+        self, alices_client: Client, alice: User, monkeypatch: pytest.MonkeyPatch, media_root: Path
+    ) -> None:
+        conversation = say(alice, *"一二三", audio=FLAC)
+        address = f"/api/conversations/{conversation.pk}"
+
+        with monkeypatch.context() as patch:
+            storage = StubbornStorage(patch, after=1)
+            refuse(alices_client.delete(address), 503, "storage_unavailable")
+        # Not asked once for each file: each may take its time to fail.
+        assert len(storage.asked) == 2
+        assert conversation.turns.count() == 3
+        # What is gone is not offered to be heard.
+        assert conversation.turns.exclude(audio="").count() == 2
+        assert alices_client.delete(address).status_code == 204
+        assert [path for path in media_root.rglob("*") if path.is_file()] == []
+
+    def test_keeps_what_it_could_not_delete(
+        self, alices_client: Client, alice: User, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        conversations = sorted((say(alice, "一", "二", audio=FLAC) for _ in range(4)), key=lambda each: each.pk)
+
+        storage = StubbornStorage(monkeypatch, after=2)
+        response = alices_client.post("/api/conversations/delete", {"all": True}, content_type="application/json")
+
+        refuse(response, 503, "storage_unavailable")
+        assert len(storage.asked) == 3
+        assert set(Conversation.objects.all()) == set(conversations[1:])
 
 
 @pytest.mark.django_db(transaction=True)
@@ -598,3 +675,55 @@ class TestRetention:
 
     def test_is_chosen_whole(self, alices_client: Client) -> None:
         refuse(self.choose(alices_client, audio_days=5), 400, "invalid", "text_days")
+
+
+class TestSchema:
+    @pytest.fixture
+    def schema(self) -> dict[str, Any]:
+        schema: dict[str, Any] = SchemaGenerator().get_schema(request=None, public=True)
+        return schema
+
+    @pytest.fixture
+    def operations(self, schema: dict[str, Any]) -> dict[tuple[str, str], Any]:
+        return {
+            (path, method): operation
+            for path, operations in schema["paths"].items()
+            if path.startswith(("/api/conversations", "/api/retention"))
+            for method, operation in operations.items()
+        }
+
+    def test_is_valid_and_has_every_endpoint(
+        self, schema: dict[str, Any], operations: dict[tuple[str, str], Any]
+    ) -> None:
+        validate_schema(schema)
+        paths = {
+            "/api/" + pattern.pattern._route.replace("<uuid:", "{").replace(">", "}")  # type: ignore[union-attr]
+            for pattern in api_urls.urlpatterns
+        }
+
+        assert {path for path, _ in operations} == paths
+
+    def test_has_words_errors_and_examples_for_every_operation(self, operations: dict[tuple[str, str], Any]) -> None:
+        for operation_of, operation in operations.items():
+            assert operation["summary"], operation_of
+            assert operation["description"], operation_of
+            bodies = dict(operation["responses"])
+            assert {status for status in bodies if status.startswith(("4", "5"))}, operation_of
+            if "requestBody" in operation:
+                bodies["request"] = operation["requestBody"]
+            for status, body in bodies.items():
+                for media_type, content in body.get("content", {}).items():
+                    if media_type == "application/json":
+                        assert content["examples"], (operation_of, status)
+
+    def test_says_what_the_storage_and_ranges_do(self, operations: dict[tuple[str, str], Any]) -> None:
+        address = "/api/conversations/{conversation_id}"
+        for operation_of in ((address, "delete"), ("/api/conversations/delete", "post")):
+            (example,) = operations[operation_of]["responses"]["503"]["content"]["application/json"][
+                "examples"
+            ].values()
+            assert example["value"]["code"] == "storage_unavailable"
+        audio = operations[f"{address}/turns/{{turn_id}}/audio", "get"]["responses"]
+
+        assert set(audio) == {"200", "206", "304", "404", "416", "503"}
+        assert set(audio["206"]["content"]) == {"audio/ogg", "audio/flac"}

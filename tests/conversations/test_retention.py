@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from django.contrib.auth.models import User
 from django.core.files.storage import FileSystemStorage
-from django.core.management import call_command
+from django.core.management import CommandError, call_command
 from django.utils import timezone
 
-from conversations import files, retention, tasks
-from conversations.models import Conversation, RetentionChoice, RetentionRun, Turn, TurnSearch
+from conversations import files, retention, services, tasks
+from conversations.models import Conversation, RetentionChoice, RetentionRun, StorageCheck, Turn, TurnSearch
 from conversations.retention import Limits, combine, purge_expired
 from tests import factories
 
@@ -148,11 +148,60 @@ class TestPurgeExpired:
         assert Turn.objects.filter(pk=turn.pk).exclude(audio="").exists()
         assert purge_expired(now=NOW).turns == 1
 
+    @pytest.mark.usefixtures("thirty_days")
+    def test_ends_when_the_storage_is_away_and_goes_on_another_day(
+        self, alice: User, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        for _ in range(5):
+            say(alice, days_ago=100)
+        asked: list[str] = []
+
+        def fail(storage: FileSystemStorage, name: str) -> None:
+            asked.append(name)
+            raise OSError("away")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(FileSystemStorage, "delete", fail)
+            assert purge_expired(now=NOW).turns == 0
+        assert len(asked) == files.MAX_FAILURES
+        assert RetentionRun.objects.get().finished_at is None
+        assert "the storage is away" in caplog.text
+        assert purge_expired(now=NOW).turns == 5
+
     def test_removes_calls_in_which_nothing_was_said(self, alice: User) -> None:
         factories.create_conversation(alice)
 
         assert purge_expired(now=NOW + dt.timedelta(hours=23)).conversations == 0
         assert purge_expired(now=NOW + dt.timedelta(hours=25)).conversations == 1
+
+    @pytest.mark.usefixtures("thirty_days")
+    def test_leaves_a_conversation_to_the_call_that_goes_on_with_it(self, alice: User) -> None:
+        conversation = say(alice, days_ago=100).conversation
+        services.resume_conversation(conversation_id=conversation.pk, limit=10)
+
+        told = purge_expired(now=NOW, is_dry_run=True)
+        assert told == purge_expired(now=NOW)
+        assert (told.turns, told.conversations) == (1, 0)
+        assert not Conversation.objects.with_turns().exists()
+        factories.create_turn(conversation, text="我回來了")
+
+        assert Conversation.objects.with_turns().get().title == "我回來了"
+
+    @pytest.mark.usefixtures("thirty_days")
+    def test_removes_it_when_nothing_more_was_said_in_that_call(self, alice: User) -> None:
+        conversation = say(alice, days_ago=100).conversation
+        services.resume_conversation(conversation_id=conversation.pk, limit=10)
+        purge_expired(now=NOW)
+
+        assert purge_expired(now=NOW + dt.timedelta(hours=23)).conversations == 0
+        assert purge_expired(now=NOW + dt.timedelta(hours=25)).conversations == 1
+
+    def test_leaves_an_old_call_alone_that_was_just_resumed(self, alice: User) -> None:
+        conversation = factories.create_conversation(alice)
+        Conversation.objects.update(created_at=NOW - dt.timedelta(days=3))
+        services.resume_conversation(conversation_id=conversation.pk, limit=10)
+
+        assert purge_expired(now=NOW).conversations == 0
 
     @pytest.mark.usefixtures("thirty_days")
     def test_is_a_command_and_a_task(self, alice: User) -> None:
@@ -176,7 +225,7 @@ class TestRemoveOrphans:
         orphan.write_bytes(b"OggS")
 
         told = files.remove_orphans(now=timezone.now() + self.LATER, is_dry_run=True)
-        assert (len(told.files), told.file_bytes, told.turns) == (1, 4, [lost.pk])
+        assert (len(told.files), told.file_bytes, list(told.turns)) == (1, 4, [lost.pk])
         assert orphan.exists()
 
         assert files.remove_orphans(now=timezone.now() + self.LATER) == told
@@ -184,7 +233,7 @@ class TestRemoveOrphans:
         assert not orphan.parent.exists()
         lost.refresh_from_db()
         assert (lost.audio_name, lost.audio_bytes) == ("", 0)
-        assert files.remove_orphans(now=timezone.now() + self.LATER) == files.Orphans()
+        assert files.remove_orphans(now=timezone.now() + self.LATER) == files.Orphans(file_count=1, row_count=1)
 
     @pytest.mark.django_db
     def test_leaves_a_file_that_may_be_about_to_get_its_row(self, media_root: Path) -> None:
@@ -197,6 +246,7 @@ class TestRemoveOrphans:
         assert files.remove_orphans(now=now + dt.timedelta(minutes=61)).files == ["conversations/1/young.ogg"]
 
     def test_is_a_command(self, alice: User, media_root: Path) -> None:
+        say(alice, days_ago=0)
         turn = say(alice, days_ago=0)
         (media_root / turn.audio_name).unlink()
         told = StringIO()
@@ -205,6 +255,76 @@ class TestRemoveOrphans:
 
         assert "Found 0 files without a turn (0 bytes); 1 turns whose file is gone." in told.getvalue()
         assert "Removed 0 files without a turn (0 bytes); 1 turns whose file is gone." in told.getvalue()
+
+    def test_costs_nothing_when_the_storage_is_away_for_a_night(
+        self, alice: User, media_root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        for _ in range(3):
+            say(alice, days_ago=0)
+        kept = list_files(media_root)
+
+        media_root.rename(tmp_path / "away")
+        tasks.remove_orphans.delay()
+        (tmp_path / "away").rename(media_root)
+        files.remove_orphans(now=timezone.now() + self.LATER)
+
+        assert list_files(media_root) == kept
+        assert Turn.objects.exclude(audio="").count() == 3
+        assert "3 of 3 files that turns name are missing" in caplog.text
+        checks = StorageCheck.objects.order_by("pk").values_list("was_refused", "turns_without_file", "files")
+        assert list(checks) == [(True, 3, 0), (False, 0, 3)]
+
+    @pytest.mark.parametrize(("missing", "is_refused"), [(10, False), (11, False), (12, True)])
+    def test_refuses_when_more_than_a_tenth_is_missing(
+        self, alice: User, media_root: Path, missing: int, is_refused: bool
+    ) -> None:
+        conversation = factories.create_conversation(alice)
+        turns = [factories.create_turn(conversation, audio=b"OggS") for _ in range(110)]
+        for turn in turns[:missing]:
+            (media_root / turn.audio_name).unlink()
+
+        if is_refused:
+            with pytest.raises(CommandError, match=r"12 of 110 .* --force"):
+                call_command("remove_orphans", stdout=StringIO())
+            assert Turn.objects.filter(audio="").count() == 0
+            call_command("remove_orphans", "--force", stdout=StringIO())
+        else:
+            call_command("remove_orphans", stdout=StringIO())
+        assert Turn.objects.filter(audio="").count() == missing
+
+    def test_refuses_when_the_database_is_another_one(self, alice: User, media_root: Path) -> None:
+        conversation = factories.create_conversation(alice)
+        for _ in range(11):
+            factories.create_turn(conversation, audio=b"OggS")
+        # Restored as it was before anything was said.
+        Turn.objects.all().delete()
+
+        with pytest.raises(files.DoubtfulOrphans, match="11 of 11 files belong to no turn"):
+            files.remove_orphans(now=timezone.now() + self.LATER)
+        assert len(list_files(media_root)) == 11
+        told = files.remove_orphans(now=timezone.now() + self.LATER, is_dry_run=True)
+        assert (len(told.files), len(list_files(media_root))) == (11, 11)
+        files.remove_orphans(now=timezone.now() + self.LATER, is_forced=True)
+        assert list_files(media_root) == []
+
+    def test_leaves_audio_that_was_replaced_while_it_looked(
+        self, alice: User, media_root: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        say(alice, days_ago=0)
+        turn = say(alice, days_ago=0)
+        (media_root / turn.audio_name).unlink()
+        find = files.find_orphans
+
+        def find_and_replace(**kwargs: Any) -> files.Orphans:
+            orphans = find(**kwargs)
+            Turn.objects.filter(pk=turn.pk).update(audio="conversations/1/better.ogg")
+            return orphans
+
+        monkeypatch.setattr(files, "find_orphans", find_and_replace)
+        files.remove_orphans(now=timezone.now() + self.LATER)
+
+        turn.refresh_from_db()
+        assert turn.audio_name == "conversations/1/better.ogg"
 
     def test_has_nothing_to_do_without_a_folder(self, alice: User) -> None:
         assert files.remove_orphans(now=NOW) == files.Orphans()

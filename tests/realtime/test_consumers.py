@@ -211,6 +211,9 @@ class TestConnecting:
         assert ready["is_resumed"] is True
         assert [m.content for m in inference.llm.requests[0][1:]] == ["我叫小明。", "你好，小明。", "我叫什麼？"]
         assert [turn.sequence for turn in await list_turns(str(conversation.pk))] == [1, 2, 3, 4]
+        # Nothing deletes it under the call.
+        await conversation.arefresh_from_db()
+        assert conversation.opened_at is not None
 
 
 class TestAdmission:

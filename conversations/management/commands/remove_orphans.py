@@ -3,7 +3,7 @@
 from argparse import ArgumentParser
 from typing import Any
 
-from django.core.management.base import BaseCommand
+from django.core.management.base import BaseCommand, CommandError
 from django.utils import timezone
 
 from conversations import files
@@ -14,12 +14,22 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--dry-run", action="store_true", help="only say what would be removed")
+        parser.add_argument(
+            "--force", action="store_true", help="even if so much is missing that the storage seems to be away"
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
-        orphans = files.remove_orphans(now=timezone.now(), is_dry_run=options["dry_run"])
+        try:
+            orphans = files.remove_orphans(
+                now=timezone.now(), is_dry_run=options["dry_run"], is_forced=options["force"]
+            )
+        except files.DoubtfulOrphans as error:
+            raise CommandError(f"Nothing was removed. {error} If not, and this is to be done: --force.") from error
         if options["dry_run"]:
             for name in orphans.files:
                 self.stdout.write(name)
+            if orphans.doubt:
+                self.stdout.write(f"Would refuse without --force: {orphans.doubt}")
         self.stdout.write(
             f"{'Found' if options['dry_run'] else 'Removed'} {len(orphans.files)} files without a turn"
             f" ({orphans.file_bytes} bytes); {len(orphans.turns)} turns whose file is gone."
