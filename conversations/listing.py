@@ -8,11 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from django.db.models import Q
+from django.db.models import OuterRef, Q, Subquery
 from django.utils import timezone
 
 from conversations import search
-from conversations.models import Conversation, Turn
+from conversations.models import ANY_DELETED_VOICE, Conversation, Turn
+from voices.models import VoiceProfile
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
@@ -67,7 +68,9 @@ def find_conversations(*, owner: User, wanted: Mapping[str, Any]) -> Conversatio
     """Return those of `owner` that are wanted, in order; `wanted` is what `ListingSerializer` has validated."""
     found = Conversation.objects.owned_by(owner).with_turns()
     found = found.going_on(since=_begin(wanted.get("from")), before=_begin(wanted.get("to"), days_later=1))
-    if wanted.get("voice"):
+    if wanted.get("voice") == ANY_DELETED_VOICE:
+        found = found.spoken_by_deleted_voices()
+    elif wanted.get("voice"):
         found = found.spoken_by(wanted["voice"])
     if wanted.get("pinned") is not None:
         found = found.filter(is_pinned=wanted["pinned"])
@@ -75,6 +78,20 @@ def find_conversations(*, owner: User, wanted: Mapping[str, Any]) -> Conversatio
         found = found.matching(wanted["q"], owner=owner)
     found = found.with_figures()
     return found.oldest_first() if wanted.get("ordering") == "time" else found.newest_first()
+
+
+def find_voices(user: User) -> list[tuple[uuid.UUID, str]]:
+    """
+    Return the ids and names of voices that a person can ask for: those they can use, and then those that spoke to them.
+
+    One that was switched off or is no longer shared is called as it was called when it last spoke to them.
+    """
+    usable = list(VoiceProfile.objects.usable_by(user).for_choosing().values_list("pk", "name"))
+    spoken = Turn.objects.filter(voice_profile=OuterRef("pk"), conversation__owner=user)
+    others = VoiceProfile.objects.exclude(pk__in=[pk for pk, _ in usable]).annotate(
+        name_then=Subquery(spoken.order_by("-created_at").values("voice_name")[:1])
+    )
+    return usable + list(others.exclude(name_then=None).order_by("name_then", "pk").values_list("pk", "name_then"))
 
 
 def _begin(day: dt.date | None, *, days_later: int = 0) -> dt.datetime | None:

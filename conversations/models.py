@@ -55,6 +55,10 @@ class ConversationQuerySet(models.QuerySet["Conversation"]):
         # Not EXISTS: SQLite would go through all turns of the voice for each conversation.
         return self.filter(pk__in=Turn.objects.filter(voice_profile_id=voice_profile_id).values("conversation"))
 
+    def spoken_by_deleted_voices(self) -> Self:
+        spoken = Turn.objects.filter(voice_profile=None).exclude(voice_name="")
+        return self.filter(pk__in=spoken.values("conversation"))
+
     def matching(self, query: str, *, owner: User) -> Self:
         """
         Those of `owner` in which the query was said (all its terms in one turn), or whose title has it.
@@ -166,6 +170,8 @@ class TurnQuerySet(models.QuerySet["Turn"]):
 
 #: What a voice is called that has been deleted: its own name goes with it.
 DELETED_VOICE = "—"
+#: Stands for the id of every voice that has been deleted: what is left of one is as much as of another.
+ANY_DELETED_VOICE = "deleted"
 
 
 def forget_voice(collector: Any, field: Any, turns: Any, using: str) -> None:

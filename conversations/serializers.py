@@ -10,7 +10,7 @@ from django.utils.translation import gettext_lazy as _
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
-from conversations.models import Conversation, RetentionChoice, Speaker, Turn
+from conversations.models import ANY_DELETED_VOICE, Conversation, RetentionChoice, Speaker, Turn
 from conversations.search import MAX_QUERY_CHARACTERS
 from conversations.sound import MEDIA_TYPES
 
@@ -135,6 +135,13 @@ class TurnChangeSerializer(serializers.Serializer[Any]):
     text = serializers.CharField(max_length=MAX_TEXT_CHARACTERS)
 
 
+class VoiceField(serializers.UUIDField):
+    """The id of a voice, or what stands for those that have been deleted."""
+
+    def to_internal_value(self, data: Any) -> Any:
+        return data if data == ANY_DELETED_VOICE else super().to_internal_value(data)
+
+
 class ListingSerializer(serializers.Serializer[Any]):
     """What a listing may be asked for."""
 
@@ -146,7 +153,9 @@ class ListingSerializer(serializers.Serializer[Any]):
     )
     since = serializers.DateField(required=False, help_text="A day, included, in the site's time zone.")
     until = serializers.DateField(required=False, help_text="A day, included.")
-    voice = serializers.UUIDField(required=False, help_text="A voice profile that some turn was spoken in.")
+    voice = VoiceField(
+        required=False, help_text="A voice that some turn was spoken in; `deleted`: one that is no more."
+    )
     pinned = serializers.BooleanField(required=False, allow_null=True, default=None)
     ordering = serializers.ChoiceField(["-time", "time"], default="-time")
 

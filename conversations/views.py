@@ -18,7 +18,7 @@ from django.views.decorators.http import require_safe
 
 from conversations import listing
 from conversations.history import HistoryQuery, read_id
-from conversations.models import Conversation
+from conversations.models import ANY_DELETED_VOICE, Conversation
 from conversations.words import HISTORY_WORDS, WORDS
 from voices.models import VoiceProfile
 from voices.services import read_preference
@@ -76,7 +76,8 @@ def history(request: HttpRequest, conversation_id: uuid.UUID | None = None) -> H
     context = {
         "query": query,
         "page": page,
-        "voices": VoiceProfile.objects.usable_by(user).for_choosing(),
+        "voices": listing.find_voices(user),
+        "any_deleted_voice": ANY_DELETED_VOICE,
         "conversation": conversation,
         "shown": shown,
         "turn_count": conversation.turns.count() if conversation else 0,

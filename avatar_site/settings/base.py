@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from celery.schedules import crontab
 from django.utils.translation import gettext_lazy as _
 
 import avatar_site
@@ -166,13 +167,15 @@ CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_WORKER_ENABLE_REMOTE_CONTROL = False
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+# While people sleep; pages promise it. Beat makes up for a night in which the machine was off.
+_AT_NIGHT = crontab(hour=3, minute=30)
 CELERY_BEAT_SCHEDULE = {
-    "clear-expired-logins": {"task": "avatar_site.operations.tasks.clear_expired_logins", "schedule": 24 * 60 * 60},
+    "clear-expired-logins": {"task": "avatar_site.operations.tasks.clear_expired_logins", "schedule": _AT_NIGHT},
     "requeue-lost-voices": {"task": "voices.tasks.requeue_lost_work", "schedule": 30},
     "renew-voices": {"task": "voices.tasks.renew", "schedule": 5 * 60},
     "delete-orphaned-voice-files": {"task": "voices.tasks.delete_orphans", "schedule": 60 * 60},
-    "purge-expired": {"task": "conversations.tasks.purge_expired", "schedule": 24 * 60 * 60},
-    "remove-orphans": {"task": "conversations.tasks.remove_orphans", "schedule": 24 * 60 * 60},
+    "purge-expired": {"task": "conversations.tasks.purge_expired", "schedule": _AT_NIGHT},
+    "remove-orphans": {"task": "conversations.tasks.remove_orphans", "schedule": _AT_NIGHT},
 }
 CELERY_BEAT_SCHEDULE_FILENAME = str(AVATAR_DATA_DIR / "beat-schedule")
 

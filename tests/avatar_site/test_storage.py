@@ -183,14 +183,15 @@ class TestConversations:
         assert bucket.list_keys() == []
 
     def test_files_without_rows_and_rows_without_files_are_found(self, alice: User, bucket: S3Server) -> None:
-        turn = factories.create_turn(factories.create_conversation(alice), audio=factories.make_flac())
+        conversation = factories.create_conversation(alice)
+        turn, kept = (factories.create_turn(conversation, audio=factories.make_flac()) for _ in range(2))
         bucket.client.delete_object(Bucket=BUCKET, Key=f"site/{turn.audio_name}")
         lost = default_storage.save(f"conversations/{uuid.uuid4()}/lost.flac", ContentFile(b"fLaC"))
 
         found = remove_orphans(now=timezone.now() + dt.timedelta(days=1))
 
-        assert (found.files, found.turns) == ([lost], [turn.pk])
-        assert bucket.list_keys() == []
+        assert (found.files, list(found.turns)) == ([lost], [turn.pk])
+        assert bucket.list_keys() == [f"site/{kept.audio_name}"]
 
 
 class TestSettings:

@@ -85,6 +85,7 @@ def ask(user: User, *, pages: int, voice_id: uuid.UUID, repeats: int) -> int:
         "oldest first": "ordering=time",
         "of one month": "from=2026-03-01&to=2026-03-31",
         "of one voice": f"voice={voice_id}",
+        "of deleted voices": "voice=deleted",
         f"common word ({COMMON})": f"q={COMMON}",
         f"rare word ({RARE})": f"q={RARE}",
         "two words": f"q={COMMON} 台北",

@@ -275,6 +275,9 @@ class TestConversationList:
         Conversation.objects.filter(pk=pinned.pk).update(is_pinned=True)
 
         assert list_ids(alices_client, f"voice={voice.pk}") == [str(spoken.pk)]
+        assert list_ids(alices_client, "voice=deleted") == []
+        voice.delete()
+        assert list_ids(alices_client, "voice=deleted") == [str(spoken.pk)]
         assert list_ids(alices_client, "pinned=true") == [str(pinned.pk)]
         assert list_ids(alices_client, "pinned=false") == [str(spoken.pk)]
 

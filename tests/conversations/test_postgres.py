@@ -69,7 +69,7 @@ def test_postgresql_does_what_sqlite_does(socket: str) -> None:
         "--tb=short",
         "--ds=tests.conversations.postgres_settings",
     ]
-    files = ["test_search_rows.py", "test_services.py", "test_retention.py", "test_api.py"]
+    files = ["test_search_rows.py", "test_services.py", "test_retention.py", "test_api.py", "test_views.py"]
     tests = [str(Path(__file__).with_name(name)) for name in files]
 
     finished = subprocess.run(

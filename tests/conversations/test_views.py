@@ -15,6 +15,7 @@ from pytest_django import DjangoAssertNumQueries
 from conversations.listing import TURNS_A_PAGE
 from conversations.models import Conversation, Turn
 from tests import factories
+from voices.models import VoiceProfile
 
 ENGLISH = {"accept-language": "en"}
 #: What a person waits for and a browser lays out, whatever was said in all.
@@ -46,6 +47,37 @@ def read_sentences(page: str) -> list[int]:
 @pytest.fixture
 def long_conversation(alice: User) -> Conversation:
     return make_long_conversation(alice, 250)
+
+
+class TestHistoryPage:
+    def read_voices(self, client: Client, query: str = "") -> list[tuple[str, str, str]]:
+        page = client.get(f"/history/{query}", headers=ENGLISH).content.decode()
+        (menu,) = re.findall(r'<select class="input" id="voice" .*?</select>', page, re.DOTALL)
+        return re.findall(r'<option value="([^"]*)"( selected)?>([^<]+)<', menu)
+
+    def test_offers_voices_that_spoke_and_are_no_longer_to_be_had(
+        self, alices_client: Client, alice: User, bob: User
+    ) -> None:
+        conversation = factories.create_conversation(alice)
+        own = factories.create_voice_profile(owner=alice, name="Switched off")
+        shared = factories.create_voice_profile(owner=bob, name="Shared", is_shared=True)
+        factories.create_voice_profile(owner=bob, name="Secret")
+        for voice in (own, shared):
+            factories.create_turn(conversation, speaker="avatar", voice_profile_id=voice.pk)
+        VoiceProfile.objects.filter(pk=own.pk).update(state="disabled")
+        VoiceProfile.objects.filter(pk=shared.pk).update(is_shared=False, name="Private by now")
+
+        names = [name for *_, name in self.read_voices(alices_client)]
+
+        assert names[-3:] == ["Shared", "Switched off", "Deleted voice"]
+        assert not {"Secret", "Private by now"} & set(names)
+        assert names[0] == "Any voice"
+        assert len(names) == len(set(names)) > 4
+
+    def test_remembers_that_a_deleted_voice_was_asked_for(self, alices_client: Client) -> None:
+        chosen = [each for each in self.read_voices(alices_client, "?voice=deleted") if each[1]]
+
+        assert chosen == [("deleted", " selected", "Deleted voice")]
 
 
 class TestConversationPage:

@@ -80,6 +80,42 @@ class TestHistory:
         await expect(page.locator("#play-all")).to_have_attribute("aria-pressed", "false")
         assert call.problems == []
 
+    async def test_of_great_length_shows_earlier_turns_on_demand(self, open_call: OpenCall, fake_stack: Stack) -> None:
+        call = await open_call()
+        conversation_id = await hold_conversation(call, "一", "二")
+        page = call.page
+        # Long before that, much else.
+        code = (
+            "from conversations.models import Turn",
+            f"turns = Turn.objects.filter(conversation={conversation_id!r}).order_by('-sequence')",
+            "for turn in turns: turn.sequence += 150; turn.save()",
+            "Turn.objects.bulk_create(Turn(conversation_id=turn.conversation_id, sequence=number, speaker='user',"
+            " text=f'第{number}句') for number in range(1, 151))",
+        )
+        await asyncio.to_thread(fake_stack.manage, "shell", "--no-imports", "--command", "\n".join(code))
+        await page.goto(f"{call.url}/history/{conversation_id}/")
+        turns = page.locator(".said")
+        await expect(turns).to_have_count(100)
+        await expect(turns.first).to_contain_text("第55句")
+
+        await page.click("#earlier")
+
+        await expect(turns).to_have_count(154)
+        await expect(turns.first).to_contain_text("第1句")
+        await expect(page.locator("#earlier")).to_have_count(0)
+        # What was put in can be used like the rest, and what was there goes on.
+        await turns.first.locator(".said-edit").click()
+        await expect(turns.first.locator(".correction textarea")).to_have_value("第1句")
+        await page.click("#play-all")
+        await expect(page.locator(".said.is-playing")).to_contain_text("一")
+        await expect(page.locator(".said.is-playing")).to_contain_text("二", timeout=20_000)
+        assert await call.find_overflow() == []
+        await page.goto(f"{call.url}/c/{conversation_id}/")
+        await expect(page.locator(".turn")).to_have_count(100)
+        await page.click(f'.turns-earlier a[href="/history/{conversation_id}/"]')
+        await expect(turns).to_have_count(100)
+        assert call.problems == []
+
     async def test_is_corrected_and_answered_anew(self, open_call: OpenCall) -> None:
         call = await open_call()
         conversation_id = await hold_conversation(call, "我想吃牛肉面線")

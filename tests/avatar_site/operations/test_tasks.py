@@ -1,6 +1,7 @@
 from datetime import timedelta
 
 import pytest
+from celery.schedules import crontab
 from django.conf import settings
 from django.contrib.sessions.models import Session
 from django.test import Client
@@ -27,3 +28,9 @@ class TestSchedule:
         app.loader.import_default_modules()
 
         assert {entry["task"] for entry in settings.CELERY_BEAT_SCHEDULE.values()} <= set(app.tasks)
+
+    @pytest.mark.parametrize("name", ["clear-expired-logins", "purge-expired", "remove-orphans"])
+    def test_does_what_is_daily_at_half_past_three_at_night(self, name: str) -> None:
+        assert app.conf.beat_schedule[name]["schedule"] == crontab(hour=3, minute=30)
+        # Where people are, not in London.
+        assert str(app.timezone) == settings.TIME_ZONE
