@@ -242,7 +242,8 @@ class VoiceProfileDetail(VoiceView):
         responses={200: _PROFILE}
         | _refusals("name_required", "name_too_long", "language_unknown", "invalid")
         | _refusals("not_logged_in", "operators_only", "stock_voice", http_status=403)
-        | _refusals("not_found", http_status=404),
+        | _refusals("not_found", http_status=404)
+        | _refusals("disabled", http_status=409),
     )
     def patch(self, request: Request, profile_id: uuid.UUID) -> Response:
         wanted = request.data if isinstance(request.data, dict) else {}
@@ -284,7 +285,7 @@ class VoiceProfileRetry(VoiceView):
         operation_id="retry_voice_profile",
         summary="Make a voice once more whose making has failed",
         request=None,
-        responses={202: _PROFILE} | _NOT_FOUND | _refusals("not_failed", http_status=409),
+        responses={202: _PROFILE} | _NOT_FOUND | _refusals("not_failed", "disabled", http_status=409),
     )
     def post(self, request: Request, profile_id: uuid.UUID) -> Response:
         profile = self.own(profile_id)
@@ -363,7 +364,11 @@ class RecordingList(VoiceView):
         operation_id="add_recording",
         summary="Add a recording of the same person; the voice is made anew from all of them",
         request={"multipart/form-data": AudioSerializer},
-        responses={201: RecordingSerializer} | _refusals(*_AUDIO_REFUSALS) | _NOT_FOUND | _UPLOAD_REFUSALS,
+        responses={201: RecordingSerializer}
+        | _refusals(*_AUDIO_REFUSALS)
+        | _NOT_FOUND
+        | _UPLOAD_REFUSALS
+        | _refusals("quota_exceeded", "too_many_recordings", "disabled", http_status=409),
     )
     def post(self, request: Request, profile_id: uuid.UUID) -> Response:
         profile = self.own(profile_id)
@@ -375,7 +380,7 @@ class RecordingDetail(VoiceView):
     @extend_schema(
         operation_id="remove_recording",
         summary="Remove one of several recordings; the voice is made anew from the others",
-        responses={204: None} | _NOT_FOUND | _refusals("last_recording", http_status=409),
+        responses={204: None} | _NOT_FOUND | _refusals("last_recording", "disabled", http_status=409),
     )
     def delete(self, request: Request, profile_id: uuid.UUID, recording_id: uuid.UUID) -> Response:
         services.remove_recording(recording=self.own_recording(profile_id, recording_id))

@@ -144,6 +144,7 @@ def _keep(claim: ExtractionClaim, profile: VoiceProfile, recordings: list[Record
                 progress=1.0,
                 claim=None,
                 claimed_at=None,
+                is_outdated=False,
                 version=F("version") + 1,
                 kind=Kind.CLONED if made.is_cloned else Kind.MATCHED,
                 language=made.language,

@@ -176,6 +176,8 @@ class VoiceProfile(models.Model):
     #: When the claim's holder was last heard of; without a claim, when the work was last handed to a worker.
     claimed_at = models.DateTimeField(_("claimed at"), null=True, blank=True, editable=False)
     attempts = models.PositiveSmallIntegerField(_("attempts"), default=0, editable=False)
+    #: What it is to be made from, or with, is another than it was made from: it was to be made anew and is not yet.
+    is_outdated = models.BooleanField(_("is outdated"), default=False, editable=False)
 
     version = models.PositiveIntegerField(_("version"), default=0)
     encoder = models.CharField(_("encoder"), max_length=80, blank=True)

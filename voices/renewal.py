@@ -34,10 +34,13 @@ def take_outdated(*, inference: Inference, now: datetime) -> list[uuid.UUID]:
     if not any(role.role is Role.TTS and role.state is RoleState.READY for role in status.roles):
         return []
     outdated = list(find_outdated(status).values_list("pk", "kind"))
+    taken = []
     for profile_id, kind in outdated:
-        logger.info("voice %s was %s by another engine: made anew", profile_id, kind)
-        claims.make_again(profile_id, now=now)
-    return [profile_id for profile_id, _ in outdated]
+        # Meanwhile it may have been disabled.
+        if claims.make_again(VoiceProfile.objects.filter(pk=profile_id), now=now):
+            logger.info("voice %s was %s by another engine: made anew", profile_id, kind)
+            taken.append(profile_id)
+    return taken
 
 
 def find_outdated(status: InferenceStatus) -> VoiceProfileQuerySet:

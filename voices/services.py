@@ -16,7 +16,7 @@ from django.contrib.auth import get_user_model
 from django.contrib.contenttypes.models import ContentType
 from django.core.files.base import ContentFile
 from django.db import transaction
-from django.db.models import F, Sum
+from django.db.models import F, Q, Sum
 from django.utils import timezone
 
 from voices import claims, decoding, engines, files, previews, tasks, verdict
@@ -119,6 +119,7 @@ def _create(
 def add_recording(*, profile: VoiceProfile, audio: bytes) -> Recording:
     """Add another recording of the same person, and make the voice anew from all of them. Raises VoiceProblem."""
     owner = _owner_of(profile)
+    check_not_disabled(profile)
     if profile.recordings.count() >= MAX_RECORDINGS:
         raise VoiceProblem("too_many_recordings", field="audio")
     examined = examine_audio(audio)
@@ -135,7 +136,7 @@ def remove_recording(*, recording: Recording) -> None:
     profile = recording.profile
     with transaction.atomic():
         # The voice's row is the queue of those who remove: two at once must not remove the last two.
-        VoiceProfile.objects.select_for_update().get(pk=profile.pk)
+        check_not_disabled(VoiceProfile.objects.select_for_update().get(pk=profile.pk))
         if profile.recordings.exclude(pk=recording.pk).count() == 0:
             raise VoiceProblem("last_recording")
         recording.delete()
@@ -144,14 +145,21 @@ def remove_recording(*, recording: Recording) -> None:
 
 
 def extract_again(*, profile: VoiceProfile) -> None:
-    """Make the voice anew. What is under way for it comes to nothing; until it is done it cannot be spoken in."""
+    """
+    Make the voice anew, unless it is disabled. What is under way for it comes to nothing. Raises VoiceProblem.
+
+    Until it is done it sounds as before.
+    """
     _owner_of(profile)
-    claims.make_again(profile.pk, now=timezone.now())
-    tasks.extract_embedding.delay_on_commit(voice_profile_id=str(profile.pk))
+    with transaction.atomic():
+        if not claims.make_again(VoiceProfile.objects.filter(pk=profile.pk), now=timezone.now()):
+            raise VoiceProblem("disabled")
+        tasks.extract_embedding.delay_on_commit(voice_profile_id=str(profile.pk))
 
 
 def retry(*, profile: VoiceProfile) -> None:
     """Make a voice once more whose making has failed. Raises VoiceProblem."""
+    check_not_disabled(profile)
     if profile.state != State.FAILED:
         raise VoiceProblem("not_failed")
     extract_again(profile=profile)
@@ -164,11 +172,14 @@ def disable(*, profile: VoiceProfile) -> None:
 
 
 def enable(*, profile: VoiceProfile) -> None:
-    """Take `disable` back. A voice that had not been made yet is made now."""
-    if profile.is_stock or profile.version:
-        VoiceProfile.objects.filter(pk=profile.pk, state=State.DISABLED).update(state=State.READY)
-    else:
-        extract_again(profile=profile)
+    """Take `disable` back. A voice that had not been made yet, or was to be made anew, is made now."""
+    voices = VoiceProfile.objects.filter(pk=profile.pk)
+    made = voices.filter(Q(owner__isnull=True) | Q(version__gt=0, is_outdated=False), state=State.DISABLED)
+    if made.update(state=State.READY):
+        return
+    with transaction.atomic():
+        if claims.enable(voices, now=timezone.now()):
+            tasks.extract_embedding.delay_on_commit(voice_profile_id=str(profile.pk))
 
 
 def change_voice_profile(
@@ -204,7 +215,7 @@ def change_voice_profile(
     if fields:
         with transaction.atomic():
             profile.save(update_fields=fields)
-            if is_other and profile.state != State.DISABLED:
+            if is_other:
                 extract_again(profile=profile)
                 profile.refresh_from_db()
     return profile
@@ -266,6 +277,12 @@ def check_speakable(profile: VoiceProfile) -> None:
         raise VoiceProblem("disabled" if profile.state == State.DISABLED else "not_ready")
 
 
+def check_not_disabled(profile: VoiceProfile) -> None:
+    """Raises VoiceProblem if an operator has disabled it: nobody but an operator takes that back."""
+    if profile.state == State.DISABLED:
+        raise VoiceProblem("disabled")
+
+
 def preview(*, profile: VoiceProfile, user: User, text: str, quality: str = "") -> tuple[Preview, bool]:
     """
     Speak a sentence in a voice, or find it spoken already; say which. Without `quality`: as the user prefers.
@@ -307,7 +324,7 @@ def start_fitting(*, profile: VoiceProfile) -> None:
         raise VoiceProblem("disabled" if profile.state == State.DISABLED else "not_ready")
     if profile.kind != Kind.MATCHED:
         raise VoiceProblem("fitting_impossible")
-    startable = VoiceProfile.objects.filter(pk=profile.pk).exclude(
+    startable = VoiceProfile.objects.filter(pk=profile.pk, state=State.READY).exclude(
         fitting_state__in=[FittingState.QUEUED, FittingState.RUNNING]
     )
     with transaction.atomic():

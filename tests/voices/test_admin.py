@@ -47,6 +47,16 @@ class TestVoiceProfileAdmin:
             assert profile.state == state
         assert LogEntry.objects.filter(object_id=str(profile.pk)).count() == 3
 
+    def test_does_not_make_anew_what_is_disabled(self, operators_client: Client, alice: User) -> None:
+        profile = factories.create_voice_profile(owner=alice, state="disabled")
+
+        data = {"action": "extract_again", "_selected_action": [str(profile.pk)]}
+        page = operators_client.post(LIST, data, follow=True, headers={"accept-language": "en"}).content.decode()
+
+        profile.refresh_from_db()
+        assert profile.state == "disabled"
+        assert "has been disabled by the operator" in page
+
     def test_says_when_it_cannot(self, operators_client: Client) -> None:
         stock = VoiceProfile.objects.get(engine_voice="af_heart")
 

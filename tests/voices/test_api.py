@@ -280,6 +280,15 @@ class TestRecordings:
         assert (part.status_code, part.content) == (206, b"fLaC")
         assert part.headers["Content-Range"].startswith("bytes 0-3/")
 
+    def test_of_a_disabled_voice_stay_as_they_are(self, alices_client: Client, alice: User) -> None:
+        profile = factories.upload_voice(alice)
+        VoiceProfile.objects.filter(pk=profile.pk).update(state="disabled")
+
+        response = alices_client.post(f"{URL}/{profile.pk}/recordings", {"audio": SimpleUploadedFile("x", WAV)})
+
+        assert (response.status_code, response.json()["code"]) == (409, "disabled")
+        assert profile.recordings.count() == 1
+
 
 class TestPreview:
     def test_is_spoken_once_and_says_that_it_is_synthetic(

@@ -47,6 +47,7 @@ class TestExtract:
         recording = profile.recordings.get()
         assert recording.transcript.startswith("今天天氣很好")
         assert recording.speaker_count == 1
+        assert not profile.is_outdated
 
     def test_cuts_a_reference_clip(self, alice: User, inference: FakeInference) -> None:
         profile = extract(factories.upload_voice(alice, seconds=30.0), inference)

@@ -225,6 +225,64 @@ class TestChange:
 
 
 class TestDisable:
+    @pytest.fixture
+    def disabled_profile(self, alice: User) -> VoiceProfile:
+        profile = create(alice)
+        services.add_recording(profile=profile, audio=WAV)
+        VoiceProfile.objects.filter(pk=profile.pk).update(
+            state="ready", version=1, engine_voice="zf_xiaoni", is_outdated=False
+        )
+        services.disable(profile=profile)
+        profile.refresh_from_db()
+        return profile
+
+    def test_is_not_taken_back_by_the_owner(
+        self, alice: User, disabled_profile: VoiceProfile, queued: list[str], media_root: Path
+    ) -> None:
+        # As it was read before it was disabled.
+        earlier = VoiceProfile.objects.get(pk=disabled_profile.pk)
+        earlier.state = "ready"
+        kept = list_media(media_root)
+        recording = disabled_profile.recordings.oldest_first()[0]
+        queued.clear()
+
+        for profile in (disabled_profile, earlier):
+            for change in (
+                lambda profile=profile: services.add_recording(profile=profile, audio=WAV),
+                lambda profile=profile: services.extract_again(profile=profile),
+                lambda profile=profile: services.change_voice_profile(profile=profile, user=alice, language="en"),
+                lambda: services.remove_recording(recording=recording),
+            ):
+                with pytest.raises(VoiceProblem, match="disabled"):
+                    change()
+        with pytest.raises(VoiceProblem, match="disabled"):
+            services.retry(profile=disabled_profile)
+
+        disabled_profile.refresh_from_db()
+        assert (disabled_profile.state, disabled_profile.language) == ("disabled", "zh")
+        assert disabled_profile.recordings.count() == 2
+        assert list_media(media_root) == kept
+        assert queued == []
+
+    def test_of_what_was_being_made_anew_has_it_made_once_enabled(self, alice: User) -> None:
+        profile = factories.create_voice_profile(owner=alice)
+        services.extract_again(profile=profile)
+        services.disable(profile=profile)
+
+        services.enable(profile=profile)
+
+        profile.refresh_from_db()
+        assert (profile.state, profile.is_speakable) == ("pending", True)
+
+    def test_is_taken_back_of_nothing_that_is_not_disabled(self, alice: User) -> None:
+        profile = create(alice)
+        VoiceProfile.objects.filter(pk=profile.pk).update(state="failed", error_code="no_speech")
+
+        services.enable(profile=profile)
+
+        profile.refresh_from_db()
+        assert profile.state == "failed"
+
     def test_lets_nobody_speak_in_it_until_it_is_enabled(self, alice: User) -> None:
         profile = factories.create_voice_profile(owner=alice)
 
