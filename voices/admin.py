@@ -9,14 +9,15 @@ from django.http import Http404, HttpRequest, HttpResponse
 from django.template.defaultfilters import filesizeformat
 from django.urls import URLPattern, path, reverse
 from django.utils.formats import localize
-from django.utils.html import format_html
+from django.utils.html import format_html, format_html_join
+from django.utils.safestring import mark_safe
 from django.utils.timezone import localtime
 from django.utils.translation import gettext_lazy as _
 from unfold.admin import ModelAdmin, TabularInline
 
 from voices import services
 from voices.byte_ranges import respond_with_audio
-from voices.models import Recording, VoiceProfile, VoiceProfileQuerySet
+from voices.models import Consent, Recording, VoiceProfile, VoiceProfileQuerySet
 from voices.wording import VoiceProblem
 
 
@@ -92,11 +93,12 @@ class VoiceProfileAdmin(ModelAdmin):
 
     @admin.display(description=_("consent"))
     def declared(self, profile: VoiceProfile) -> str:
-        consent = profile.consent
-        if consent is None:
-            return "—"
-        who, when = consent.given_by.get_username(), localize(localtime(consent.given_at))
-        return f"{who}, {when}: {consent.text} (SHA-256 {consent.text_sha256})"
+        consents = Consent.objects.of_voice(profile).select_related("given_by").oldest_first()
+        lines = (
+            (each.given_by.get_username(), localize(localtime(each.given_at)), each.text, each.text_sha256)
+            for each in consents
+        )
+        return format_html_join(mark_safe("<br>"), "{}, {}: {} (SHA-256 {})", lines) or "—"
 
     @admin.action(description=_("Make the voice anew"), permissions=["change"])
     def extract_again(self, request: HttpRequest, queryset: QuerySet[VoiceProfile]) -> None:

@@ -22,7 +22,7 @@ from voices import services
 from voices.byte_ranges import AnyRenderer, respond_with_audio
 from voices.models import Attestation, Preview, Recording, VoiceProfile
 from voices.serializers import (
-    AudioSerializer,
+    AddRecordingSerializer,
     ChangeSerializer,
     ConsentSerializer,
     CreateSerializer,
@@ -166,6 +166,12 @@ class VoiceView(APIView):
             raise VoiceProblem("audio_too_large", field=field)
         return upload.read()
 
+    def read_consent(self) -> dict[str, str]:
+        """What is declared, and in which words. Raises VoiceProblem: nothing more is read without it."""
+        attestation = self.read_text("consent_attestation")
+        services.check_consent(attestation)
+        return {"attestation": attestation, "consent_text_sha256": self.read_text("consent_text_sha256")}
+
     def read_text(self, field: str) -> str:
         data = self.request.data
         value = data.get(field, "") if isinstance(data, dict) else ""
@@ -217,11 +223,12 @@ class VoiceProfileList(VoiceView):
         | _UPLOAD_REFUSALS,
     )
     def post(self, request: Request) -> Response:
+        consent = self.read_consent()
         profile = services.create_voice_profile(
             owner=self.user,
             name=self.read_text("name"),
-            audio=self.read_upload("audio") if self.read_text("consent_attestation") else b"",
-            attestation=self.read_text("consent_attestation"),
+            audio=self.read_upload("audio"),
+            **consent,
             language=self.read_text("language"),
         )
         return Response(self.describe_anew(profile), status=status.HTTP_201_CREATED)
@@ -363,16 +370,18 @@ class RecordingList(VoiceView):
     @extend_schema(
         operation_id="add_recording",
         summary="Add a recording of the same person; the voice is made anew from all of them",
-        request={"multipart/form-data": AudioSerializer},
+        description="Consent is given with each recording.",
+        request={"multipart/form-data": AddRecordingSerializer},
         responses={201: RecordingSerializer}
-        | _refusals(*_AUDIO_REFUSALS)
+        | _refusals("consent_required", "consent_invalid", *_AUDIO_REFUSALS)
         | _NOT_FOUND
         | _UPLOAD_REFUSALS
         | _refusals("quota_exceeded", "too_many_recordings", "disabled", http_status=409),
     )
     def post(self, request: Request, profile_id: uuid.UUID) -> Response:
         profile = self.own(profile_id)
-        recording = services.add_recording(profile=profile, audio=self.read_upload("audio"))
+        consent = self.read_consent()
+        recording = services.add_recording(profile=profile, audio=self.read_upload("audio"), **consent)
         return Response(RecordingSerializer(recording).data, status=status.HTTP_201_CREATED)
 
 
@@ -499,12 +508,9 @@ class VoiceProfileImport(VoiceView):
         | _UPLOAD_REFUSALS,
     )
     def post(self, request: Request) -> Response:
-        attestation = self.read_text("consent_attestation")
-        profile = services.import_voice_profile(
-            owner=self.user,
-            file=self.read_upload("file", most_bytes=services.MAX_ARCHIVE_BYTES) if attestation else b"",
-            attestation=attestation,
-        )
+        consent = self.read_consent()
+        file = self.read_upload("file", most_bytes=services.MAX_ARCHIVE_BYTES)
+        profile = services.import_voice_profile(owner=self.user, file=file, **consent)
         return Response(self.describe_anew(profile), status=status.HTTP_201_CREATED)
 
 

@@ -70,8 +70,18 @@ class Attestation(models.TextChoices):
     PERMISSION = "permission", _("with permission")
 
 
+class ConsentQuerySet(models.QuerySet["Consent"]):
+    def of_voice(self, profile: VoiceProfile) -> Self:
+        """What was declared when it was made, and with each of its recordings."""
+        recordings = Recording.objects.filter(profile=profile)
+        return self.filter(Q(profile=profile) | Q(pk__in=recordings.values("consent")))
+
+    def oldest_first(self) -> Self:
+        return self.order_by("given_at", "pk")
+
+
 class Consent(models.Model):
-    """What somebody declared when they gave a recording of a voice. No voice is made without one."""
+    """What somebody declared when they gave recordings of a voice: none is kept, and no voice is made, without one."""
 
     id = models.UUIDField(_("id"), primary_key=True, default=uuid.uuid4, editable=False)
     given_by = models.ForeignKey(
@@ -82,6 +92,8 @@ class Consent(models.Model):
     #: The words as they were shown, in the language they were shown in.
     text = models.TextField(_("wording"))
     text_sha256 = models.CharField(_("SHA-256 of the wording"), max_length=64)
+
+    objects = ConsentQuerySet.as_manager()
 
     class Meta:
         verbose_name = _("consent")
@@ -292,6 +304,10 @@ class Recording(models.Model):
     id = models.UUIDField(_("id"), primary_key=True, default=uuid.uuid4, editable=False)
     profile = models.ForeignKey(
         VoiceProfile, verbose_name=_("voice"), on_delete=models.CASCADE, related_name="recordings"
+    )
+    #: Those that were given together share one. Restricted, as that of the voice.
+    consent = models.ForeignKey(
+        Consent, verbose_name=_("consent"), on_delete=models.RESTRICT, related_name="recordings"
     )
     audio = models.FileField(_("audio"), upload_to=recording_path, max_length=200)
     size_bytes = models.PositiveIntegerField(_("size"))

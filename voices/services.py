@@ -35,7 +35,7 @@ from voices.models import (
     VoiceProfile,
 )
 from voices.verdict import Verdict
-from voices.wording import VoiceProblem, word_consent
+from voices.wording import VoiceProblem, find_consent
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
@@ -54,32 +54,35 @@ class ExaminedAudio:
     verdict: Verdict
 
 
-def create_voice_profile(*, owner: User, name: str, audio: bytes, attestation: str, language: str = "") -> VoiceProfile:
+def create_voice_profile(
+    *, owner: User, name: str, audio: bytes, attestation: str, consent_text_sha256: str = "", language: str = ""
+) -> VoiceProfile:
     """
     Start a voice from a recording. It is pending until a worker has made it.
 
+    `consent_text_sha256` tells in which words the attestation was shown; without it, in those of the active language.
     Without `language` it becomes what the recogniser hears. Raises VoiceProblem; then nothing was kept.
     """
-    check_consent(attestation)
+    consent = declare_consent(user=owner, attestation=attestation, text_sha256=consent_text_sha256)
     name = check_name(name)
     check_language(language)
-    return _create(owner, name, [examine_audio(audio)], attestation=attestation, language=language)
+    return _create(name, [examine_audio(audio)], consent=consent, language=language)
 
 
-def import_voice_profile(*, owner: User, file: bytes, attestation: str) -> VoiceProfile:
+def import_voice_profile(*, owner: User, file: bytes, attestation: str, consent_text_sha256: str = "") -> VoiceProfile:
     """
     Start a voice from an exported one. Consent is given anew, and the voice made anew from its recordings.
 
     Raises VoiceProblem; then nothing was kept.
     """
-    check_consent(attestation)
+    consent = declare_consent(user=owner, attestation=attestation, text_sha256=consent_text_sha256)
     try:
         archive = read_archive(file)
     except Unreadable as error:
         raise VoiceProblem("archive_unreadable", field="file", detail=str(error)) from error
     examined = [examine_audio(recording) for recording in archive.recordings]
     language = archive.language if archive.language in Language.values else ""
-    return _create(owner, check_name(archive.name), examined, attestation=attestation, language=language)
+    return _create(check_name(archive.name), examined, consent=consent, language=language)
 
 
 def export_voice_profile(*, profile: VoiceProfile) -> bytes:
@@ -91,9 +94,8 @@ def export_voice_profile(*, profile: VoiceProfile) -> bytes:
         raise VoiceProblem("recording_missing", detail=str(error)) from error
 
 
-def _create(
-    owner: User, name: str, examined: Sequence[ExaminedAudio], *, attestation: str, language: str
-) -> VoiceProfile:
+def _create(name: str, examined: Sequence[ExaminedAudio], *, consent: Consent, language: str) -> VoiceProfile:
+    owner = consent.given_by
     profile = VoiceProfile(
         owner=owner,
         name=name,
@@ -101,14 +103,15 @@ def _create(
         is_language_guessed=not language,
         kind=Kind.MATCHED,
         claimed_at=timezone.now(),
+        consent=consent,
     )
-    recordings = [_make_recording(profile, each) for each in examined]
+    recordings = [_make_recording(profile, each, consent) for each in examined]
     with ExitStack() as stack:
         for recording, each in zip(recordings, examined, strict=True):
             stack.enter_context(_kept_or_removed(recording, each.flac))
         with transaction.atomic():
             _check_quota(owner, sum(len(each.flac) for each in examined))
-            profile.consent = give_consent(user=owner, attestation=attestation)
+            consent.save(force_insert=True)
             profile.save(force_insert=True)
             for recording in recordings:
                 recording.save(force_insert=True)
@@ -116,16 +119,22 @@ def _create(
     return profile
 
 
-def add_recording(*, profile: VoiceProfile, audio: bytes) -> Recording:
-    """Add another recording of the same person, and make the voice anew from all of them. Raises VoiceProblem."""
+def add_recording(*, profile: VoiceProfile, audio: bytes, attestation: str, consent_text_sha256: str = "") -> Recording:
+    """
+    Add another recording of the same person, and make the voice anew from all of them. Raises VoiceProblem.
+
+    What was declared of the others says nothing of this one: consent is given with each.
+    """
     owner = _owner_of(profile)
     check_not_disabled(profile)
+    consent = declare_consent(user=owner, attestation=attestation, text_sha256=consent_text_sha256)
     if profile.recordings.count() >= MAX_RECORDINGS:
         raise VoiceProblem("too_many_recordings", field="audio")
     examined = examine_audio(audio)
-    recording = _make_recording(profile, examined)
+    recording = _make_recording(profile, examined, consent)
     with _kept_or_removed(recording, examined.flac), transaction.atomic():
         _check_quota(owner, len(examined.flac))
+        consent.save(force_insert=True)
         recording.save(force_insert=True)
         extract_again(profile=profile)
     return recording
@@ -140,6 +149,8 @@ def remove_recording(*, recording: Recording) -> None:
         if profile.recordings.exclude(pk=recording.pk).count() == 0:
             raise VoiceProblem("last_recording")
         recording.delete()
+        # That of the voice itself stays as long as the voice.
+        Consent.objects.filter(pk=recording.consent_id, profile=None, recordings=None).delete()
         extract_again(profile=profile)
     files.delete(recording.audio.name)
 
@@ -238,9 +249,12 @@ def delete_voice_profile(*, profile: VoiceProfile) -> None:
     )
     files.delete_folder(profile)
     with transaction.atomic():
-        VoiceProfile.objects.filter(pk=profile.pk).delete()
-        if profile.consent_id:
-            Consent.objects.filter(pk=profile.consent_id).delete()
+        voices = VoiceProfile.objects.filter(pk=profile.pk)
+        # Held, so that no recording comes with a consent of its own meanwhile.
+        voices.select_for_update().first()
+        given = list(Consent.objects.of_voice(profile).values_list("pk", flat=True))
+        voices.delete()
+        Consent.objects.filter(pk__in=given).delete()
         forget_in_log([profile])
     # Of a worker that was writing just then.
     files.delete_folder(profile)
@@ -344,10 +358,15 @@ def cancel_fitting(*, profile: VoiceProfile) -> None:
     )
 
 
-def give_consent(*, user: User, attestation: str) -> Consent:
-    """Keep what the user declares, in the words of the active language: those that were shown."""
-    text, digest = word_consent(attestation)
-    return Consent.objects.create(given_by=user, attestation=attestation, text=text, text_sha256=digest)
+def declare_consent(*, user: User, attestation: str, text_sha256: str = "") -> Consent:
+    """
+    Return what the user declares, in the words that were shown, to be kept with what it is declared of.
+
+    Without `text_sha256`, which tells the words: those of the active language. Raises VoiceProblem.
+    """
+    check_consent(attestation)
+    text, digest = find_consent(attestation, text_sha256)
+    return Consent(given_by=user, attestation=attestation, text=text, text_sha256=digest)
 
 
 def examine_audio(audio: bytes) -> ExaminedAudio:
@@ -397,10 +416,11 @@ def _owner_of(profile: VoiceProfile) -> User:
     return profile.owner
 
 
-def _make_recording(profile: VoiceProfile, examined: ExaminedAudio) -> Recording:
+def _make_recording(profile: VoiceProfile, examined: ExaminedAudio, consent: Consent) -> Recording:
     judged = examined.verdict
     return Recording(
         profile=profile,
+        consent=consent,
         size_bytes=len(examined.flac),
         duration_s=round(judged.duration_s, 3),
         speech_s=round(min(judged.speech_s, judged.duration_s), 3),

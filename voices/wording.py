@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 
+from django.conf import settings
+from django.utils import translation
 from django.utils.translation import gettext_lazy as _
 
 from voices.models import Attestation
@@ -93,6 +95,22 @@ def word_consent(attestation: str) -> tuple[str, str]:
     """The wording of a consent in the active language, and its SHA-256."""
     text = str(CONSENTS[Attestation(attestation)])
     return text, hashlib.sha256(text.encode()).hexdigest()
+
+
+def find_consent(attestation: str, text_sha256: str) -> tuple[str, str]:
+    """
+    The wording of a consent that was shown, in whichever language, told by its SHA-256; without one, as `word_consent`.
+
+    Raises VoiceProblem if it is none of ours, or that of another attestation.
+    """
+    wordings = [word_consent(attestation)]
+    for language, _name in settings.LANGUAGES:
+        with translation.override(language):
+            wordings.append(word_consent(attestation))
+    for text, digest in wordings:
+        if text_sha256 in ("", digest):
+            return text, digest
+    raise VoiceProblem("consent_invalid", field="consent_text_sha256")
 
 
 def word_problem(code: str) -> str:

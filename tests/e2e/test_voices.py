@@ -355,6 +355,9 @@ class TestDetail:
         await expect(voices.page.locator(".recording")).to_have_count(1)
         await voices.page.click("#adding summary")
         await voices.choose_file(recording)
+        await expect(voices.page.locator(".choice small").first).to_contain_text("這是我自己的聲音")
+        await expect(voices.page.locator("#send")).to_be_disabled()
+        await voices.page.check('[name="consent_attestation"][value="permission"]')
 
         await voices.page.click("#send")
 
@@ -363,6 +366,8 @@ class TestDetail:
         await voices.page.locator('.recording [data-do="delete-recording"]').first.click()
         await voices.page.click("#delete-recording-dialog .is-danger")
         await expect(voices.page.locator(".recording")).to_have_count(1)
+        await voices.page.reload()
+        await expect(voices.page.locator(".consent-line")).to_have_count(2)
         assert voices.problems == []
 
     async def test_brings_a_voice_closer(self, open_voices: OpenVoices, recording: Path, fake_stack: Stack) -> None:

@@ -134,6 +134,7 @@ class TestCreate:
             ({"consent_attestation": None}, "consent_required", "consent_attestation"),
             ({"consent_attestation": None, "audio": None, "name": None}, "consent_required", "consent_attestation"),
             ({"consent_attestation": "no"}, "consent_invalid", "consent_attestation"),
+            ({"consent_text_sha256": "no"}, "consent_invalid", "consent_text_sha256"),
             ({"name": None}, "name_required", "name"),
             ({"audio": None}, "audio_required", "audio"),
             ({"audio": b"<html>"}, "audio_unsupported", "audio"),
@@ -263,7 +264,7 @@ class TestRecordings:
         profile = factories.upload_voice(alice)
         address = f"{URL}/{profile.pk}/recordings"
 
-        added = alices_client.post(address, {"audio": SimpleUploadedFile("x", WAV)})
+        added = upload(alices_client, address, name=None)
         assert added.status_code == 201
         played = alices_client.get(f"{address}/{added.json()['id']}/audio", headers={"accept": "audio/*"})
         assert (played.status_code, played.headers["Content-Type"]) == (200, "audio/flac")
@@ -280,11 +281,30 @@ class TestRecordings:
         assert (part.status_code, part.content) == (206, b"fLaC")
         assert part.headers["Content-Range"].startswith("bytes 0-3/")
 
+    @pytest.mark.parametrize(
+        ("fields", "code", "field"),
+        [
+            ({"consent_attestation": None}, "consent_required", "consent_attestation"),
+            ({"consent_attestation": None, "audio": None}, "consent_required", "consent_attestation"),
+            ({"consent_attestation": "no"}, "consent_invalid", "consent_attestation"),
+            ({"consent_text_sha256": "0" * 64}, "consent_invalid", "consent_text_sha256"),
+        ],
+    )
+    def test_need_consent_each(
+        self, alices_client: Client, alice: User, fields: dict[str, Any], code: str, field: str
+    ) -> None:
+        profile = factories.upload_voice(alice)
+
+        response = upload(alices_client, f"{URL}/{profile.pk}/recordings", name=None, **fields)
+
+        assert (response.status_code, response.json()["code"], response.json()["field"]) == (400, code, field)
+        assert profile.recordings.count() == 1
+
     def test_of_a_disabled_voice_stay_as_they_are(self, alices_client: Client, alice: User) -> None:
         profile = factories.upload_voice(alice)
         VoiceProfile.objects.filter(pk=profile.pk).update(state="disabled")
 
-        response = alices_client.post(f"{URL}/{profile.pk}/recordings", {"audio": SimpleUploadedFile("x", WAV)})
+        response = upload(alices_client, f"{URL}/{profile.pk}/recordings")
 
         assert (response.status_code, response.json()["code"]) == (409, "disabled")
         assert profile.recordings.count() == 1
@@ -412,6 +432,15 @@ class TestConsents:
         assert english[0]["text"].startswith("This is my own voice")
         assert len(english[0]["text_sha256"]) == 64
 
+    def test_are_kept_as_shown_whatever_the_language_of_what_follows(self, alices_client: Client) -> None:
+        english = alices_client.get("/api/voice-consent", headers={"accept-language": "en"}).json()
+
+        made = upload(alices_client, consent_text_sha256=english[0]["text_sha256"]).json()
+
+        consent = VoiceProfile.objects.get(pk=made["id"]).consent
+        assert consent is not None
+        assert consent.text == english[0]["text"]
+
 
 class TestExport:
     def test_is_one_file_that_can_be_taken_in_again(
@@ -424,6 +453,7 @@ class TestExport:
         assert response.headers["Content-Type"] == "application/zip"
         described = json.loads(zipfile.ZipFile(io.BytesIO(response.content)).read("profile.json"))
         assert (described["name"], described["consent"]["attestation"]) == ("我的聲音", "own_voice")
+        assert [each["consent"]["attestation"] for each in described["recordings"]] == ["own_voice"]
         file = SimpleUploadedFile("voice.zip", response.content)
         refused = bobs_client.post(f"{URL}/import", {"file": file})
         assert refused.json()["code"] == "consent_required"

@@ -82,7 +82,9 @@ class TestExtract:
     def test_learns_from_all_recordings(self, pending_profile: VoiceProfile, inference: FakeInference) -> None:
         alone = bytes(extract(pending_profile, inference).embedding)
         services.add_recording(
-            profile=pending_profile, audio=sounds.encode(sounds.make_speech(6.0, pitch_hz=180.0), "wav")
+            profile=pending_profile,
+            audio=sounds.encode(sounds.make_speech(6.0, pitch_hz=180.0), "wav"),
+            attestation="own_voice",
         )
 
         together = extract(pending_profile, inference)

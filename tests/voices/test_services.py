@@ -18,7 +18,7 @@ from tests import factories, sounds
 from voices import files, services, tasks
 from voices.models import Consent, Recording, VoicePreference, VoiceProfile
 from voices.stock import write_stock_voices
-from voices.wording import VoiceProblem
+from voices.wording import VoiceProblem, word_consent
 
 WAV = sounds.encode(sounds.make_speech(6.0), "wav")
 
@@ -133,7 +133,7 @@ class TestCreateVoiceProfile:
         def fail(*args: object, **kwargs: object) -> None:
             raise RuntimeError("the database has gone")
 
-        monkeypatch.setattr(services, "give_consent", fail)
+        monkeypatch.setattr(Consent, "save", fail)
 
         with pytest.raises(RuntimeError):
             create(alice)
@@ -159,13 +159,64 @@ class TestConsent:
 
         assert not Consent.objects.exists()
 
+    def test_is_in_the_words_that_were_shown(self, alice: User) -> None:
+        with translation.override("zh-hant"):
+            shown, digest = word_consent("own_voice")
+
+        with translation.override("en"):
+            profile = create(alice, consent_text_sha256=digest)
+
+        assert profile.consent is not None
+        assert (profile.consent.text, profile.consent.text_sha256) == (shown, digest)
+        assert shown.startswith("這是我自己的聲音")
+
+    @pytest.mark.parametrize("digest", ["0" * 64, word_consent("permission")[1]])
+    def test_is_not_given_in_words_of_anything_else(self, alice: User, digest: str) -> None:
+        with pytest.raises(VoiceProblem, match="consent_invalid"):
+            create(alice, consent_text_sha256=digest)
+
 
 class TestRecordings:
+    def test_each_has_a_consent_that_goes_with_it(self, alice: User) -> None:
+        profile = create(alice)
+        for attestation, code in (("", "consent_required"), ("whatever", "consent_invalid")):
+            with pytest.raises(VoiceProblem, match=code):
+                services.add_recording(profile=profile, audio=WAV, attestation=attestation)
+        assert profile.recordings.count() == 1
+
+        second = services.add_recording(profile=profile, audio=WAV, attestation="permission")
+
+        assert [each.attestation for each in Consent.objects.of_voice(profile).oldest_first()] == [
+            *("own_voice", "permission")
+        ]
+        assert second.consent.attestation == "permission"
+        services.remove_recording(recording=second)
+        assert [each.attestation for each in Consent.objects.all()] == ["own_voice"]
+
+    def test_the_consent_of_the_voice_outlives_its_first_recording(self, alice: User) -> None:
+        profile = create(alice)
+        first = profile.recordings.get()
+        services.add_recording(profile=profile, audio=WAV, attestation="permission")
+
+        services.remove_recording(recording=first)
+
+        assert Consent.objects.of_voice(profile).count() == 2
+        services.delete_voice_profile(profile=profile)
+        assert not Consent.objects.exists()
+
+    def test_is_demanded_by_the_database_itself(self, alice: User) -> None:
+        recording = create(alice).recordings.get()
+
+        with pytest.raises(IntegrityError), transaction.atomic():
+            Recording.objects.filter(pk=recording.pk).update(consent=None)
+
     def test_one_more_has_the_voice_made_anew(self, alice: User) -> None:
         profile = create(alice)
         VoiceProfile.objects.filter(pk=profile.pk).update(state="ready", version=1, engine_voice="zf_xiaoni")
 
-        services.add_recording(profile=profile, audio=sounds.encode(sounds.make_speech(8.0), "mp3"))
+        services.add_recording(
+            profile=profile, audio=sounds.encode(sounds.make_speech(8.0), "mp3"), attestation="own_voice"
+        )
 
         profile.refresh_from_db()
         assert profile.recordings.count() == 2
@@ -181,7 +232,7 @@ class TestRecordings:
 
     def test_one_of_two_goes_with_its_file(self, alice: User, media_root: Path) -> None:
         profile = create(alice)
-        second = services.add_recording(profile=profile, audio=WAV)
+        second = services.add_recording(profile=profile, audio=WAV, attestation="own_voice")
 
         services.remove_recording(recording=second)
 
@@ -228,7 +279,7 @@ class TestDisable:
     @pytest.fixture
     def disabled_profile(self, alice: User) -> VoiceProfile:
         profile = create(alice)
-        services.add_recording(profile=profile, audio=WAV)
+        services.add_recording(profile=profile, audio=WAV, attestation="own_voice")
         VoiceProfile.objects.filter(pk=profile.pk).update(
             state="ready", version=1, engine_voice="zf_xiaoni", is_outdated=False
         )
@@ -248,7 +299,7 @@ class TestDisable:
 
         for profile in (disabled_profile, earlier):
             for change in (
-                lambda profile=profile: services.add_recording(profile=profile, audio=WAV),
+                lambda profile=profile: services.add_recording(profile=profile, audio=WAV, attestation="own_voice"),
                 lambda profile=profile: services.extract_again(profile=profile),
                 lambda profile=profile: services.change_voice_profile(profile=profile, user=alice, language="en"),
                 lambda: services.remove_recording(recording=recording),
@@ -356,7 +407,7 @@ class TestFitting:
 class TestExport:
     def test_can_be_taken_in_again_with_consent_given_anew(self, alice: User, bob: User) -> None:
         profile = create(alice, name="我的聲音", language="en")
-        services.add_recording(profile=profile, audio=WAV)
+        services.add_recording(profile=profile, audio=WAV, attestation="own_voice")
         exported = services.export_voice_profile(profile=profile)
 
         with pytest.raises(VoiceProblem, match="consent_required"):
