@@ -244,7 +244,9 @@ class VoiceProfileDetail(VoiceView):
     @extend_schema(
         operation_id="change_voice_profile",
         summary="Rename it, say its language, share it with everybody",
-        description="Another language has the nearest voice sought anew. Sharing is for operators.",
+        description=(
+            "Another language has the nearest voice sought anew. Sharing is for operators; its owner may stop it."
+        ),
         request=ChangeSerializer,
         responses={200: _PROFILE}
         | _refusals("name_required", "name_too_long", "language_unknown", "invalid")

@@ -185,7 +185,7 @@ class AddRecordingSerializer(serializers.Serializer[Any]):
 class ChangeSerializer(serializers.Serializer[Any]):
     name = serializers.CharField(required=False)
     language = serializers.ChoiceField(choices=Language.choices, required=False)
-    is_shared = serializers.BooleanField(required=False, help_text="Operators only.")
+    is_shared = serializers.BooleanField(required=False, help_text="Operators, of their own; false: whoever owns it.")
 
 
 class PreviewRequestSerializer(serializers.Serializer[Any]):

@@ -201,7 +201,11 @@ def change_voice_profile(
     language: str | None = None,
     is_shared: bool | None = None,
 ) -> VoiceProfile:
-    """Rename it, say which language it speaks, share it with everybody (operators only). Raises VoiceProblem."""
+    """
+    Rename it, say which language it speaks, share it with everybody. Raises VoiceProblem.
+
+    Operators share, and their own; whoever owns a shared voice may stop that.
+    """
     _owner_of(profile)
     fields: list[str] = []
     if name is not None:
@@ -219,7 +223,7 @@ def change_voice_profile(
     else:
         is_other = False
     if is_shared is not None and is_shared != profile.is_shared:
-        if not may_share(user):
+        if is_shared and not may_share(user, profile):
             raise VoiceProblem("operators_only", field="is_shared")
         profile.is_shared = is_shared
         fields.append("is_shared")
@@ -232,8 +236,14 @@ def change_voice_profile(
     return profile
 
 
-def may_share(user: User) -> bool:
-    return user.has_perm("voices.share_voiceprofile")
+def may_share(user: User, profile: VoiceProfile) -> bool:
+    return profile.is_owned_by(user) and user.has_perm("voices.share_voiceprofile")
+
+
+def unshare(*, profile: VoiceProfile) -> None:
+    """Let nobody but its owner be answered in a voice. Raises VoiceProblem."""
+    _owner_of(profile)
+    VoiceProfile.objects.filter(pk=profile.pk).update(is_shared=False)
 
 
 def delete_voice_profile(*, profile: VoiceProfile) -> None:

@@ -12,6 +12,7 @@ import {
   isBeingFitted,
   isBeingMade,
   makeItems,
+  mayChangeSharing,
   sayFacts,
   sayNoise,
   sayWarnings,
@@ -236,7 +237,7 @@ class VoicePage {
   #showOwn(profile, { wasFitted }) {
     const isReady = profile.state === "ready";
     const menu = element("more");
-    menu.querySelector('[data-do="share"]').hidden = !page.mayShare || !isReady;
+    menu.querySelector('[data-do="share"]').hidden = !mayChangeSharing(profile);
     menu.querySelector(".share-label").textContent = say(profile.is_shared ? "unshare" : "share");
     menu.querySelector('[data-do="export"]').href = profileAddress(profile.id, "/export");
     menu.querySelector('[data-do="export"]').hidden = isBeingMade(profile);

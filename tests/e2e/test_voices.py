@@ -484,6 +484,11 @@ class TestSharing:
         await alices.page.goto(f"{alices.url}/voices/")
         try:
             await alices.choose_from_menu("給大家", "share")
+            await expect(alices.page.locator("#share-text")).to_contain_text("每個人都可以讓 AVATAR 用這個聲音回答")
+            await alices.page.click("#share-dialog [data-close]")
+            await expect(alices.card("給大家").locator(".card-facts")).not_to_contain_text("共用")
+            await alices.choose_from_menu("給大家", "share")
+            await alices.page.click("#share-dialog .button:not(.is-secondary)")
             await expect(alices.card("給大家").locator(".card-facts")).to_contain_text("共用")
             yield alices
         finally:
@@ -552,6 +557,26 @@ class TestSharing:
         response = await bobs.page.goto(f"{bobs.url}{address}")
         assert response is not None
         assert response.status == 404
+
+    async def test_is_taken_back_by_whoever_owns_it(
+        self, open_voices: OpenVoices, recording: Path, fake_stack: Stack
+    ) -> None:
+        carols = await open_voices(user="carol")
+        await carols.make_voice("不再分享", recording)
+        await asyncio.to_thread(
+            fake_stack.manage,
+            *("shell", "--no-imports", "--command"),
+            "from voices.models import VoiceProfile\n"
+            "VoiceProfile.objects.filter(name='不再分享').update(is_shared=True)",
+        )
+        await carols.page.goto(f"{carols.url}/voices/")
+
+        await carols.choose_from_menu("不再分享", "share")
+
+        await expect(carols.card("不再分享").locator(".card-facts")).not_to_contain_text("共用")
+        await carols.card("不再分享").locator("summary").click()
+        await expect(carols.card("不再分享").locator('[data-do="share"]')).to_be_hidden()
+        assert carols.problems == []
 
     async def test_is_for_operators(self, open_voices: OpenVoices, recording: Path) -> None:
         carols = await open_voices(user="carol")

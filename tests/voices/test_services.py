@@ -264,6 +264,20 @@ class TestChange:
 
         assert set(VoiceProfile.objects.usable_by(bob).filter(owner__isnull=False)) == {theirs}
 
+    def test_operators_share_their_own(self, alice: User, operator: User) -> None:
+        hers = factories.create_voice_profile(owner=alice)
+
+        with pytest.raises(VoiceProblem, match="operators_only"):
+            services.change_voice_profile(profile=hers, user=operator, is_shared=True)
+
+    def test_whoever_owns_a_shared_voice_stops_that(self, alice: User) -> None:
+        hers = factories.create_voice_profile(owner=alice, is_shared=True)
+
+        services.change_voice_profile(profile=hers, user=alice, is_shared=False)
+
+        hers.refresh_from_db()
+        assert not hers.is_shared
+
     def test_stock_voices_stay_as_they_are(self, operator: User) -> None:
         stock = VoiceProfile.objects.get(engine_voice="af_heart")
         for change in (
