@@ -32,7 +32,8 @@ def find_or_speak(
     """
     Return the preview, and whether it was there already.
 
-    One for which memory was short is spoken anew: there may be enough now.
+    One for which memory was short is spoken anew: there may be enough now. A voice that has no high quality was not
+    short of anything.
 
     Raises what engines raise; InferenceError also when there is nothing to say in the text.
     """
@@ -44,9 +45,10 @@ def find_or_speak(
         "quality": quality,
     }
     kept = Preview.objects.filter(**wanted).first()
-    if kept and kept.made_with == quality:
+    if kept and (kept.made_with == quality or quality not in profile.qualities):
         return kept, True
-    options = replace(read_sound(profile).as_options(), quality=EngineQuality(quality))
+    # Whoever is talked with comes first.
+    options = replace(read_sound(profile).as_options(), quality=EngineQuality(quality), is_background=True)
     spoken = async_to_sync(_speak)(inference, text, options)
     if not spoken.pcm:
         raise InferenceError("nothing in the text can be spoken")

@@ -350,8 +350,11 @@ class TestPreview:
         assert [options.quality for _, options in inference.tts.requests] == [Quality.HIGH_QUALITY, Quality.FAST]
         assert post(alices_client, address, text="你好", quality="best").json()["code"] == "quality_unknown"
 
-    def test_is_spoken_anew_when_memory_was_short(self, alices_client: Client, inference: FakeInference) -> None:
-        address = f"{URL}/{VoiceProfile.objects.get(engine_voice='zm_yunxi').pk}/preview"
+    def test_is_spoken_anew_when_memory_was_short(
+        self, alices_client: Client, alice: User, inference: FakeInference
+    ) -> None:
+        profile = factories.create_voice_profile(owner=alice, style=b"\1" * 1024)
+        address = f"{URL}/{profile.pk}/preview"
 
         def hear() -> tuple[str, bool]:
             told = post(alices_client, address, text="你好", quality="high_quality").json()
@@ -366,6 +369,25 @@ class TestPreview:
         assert hear() == ("high_quality", True)
         assert Preview.objects.get().audio != worse
         assert not worse.storage.exists(worse.name)
+
+    def test_of_a_voice_without_high_quality_is_spoken_once(
+        self, alices_client: Client, inference: FakeInference
+    ) -> None:
+        address = f"{URL}/{VoiceProfile.objects.get(engine_voice='zm_yunxi').pk}/preview"
+        inference.tts.is_short_of_memory = True
+
+        told = [post(alices_client, address, text="你好", quality="high_quality").json() for _ in range(2)]
+
+        assert [(each["quality"], each["is_cached"]) for each in told] == [("fast", False), ("fast", True)]
+        assert inference.tts.calls.started == 1
+
+    def test_waits_for_whoever_is_talked_with(self, alices_client: Client, inference: FakeInference) -> None:
+        stock = VoiceProfile.objects.get(engine_voice="zm_yunxi")
+
+        post(alices_client, f"{URL}/{stock.pk}/preview", text="你好")
+
+        ((_, options),) = inference.tts.requests
+        assert options.is_background
 
     def test_speaks_in_the_style_of_the_voice(
         self, alices_client: Client, alice: User, inference: FakeInference
