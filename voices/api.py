@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
 
 #: The fields around an upload, and their boundaries.
 _ENVELOPE_BYTES = 64 * 1024
+_NUMBER = re.compile(r"[0-9]{1,18}")
 
 
 def _refusals(*codes: str, http_status: int = 400) -> dict[int, OpenApiResponse]:
@@ -157,7 +159,7 @@ class VoiceView(APIView):
     def read_upload(self, field: str, *, most_bytes: int = services.MAX_UPLOAD_BYTES) -> bytes:
         """The bytes of an upload. Raises VoiceProblem when it is missing, empty or too large."""
         length = self.request.headers.get("Content-Length", "0")
-        if length.isdecimal() and int(length) > most_bytes + _ENVELOPE_BYTES:
+        if _NUMBER.fullmatch(length) and int(length) > most_bytes + _ENVELOPE_BYTES:
             raise VoiceProblem("audio_too_large", field=field)
         upload: File[bytes] | None = self.request.FILES.get(field)
         if upload is None:
@@ -176,6 +178,14 @@ class VoiceView(APIView):
         data = self.request.data
         value = data.get(field, "") if isinstance(data, dict) else ""
         return value.strip() if isinstance(value, str) else ""
+
+    def read_boolean(self, field: str) -> bool:
+        """Raises VoiceProblem for anything else: "false" would be true."""
+        data = self.request.data
+        value = data.get(field) if isinstance(data, dict) else None
+        if not isinstance(value, bool):
+            raise VoiceProblem("invalid", field=field)
+        return value
 
 
 class VoiceProfileList(VoiceView):
@@ -217,6 +227,7 @@ class VoiceProfileList(VoiceView):
             "name_required",
             "name_too_long",
             "language_unknown",
+            "invalid",
             *_AUDIO_REFUSALS,
         )
         | _NOT_LOGGED_IN
@@ -261,7 +272,7 @@ class VoiceProfileDetail(VoiceView):
             user=self.user,
             name=self.read_text("name") if "name" in wanted else None,
             language=self.read_text("language") if "language" in wanted else None,
-            is_shared=bool(wanted["is_shared"]) if "is_shared" in wanted else None,
+            is_shared=self.read_boolean("is_shared") if "is_shared" in wanted else None,
         )
         return Response(self.describe_anew(profile))
 
@@ -410,7 +421,7 @@ class VoiceProfilePreview(VoiceView):
         ),
         request=PreviewRequestSerializer,
         responses={200: PreviewSerializer}
-        | _refusals("text_required", "text_too_long", "quality_unknown")
+        | _refusals("text_required", "text_too_long", "quality_unknown", "invalid")
         | _NOT_FOUND
         | _refusals("not_ready", "disabled", http_status=409)
         | _refusals("inference_failed", http_status=502)
@@ -505,7 +516,10 @@ class VoiceProfileImport(VoiceView):
         description="Consent is given anew, and the voice is made anew from its recordings.",
         request={"multipart/form-data": ImportSerializer},
         responses={201: _PROFILE}
-        | _refusals("consent_required", "consent_invalid", "archive_unreadable", *_AUDIO_REFUSALS)
+        | _refusals(
+            *("consent_required", "consent_invalid", "archive_unreadable", "name_required", "name_too_long", "invalid"),
+            *_AUDIO_REFUSALS,
+        )
         | _NOT_LOGGED_IN
         | _UPLOAD_REFUSALS,
     )

@@ -314,6 +314,7 @@ def preview(*, profile: VoiceProfile, user: User, text: str, quality: str = "") 
     Raises VoiceProblem, and InferenceUnavailable, InferenceBusy or InferenceError.
     """
     check_speakable(profile)
+    check_characters(text, field="text")
     text = " ".join(text.split())
     if not text:
         raise VoiceProblem("text_required", field="text")
@@ -400,12 +401,19 @@ def examine_audio(audio: bytes) -> ExaminedAudio:
 
 
 def check_name(name: str) -> str:
+    check_characters(name, field="name")
     name = " ".join(name.split())
     if not name:
         raise VoiceProblem("name_required", field="name")
     if len(name) > 80:
         raise VoiceProblem("name_too_long", field="name")
     return name
+
+
+def check_characters(text: str, *, field: str) -> None:
+    """Raises VoiceProblem if no database and no engine takes it: JSON can hold halves of characters, and NUL."""
+    if "\0" in text or any("\ud800" <= each <= "\udfff" for each in text):
+        raise VoiceProblem("invalid", field=field)
 
 
 def check_consent(attestation: str) -> None:

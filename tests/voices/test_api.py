@@ -219,6 +219,23 @@ class TestDetail:
         assert patch(alices_client, f"{URL}/{profile.pk}", name="").json()["code"] == "name_required"
         assert patch(alices_client, f"{URL}/{profile.pk}", is_shared=True).status_code == 403
 
+    @pytest.mark.parametrize("name", ["a\0b", "a\ud800b"])
+    def test_has_a_name_that_can_be_kept(self, alices_client: Client, alice: User, name: str) -> None:
+        profile = factories.create_voice_profile(owner=alice)
+
+        response = patch(alices_client, f"{URL}/{profile.pk}", name=name)
+
+        assert (response.status_code, response.json()["code"], response.json()["field"]) == (400, "invalid", "name")
+
+    @pytest.mark.parametrize("value", ["false", "true", 0, 1, None, [], {}])
+    def test_is_shared_or_not(self, alices_client: Client, alice: User, value: object) -> None:
+        profile = factories.create_voice_profile(owner=alice, is_shared=True)
+
+        response = patch(alices_client, f"{URL}/{profile.pk}", is_shared=value)
+
+        assert (response.status_code, response.json()["code"]) == (400, "invalid")
+        assert response.json()["field"] == "is_shared"
+
     def test_is_deleted(self, alices_client: Client, alice: User) -> None:
         profile = factories.upload_voice(alice)
 
@@ -399,11 +416,16 @@ class TestPreview:
         ((_, options),) = inference.tts.requests
         assert (options.voice, options.style) == ("zf_xiaoni", b"\1" * 1024)
 
-    @pytest.mark.parametrize(("text", "code"), [("", "text_required"), ("字" * 201, "text_too_long")])
+    @pytest.mark.parametrize(
+        ("text", "code"),
+        [("", "text_required"), ("字" * 201, "text_too_long"), ("a\0b", "invalid"), ("a\udfffb", "invalid")],
+    )
     def test_has_a_length(self, alices_client: Client, inference: FakeInference, text: str, code: str) -> None:
         stock = VoiceProfile.objects.get(engine_voice="zm_yunxi")
 
-        assert post(alices_client, f"{URL}/{stock.pk}/preview", text=text).json()["code"] == code
+        answer = post(alices_client, f"{URL}/{stock.pk}/preview", text=text)
+
+        assert (answer.status_code, answer.json()["code"], answer.json()["field"]) == (400, code, "text")
 
     @pytest.mark.parametrize(
         ("error", "status", "code"),
