@@ -455,6 +455,8 @@ class PreviewAudio(VoiceView):
     def get(self, request: Request, profile_id: uuid.UUID, preview_id: uuid.UUID) -> HttpResponse:
         previews = Preview.objects.filter(requested_by=self.user, profile_id=profile_id)
         preview = get_object_or_404(previews, pk=preview_id)
+        # Neither what is not shared any more nor what is disabled is heard again.
+        services.check_speakable(self.visible(profile_id))
         return respond_with_file(preview.audio, request, content_type="audio/wav", filename=f"{preview.pk}.wav")
 
 

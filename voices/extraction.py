@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 import uuid
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import numpy as np
 from django.core.cache import cache
-from django.core.files.base import ContentFile
 from django.db import transaction
 from django.db.models import F
 
@@ -25,9 +25,10 @@ from voices.claims import ClaimLost, ExtractionClaim
 from voices.engines import run_beside
 from voices.making import Heard, Made, NoSpeech, Progress, Source, StockMeasured
 from voices.models import FittingState, Kind, Recording, State, Step, VoiceProfile
+from voices.wording import VoiceProblem
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Mapping
+    from collections.abc import Coroutine, Iterator, Mapping
 
     from voices.engines import Report
 
@@ -38,8 +39,12 @@ TRY_AGAIN_S = 10
 MAX_TRIES = 6
 
 
+class StorageAway(Exception):
+    """The storage of files cannot be had now."""
+
+
 class TryAgain(Exception):
-    """The engines could not be had. The voice waits to be made; hand it to a worker again in `delay_s`."""
+    """Engines or files could not be had. The voice waits to be made; hand it to a worker again in `delay_s`."""
 
     def __init__(self, delay_s: int) -> None:
         super().__init__(f"in {delay_s} s")
@@ -70,15 +75,19 @@ def _extract(claim: ExtractionClaim, inference: Inference) -> None:
         _keep(claim, profile, recordings, made)
     except NoSpeech:
         claim.fail("no_speech")
+    except VoiceProblem as problem:
+        logger.error("making voice %s failed: %s", profile.pk, problem)
+        claim.fail(problem.code)
     except FileNotFoundError:
         logger.exception("a recording of voice %s is gone", profile.pk)
         claim.fail("recording_missing")
-    except (InferenceUnavailable, InferenceBusy) as error:
-        if profile.attempts >= MAX_TRIES:
-            claim.fail("inference_busy" if isinstance(error, InferenceBusy) else "inference_unavailable")
-            return
-        claim.give_back()
-        raise TryAgain(TRY_AGAIN_S * profile.attempts) from error
+    except InferenceBusy as error:
+        _try_again(claim, profile, "inference_busy", error)
+    except InferenceUnavailable as error:
+        _try_again(claim, profile, "inference_unavailable", error)
+    except StorageAway as error:
+        logger.warning("the storage of files, for voice %s: %s", profile.pk, error)
+        _try_again(claim, profile, "storage_unavailable", error)
     except InferenceError:
         logger.exception("making voice %s failed", profile.pk)
         claim.fail("inference_failed")
@@ -90,9 +99,30 @@ def _extract(claim: ExtractionClaim, inference: Inference) -> None:
         raise
 
 
+def _try_again(claim: ExtractionClaim, profile: VoiceProfile, code: str, error: Exception) -> None:
+    """Give the work back, to be taken again later, unless it was tried often enough."""
+    if profile.attempts >= MAX_TRIES:
+        claim.fail(code)
+        return
+    claim.give_back()
+    raise TryAgain(TRY_AGAIN_S * profile.attempts) from error
+
+
+@contextmanager
+def _asking_storage() -> Iterator[None]:
+    """Tell what the storage raises from the OSErrors of engines. A file that is gone stays FileNotFoundError."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise StorageAway(str(error)) from error
+
+
 def _read(recording: Recording) -> Source:
-    with recording.audio.open("rb") as file:
-        samples, sample_rate_hz = decoding.decode_flac(file.read())
+    with _asking_storage(), recording.audio.open("rb") as file:
+        data = file.read()
+    samples, sample_rate_hz = decoding.decode_flac(data)
     return Source(samples, sample_rate_hz, recording.snr_db, recording.clipped_share)
 
 
@@ -135,7 +165,8 @@ def _keep(claim: ExtractionClaim, profile: VoiceProfile, recordings: list[Record
     """Write the voice. Files first; a claim lost meanwhile takes the file back."""
     old_clip = profile.clip.name
     flac = decoding.encode_flac(made.clip, making.CLIP_RATE_HZ)
-    profile.clip.save("clip.flac", ContentFile(flac), save=False)
+    with _asking_storage():
+        files.write(profile.clip, flac)
     try:
         with transaction.atomic():
             claim.update(
@@ -167,13 +198,14 @@ def _keep(claim: ExtractionClaim, profile: VoiceProfile, recordings: list[Record
             for recording, heard in zip(recordings, made.heard, strict=True):
                 _keep_heard(recording, heard, made.language)
     except BaseException:
-        files.delete(profile.clip.name)
-        files.delete_folder_if_gone(profile)
+        with suppress(OSError):
+            files.delete(profile.clip.name)
+            files.delete_folder_if_gone(profile)
         raise
-    files.delete(old_clip)
+    files.delete_or_leave(old_clip)
     for preview in profile.previews.exclude(voice_version=profile.version + 1):
         preview.delete()
-        files.delete(preview.audio.name)
+        files.delete_or_leave(preview.audio.name)
 
 
 def _keep_heard(recording: Recording, heard: Heard, language: str) -> None:

@@ -8,7 +8,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from asgiref.sync import async_to_sync
-from django.core.files.base import ContentFile
 from django.db import IntegrityError, transaction
 
 from inference.interfaces import Inference, InferenceBusy, InferenceError, SynthesisOptions
@@ -35,7 +34,8 @@ def find_or_speak(
     One for which memory was short is spoken anew: there may be enough now. A voice that has no high quality was not
     short of anything.
 
-    Raises what engines raise; InferenceError also when there is nothing to say in the text.
+    Raises what engines raise, InferenceError also when there is nothing to say in the text; VoiceProblem when the disk
+    is full.
     """
     wanted = {
         "profile": profile,
@@ -54,7 +54,7 @@ def find_or_speak(
         raise InferenceError("nothing in the text can be spoken")
     wav = marking.make_wav(spoken.pcm, spoken.sample_rate_hz)
     preview = Preview(**wanted, made_with=spoken.quality.value, duration_ms=spoken.duration_ms)
-    preview.audio.save("preview.wav", ContentFile(wav), save=False)
+    files.write(preview.audio, wav)
     try:
         with transaction.atomic():
             if kept:
@@ -68,7 +68,7 @@ def find_or_speak(
         files.delete_folder_if_gone(profile)
         raise
     if kept:
-        files.delete(kept.audio.name)
+        files.delete_or_leave(kept.audio.name)
     _make_room(profile, user)
     return preview, False
 
@@ -85,4 +85,4 @@ def _make_room(profile: VoiceProfile, user: User) -> None:
     kept = Preview.objects.filter(profile=profile, requested_by=user).order_by("-created_at", "pk")
     for old in kept[MAX_KEPT:]:
         old.delete()
-        files.delete(old.audio.name)
+        files.delete_or_leave(old.audio.name)

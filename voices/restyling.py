@@ -67,7 +67,7 @@ def _fit(claim: FittingClaim, inference: Inference) -> None:
     claim.update(**over, style=found.style, fitting_similarity=found.similarity, version=F("version") + 1)
     for preview in profile.previews.exclude(voice_version=profile.version + 1):
         preview.delete()
-        files.delete(preview.audio.name)
+        files.delete_or_leave(preview.audio.name)
 
 
 def _search(claim: FittingClaim, profile: VoiceProfile, inference: Inference) -> Fit | None:

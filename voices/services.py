@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,7 +13,6 @@ from django.conf import settings
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth import get_user_model
 from django.contrib.contenttypes.models import ContentType
-from django.core.files.base import ContentFile
 from django.db import transaction
 from django.db.models import F, Q, Sum
 from django.utils import timezone
@@ -452,16 +450,12 @@ def _make_recording(profile: VoiceProfile, examined: ExaminedAudio, consent: Con
 def _kept_or_removed(recording: Recording, flac: bytes) -> Iterator[None]:
     """Write the file, outside of the transaction; remove it again if the row does not come to be."""
     try:
-        recording.audio.save("recording.flac", ContentFile(flac), save=False)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise VoiceProblem("storage_full") from error
-        raise
-    try:
+        files.write(recording.audio, flac)
         yield
     except BaseException:
-        files.delete(recording.audio.name)
-        files.delete_folder_if_empty(recording.profile)
+        with suppress(OSError):
+            files.delete(recording.audio.name)
+            files.delete_folder_if_empty(recording.profile)
         raise
 
 

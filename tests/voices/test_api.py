@@ -4,6 +4,7 @@ import io
 import json
 import struct
 import zipfile
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -444,6 +445,32 @@ class TestPreview:
 
         assert (response.status_code, response.json()["code"]) == (status, code)
         assert not Preview.objects.exists()
+
+    def test_says_that_the_disk_is_full_and_keeps_nothing(
+        self, alices_client: Client, inference: FakeInference, full_disk: None, media_root: Path
+    ) -> None:
+        stock = VoiceProfile.objects.get(engine_voice="zm_yunxi")
+
+        response = post(alices_client, f"{URL}/{stock.pk}/preview", text="你好")
+
+        assert (response.status_code, response.json()["code"]) == (507, "storage_full")
+        assert not Preview.objects.exists()
+        assert [path for path in media_root.rglob("*") if path.is_file()] == []
+
+    def test_is_heard_no_more_once_the_voice_is_not_shared_or_disabled(
+        self, alices_client: Client, bobs_client: Client, alice: User, inference: FakeInference
+    ) -> None:
+        profile = factories.create_voice_profile(owner=alice, is_shared=True)
+        hers, his = (
+            post(client, f"{URL}/{profile.pk}/preview", text="你好").json()["audio_url"]
+            for client in (alices_client, bobs_client)
+        )
+        assert bobs_client.get(his).status_code == 200
+
+        VoiceProfile.objects.update(is_shared=False)
+        assert (alices_client.get(hers).status_code, bobs_client.get(his).status_code) == (200, 404)
+        VoiceProfile.objects.filter(pk=profile.pk).update(is_shared=True, state="disabled")
+        assert (alices_client.get(hers).status_code, bobs_client.get(his).status_code) == (409, 404)
 
     def test_waits_until_the_voice_is_made(self, alices_client: Client, alice: User, inference: FakeInference) -> None:
         profile = factories.upload_voice(alice)

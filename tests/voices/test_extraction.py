@@ -1,16 +1,20 @@
 from __future__ import annotations
 
+import errno
 import io
 import uuid
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
 from django.contrib.auth.models import User
+from django.core.files.storage import FileSystemStorage
 from django.utils import timezone
 
+from avatar_site.failures import StorageUnavailable
 from inference.interfaces import InferenceError, InferenceUnavailable
 from tests import factories, sounds
 from tests.fakes import FakeInference
@@ -176,6 +180,53 @@ class TestFailure:
             extract(pending_profile, inference)
         pending_profile.refresh_from_db()
         assert (pending_profile.state, pending_profile.error_code) == ("failed", "internal")
+
+    def test_of_a_disk_that_is_full_is_told(
+        self, pending_profile: VoiceProfile, inference: FakeInference, media_root: Path, full_disk: None
+    ) -> None:
+        kept = [path for path in media_root.rglob("*") if path.is_file()]
+
+        profile = extract(pending_profile, inference)
+
+        assert (profile.state, profile.error_code, profile.clip.name) == ("failed", "storage_full", "")
+        assert [path for path in media_root.rglob("*") if path.is_file()] == kept
+
+    @pytest.mark.parametrize("method", ["_open", "_save"])
+    def test_of_the_storage_is_tried_again(
+        self,
+        pending_profile: VoiceProfile,
+        inference: FakeInference,
+        monkeypatch: pytest.MonkeyPatch,
+        method: str,
+    ) -> None:
+        def fail(*args: object, **kwargs: object) -> None:
+            raise StorageUnavailable(errno.EIO, "nobody answers")
+
+        with monkeypatch.context() as away:
+            away.setattr(FileSystemStorage, method, fail)
+            with pytest.raises(extraction.TryAgain):
+                extract(pending_profile, inference)
+            pending_profile.refresh_from_db()
+            assert (pending_profile.state, pending_profile.error_code) == ("pending", "")
+            VoiceProfile.objects.update(attempts=extraction.MAX_TRIES - 1)
+            assert extract(pending_profile, inference).error_code == "storage_unavailable"
+
+        services.retry(profile=pending_profile)
+        assert extract(pending_profile, inference).state == "ready"
+
+    def test_to_delete_what_was_before_leaves_it_for_later(
+        self, pending_profile: VoiceProfile, inference: FakeInference, alice: User, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        old = extract(pending_profile, inference).clip.name
+        services.preview(profile=pending_profile, user=alice, text="你好")
+        services.extract_again(profile=pending_profile)
+        monkeypatch.setattr(FileSystemStorage, "delete", lambda *args: (_ for _ in ()).throw(OSError("down")))
+
+        profile = extract(pending_profile, inference)
+
+        assert (profile.state, profile.version) == ("ready", 2)
+        assert profile.clip.name != old
+        assert not profile.previews.exists()
 
     def test_to_reach_the_engines_is_tried_again(
         self, pending_profile: VoiceProfile, inference: FakeInference, monkeypatch: pytest.MonkeyPatch

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import errno
 import hashlib
 import stat
 from datetime import timedelta
@@ -118,14 +117,13 @@ class TestCreateVoiceProfile:
         assert list_media(media_root) == kept
         assert VoiceProfile.objects.filter(owner=alice).count() == 1
 
-    def test_says_that_the_disk_is_full(self, alice: User, monkeypatch: pytest.MonkeyPatch, media_root: Path) -> None:
-        def fail(*args: object, **kwargs: object) -> None:
-            raise OSError(errno.ENOSPC, "No space left on device")
-
-        monkeypatch.setattr(default_storage, "save", fail)
-
+    @pytest.mark.usefixtures("full_disk")
+    def test_says_that_the_disk_is_full_and_leaves_no_half_of_a_file(self, alice: User, media_root: Path) -> None:
         with pytest.raises(VoiceProblem, match="storage_full"):
             create(alice)
+
+        assert list_media(media_root) == []
+        assert not (media_root / "voices" / str(alice.pk)).exists()
 
     def test_takes_the_file_back_when_the_row_does_not_come_to_be(
         self, alice: User, monkeypatch: pytest.MonkeyPatch, media_root: Path
