@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 from django.contrib import admin
 from django.contrib.admin.models import CHANGE, LogEntry
+from django.contrib.admin.utils import unquote
 from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
@@ -104,9 +105,11 @@ class ConversationAdmin(ModelAdmin):
         if _CONTENT in request.GET:
             if not request.user.has_perm("conversations.view_content"):
                 raise PermissionDenied
+            # None of an address that no conversation can have; the page says so.
+            conversation = self.get_object(request, unquote(object_id))
             LogEntry.objects.log_actions(
                 user_id=request.user.pk or 0,
-                queryset=Conversation.objects.filter(pk=object_id),
+                queryset=Conversation.objects.filter(pk=conversation.pk if conversation else None),
                 action_flag=CHANGE,
                 change_message="Opened what was said.",
             )
