@@ -104,6 +104,23 @@ class TestDelete:
         assert [path.name for path in media_root.rglob("*") if path.is_file()] == [Path(kept.audio_name).name]
         assert search_rows("Zanzibar") == []
 
+    def test_of_the_person_is_over_though_the_storage_fails(self, alice: User, monkeypatch: pytest.MonkeyPatch) -> None:
+        factories.upload_voice(alice)
+        factories.create_turn(factories.create_conversation(alice), audio=factories.make_flac())
+        after: list[str] = []
+
+        def fail(*args: object) -> None:
+            raise OSError("down")
+
+        monkeypatch.setattr(FileSystemStorage, "delete", fail)
+        monkeypatch.setattr("conversations.signals.remove_files", fail)
+        with transaction.atomic():
+            alice.delete()
+            transaction.on_commit(lambda: after.append("done"))
+
+        assert not User.objects.filter(username="alice").exists()
+        assert after == ["done"]
+
     def test_of_a_person_that_is_taken_back_leaves_the_files(self, alice: User, media_root: Path) -> None:
         factories.upload_voice(alice)
 
