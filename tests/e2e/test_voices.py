@@ -558,6 +558,17 @@ class TestSharing:
         assert response is not None
         assert response.status == 404
 
+    async def test_may_be_taken_back_while_the_page_is_fetched(self, open_voices: OpenVoices) -> None:
+        bobs = await open_voices(user="bob")
+        chosen = {"voice_profile_id": "00000000-0000-4000-8000-000000000001", "quality": "fast"}
+        await bobs.page.route("**/api/voice-default", lambda route: route.fulfill(json=chosen))
+
+        await bobs.page.reload()
+
+        await expect(bobs.page.locator('main[data-phase="ready"]')).to_be_visible()
+        await expect(bobs.page.locator("#current")).to_have_text("AVATAR 依語言選聲音")
+        await expect(bobs.page.locator("#notice")).to_be_hidden()
+
     async def test_is_taken_back_by_whoever_owns_it(
         self, open_voices: OpenVoices, recording: Path, fake_stack: Stack
     ) -> None:
