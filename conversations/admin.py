@@ -105,14 +105,14 @@ class ConversationAdmin(ModelAdmin):
         if _CONTENT in request.GET:
             if not request.user.has_perm("conversations.view_content"):
                 raise PermissionDenied
-            # None of an address that no conversation can have; the page says so.
-            conversation = self.get_object(request, unquote(object_id))
-            LogEntry.objects.log_actions(
-                user_id=request.user.pk or 0,
-                queryset=Conversation.objects.filter(pk=conversation.pk if conversation else None),
-                action_flag=CHANGE,
-                change_message="Opened what was said.",
-            )
+            if (conversation := self.get_object(request, unquote(object_id))) is not None:
+                # An address that no conversation has says so itself.
+                LogEntry.objects.log_actions(
+                    user_id=request.user.pk or 0,
+                    queryset=Conversation.objects.filter(pk=conversation.pk),
+                    action_flag=CHANGE,
+                    change_message="Opened what was said.",
+                )
         return super().change_view(request, object_id, form_url, extra_context)
 
     def delete_model(self, request: HttpRequest, obj: Conversation) -> None:
