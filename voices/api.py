@@ -20,6 +20,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from voices import services
+from voices.archive import MAX_ARCHIVE_BYTES
 from voices.byte_ranges import AnyRenderer, respond_with_audio
 from voices.models import Attestation, Preview, Recording, VoiceProfile
 from voices.serializers import (
@@ -156,16 +157,18 @@ class VoiceView(APIView):
         (fresh,) = VoiceProfile.objects.filter(pk=profile.pk).with_size().prefetch_related("recordings")
         return self.describe(fresh)[0]
 
-    def read_upload(self, field: str, *, most_bytes: int = services.MAX_UPLOAD_BYTES) -> bytes:
+    def read_upload(
+        self, field: str, *, most_bytes: int = services.MAX_UPLOAD_BYTES, too_large: str = "audio_too_large"
+    ) -> bytes:
         """The bytes of an upload. Raises VoiceProblem when it is missing, empty or too large."""
         length = self.request.headers.get("Content-Length", "0")
         if _NUMBER.fullmatch(length) and int(length) > most_bytes + _ENVELOPE_BYTES:
-            raise VoiceProblem("audio_too_large", field=field)
+            raise VoiceProblem(too_large, field=field)
         upload: File[bytes] | None = self.request.FILES.get(field)
         if upload is None:
             raise VoiceProblem("audio_required", field=field)
         if upload.size and upload.size > most_bytes:
-            raise VoiceProblem("audio_too_large", field=field)
+            raise VoiceProblem(too_large, field=field)
         return upload.read()
 
     def read_consent(self) -> dict[str, str]:
@@ -389,7 +392,7 @@ class RecordingList(VoiceView):
         | _refusals("consent_required", "consent_invalid", *_AUDIO_REFUSALS)
         | _NOT_FOUND
         | _UPLOAD_REFUSALS
-        | _refusals("quota_exceeded", "too_many_recordings", "disabled", http_status=409),
+        | _refusals("quota_exceeded", "too_many_recordings", "voice_too_large", "disabled", http_status=409),
     )
     def post(self, request: Request, profile_id: uuid.UUID) -> Response:
         profile = self.own(profile_id)
@@ -523,11 +526,13 @@ class VoiceProfileImport(VoiceView):
             *_AUDIO_REFUSALS,
         )
         | _NOT_LOGGED_IN
-        | _UPLOAD_REFUSALS,
+        | _UPLOAD_REFUSALS
+        | _refusals("audio_too_large", "archive_too_large", http_status=413)
+        | _refusals("quota_exceeded", "voice_too_large", http_status=409),
     )
     def post(self, request: Request) -> Response:
         consent = self.read_consent()
-        file = self.read_upload("file", most_bytes=services.MAX_ARCHIVE_BYTES)
+        file = self.read_upload("file", most_bytes=MAX_ARCHIVE_BYTES, too_large="archive_too_large")
         profile = services.import_voice_profile(owner=self.user, file=file, **consent)
         return Response(self.describe_anew(profile), status=status.HTTP_201_CREATED)
 

@@ -20,8 +20,12 @@ from voices.models import Consent, VoiceProfile
 FORMAT = "avatar-voice"
 VERSION = 1
 MAX_RECORDINGS = 20
+#: A recording of the longest duration at the highest rate that is kept, unpacked, is smaller.
 MAX_ENTRY_BYTES = 20 * 1024 * 1024
 MAX_JSON_BYTES = 1024 * 1024
+MAX_ARCHIVE_BYTES = 100 * 1024 * 1024
+#: Of all recordings of a voice: so that it can be taken in again, they fit in an archive beside its other entries.
+MAX_RECORDINGS_BYTES = MAX_ARCHIVE_BYTES - 4 * 1024 * 1024
 _READING_BYTES = 64 * 1024
 
 

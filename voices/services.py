@@ -18,7 +18,14 @@ from django.db.models import F, Q, Sum
 from django.utils import timezone
 
 from voices import claims, decoding, engines, files, previews, tasks, verdict
-from voices.archive import MAX_RECORDINGS, Unreadable, read_archive, write_archive
+from voices.archive import (
+    MAX_ARCHIVE_BYTES,
+    MAX_RECORDINGS,
+    MAX_RECORDINGS_BYTES,
+    Unreadable,
+    read_archive,
+    write_archive,
+)
 from voices.models import (
     Attestation,
     Consent,
@@ -41,7 +48,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 MAX_UPLOAD_BYTES = 20 * 1024 * 1024
-MAX_ARCHIVE_BYTES = 100 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +80,8 @@ def import_voice_profile(*, owner: User, file: bytes, attestation: str, consent_
     Raises VoiceProblem; then nothing was kept.
     """
     consent = declare_consent(user=owner, attestation=attestation, text_sha256=consent_text_sha256)
+    if len(file) > MAX_ARCHIVE_BYTES:
+        raise VoiceProblem("archive_too_large", field="file")
     try:
         archive = read_archive(file)
     except Unreadable as error:
@@ -108,7 +116,7 @@ def _create(name: str, examined: Sequence[ExaminedAudio], *, consent: Consent, l
         for recording, each in zip(recordings, examined, strict=True):
             stack.enter_context(_kept_or_removed(recording, each.flac))
         with transaction.atomic():
-            _check_quota(owner, sum(len(each.flac) for each in examined))
+            _check_room(owner, sum(len(each.flac) for each in examined))
             consent.save(force_insert=True)
             profile.save(force_insert=True)
             for recording in recordings:
@@ -131,7 +139,7 @@ def add_recording(*, profile: VoiceProfile, audio: bytes, attestation: str, cons
     examined = examine_audio(audio)
     recording = _make_recording(profile, examined, consent)
     with _kept_or_removed(recording, examined.flac), transaction.atomic():
-        _check_quota(owner, len(examined.flac))
+        _check_room(owner, len(examined.flac), profile=profile)
         consent.save(force_insert=True)
         recording.save(force_insert=True)
         extract_again(profile=profile)
@@ -459,9 +467,12 @@ def _kept_or_removed(recording: Recording, flac: bytes) -> Iterator[None]:
         raise
 
 
-def _check_quota(owner: User, more_bytes: int) -> None:
+def _check_room(owner: User, more_bytes: int, *, profile: VoiceProfile | None = None) -> None:
     # The owner's row is the queue of their uploads. SQLite took the whole file's lock with BEGIN IMMEDIATE.
     get_user_model().objects.select_for_update().get(pk=owner.pk)
+    of_voice = Recording.objects.filter(profile=profile).aggregate(bytes=Sum("size_bytes"))["bytes"] or 0
+    if of_voice + more_bytes > MAX_RECORDINGS_BYTES:
+        raise VoiceProblem("voice_too_large", field="audio")
     own = VoiceProfile.objects.filter(owner=owner)
     kept = Recording.objects.filter(profile__owner=owner).aggregate(bytes=Sum("size_bytes"))["bytes"] or 0
     kept += own.aggregate(bytes=Sum(F("clip_bytes")))["bytes"] or 0

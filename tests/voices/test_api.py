@@ -21,7 +21,7 @@ from pytest_django import DjangoAssertNumQueries, Settings
 from inference.interfaces import InferenceBusy, InferenceUnavailable, Quality
 from tests import factories, sounds
 from tests.fakes import FakeInference
-from voices import api_urls
+from voices import api, api_urls
 from voices.marking import make_wav
 from voices.models import Preview, VoiceProfile
 from voices.wording import PROBLEMS
@@ -545,6 +545,15 @@ class TestExport:
         fields = {"file": SimpleUploadedFile("voice.zip", content or b" "), "consent_attestation": "own_voice"}
 
         assert alices_client.post(f"{URL}/import", fields).json()["code"] == "archive_unreadable"
+
+    def test_is_refused_when_it_is_too_large(self, alices_client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(api, "MAX_ARCHIVE_BYTES", 1000)
+        fields = {"file": SimpleUploadedFile("voice.zip", bytes(1001)), "consent_attestation": "own_voice"}
+
+        answer = alices_client.post(f"{URL}/import", fields)
+
+        assert (answer.status_code, answer.json()["code"]) == (413, "archive_too_large")
+        assert "AVATAR" in answer.json()["detail"]
 
     def test_unpacks_no_bomb(self, alices_client: Client) -> None:
         file = io.BytesIO()

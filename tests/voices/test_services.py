@@ -14,7 +14,7 @@ from django.utils import translation
 from pytest_django import DjangoCaptureOnCommitCallbacks, Settings
 
 from tests import factories, sounds
-from voices import files, services, tasks
+from voices import archive, decoding, files, making, services, tasks, verdict
 from voices.models import Consent, Recording, VoicePreference, VoiceProfile
 from voices.stock import write_stock_voices
 from voices.wording import VoiceProblem, word_consent
@@ -430,6 +430,34 @@ class TestExport:
         assert imported.recordings.count() == 2
         assert imported.consent is not None
         assert (imported.consent.given_by, imported.consent.attestation) == (bob, "permission")
+
+    def test_is_no_larger_than_what_can_be_taken_in_again(self, alice: User, media_root: Path) -> None:
+        profile = create(alice)
+        kept = list_media(media_root)
+        most = archive.MAX_RECORDINGS_BYTES
+        # Of other voices, only the quota says how much.
+        Recording.objects.filter(pk=create(alice).recordings.get().pk).update(size_bytes=most)
+        Recording.objects.filter(profile=profile).update(size_bytes=most - 100)
+
+        with pytest.raises(VoiceProblem, match="voice_too_large"):
+            services.add_recording(profile=profile, audio=WAV, attestation="own_voice")
+
+        assert profile.recordings.count() == 1
+        assert set(kept) < set(list_media(media_root))
+        assert len(list_media(media_root)) == 2
+        longest_bytes = verdict.MAX_DURATION_S * decoding.KEPT_SAMPLE_RATE_HZ * 2
+        assert longest_bytes < archive.MAX_ENTRY_BYTES
+        beside_bytes = making.MAX_CLIP_S * making.CLIP_RATE_HZ * 2 + archive.MAX_JSON_BYTES + 1024 * 1024
+        assert most + beside_bytes < archive.MAX_ARCHIVE_BYTES
+
+    def test_is_refused_in_words_of_its_own_when_it_is_too_large(
+        self, alice: User, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        exported = services.export_voice_profile(profile=create(alice))
+        monkeypatch.setattr(services, "MAX_ARCHIVE_BYTES", len(exported) - 1)
+
+        with pytest.raises(VoiceProblem, match="archive_too_large"):
+            services.import_voice_profile(owner=alice, file=exported, attestation="own_voice")
 
 
 class TestOrphans:
