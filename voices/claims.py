@@ -63,7 +63,7 @@ class ExtractionClaim:
             raise ClaimLost(f"making voice {self.profile_id}")
 
     def fail(self, code: str) -> None:
-        self.update(state=State.FAILED, error_code=code, claim=None, claimed_at=None)
+        self.update(state=State.FAILED, error_code=code, claim=None)
 
     def give_back(self) -> None:
         """Let it be taken again later."""
@@ -136,7 +136,7 @@ def requeue_lost(*, now: datetime) -> tuple[list[uuid.UUID], list[uuid.UUID]]:
     `MAX_ATTEMPTS` times fails: it may be what kills the workers.
     """
     lost = VoiceProfile.objects.filter(state=State.EXTRACTING, claimed_at__lt=now - LOST_AFTER)
-    given_up = {"state": State.FAILED, "error_code": "worker_lost", "claim": None, "claimed_at": None}
+    given_up = {"state": State.FAILED, "error_code": "worker_lost", "claim": None, "claimed_at": now}
     if count := lost.filter(attempts__gte=MAX_ATTEMPTS).update(**given_up):
         logger.error("%d voices are given up: their workers died %d times", count, MAX_ATTEMPTS)
     if count := lost.update(

@@ -185,7 +185,7 @@ class VoiceProfile(models.Model):
     error_code = models.CharField(_("error"), max_length=40, blank=True)
     #: Who is making it. Whoever holds another token has lost the claim.
     claim = models.UUIDField(_("claim"), null=True, blank=True, editable=False)
-    #: When the claim's holder was last heard of; without a claim, when the work was last handed to a worker.
+    #: When the claim's holder was last heard of; without a claim, when the work was last handed to a worker, or failed.
     claimed_at = models.DateTimeField(_("claimed at"), null=True, blank=True, editable=False)
     attempts = models.PositiveSmallIntegerField(_("attempts"), default=0, editable=False)
     #: What it is to be made from, or with, is another than it was made from: it was to be made anew and is not yet.
