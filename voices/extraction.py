@@ -28,7 +28,7 @@ from voices.models import FittingState, Kind, Recording, State, Step, VoiceProfi
 from voices.wording import VoiceProblem
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Iterator, Mapping
+    from collections.abc import Coroutine, Iterator
 
     from voices.engines import Report
 
@@ -143,8 +143,9 @@ def _make(claim: ExtractionClaim, profile: VoiceProfile, sources: list[Source], 
         match report:
             case Progress(step=step, share=share):
                 claim.update(step=Step(step), progress=min(max(share, 0.0), 0.99))
-            case StockMeasured(stock=stock):
-                cache.set(stock_key[0], {key: list(values) for key, values in stock.items()}, None)
+            case StockMeasured(stock=stock, encoder=encoder):
+                voices = {key: list(values) for key, values in stock.items()}
+                cache.set(stock_key[0], {"encoder": encoder, "voices": voices}, None)
 
     return run_beside(work, inference=inference, on_report=on_report, on_wait=claim.update)
 
@@ -153,12 +154,14 @@ def key_of_stock(status: InferenceStatus) -> str:
     """The name under which the embeddings of the engine's own voices are kept: other engines, other embeddings."""
     names = {role.role: f"{role.engine}-{role.model}" for role in status.roles}
     name = f"{names.get(Role.TTS, '')}-{names.get(Role.ENCODER, '')}"
-    return "stock-voices:" + "".join(each if each.isalnum() or each in "-._" else "_" for each in name)
+    return "measured-stock:" + "".join(each if each.isalnum() or each in "-._" else "_" for each in name)
 
 
-async def _read_stock(key: str) -> Mapping[str, tuple[float, ...]] | None:
+async def _read_stock(key: str) -> StockMeasured | None:
     kept = await cache.aget(key)
-    return {name: tuple(values) for name, values in kept.items()} if kept else None
+    if not kept:
+        return None
+    return StockMeasured({name: tuple(values) for name, values in kept["voices"].items()}, kept["encoder"])
 
 
 def _keep(claim: ExtractionClaim, profile: VoiceProfile, recordings: list[Recording], made: Made) -> None:

@@ -15,6 +15,7 @@ from django.core.files.storage import FileSystemStorage
 from django.utils import timezone
 
 from avatar_site.failures import StorageUnavailable
+from inference.engines.fake import FakeSpeakerEncoder
 from inference.interfaces import InferenceError, InferenceUnavailable
 from tests import factories, sounds
 from tests.fakes import FakeInference
@@ -134,6 +135,18 @@ class TestExtract:
         extract(factories.upload_voice(alice), inference)
 
         assert len(inference.tts.requests) - first < first
+
+    def test_listens_to_them_anew_with_another_encoder(
+        self, alice: User, inference: FakeInference, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        extract(factories.upload_voice(alice), inference)
+        first = len(inference.tts.requests)
+        monkeypatch.setattr(FakeSpeakerEncoder, "ENCODER", "fake-2")
+
+        extract(factories.upload_voice(alice), inference)
+        assert len(inference.tts.requests) == 2 * first
+        extract(factories.upload_voice(alice), inference)
+        assert len(inference.tts.requests) < 3 * first
 
 
 class TestDeliveredTwice:
