@@ -20,7 +20,9 @@ logger = logging.getLogger(__name__)
 
 _STATUS = {
     "audio_too_large": HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    "archive_too_large": HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     "quota_exceeded": HTTPStatus.CONFLICT,
+    "voice_too_large": HTTPStatus.CONFLICT,
     "last_recording": HTTPStatus.CONFLICT,
     "too_many_recordings": HTTPStatus.CONFLICT,
     "not_ready": HTTPStatus.CONFLICT,

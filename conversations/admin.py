@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 from django.contrib import admin
 from django.contrib.admin.models import CHANGE, LogEntry
+from django.contrib.admin.utils import unquote
 from django.core.exceptions import PermissionDenied
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest, HttpResponse
@@ -104,12 +105,14 @@ class ConversationAdmin(ModelAdmin):
         if _CONTENT in request.GET:
             if not request.user.has_perm("conversations.view_content"):
                 raise PermissionDenied
-            LogEntry.objects.log_actions(
-                user_id=request.user.pk or 0,
-                queryset=Conversation.objects.filter(pk=object_id),
-                action_flag=CHANGE,
-                change_message="Opened what was said.",
-            )
+            if (conversation := self.get_object(request, unquote(object_id))) is not None:
+                # An address that no conversation has says so itself.
+                LogEntry.objects.log_actions(
+                    user_id=request.user.pk or 0,
+                    queryset=Conversation.objects.filter(pk=conversation.pk),
+                    action_flag=CHANGE,
+                    change_message="Opened what was said.",
+                )
         return super().change_view(request, object_id, form_url, extra_context)
 
     def delete_model(self, request: HttpRequest, obj: Conversation) -> None:

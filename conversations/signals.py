@@ -21,5 +21,6 @@ if TYPE_CHECKING:
 def remove_audio_of(instance: User, **kwargs: Any) -> None:
     turns = Turn.objects.filter(conversation__owner=instance).exclude(audio="")
     names = list(turns.values_list("audio", flat=True))
+    # The person is gone; what fails to be removed now is found as an orphan, and stops nobody else's work.
     transaction.on_commit(lambda: remove_files(names), robust=True)
     services.forget_deleted_words()

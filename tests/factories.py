@@ -16,7 +16,7 @@ from conversations.services import append_turn
 from tests import sounds
 from voices.models import VoiceProfile
 from voices.services import create_voice_profile as create_from_upload
-from voices.services import give_consent
+from voices.services import declare_consent
 
 _numbers = itertools.count(1)
 
@@ -40,7 +40,8 @@ def create_voice_profile(owner: User | None = None, **fields: Any) -> VoiceProfi
         "kind": "matched" if owner else "stock",
     }
     if owner and "consent" not in fields:
-        defaults["consent"] = give_consent(user=owner, attestation="own_voice")
+        defaults["consent"] = declare_consent(user=owner, attestation="own_voice")
+        defaults["consent"].save()
     return VoiceProfile.objects.create(owner=owner, **(defaults | fields))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 from typing import TYPE_CHECKING, Any
 
@@ -19,10 +20,11 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from voices import services
+from voices.archive import MAX_ARCHIVE_BYTES
 from voices.byte_ranges import AnyRenderer, respond_with_audio
 from voices.models import Attestation, Preview, Recording, VoiceProfile
 from voices.serializers import (
-    AudioSerializer,
+    AddRecordingSerializer,
     ChangeSerializer,
     ConsentSerializer,
     CreateSerializer,
@@ -49,6 +51,7 @@ if TYPE_CHECKING:
 
 #: The fields around an upload, and their boundaries.
 _ENVELOPE_BYTES = 64 * 1024
+_NUMBER = re.compile(r"[0-9]{1,18}")
 
 
 def _refusals(*codes: str, http_status: int = 400) -> dict[int, OpenApiResponse]:
@@ -154,22 +157,38 @@ class VoiceView(APIView):
         (fresh,) = VoiceProfile.objects.filter(pk=profile.pk).with_size().prefetch_related("recordings")
         return self.describe(fresh)[0]
 
-    def read_upload(self, field: str, *, most_bytes: int = services.MAX_UPLOAD_BYTES) -> bytes:
+    def read_upload(
+        self, field: str, *, most_bytes: int = services.MAX_UPLOAD_BYTES, too_large: str = "audio_too_large"
+    ) -> bytes:
         """The bytes of an upload. Raises VoiceProblem when it is missing, empty or too large."""
         length = self.request.headers.get("Content-Length", "0")
-        if length.isdecimal() and int(length) > most_bytes + _ENVELOPE_BYTES:
-            raise VoiceProblem("audio_too_large", field=field)
+        if _NUMBER.fullmatch(length) and int(length) > most_bytes + _ENVELOPE_BYTES:
+            raise VoiceProblem(too_large, field=field)
         upload: File[bytes] | None = self.request.FILES.get(field)
         if upload is None:
             raise VoiceProblem("audio_required", field=field)
         if upload.size and upload.size > most_bytes:
-            raise VoiceProblem("audio_too_large", field=field)
+            raise VoiceProblem(too_large, field=field)
         return upload.read()
+
+    def read_consent(self) -> dict[str, str]:
+        """What is declared, and in which words. Raises VoiceProblem: nothing more is read without it."""
+        attestation = self.read_text("consent_attestation")
+        services.check_consent(attestation)
+        return {"attestation": attestation, "consent_text_sha256": self.read_text("consent_text_sha256")}
 
     def read_text(self, field: str) -> str:
         data = self.request.data
         value = data.get(field, "") if isinstance(data, dict) else ""
         return value.strip() if isinstance(value, str) else ""
+
+    def read_boolean(self, field: str) -> bool:
+        """Raises VoiceProblem for anything else: "false" would be true."""
+        data = self.request.data
+        value = data.get(field) if isinstance(data, dict) else None
+        if not isinstance(value, bool):
+            raise VoiceProblem("invalid", field=field)
+        return value
 
 
 class VoiceProfileList(VoiceView):
@@ -211,17 +230,19 @@ class VoiceProfileList(VoiceView):
             "name_required",
             "name_too_long",
             "language_unknown",
+            "invalid",
             *_AUDIO_REFUSALS,
         )
         | _NOT_LOGGED_IN
         | _UPLOAD_REFUSALS,
     )
     def post(self, request: Request) -> Response:
+        consent = self.read_consent()
         profile = services.create_voice_profile(
             owner=self.user,
             name=self.read_text("name"),
-            audio=self.read_upload("audio") if self.read_text("consent_attestation") else b"",
-            attestation=self.read_text("consent_attestation"),
+            audio=self.read_upload("audio"),
+            **consent,
             language=self.read_text("language"),
         )
         return Response(self.describe_anew(profile), status=status.HTTP_201_CREATED)
@@ -237,12 +258,15 @@ class VoiceProfileDetail(VoiceView):
     @extend_schema(
         operation_id="change_voice_profile",
         summary="Rename it, say its language, share it with everybody",
-        description="Another language has the nearest voice sought anew. Sharing is for operators.",
+        description=(
+            "Another language has the nearest voice sought anew. Sharing is for operators; its owner may stop it."
+        ),
         request=ChangeSerializer,
         responses={200: _PROFILE}
         | _refusals("name_required", "name_too_long", "language_unknown", "invalid")
         | _refusals("not_logged_in", "operators_only", "stock_voice", http_status=403)
-        | _refusals("not_found", http_status=404),
+        | _refusals("not_found", http_status=404)
+        | _refusals("disabled", http_status=409),
     )
     def patch(self, request: Request, profile_id: uuid.UUID) -> Response:
         wanted = request.data if isinstance(request.data, dict) else {}
@@ -251,7 +275,7 @@ class VoiceProfileDetail(VoiceView):
             user=self.user,
             name=self.read_text("name") if "name" in wanted else None,
             language=self.read_text("language") if "language" in wanted else None,
-            is_shared=bool(wanted["is_shared"]) if "is_shared" in wanted else None,
+            is_shared=self.read_boolean("is_shared") if "is_shared" in wanted else None,
         )
         return Response(self.describe_anew(profile))
 
@@ -284,7 +308,7 @@ class VoiceProfileRetry(VoiceView):
         operation_id="retry_voice_profile",
         summary="Make a voice once more whose making has failed",
         request=None,
-        responses={202: _PROFILE} | _NOT_FOUND | _refusals("not_failed", http_status=409),
+        responses={202: _PROFILE} | _NOT_FOUND | _refusals("not_failed", "disabled", http_status=409),
     )
     def post(self, request: Request, profile_id: uuid.UUID) -> Response:
         profile = self.own(profile_id)
@@ -362,12 +386,18 @@ class RecordingList(VoiceView):
     @extend_schema(
         operation_id="add_recording",
         summary="Add a recording of the same person; the voice is made anew from all of them",
-        request={"multipart/form-data": AudioSerializer},
-        responses={201: RecordingSerializer} | _refusals(*_AUDIO_REFUSALS) | _NOT_FOUND | _UPLOAD_REFUSALS,
+        description="Consent is given with each recording.",
+        request={"multipart/form-data": AddRecordingSerializer},
+        responses={201: RecordingSerializer}
+        | _refusals("consent_required", "consent_invalid", *_AUDIO_REFUSALS)
+        | _NOT_FOUND
+        | _UPLOAD_REFUSALS
+        | _refusals("quota_exceeded", "too_many_recordings", "voice_too_large", "disabled", http_status=409),
     )
     def post(self, request: Request, profile_id: uuid.UUID) -> Response:
         profile = self.own(profile_id)
-        recording = services.add_recording(profile=profile, audio=self.read_upload("audio"))
+        consent = self.read_consent()
+        recording = services.add_recording(profile=profile, audio=self.read_upload("audio"), **consent)
         return Response(RecordingSerializer(recording).data, status=status.HTTP_201_CREATED)
 
 
@@ -375,7 +405,7 @@ class RecordingDetail(VoiceView):
     @extend_schema(
         operation_id="remove_recording",
         summary="Remove one of several recordings; the voice is made anew from the others",
-        responses={204: None} | _NOT_FOUND | _refusals("last_recording", http_status=409),
+        responses={204: None} | _NOT_FOUND | _refusals("last_recording", "disabled", http_status=409),
     )
     def delete(self, request: Request, profile_id: uuid.UUID, recording_id: uuid.UUID) -> Response:
         services.remove_recording(recording=self.own_recording(profile_id, recording_id))
@@ -394,7 +424,7 @@ class VoiceProfilePreview(VoiceView):
         ),
         request=PreviewRequestSerializer,
         responses={200: PreviewSerializer}
-        | _refusals("text_required", "text_too_long", "quality_unknown")
+        | _refusals("text_required", "text_too_long", "quality_unknown", "invalid")
         | _NOT_FOUND
         | _refusals("not_ready", "disabled", http_status=409)
         | _refusals("inference_failed", http_status=502)
@@ -428,6 +458,8 @@ class PreviewAudio(VoiceView):
     def get(self, request: Request, profile_id: uuid.UUID, preview_id: uuid.UUID) -> HttpResponse:
         previews = Preview.objects.filter(requested_by=self.user, profile_id=profile_id)
         preview = get_object_or_404(previews, pk=preview_id)
+        # Neither what is not shared any more nor what is disabled is heard again.
+        services.check_speakable(self.visible(profile_id))
         return respond_with_file(preview.audio, request, content_type="audio/wav", filename=f"{preview.pk}.wav")
 
 
@@ -489,17 +521,19 @@ class VoiceProfileImport(VoiceView):
         description="Consent is given anew, and the voice is made anew from its recordings.",
         request={"multipart/form-data": ImportSerializer},
         responses={201: _PROFILE}
-        | _refusals("consent_required", "consent_invalid", "archive_unreadable", *_AUDIO_REFUSALS)
+        | _refusals(
+            *("consent_required", "consent_invalid", "archive_unreadable", "name_required", "name_too_long", "invalid"),
+            *_AUDIO_REFUSALS,
+        )
         | _NOT_LOGGED_IN
-        | _UPLOAD_REFUSALS,
+        | _UPLOAD_REFUSALS
+        | _refusals("audio_too_large", "archive_too_large", http_status=413)
+        | _refusals("quota_exceeded", "voice_too_large", http_status=409),
     )
     def post(self, request: Request) -> Response:
-        attestation = self.read_text("consent_attestation")
-        profile = services.import_voice_profile(
-            owner=self.user,
-            file=self.read_upload("file", most_bytes=services.MAX_ARCHIVE_BYTES) if attestation else b"",
-            attestation=attestation,
-        )
+        consent = self.read_consent()
+        file = self.read_upload("file", most_bytes=MAX_ARCHIVE_BYTES, too_large="archive_too_large")
+        profile = services.import_voice_profile(owner=self.user, file=file, **consent)
         return Response(self.describe_anew(profile), status=status.HTTP_201_CREATED)
 
 

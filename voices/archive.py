@@ -15,13 +15,17 @@ import zlib
 from dataclasses import dataclass
 from typing import Any
 
-from voices.models import VoiceProfile
+from voices.models import Consent, VoiceProfile
 
 FORMAT = "avatar-voice"
 VERSION = 1
 MAX_RECORDINGS = 20
+#: A recording of the longest duration at the highest rate that is kept, unpacked, is smaller.
 MAX_ENTRY_BYTES = 20 * 1024 * 1024
 MAX_JSON_BYTES = 1024 * 1024
+MAX_ARCHIVE_BYTES = 100 * 1024 * 1024
+#: Of all recordings of a voice: so that it can be taken in again, they fit in an archive beside its other entries.
+MAX_RECORDINGS_BYTES = MAX_ARCHIVE_BYTES - 4 * 1024 * 1024
 _READING_BYTES = 64 * 1024
 
 
@@ -51,13 +55,15 @@ def write_archive(profile: VoiceProfile) -> bytes:
     # Sound is packed already.
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         recordings = []
-        for number, recording in enumerate(profile.recordings.oldest_first(), start=1):
+        of_voice = profile.recordings.select_related("consent").oldest_first()
+        for number, recording in enumerate(of_voice, start=1):
             name = f"recordings/{number:02}.flac"
             with recording.audio.open("rb") as audio:
                 archive.writestr(name, audio.read())
             recordings.append(
                 {
                     "file": name,
+                    "consent": _describe_consent(recording.consent),
                     "duration_s": recording.duration_s,
                     "speech_s": recording.speech_s,
                     "snr_db": recording.snr_db,
@@ -73,7 +79,6 @@ def write_archive(profile: VoiceProfile) -> bytes:
 
 
 def _describe(profile: VoiceProfile, recordings: list[dict[str, Any]]) -> dict[str, Any]:
-    consent = profile.consent
     return {
         "format": FORMAT,
         "version": VERSION,
@@ -87,15 +92,21 @@ def _describe(profile: VoiceProfile, recordings: list[dict[str, Any]]) -> dict[s
         "style": base64.b64encode(bytes(profile.style)).decode(),
         "similarity": profile.best_similarity,
         "clip": {"file": "clip.flac", "transcript": profile.clip_transcript} if profile.clip else None,
-        "consent": consent
-        and {
-            "attestation": consent.attestation,
-            "text": consent.text,
-            "text_sha256": consent.text_sha256,
-            "given_at": consent.given_at.isoformat(),
-        },
+        "consent": _describe_consent(profile.consent),
         "recordings": recordings,
         "created_at": profile.created_at.isoformat(),
+    }
+
+
+def _describe_consent(consent: Consent | None) -> dict[str, str] | None:
+    """For information: whoever takes the voice in declares anew."""
+    if consent is None:
+        return None
+    return {
+        "attestation": consent.attestation,
+        "text": consent.text,
+        "text_sha256": consent.text_sha256,
+        "given_at": consent.given_at.isoformat(),
     }
 
 

@@ -8,7 +8,8 @@ from typing import Any
 from django.http import HttpResponse
 from rest_framework.renderers import BaseRenderer, JSONRenderer
 
-_RANGE = re.compile(r"bytes=(\d*)-(\d*)")
+#: Of a length that a file may have: more digits are no range.
+_RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
 
 
 def respond_with_audio(content: bytes, *, content_type: str, filename: str, wanted: str) -> HttpResponse:

@@ -10,12 +10,15 @@ import logging
 import uuid
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from django.db.models import F, Q
 from django.utils import timezone
 
 from voices.models import FittingState, State, Step, VoiceProfile
+
+if TYPE_CHECKING:
+    from voices.models import VoiceProfileQuerySet
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +63,7 @@ class ExtractionClaim:
             raise ClaimLost(f"making voice {self.profile_id}")
 
     def fail(self, code: str) -> None:
-        self.update(state=State.FAILED, error_code=code, claim=None, claimed_at=None)
+        self.update(state=State.FAILED, error_code=code, claim=None)
 
     def give_back(self) -> None:
         """Let it be taken again later."""
@@ -98,9 +101,22 @@ class FittingClaim:
         self.update(fitting_state=FittingState.FAILED, fitting_claim=None, fitting_claimed_at=None)
 
 
-def make_again(profile_id: uuid.UUID, *, now: datetime) -> None:
-    """Let a voice wait to be made, whatever has become of it so far. Whoever works on it loses the claim."""
-    VoiceProfile.objects.filter(pk=profile_id).update(
+def make_again(voices: VoiceProfileQuerySet, *, now: datetime) -> int:
+    """
+    Let voices wait to be made, whatever has become of them so far, and return how many.
+
+    Whoever works on one loses the claim. Those that are disabled are left so: that is for `enable`.
+    """
+    return _make_again(voices.exclude(state=State.DISABLED), now)
+
+
+def enable(voices: VoiceProfileQuerySet, *, now: datetime) -> int:
+    """Let disabled voices wait to be made, and return how many."""
+    return _make_again(voices.filter(state=State.DISABLED), now)
+
+
+def _make_again(voices: VoiceProfileQuerySet, now: datetime) -> int:
+    return voices.update(
         state=State.PENDING,
         step=Step.QUEUED,
         progress=0.0,
@@ -108,6 +124,7 @@ def make_again(profile_id: uuid.UUID, *, now: datetime) -> None:
         claim=None,
         claimed_at=now,
         attempts=0,
+        is_outdated=True,
     )
 
 
@@ -119,7 +136,7 @@ def requeue_lost(*, now: datetime) -> tuple[list[uuid.UUID], list[uuid.UUID]]:
     `MAX_ATTEMPTS` times fails: it may be what kills the workers.
     """
     lost = VoiceProfile.objects.filter(state=State.EXTRACTING, claimed_at__lt=now - LOST_AFTER)
-    given_up = {"state": State.FAILED, "error_code": "worker_lost", "claim": None, "claimed_at": None}
+    given_up = {"state": State.FAILED, "error_code": "worker_lost", "claim": None, "claimed_at": now}
     if count := lost.filter(attempts__gte=MAX_ATTEMPTS).update(**given_up):
         logger.error("%d voices are given up: their workers died %d times", count, MAX_ATTEMPTS)
     if count := lost.update(

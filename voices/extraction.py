@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 import uuid
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import numpy as np
 from django.core.cache import cache
-from django.core.files.base import ContentFile
 from django.db import transaction
 from django.db.models import F
 
@@ -25,9 +25,10 @@ from voices.claims import ClaimLost, ExtractionClaim
 from voices.engines import run_beside
 from voices.making import Heard, Made, NoSpeech, Progress, Source, StockMeasured
 from voices.models import FittingState, Kind, Recording, State, Step, VoiceProfile
+from voices.wording import VoiceProblem
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Mapping
+    from collections.abc import Coroutine, Iterator
 
     from voices.engines import Report
 
@@ -38,8 +39,12 @@ TRY_AGAIN_S = 10
 MAX_TRIES = 6
 
 
+class StorageAway(Exception):
+    """The storage of files cannot be had now."""
+
+
 class TryAgain(Exception):
-    """The engines could not be had. The voice waits to be made; hand it to a worker again in `delay_s`."""
+    """Engines or files could not be had. The voice waits to be made; hand it to a worker again in `delay_s`."""
 
     def __init__(self, delay_s: int) -> None:
         super().__init__(f"in {delay_s} s")
@@ -70,15 +75,19 @@ def _extract(claim: ExtractionClaim, inference: Inference) -> None:
         _keep(claim, profile, recordings, made)
     except NoSpeech:
         claim.fail("no_speech")
+    except VoiceProblem as problem:
+        logger.error("making voice %s failed: %s", profile.pk, problem)
+        claim.fail(problem.code)
     except FileNotFoundError:
         logger.exception("a recording of voice %s is gone", profile.pk)
         claim.fail("recording_missing")
-    except (InferenceUnavailable, InferenceBusy) as error:
-        if profile.attempts >= MAX_TRIES:
-            claim.fail("inference_busy" if isinstance(error, InferenceBusy) else "inference_unavailable")
-            return
-        claim.give_back()
-        raise TryAgain(TRY_AGAIN_S * profile.attempts) from error
+    except InferenceBusy as error:
+        _try_again(claim, profile, "inference_busy", error)
+    except InferenceUnavailable as error:
+        _try_again(claim, profile, "inference_unavailable", error)
+    except StorageAway as error:
+        logger.warning("the storage of files, for voice %s: %s", profile.pk, error)
+        _try_again(claim, profile, "storage_unavailable", error)
     except InferenceError:
         logger.exception("making voice %s failed", profile.pk)
         claim.fail("inference_failed")
@@ -90,9 +99,30 @@ def _extract(claim: ExtractionClaim, inference: Inference) -> None:
         raise
 
 
+def _try_again(claim: ExtractionClaim, profile: VoiceProfile, code: str, error: Exception) -> None:
+    """Give the work back, to be taken again later, unless it was tried often enough."""
+    if profile.attempts >= MAX_TRIES:
+        claim.fail(code)
+        return
+    claim.give_back()
+    raise TryAgain(TRY_AGAIN_S * profile.attempts) from error
+
+
+@contextmanager
+def _asking_storage() -> Iterator[None]:
+    """Tell what the storage raises from the OSErrors of engines. A file that is gone stays FileNotFoundError."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise StorageAway(str(error)) from error
+
+
 def _read(recording: Recording) -> Source:
-    with recording.audio.open("rb") as file:
-        samples, sample_rate_hz = decoding.decode_flac(file.read())
+    with _asking_storage(), recording.audio.open("rb") as file:
+        data = file.read()
+    samples, sample_rate_hz = decoding.decode_flac(data)
     return Source(samples, sample_rate_hz, recording.snr_db, recording.clipped_share)
 
 
@@ -113,8 +143,9 @@ def _make(claim: ExtractionClaim, profile: VoiceProfile, sources: list[Source], 
         match report:
             case Progress(step=step, share=share):
                 claim.update(step=Step(step), progress=min(max(share, 0.0), 0.99))
-            case StockMeasured(stock=stock):
-                cache.set(stock_key[0], {key: list(values) for key, values in stock.items()}, None)
+            case StockMeasured(stock=stock, encoder=encoder):
+                voices = {key: list(values) for key, values in stock.items()}
+                cache.set(stock_key[0], {"encoder": encoder, "voices": voices}, None)
 
     return run_beside(work, inference=inference, on_report=on_report, on_wait=claim.update)
 
@@ -123,19 +154,22 @@ def key_of_stock(status: InferenceStatus) -> str:
     """The name under which the embeddings of the engine's own voices are kept: other engines, other embeddings."""
     names = {role.role: f"{role.engine}-{role.model}" for role in status.roles}
     name = f"{names.get(Role.TTS, '')}-{names.get(Role.ENCODER, '')}"
-    return "stock-voices:" + "".join(each if each.isalnum() or each in "-._" else "_" for each in name)
+    return "measured-stock:" + "".join(each if each.isalnum() or each in "-._" else "_" for each in name)
 
 
-async def _read_stock(key: str) -> Mapping[str, tuple[float, ...]] | None:
+async def _read_stock(key: str) -> StockMeasured | None:
     kept = await cache.aget(key)
-    return {name: tuple(values) for name, values in kept.items()} if kept else None
+    if not kept:
+        return None
+    return StockMeasured({name: tuple(values) for name, values in kept["voices"].items()}, kept["encoder"])
 
 
 def _keep(claim: ExtractionClaim, profile: VoiceProfile, recordings: list[Recording], made: Made) -> None:
     """Write the voice. Files first; a claim lost meanwhile takes the file back."""
     old_clip = profile.clip.name
     flac = decoding.encode_flac(made.clip, making.CLIP_RATE_HZ)
-    profile.clip.save("clip.flac", ContentFile(flac), save=False)
+    with _asking_storage():
+        files.write(profile.clip, flac)
     try:
         with transaction.atomic():
             claim.update(
@@ -144,6 +178,7 @@ def _keep(claim: ExtractionClaim, profile: VoiceProfile, recordings: list[Record
                 progress=1.0,
                 claim=None,
                 claimed_at=None,
+                is_outdated=False,
                 version=F("version") + 1,
                 kind=Kind.CLONED if made.is_cloned else Kind.MATCHED,
                 language=made.language,
@@ -166,13 +201,14 @@ def _keep(claim: ExtractionClaim, profile: VoiceProfile, recordings: list[Record
             for recording, heard in zip(recordings, made.heard, strict=True):
                 _keep_heard(recording, heard, made.language)
     except BaseException:
-        files.delete(profile.clip.name)
-        files.delete_folder_if_gone(profile)
+        with suppress(OSError):
+            files.delete(profile.clip.name)
+            files.delete_folder_if_gone(profile)
         raise
-    files.delete(old_clip)
+    files.delete_or_leave(old_clip)
     for preview in profile.previews.exclude(voice_version=profile.version + 1):
         preview.delete()
-        files.delete(preview.audio.name)
+        files.delete_or_leave(preview.audio.name)
 
 
 def _keep_heard(recording: Recording, heard: Heard, language: str) -> None:

@@ -2,21 +2,56 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import uuid
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
+from django.core.files.base import ContentFile
 from django.core.files.storage import default_storage
 from django.db import connection
 from django.utils import timezone
 
 from voices.models import VoiceProfile, profile_folder
+from voices.wording import VoiceProblem
+
+if TYPE_CHECKING:
+    from django.db.models.fields.files import FieldFile
 
 logger = logging.getLogger(__name__)
 
 #: A file is written before its row: one that is younger may still get one.
 ORPHAN_AFTER = timedelta(minutes=10)
+
+
+def write(field: FieldFile, content: bytes) -> None:
+    """
+    Write a new file and let the field name it; the row is yet to be saved. A file that fails leaves nothing behind.
+
+    Raises VoiceProblem when the disk is full, OSError when the storage cannot be had.
+    """
+    # A name nobody else has. Known beforehand, so that what was written of it can be deleted.
+    name = field.field.generate_filename(field.instance, "")
+    try:
+        name = field.storage.save(name, ContentFile(content), max_length=field.field.max_length)
+    except BaseException as error:
+        with suppress(OSError):
+            field.storage.delete(name)
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise VoiceProblem("storage_full") from error
+        raise
+    setattr(field.instance, field.field.attname, name)
+
+
+def delete_or_leave(name: str | None) -> None:
+    """Delete a file that no row names any more. Where that fails now, `delete_orphans` does it."""
+    try:
+        delete(name)
+    except OSError:
+        logger.exception("%s is left for later", name)
 
 
 def delete(name: str | None) -> None:

@@ -71,9 +71,10 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class StockMeasured:
-    """The engine's own voices have been listened to: worth keeping, it took a while."""
+    """The engine's own voices have been listened to, by this encoder: worth keeping, it took a while."""
 
     stock: Mapping[str, tuple[float, ...]]
+    encoder: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,14 +105,15 @@ async def make_voice(
     *,
     inference: Inference,
     language: str,
-    stock: Mapping[str, tuple[float, ...]] | None,
+    stock: StockMeasured | None,
     report: Callable[[Progress | StockMeasured], None],
 ) -> Made:
     """
     Make a voice from recordings of one person.
 
-    `language` is empty when nobody said which. `stock` are embeddings of the engine's own voices, None if they are to
-    be measured, which takes a second or two for each. Raises NoSpeech, and what engines raise.
+    `language` is empty when nobody said which. `stock` is what was measured of the engine's own voices; it is measured
+    anew if there is nothing, or by another encoder, which takes a second or two for each. Raises NoSpeech, and what
+    engines raise.
     """
     clones = (await inference.status()).clones
     audible = [_keep_speech(source) for source in sources]
@@ -270,23 +272,24 @@ async def _match(
     inference: Inference,
     target: SpeakerEmbedding,
     language: str,
-    stock: Mapping[str, tuple[float, ...]] | None,
+    measured: StockMeasured | None,
     report: Callable[[Progress | StockMeasured], None],
 ) -> tuple[str, float]:
-    if stock is None:
+    if measured is None or measured.encoder != target.encoder:
         stock = await matching.embed_stock_voices(
             tts=inference.tts,
             encoder=inference.encoder,
             voices=await inference.tts.list_voices(),
             on_progress=lambda done, of: report(Progress("matching", 0.6 + 0.25 * done / of)),
         )
-        report(StockMeasured(stock))
+        measured = StockMeasured(stock, target.encoder)
+        report(measured)
     match = await matching.match_voice(
         tts=inference.tts,
         encoder=inference.encoder,
         target=target.values,
         language=language,
-        stock=stock,
+        stock=measured.stock,
         on_progress=lambda done, of: report(Progress("matching", 0.85 + 0.14 * done / of)),
     )
     return match.voice, match.similarity

@@ -70,8 +70,18 @@ class Attestation(models.TextChoices):
     PERMISSION = "permission", _("with permission")
 
 
+class ConsentQuerySet(models.QuerySet["Consent"]):
+    def of_voice(self, profile: VoiceProfile) -> Self:
+        """What was declared when it was made, and with each of its recordings."""
+        recordings = Recording.objects.filter(profile=profile)
+        return self.filter(Q(profile=profile) | Q(pk__in=recordings.values("consent")))
+
+    def oldest_first(self) -> Self:
+        return self.order_by("given_at", "pk")
+
+
 class Consent(models.Model):
-    """What somebody declared when they gave a recording of a voice. No voice is made without one."""
+    """What somebody declared when they gave recordings of a voice: none is kept, and no voice is made, without one."""
 
     id = models.UUIDField(_("id"), primary_key=True, default=uuid.uuid4, editable=False)
     given_by = models.ForeignKey(
@@ -82,6 +92,8 @@ class Consent(models.Model):
     #: The words as they were shown, in the language they were shown in.
     text = models.TextField(_("wording"))
     text_sha256 = models.CharField(_("SHA-256 of the wording"), max_length=64)
+
+    objects = ConsentQuerySet.as_manager()
 
     class Meta:
         verbose_name = _("consent")
@@ -173,9 +185,11 @@ class VoiceProfile(models.Model):
     error_code = models.CharField(_("error"), max_length=40, blank=True)
     #: Who is making it. Whoever holds another token has lost the claim.
     claim = models.UUIDField(_("claim"), null=True, blank=True, editable=False)
-    #: When the claim's holder was last heard of; without a claim, when the work was last handed to a worker.
+    #: When the claim's holder was last heard of; without a claim, when the work was last handed to a worker, or failed.
     claimed_at = models.DateTimeField(_("claimed at"), null=True, blank=True, editable=False)
     attempts = models.PositiveSmallIntegerField(_("attempts"), default=0, editable=False)
+    #: What it is to be made from, or with, is another than it was made from: it was to be made anew and is not yet.
+    is_outdated = models.BooleanField(_("is outdated"), default=False, editable=False)
 
     version = models.PositiveIntegerField(_("version"), default=0)
     encoder = models.CharField(_("encoder"), max_length=80, blank=True)
@@ -290,6 +304,10 @@ class Recording(models.Model):
     id = models.UUIDField(_("id"), primary_key=True, default=uuid.uuid4, editable=False)
     profile = models.ForeignKey(
         VoiceProfile, verbose_name=_("voice"), on_delete=models.CASCADE, related_name="recordings"
+    )
+    #: Those that were given together share one. Restricted, as that of the voice.
+    consent = models.ForeignKey(
+        Consent, verbose_name=_("consent"), on_delete=models.RESTRICT, related_name="recordings"
     )
     audio = models.FileField(_("audio"), upload_to=recording_path, max_length=200)
     size_bytes = models.PositiveIntegerField(_("size"))

@@ -8,7 +8,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from asgiref.sync import async_to_sync
-from django.core.files.base import ContentFile
 from django.db import IntegrityError, transaction
 
 from inference.interfaces import Inference, InferenceBusy, InferenceError, SynthesisOptions
@@ -32,9 +31,11 @@ def find_or_speak(
     """
     Return the preview, and whether it was there already.
 
-    One for which memory was short is spoken anew: there may be enough now.
+    One for which memory was short is spoken anew: there may be enough now. A voice that has no high quality was not
+    short of anything.
 
-    Raises what engines raise; InferenceError also when there is nothing to say in the text.
+    Raises what engines raise, InferenceError also when there is nothing to say in the text; VoiceProblem when the disk
+    is full.
     """
     wanted = {
         "profile": profile,
@@ -44,15 +45,16 @@ def find_or_speak(
         "quality": quality,
     }
     kept = Preview.objects.filter(**wanted).first()
-    if kept and kept.made_with == quality:
+    if kept and (kept.made_with == quality or quality not in profile.qualities):
         return kept, True
-    options = replace(read_sound(profile).as_options(), quality=EngineQuality(quality))
+    # Whoever is talked with comes first.
+    options = replace(read_sound(profile).as_options(), quality=EngineQuality(quality), is_background=True)
     spoken = async_to_sync(_speak)(inference, text, options)
     if not spoken.pcm:
         raise InferenceError("nothing in the text can be spoken")
     wav = marking.make_wav(spoken.pcm, spoken.sample_rate_hz)
     preview = Preview(**wanted, made_with=spoken.quality.value, duration_ms=spoken.duration_ms)
-    preview.audio.save("preview.wav", ContentFile(wav), save=False)
+    files.write(preview.audio, wav)
     try:
         with transaction.atomic():
             if kept:
@@ -66,7 +68,7 @@ def find_or_speak(
         files.delete_folder_if_gone(profile)
         raise
     if kept:
-        files.delete(kept.audio.name)
+        files.delete_or_leave(kept.audio.name)
     _make_room(profile, user)
     return preview, False
 
@@ -83,4 +85,4 @@ def _make_room(profile: VoiceProfile, user: User) -> None:
     kept = Preview.objects.filter(profile=profile, requested_by=user).order_by("-created_at", "pk")
     for old in kept[MAX_KEPT:]:
         old.delete()
-        files.delete(old.audio.name)
+        files.delete_or_leave(old.audio.name)

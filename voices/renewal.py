@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import uuid
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from asgiref.sync import async_to_sync
+from django.db.models import Q
 
 from inference.interfaces import Inference, InferenceError, InferenceStatus, Role, RoleState
 from voices import claims
@@ -17,6 +18,11 @@ if TYPE_CHECKING:
     from voices.models import VoiceProfileQuerySet
 
 logger = logging.getLogger(__name__)
+
+#: A voice whose renewal failed is tried again after so long: what failed may be over, and may be not.
+AGAIN_AFTER = timedelta(hours=6)
+#: What trying again changes nothing about.
+_FINAL = ("no_speech", "recording_missing")
 
 
 def take_outdated(*, inference: Inference, now: datetime) -> list[uuid.UUID]:
@@ -33,20 +39,29 @@ def take_outdated(*, inference: Inference, now: datetime) -> list[uuid.UUID]:
         return []
     if not any(role.role is Role.TTS and role.state is RoleState.READY for role in status.roles):
         return []
-    outdated = list(find_outdated(status).values_list("pk", "kind"))
+    outdated = list(find_outdated(status, now=now).values_list("pk", "kind"))
+    taken = []
     for profile_id, kind in outdated:
-        logger.info("voice %s was %s by another engine: made anew", profile_id, kind)
-        claims.make_again(profile_id, now=now)
-    return [profile_id for profile_id, _ in outdated]
+        # Meanwhile it may have been disabled.
+        if claims.make_again(VoiceProfile.objects.filter(pk=profile_id), now=now):
+            logger.info("voice %s was %s by another engine: made anew", profile_id, kind)
+            taken.append(profile_id)
+    return taken
 
 
-def find_outdated(status: InferenceStatus) -> VoiceProfileQuerySet:
-    """Matched ones that could be cloned, or cloned ones where nothing clones."""
-    ready = VoiceProfile.objects.filter(owner__isnull=False, state=State.READY)
+def find_outdated(status: InferenceStatus, *, now: datetime) -> VoiceProfileQuerySet:
+    """
+    Matched ones that could be cloned, or cloned ones where nothing clones.
+
+    Those whose renewal has failed are among them again after a while.
+    """
+    is_due = Q(claimed_at__isnull=True) | Q(claimed_at__lte=now - AGAIN_AFTER)
+    failed = Q(state=State.FAILED, version__gt=0) & is_due & ~Q(error_code__in=_FINAL)
+    made = VoiceProfile.objects.filter(Q(state=State.READY) | failed, owner__isnull=False)
     if status.clones:
         # Without the words of its clip a voice is matched there as well.
-        return ready.filter(kind=Kind.MATCHED).exclude(clip_transcript="")
-    return ready.filter(kind=Kind.CLONED)
+        return made.filter(kind=Kind.MATCHED).exclude(clip_transcript="")
+    return made.filter(kind=Kind.CLONED)
 
 
 async def _ask(inference: Inference) -> InferenceStatus:

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import logging
 import uuid
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 from django.conf import settings
 from django.db.models import F
+from django.utils import timezone
 
-from inference.interfaces import Inference, InferenceError
-from voices import files, fitting
+from inference.interfaces import (
+    MICROPHONE_SAMPLE_RATE_HZ,
+    Inference,
+    InferenceError,
+    SpeakerEmbedding,
+    SpeakerEncoder,
+)
+from voices import claims, files, fitting
 from voices.claims import ClaimLost, FittingClaim
 from voices.engines import run_beside
 from voices.models import FittingState, VoiceProfile
@@ -25,11 +33,30 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
+class OtherEncoder(InferenceError):
+    """The voice was made with another encoder than the one that runs: it waits to be made anew. Hand it to a worker."""
+
+
+@dataclass(frozen=True, slots=True)
+class ComparableEncoder:
+    """An encoder whose embeddings can be compared with those of the encoder of that `name`. Raises OtherEncoder."""
+
+    encoder: SpeakerEncoder
+    name: str
+
+    async def embed(self, pcm: bytes, *, sample_rate_hz: int = MICROPHONE_SAMPLE_RATE_HZ) -> SpeakerEmbedding:
+        embedding = await self.encoder.embed(pcm, sample_rate_hz=sample_rate_hz)
+        if embedding.encoder != self.name:
+            raise OtherEncoder(f"{embedding.encoder!r}, not {self.name!r}")
+        return embedding
+
+
 def fit(*, voice_profile_id: uuid.UUID, inference: Inference) -> None:
     """
     Look for a style for a voice, if it waits for one and no other voice is being fitted.
 
     It is kept only if it is nearer than what the voice has, and as intelligible. Cancelling takes effect within a step.
+    Raises OtherEncoder.
     """
     claim = FittingClaim.take(voice_profile_id)
     if claim is None:
@@ -45,6 +72,12 @@ def _fit(claim: FittingClaim, inference: Inference) -> None:
     profile = VoiceProfile.objects.get(pk=claim.profile_id)
     try:
         found = _search(claim, profile, inference)
+    except OtherEncoder as error:
+        claim.fail()
+        if not claims.make_again(VoiceProfile.objects.filter(pk=profile.pk), now=timezone.now()):
+            return
+        logger.info("voice %s is made anew before it is fitted: the encoder is %s", profile.pk, error)
+        raise
     except InferenceError:
         logger.exception("fitting voice %s failed", profile.pk)
         claim.fail()
@@ -67,7 +100,7 @@ def _fit(claim: FittingClaim, inference: Inference) -> None:
     claim.update(**over, style=found.style, fitting_similarity=found.similarity, version=F("version") + 1)
     for preview in profile.previews.exclude(voice_version=profile.version + 1):
         preview.delete()
-        files.delete(preview.audio.name)
+        files.delete_or_leave(preview.audio.name)
 
 
 def _search(claim: FittingClaim, profile: VoiceProfile, inference: Inference) -> Fit | None:
@@ -79,7 +112,7 @@ def _search(claim: FittingClaim, profile: VoiceProfile, inference: Inference) ->
                 raise InferenceError("the engine has no styles to search among")
             return await fitting.fit_style(
                 tts=inference.tts,
-                encoder=inference.encoder,
+                encoder=ComparableEncoder(inference.encoder, profile.encoder),
                 stt=inference.stt,
                 target=target,
                 voice=profile.engine_voice,

@@ -24,6 +24,11 @@ from voices.wording import word_problem
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
 
+_CONSENT_TEXT = (
+    "SHA-256 of the wording that was shown (see `/api/voice-consent`), which is then what is kept. Without it: the "
+    "wording in the request's language."
+)
+
 
 class ErrorSerializer(serializers.Serializer[Any]):
     """Why something was refused: a code for programs, a sentence for people that says what to do."""
@@ -165,19 +170,22 @@ class CreateSerializer(serializers.Serializer[Any]):
     name = serializers.CharField(help_text="At most 80 characters.")
     audio = serializers.FileField(help_text="WAV, MP3, FLAC, OGG, M4A or WebM; 3 to 60 s of speech, at most 20 MB.")
     consent_attestation = serializers.ChoiceField(choices=Attestation.choices)
+    consent_text_sha256 = serializers.CharField(required=False, help_text=_CONSENT_TEXT)
     language = serializers.ChoiceField(
         choices=Language.choices, required=False, help_text="Without it: what the recogniser hears."
     )
 
 
-class AudioSerializer(serializers.Serializer[Any]):
+class AddRecordingSerializer(serializers.Serializer[Any]):
     audio = serializers.FileField()
+    consent_attestation = serializers.ChoiceField(choices=Attestation.choices)
+    consent_text_sha256 = serializers.CharField(required=False, help_text=_CONSENT_TEXT)
 
 
 class ChangeSerializer(serializers.Serializer[Any]):
     name = serializers.CharField(required=False)
     language = serializers.ChoiceField(choices=Language.choices, required=False)
-    is_shared = serializers.BooleanField(required=False, help_text="Operators only.")
+    is_shared = serializers.BooleanField(required=False, help_text="Operators, of their own; false: whoever owns it.")
 
 
 class PreviewRequestSerializer(serializers.Serializer[Any]):
@@ -197,6 +205,7 @@ class PreviewSerializer(serializers.Serializer[Any]):
 class ImportSerializer(serializers.Serializer[Any]):
     file = serializers.FileField(help_text="A file made by export.")
     consent_attestation = serializers.ChoiceField(choices=Attestation.choices)
+    consent_text_sha256 = serializers.CharField(required=False, help_text=_CONSENT_TEXT)
 
 
 class ConsentSerializer(serializers.Serializer[Any]):

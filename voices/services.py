@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,13 +13,19 @@ from django.conf import settings
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth import get_user_model
 from django.contrib.contenttypes.models import ContentType
-from django.core.files.base import ContentFile
 from django.db import transaction
-from django.db.models import F, Sum
+from django.db.models import F, Q, Sum
 from django.utils import timezone
 
 from voices import claims, decoding, engines, files, previews, tasks, verdict
-from voices.archive import MAX_RECORDINGS, Unreadable, read_archive, write_archive
+from voices.archive import (
+    MAX_ARCHIVE_BYTES,
+    MAX_RECORDINGS,
+    MAX_RECORDINGS_BYTES,
+    Unreadable,
+    read_archive,
+    write_archive,
+)
 from voices.models import (
     Attestation,
     Consent,
@@ -35,7 +40,7 @@ from voices.models import (
     VoiceProfile,
 )
 from voices.verdict import Verdict
-from voices.wording import VoiceProblem, word_consent
+from voices.wording import VoiceProblem, find_consent
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
@@ -43,7 +48,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 MAX_UPLOAD_BYTES = 20 * 1024 * 1024
-MAX_ARCHIVE_BYTES = 100 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,32 +58,37 @@ class ExaminedAudio:
     verdict: Verdict
 
 
-def create_voice_profile(*, owner: User, name: str, audio: bytes, attestation: str, language: str = "") -> VoiceProfile:
+def create_voice_profile(
+    *, owner: User, name: str, audio: bytes, attestation: str, consent_text_sha256: str = "", language: str = ""
+) -> VoiceProfile:
     """
     Start a voice from a recording. It is pending until a worker has made it.
 
+    `consent_text_sha256` tells in which words the attestation was shown; without it, in those of the active language.
     Without `language` it becomes what the recogniser hears. Raises VoiceProblem; then nothing was kept.
     """
-    check_consent(attestation)
+    consent = declare_consent(user=owner, attestation=attestation, text_sha256=consent_text_sha256)
     name = check_name(name)
     check_language(language)
-    return _create(owner, name, [examine_audio(audio)], attestation=attestation, language=language)
+    return _create(name, [examine_audio(audio)], consent=consent, language=language)
 
 
-def import_voice_profile(*, owner: User, file: bytes, attestation: str) -> VoiceProfile:
+def import_voice_profile(*, owner: User, file: bytes, attestation: str, consent_text_sha256: str = "") -> VoiceProfile:
     """
     Start a voice from an exported one. Consent is given anew, and the voice made anew from its recordings.
 
     Raises VoiceProblem; then nothing was kept.
     """
-    check_consent(attestation)
+    consent = declare_consent(user=owner, attestation=attestation, text_sha256=consent_text_sha256)
+    if len(file) > MAX_ARCHIVE_BYTES:
+        raise VoiceProblem("archive_too_large", field="file")
     try:
         archive = read_archive(file)
     except Unreadable as error:
         raise VoiceProblem("archive_unreadable", field="file", detail=str(error)) from error
     examined = [examine_audio(recording) for recording in archive.recordings]
     language = archive.language if archive.language in Language.values else ""
-    return _create(owner, check_name(archive.name), examined, attestation=attestation, language=language)
+    return _create(check_name(archive.name), examined, consent=consent, language=language)
 
 
 def export_voice_profile(*, profile: VoiceProfile) -> bytes:
@@ -91,9 +100,8 @@ def export_voice_profile(*, profile: VoiceProfile) -> bytes:
         raise VoiceProblem("recording_missing", detail=str(error)) from error
 
 
-def _create(
-    owner: User, name: str, examined: Sequence[ExaminedAudio], *, attestation: str, language: str
-) -> VoiceProfile:
+def _create(name: str, examined: Sequence[ExaminedAudio], *, consent: Consent, language: str) -> VoiceProfile:
+    owner = consent.given_by
     profile = VoiceProfile(
         owner=owner,
         name=name,
@@ -101,14 +109,15 @@ def _create(
         is_language_guessed=not language,
         kind=Kind.MATCHED,
         claimed_at=timezone.now(),
+        consent=consent,
     )
-    recordings = [_make_recording(profile, each) for each in examined]
+    recordings = [_make_recording(profile, each, consent) for each in examined]
     with ExitStack() as stack:
         for recording, each in zip(recordings, examined, strict=True):
             stack.enter_context(_kept_or_removed(recording, each.flac))
         with transaction.atomic():
-            _check_quota(owner, sum(len(each.flac) for each in examined))
-            profile.consent = give_consent(user=owner, attestation=attestation)
+            _check_room(owner, sum(len(each.flac) for each in examined))
+            consent.save(force_insert=True)
             profile.save(force_insert=True)
             for recording in recordings:
                 recording.save(force_insert=True)
@@ -116,15 +125,22 @@ def _create(
     return profile
 
 
-def add_recording(*, profile: VoiceProfile, audio: bytes) -> Recording:
-    """Add another recording of the same person, and make the voice anew from all of them. Raises VoiceProblem."""
+def add_recording(*, profile: VoiceProfile, audio: bytes, attestation: str, consent_text_sha256: str = "") -> Recording:
+    """
+    Add another recording of the same person, and make the voice anew from all of them. Raises VoiceProblem.
+
+    What was declared of the others says nothing of this one: consent is given with each.
+    """
     owner = _owner_of(profile)
+    check_not_disabled(profile)
+    consent = declare_consent(user=owner, attestation=attestation, text_sha256=consent_text_sha256)
     if profile.recordings.count() >= MAX_RECORDINGS:
         raise VoiceProblem("too_many_recordings", field="audio")
     examined = examine_audio(audio)
-    recording = _make_recording(profile, examined)
+    recording = _make_recording(profile, examined, consent)
     with _kept_or_removed(recording, examined.flac), transaction.atomic():
-        _check_quota(owner, len(examined.flac))
+        _check_room(owner, len(examined.flac), profile=profile)
+        consent.save(force_insert=True)
         recording.save(force_insert=True)
         extract_again(profile=profile)
     return recording
@@ -135,23 +151,32 @@ def remove_recording(*, recording: Recording) -> None:
     profile = recording.profile
     with transaction.atomic():
         # The voice's row is the queue of those who remove: two at once must not remove the last two.
-        VoiceProfile.objects.select_for_update().get(pk=profile.pk)
+        check_not_disabled(VoiceProfile.objects.select_for_update().get(pk=profile.pk))
         if profile.recordings.exclude(pk=recording.pk).count() == 0:
             raise VoiceProblem("last_recording")
         recording.delete()
+        # That of the voice itself stays as long as the voice.
+        Consent.objects.filter(pk=recording.consent_id, profile=None, recordings=None).delete()
         extract_again(profile=profile)
     files.delete(recording.audio.name)
 
 
 def extract_again(*, profile: VoiceProfile) -> None:
-    """Make the voice anew. What is under way for it comes to nothing; until it is done it cannot be spoken in."""
+    """
+    Make the voice anew, unless it is disabled. What is under way for it comes to nothing. Raises VoiceProblem.
+
+    Until it is done it sounds as before.
+    """
     _owner_of(profile)
-    claims.make_again(profile.pk, now=timezone.now())
-    tasks.extract_embedding.delay_on_commit(voice_profile_id=str(profile.pk))
+    with transaction.atomic():
+        if not claims.make_again(VoiceProfile.objects.filter(pk=profile.pk), now=timezone.now()):
+            raise VoiceProblem("disabled")
+        tasks.extract_embedding.delay_on_commit(voice_profile_id=str(profile.pk))
 
 
 def retry(*, profile: VoiceProfile) -> None:
     """Make a voice once more whose making has failed. Raises VoiceProblem."""
+    check_not_disabled(profile)
     if profile.state != State.FAILED:
         raise VoiceProblem("not_failed")
     extract_again(profile=profile)
@@ -164,11 +189,14 @@ def disable(*, profile: VoiceProfile) -> None:
 
 
 def enable(*, profile: VoiceProfile) -> None:
-    """Take `disable` back. A voice that had not been made yet is made now."""
-    if profile.is_stock or profile.version:
-        VoiceProfile.objects.filter(pk=profile.pk, state=State.DISABLED).update(state=State.READY)
-    else:
-        extract_again(profile=profile)
+    """Take `disable` back. A voice that had not been made yet, or was to be made anew, is made now."""
+    voices = VoiceProfile.objects.filter(pk=profile.pk)
+    made = voices.filter(Q(owner__isnull=True) | Q(version__gt=0, is_outdated=False), state=State.DISABLED)
+    if made.update(state=State.READY):
+        return
+    with transaction.atomic():
+        if claims.enable(voices, now=timezone.now()):
+            tasks.extract_embedding.delay_on_commit(voice_profile_id=str(profile.pk))
 
 
 def change_voice_profile(
@@ -179,7 +207,11 @@ def change_voice_profile(
     language: str | None = None,
     is_shared: bool | None = None,
 ) -> VoiceProfile:
-    """Rename it, say which language it speaks, share it with everybody (operators only). Raises VoiceProblem."""
+    """
+    Rename it, say which language it speaks, share it with everybody. Raises VoiceProblem.
+
+    Operators share, and their own; whoever owns a shared voice may stop that.
+    """
     _owner_of(profile)
     fields: list[str] = []
     if name is not None:
@@ -197,21 +229,27 @@ def change_voice_profile(
     else:
         is_other = False
     if is_shared is not None and is_shared != profile.is_shared:
-        if not may_share(user):
+        if is_shared and not may_share(user, profile):
             raise VoiceProblem("operators_only", field="is_shared")
         profile.is_shared = is_shared
         fields.append("is_shared")
     if fields:
         with transaction.atomic():
             profile.save(update_fields=fields)
-            if is_other and profile.state != State.DISABLED:
+            if is_other:
                 extract_again(profile=profile)
                 profile.refresh_from_db()
     return profile
 
 
-def may_share(user: User) -> bool:
-    return user.has_perm("voices.share_voiceprofile")
+def may_share(user: User, profile: VoiceProfile) -> bool:
+    return profile.is_owned_by(user) and user.has_perm("voices.share_voiceprofile")
+
+
+def unshare(*, profile: VoiceProfile) -> None:
+    """Let nobody but its owner be answered in a voice. Raises VoiceProblem."""
+    _owner_of(profile)
+    VoiceProfile.objects.filter(pk=profile.pk).update(is_shared=False)
 
 
 def delete_voice_profile(*, profile: VoiceProfile) -> None:
@@ -227,9 +265,12 @@ def delete_voice_profile(*, profile: VoiceProfile) -> None:
     )
     files.delete_folder(profile)
     with transaction.atomic():
-        VoiceProfile.objects.filter(pk=profile.pk).delete()
-        if profile.consent_id:
-            Consent.objects.filter(pk=profile.consent_id).delete()
+        voices = VoiceProfile.objects.filter(pk=profile.pk)
+        # Held, so that no recording comes with a consent of its own meanwhile.
+        voices.select_for_update().first()
+        given = list(Consent.objects.of_voice(profile).values_list("pk", flat=True))
+        voices.delete()
+        Consent.objects.filter(pk__in=given).delete()
         forget_in_log([profile])
     # Of a worker that was writing just then.
     files.delete_folder(profile)
@@ -266,6 +307,12 @@ def check_speakable(profile: VoiceProfile) -> None:
         raise VoiceProblem("disabled" if profile.state == State.DISABLED else "not_ready")
 
 
+def check_not_disabled(profile: VoiceProfile) -> None:
+    """Raises VoiceProblem if an operator has disabled it: nobody but an operator takes that back."""
+    if profile.state == State.DISABLED:
+        raise VoiceProblem("disabled")
+
+
 def preview(*, profile: VoiceProfile, user: User, text: str, quality: str = "") -> tuple[Preview, bool]:
     """
     Speak a sentence in a voice, or find it spoken already; say which. Without `quality`: as the user prefers.
@@ -273,6 +320,7 @@ def preview(*, profile: VoiceProfile, user: User, text: str, quality: str = "") 
     Raises VoiceProblem, and InferenceUnavailable, InferenceBusy or InferenceError.
     """
     check_speakable(profile)
+    check_characters(text, field="text")
     text = " ".join(text.split())
     if not text:
         raise VoiceProblem("text_required", field="text")
@@ -307,7 +355,7 @@ def start_fitting(*, profile: VoiceProfile) -> None:
         raise VoiceProblem("disabled" if profile.state == State.DISABLED else "not_ready")
     if profile.kind != Kind.MATCHED:
         raise VoiceProblem("fitting_impossible")
-    startable = VoiceProfile.objects.filter(pk=profile.pk).exclude(
+    startable = VoiceProfile.objects.filter(pk=profile.pk, state=State.READY).exclude(
         fitting_state__in=[FittingState.QUEUED, FittingState.RUNNING]
     )
     with transaction.atomic():
@@ -327,10 +375,15 @@ def cancel_fitting(*, profile: VoiceProfile) -> None:
     )
 
 
-def give_consent(*, user: User, attestation: str) -> Consent:
-    """Keep what the user declares, in the words of the active language: those that were shown."""
-    text, digest = word_consent(attestation)
-    return Consent.objects.create(given_by=user, attestation=attestation, text=text, text_sha256=digest)
+def declare_consent(*, user: User, attestation: str, text_sha256: str = "") -> Consent:
+    """
+    Return what the user declares, in the words that were shown, to be kept with what it is declared of.
+
+    Without `text_sha256`, which tells the words: those of the active language. Raises VoiceProblem.
+    """
+    check_consent(attestation)
+    text, digest = find_consent(attestation, text_sha256)
+    return Consent(given_by=user, attestation=attestation, text=text, text_sha256=digest)
 
 
 def examine_audio(audio: bytes) -> ExaminedAudio:
@@ -354,12 +407,19 @@ def examine_audio(audio: bytes) -> ExaminedAudio:
 
 
 def check_name(name: str) -> str:
+    check_characters(name, field="name")
     name = " ".join(name.split())
     if not name:
         raise VoiceProblem("name_required", field="name")
     if len(name) > 80:
         raise VoiceProblem("name_too_long", field="name")
     return name
+
+
+def check_characters(text: str, *, field: str) -> None:
+    """Raises VoiceProblem if no database and no engine takes it: JSON can hold halves of characters, and NUL."""
+    if "\0" in text or any("\ud800" <= each <= "\udfff" for each in text):
+        raise VoiceProblem("invalid", field=field)
 
 
 def check_consent(attestation: str) -> None:
@@ -380,10 +440,11 @@ def _owner_of(profile: VoiceProfile) -> User:
     return profile.owner
 
 
-def _make_recording(profile: VoiceProfile, examined: ExaminedAudio) -> Recording:
+def _make_recording(profile: VoiceProfile, examined: ExaminedAudio, consent: Consent) -> Recording:
     judged = examined.verdict
     return Recording(
         profile=profile,
+        consent=consent,
         size_bytes=len(examined.flac),
         duration_s=round(judged.duration_s, 3),
         speech_s=round(min(judged.speech_s, judged.duration_s), 3),
@@ -397,22 +458,21 @@ def _make_recording(profile: VoiceProfile, examined: ExaminedAudio) -> Recording
 def _kept_or_removed(recording: Recording, flac: bytes) -> Iterator[None]:
     """Write the file, outside of the transaction; remove it again if the row does not come to be."""
     try:
-        recording.audio.save("recording.flac", ContentFile(flac), save=False)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise VoiceProblem("storage_full") from error
-        raise
-    try:
+        files.write(recording.audio, flac)
         yield
     except BaseException:
-        files.delete(recording.audio.name)
-        files.delete_folder_if_empty(recording.profile)
+        with suppress(OSError):
+            files.delete(recording.audio.name)
+            files.delete_folder_if_empty(recording.profile)
         raise
 
 
-def _check_quota(owner: User, more_bytes: int) -> None:
+def _check_room(owner: User, more_bytes: int, *, profile: VoiceProfile | None = None) -> None:
     # The owner's row is the queue of their uploads. SQLite took the whole file's lock with BEGIN IMMEDIATE.
     get_user_model().objects.select_for_update().get(pk=owner.pk)
+    of_voice = Recording.objects.filter(profile=profile).aggregate(bytes=Sum("size_bytes"))["bytes"] or 0
+    if of_voice + more_bytes > MAX_RECORDINGS_BYTES:
+        raise VoiceProblem("voice_too_large", field="audio")
     own = VoiceProfile.objects.filter(owner=owner)
     kept = Recording.objects.filter(profile__owner=owner).aggregate(bytes=Sum("size_bytes"))["bytes"] or 0
     kept += own.aggregate(bytes=Sum(F("clip_bytes")))["bytes"] or 0

@@ -22,7 +22,10 @@ def extract_embedding(*, voice_profile_id: str) -> None:
 @shared_task
 def fit_style(*, voice_profile_id: str) -> None:
     """Bring a voice closer to its recordings. Minutes of work that give way to everybody who talks."""
-    restyling.fit(voice_profile_id=uuid.UUID(voice_profile_id), inference=engines.get_inference())
+    try:
+        restyling.fit(voice_profile_id=uuid.UUID(voice_profile_id), inference=engines.get_inference())
+    except restyling.OtherEncoder:
+        extract_embedding.delay(voice_profile_id=voice_profile_id)
     for next_id in claims.next_fittings(now=timezone.now()):
         fit_style.delay(voice_profile_id=str(next_id))
 

@@ -13,7 +13,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.csrf import ensure_csrf_cookie
 from django.views.decorators.http import require_safe
 
-from voices.models import VoiceProfile
+from voices.models import Consent, VoiceProfile
 from voices.words import READ_ALOUD, SENTENCES, WORDS
 
 if TYPE_CHECKING:
@@ -52,11 +52,11 @@ def new_voice(request: HttpRequest) -> HttpResponse:
 @require_safe
 def voice_detail(request: HttpRequest, profile_id: uuid.UUID) -> HttpResponse:
     """One voice with its recordings. For whoever may not use it, it does not exist."""
-    profiles = VoiceProfile.objects.visible_to(request.user).select_related("consent")
-    profile = get_object_or_404(profiles, pk=profile_id)
+    profile = get_object_or_404(VoiceProfile.objects.visible_to(request.user), pk=profile_id)
     is_own = profile.owner_id == request.user.pk
     context = _describe(request, voiceId=str(profile.pk))
-    context |= {"profile": profile, "is_own": is_own, "consent": profile.consent if is_own else None}
+    consents = Consent.objects.of_voice(profile).oldest_first() if is_own else ()
+    context |= {"profile": profile, "is_own": is_own, "consents": consents}
     return render(request, "voices/detail.html", context)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 
+from django.conf import settings
+from django.utils import translation
 from django.utils.translation import gettext_lazy as _
 
 from voices.models import Attestation
@@ -48,6 +50,9 @@ PROBLEMS = {
     "storage_full": _("The recording could not be stored: the disk is full. Please tell the operator, and try later."),
     "storage_unavailable": _("The files cannot be reached just now. Nothing was lost; please try again in a moment."),
     "too_many_recordings": _("A voice has at most 20 recordings. Please remove one first."),
+    "voice_too_large": _(
+        "The recordings of this voice are too large together. Please remove one first, or use shorter ones."
+    ),
     "last_recording": _("This is the only recording of the voice. To remove it, delete the voice."),
     "not_ready": _("This voice is not ready yet. Please try again in a moment."),
     "not_failed": _("Nothing has failed here: there is nothing to try again."),
@@ -57,6 +62,9 @@ PROBLEMS = {
     "fitting_impossible": _("This voice cannot be brought closer with the engine that is running."),
     "fitting_no_better": _("Nothing closer was found; the voice stays as it was."),
     "archive_unreadable": _("This is not a voice exported from AVATAR, or it is damaged. Please export it once more."),
+    "archive_too_large": _(
+        "The file is larger than 100 MB, which no voice exported from AVATAR is. Please check that it is the right one."
+    ),
     "no_speech": _("No speech could be recognised in the recording. Please record a few sentences in a quiet place."),
     "inference_unavailable": _(
         "The part that listens and speaks is not reachable. Nothing was lost; please try again in a moment."
@@ -93,6 +101,22 @@ def word_consent(attestation: str) -> tuple[str, str]:
     """The wording of a consent in the active language, and its SHA-256."""
     text = str(CONSENTS[Attestation(attestation)])
     return text, hashlib.sha256(text.encode()).hexdigest()
+
+
+def find_consent(attestation: str, text_sha256: str) -> tuple[str, str]:
+    """
+    The wording of a consent that was shown, in whichever language, told by its SHA-256; without one, as `word_consent`.
+
+    Raises VoiceProblem if it is none of ours, or that of another attestation.
+    """
+    wordings = [word_consent(attestation)]
+    for language, _name in settings.LANGUAGES:
+        with translation.override(language):
+            wordings.append(word_consent(attestation))
+    for text, digest in wordings:
+        if text_sha256 in ("", digest):
+            return text, digest
+    raise VoiceProblem("consent_invalid", field="consent_text_sha256")
 
 
 def word_problem(code: str) -> str:

@@ -55,10 +55,23 @@ export async function removeRecording(profile, recordingId) {
   return answer !== null;
 }
 
+/** Share a voice or take that back. The changed voice, or null if the person thought better of it. */
 export async function share(profile) {
   const isShared = !profile.is_shared;
-  const changed = await call("PATCH", profileAddress(profile.id), { is_shared: isShared });
-  announce(say(isShared ? "nowShared" : "nowPrivate", { name: profile.name }));
+  const change = () => call("PATCH", profileAddress(profile.id), { is_shared: isShared });
+  let changed = null;
+  if (isShared) {
+    const dialog = element("share-dialog");
+    await ask(dialog, {
+      fill: () => {
+        dialog.querySelector(".dialog-name").textContent = profile.name;
+      },
+      act: async () => {
+        changed = await change();
+      },
+    });
+  } else changed = await change();
+  if (changed) announce(say(isShared ? "nowShared" : "nowPrivate", { name: profile.name }));
   return changed;
 }
 

@@ -1,6 +1,6 @@
 // One voice on a card: shows it and says which of its buttons was pressed. Decides nothing.
 import { detailAddress, page, profileAddress, sayPercent } from "./page.js";
-import { canSpeak, isBeingFitted, isBeingMade, sayFacts, sayStep, showSimilarity } from "./voice-profile.js";
+import { canSpeak, isBeingFitted, isBeingMade, mayChangeSharing, sayFacts, sayStep, showSimilarity } from "./voice-profile.js";
 import { say } from "./words.js";
 
 export class VoiceCard {
@@ -64,7 +64,7 @@ export class VoiceCard {
     summary.setAttribute("aria-label", say("optionsOf", { name: profile.name }));
     summary.title = say("optionsOf", { name: profile.name });
     menu.querySelector('[data-do="fit"]').hidden = !isReady || profile.kind === "cloned" || isBeingFitted(profile);
-    menu.querySelector('[data-do="share"]').hidden = !page.mayShare || !isReady;
+    menu.querySelector('[data-do="share"]').hidden = !mayChangeSharing(profile);
     menu.querySelector(".share-label").textContent = say(profile.is_shared ? "unshare" : "share");
     const link = menu.querySelector('[data-do="export"]');
     link.href = profileAddress(profile.id, "/export");

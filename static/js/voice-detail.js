@@ -1,5 +1,6 @@
 // The page of one voice: how it sounds, how close it is, what it is made from.
 import { ApiError, call } from "./api.js";
+import { ConsentChoice } from "./consent-choice.js";
 import { Listening } from "./listening.js";
 import { Making } from "./making.js";
 import { announce, notice, page, profileAddress, sayPercent, saySeconds, saySize, showError } from "./page.js";
@@ -11,6 +12,7 @@ import {
   isBeingFitted,
   isBeingMade,
   makeItems,
+  mayChangeSharing,
   sayFacts,
   sayNoise,
   sayWarnings,
@@ -25,6 +27,7 @@ class VoicePage {
   listening = new Listening();
   profile = null;
   input = null;
+  #consent = null;
   #making = new Making();
   #watch = new Watch();
   #isSending = false;
@@ -123,6 +126,11 @@ class VoicePage {
   #joinAdding() {
     this.input = new RecordingInput(document.querySelector(".recording-input"));
     this.input.onchange = () => this.#renderAdding();
+    this.#consent = new ConsentChoice(element("attestations"));
+    this.#consent.onchange = () => this.#renderAdding();
+    element("adding").addEventListener("toggle", () => {
+      if (element("adding").open) this.#fetchConsent();
+    });
     this.input.ontrouble = (reason) => {
       if (reason === null) notice.hide();
       else notice.show(reason, { actions: [{ label: "dismiss", run: () => notice.hide() }] });
@@ -136,6 +144,14 @@ class VoicePage {
     });
   }
 
+  async #fetchConsent() {
+    try {
+      await this.#consent.fetch();
+    } catch (error) {
+      showError(error, () => this.#fetchConsent());
+    }
+  }
+
   #openAdding() {
     if (window.location.hash !== "#adding") return;
     element("adding").open = true;
@@ -144,19 +160,22 @@ class VoicePage {
   }
 
   #renderAdding() {
-    element("send").disabled = this.input.file === null || this.input.isRecording || this.#isSending;
+    const isReady = this.#consent.declared !== null && this.input.file !== null;
+    element("send").disabled = !isReady || this.input.isRecording || this.#isSending;
     element("send").hidden = this.#isSending;
   }
 
   async #send() {
     notice.hide();
     const form = new FormData();
+    this.#consent.addTo(form);
     form.append("audio", this.input.file, this.input.file.name);
     this.#setSending(true);
     try {
       await send(profileAddress(this.profile.id, "/recordings"), form);
       this.#setSending(false);
       this.input.discard();
+      this.#consent.clear();
       element("adding").open = false;
       announce(say("recordingAdded"));
       await this.open();
@@ -179,6 +198,7 @@ class VoicePage {
   #setSending(isSending) {
     this.#isSending = isSending;
     this.input.setBusy(isSending);
+    this.#consent.setBusy(isSending);
     this.#renderAdding();
   }
 
@@ -217,7 +237,7 @@ class VoicePage {
   #showOwn(profile, { wasFitted }) {
     const isReady = profile.state === "ready";
     const menu = element("more");
-    menu.querySelector('[data-do="share"]').hidden = !page.mayShare || !isReady;
+    menu.querySelector('[data-do="share"]').hidden = !mayChangeSharing(profile);
     menu.querySelector(".share-label").textContent = say(profile.is_shared ? "unshare" : "share");
     menu.querySelector('[data-do="export"]').href = profileAddress(profile.id, "/export");
     menu.querySelector('[data-do="export"]').hidden = isBeingMade(profile);

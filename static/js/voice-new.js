@@ -1,5 +1,6 @@
 // Making a voice in three steps: consent, recording, verdict. The third is found again after a reload.
 import { ApiError, call } from "./api.js";
+import { ConsentChoice } from "./consent-choice.js";
 import { Listening } from "./listening.js";
 import { Making } from "./making.js";
 import { detailAddress, notice, page, profileAddress, sayError, saySeconds, showError } from "./page.js";
@@ -18,7 +19,7 @@ class NewVoicePage {
   listening = new Listening();
   input = new RecordingInput(document.querySelector(".recording-input"));
   profile = null;
-  #attestation = null;
+  #consent = new ConsentChoice(element("attestations"));
   #making = new Making();
   #watch = new Watch();
   #isSending = false;
@@ -48,10 +49,9 @@ class NewVoicePage {
   // --- whose voice it is ---
 
   #joinConsent() {
-    element("attestations").addEventListener("change", ({ target }) => {
-      this.#attestation = target.value;
-      element("give-consent").disabled = false;
-    });
+    this.#consent.onchange = () => {
+      element("give-consent").disabled = this.#consent.declared === null;
+    };
     element("give-consent").addEventListener("click", () => {
       notice.hide();
       this.#show("recording");
@@ -64,15 +64,7 @@ class NewVoicePage {
 
   async #fetchConsent() {
     try {
-      const texts = await call("GET", page.consentUrl);
-      const choices = texts.map(({ attestation, text }) => {
-        const choice = element("attestation-template").content.firstElementChild.cloneNode(true);
-        choice.querySelector("input").value = attestation;
-        choice.querySelector("b").textContent = say(`consentTitle_${attestation}`);
-        choice.querySelector("small").textContent = text;
-        return choice;
-      });
-      element("attestations").append(...choices);
+      await this.#consent.fetch();
     } catch (error) {
       showError(error, () => this.#fetchConsent());
     }
@@ -120,7 +112,7 @@ class NewVoicePage {
     notice.hide();
     const isArchive = this.input.isArchive;
     const form = new FormData();
-    form.append("consent_attestation", this.#attestation);
+    this.#consent.addTo(form);
     if (isArchive) form.append("file", this.input.file, this.input.file.name);
     else {
       form.append("name", element("name").value.trim() || say("untitled"));

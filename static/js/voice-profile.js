@@ -1,4 +1,5 @@
 // A voice as the API tells of it, put into words. Knows no addresses and no events.
+import { page } from "./page.js";
 import { say } from "./words.js";
 
 export const STEPS = ["queued", "recognising", "embedding", "clip", "matching"];
@@ -14,6 +15,11 @@ export function isBeingFitted({ fitting }) {
 /** Whether it can be heard now: also while it is being made anew. */
 export function canSpeak(profile) {
   return profile.state === "ready" || (isBeingMade(profile) && profile.version > 0);
+}
+
+/** Operators share what is ready; whoever owns a shared voice may stop that at any time. */
+export function mayChangeSharing({ state, is_shared: isShared }) {
+  return isShared || (page.mayShare && state === "ready");
 }
 
 export function sayFacts({ language, gender, kind, is_own: isOwn, is_stock: isStock, is_shared: isShared }) {

@@ -54,7 +54,7 @@ class VoicesPage {
       this.#take("shared", shared);
       for (const profile of stock) this.#add(element(profile.language === "zh" ? "stock-zh" : "stock-en"), profile);
       const isOnCard = [...this.#cards.values()].some(({ profile }) => profile.is_default);
-      this.#chosen = chosenId && !isOnCard ? await call("GET", profileAddress(chosenId)) : null;
+      this.#chosen = chosenId && !isOnCard ? await this.#fetchChosen(chosenId) : null;
       element("voices").hidden = false;
       element("main").dataset.phase = "ready";
       this.#showCurrent();
@@ -65,6 +65,16 @@ class VoicesPage {
       showError(error, () => this.open());
     } finally {
       element("loading").hidden = true;
+    }
+  }
+
+  /** The chosen voice, or null: it may have gone, or be shared no more, since it was told. */
+  async #fetchChosen(id) {
+    try {
+      return await call("GET", profileAddress(id));
+    } catch (error) {
+      if (error.code === "gone") return null;
+      throw error;
     }
   }
 

@@ -124,7 +124,9 @@ class TestVoices:
         monkeypatch.setattr(engines, "get_inference", lambda: inference)
         cache.clear()
         profile = factories.upload_voice(alice)
-        services.add_recording(profile=profile, audio=sounds.encode(sounds.make_speech(7.0), "mp3"))
+        services.add_recording(
+            profile=profile, audio=sounds.encode(sounds.make_speech(7.0), "mp3"), attestation="own_voice"
+        )
         extraction.extract(voice_profile_id=profile.pk, inference=inference)
         profile.refresh_from_db()
         services.preview(profile=profile, user=alice, text="你好")

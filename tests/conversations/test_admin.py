@@ -64,6 +64,13 @@ class TestConversationAdmin:
         assert operators_client.get(url(alices_turn) + "?content=1").status_code == 403
         assert not LogEntry.objects.exists()
 
+    @pytest.mark.parametrize("object_id", ["garbage", "00000000-0000-4000-8000-000000000000", "_5F"])
+    def test_knows_no_conversation_of_another_address(self, admin_client: Client, object_id: str) -> None:
+        response = admin_client.get(f"/admin/conversations/conversation/{object_id}/change/?content=1")
+
+        assert (response.status_code, response.headers["Location"]) == (302, "/admin/")
+        assert not LogEntry.objects.exists()
+
     def test_changes_nothing(self, admin_client: Client, alices_turn: Turn) -> None:
         assert admin_client.post(url(alices_turn), {"title": "changed"}).status_code == 403
 

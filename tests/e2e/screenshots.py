@@ -323,7 +323,7 @@ async def photograph_voices(stack: Stack, context: BrowserContext, photographer:
     await opened.card(first).locator("summary").click()
     await photographer.take(page, "voices-menu")
     await opened.card(first).locator("summary").click()
-    for dialog in ("rename", "delete"):
+    for dialog in ("rename", "share", "delete"):
         await opened.choose_from_menu(first, dialog)
         await photographer.take(page, f"voices-{dialog}")
         await page.keyboard.press("Escape")

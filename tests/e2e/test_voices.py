@@ -355,6 +355,9 @@ class TestDetail:
         await expect(voices.page.locator(".recording")).to_have_count(1)
         await voices.page.click("#adding summary")
         await voices.choose_file(recording)
+        await expect(voices.page.locator(".choice small").first).to_contain_text("這是我自己的聲音")
+        await expect(voices.page.locator("#send")).to_be_disabled()
+        await voices.page.check('[name="consent_attestation"][value="permission"]')
 
         await voices.page.click("#send")
 
@@ -363,6 +366,8 @@ class TestDetail:
         await voices.page.locator('.recording [data-do="delete-recording"]').first.click()
         await voices.page.click("#delete-recording-dialog .is-danger")
         await expect(voices.page.locator(".recording")).to_have_count(1)
+        await voices.page.reload()
+        await expect(voices.page.locator(".consent-line")).to_have_count(2)
         assert voices.problems == []
 
     async def test_brings_a_voice_closer(self, open_voices: OpenVoices, recording: Path, fake_stack: Stack) -> None:
@@ -479,6 +484,11 @@ class TestSharing:
         await alices.page.goto(f"{alices.url}/voices/")
         try:
             await alices.choose_from_menu("給大家", "share")
+            await expect(alices.page.locator("#share-text")).to_contain_text("每個人都可以讓 AVATAR 用這個聲音回答")
+            await alices.page.click("#share-dialog [data-close]")
+            await expect(alices.card("給大家").locator(".card-facts")).not_to_contain_text("共用")
+            await alices.choose_from_menu("給大家", "share")
+            await alices.page.click("#share-dialog .button:not(.is-secondary)")
             await expect(alices.card("給大家").locator(".card-facts")).to_contain_text("共用")
             yield alices
         finally:
@@ -547,6 +557,37 @@ class TestSharing:
         response = await bobs.page.goto(f"{bobs.url}{address}")
         assert response is not None
         assert response.status == 404
+
+    async def test_may_be_taken_back_while_the_page_is_fetched(self, open_voices: OpenVoices) -> None:
+        bobs = await open_voices(user="bob")
+        chosen = {"voice_profile_id": "00000000-0000-4000-8000-000000000001", "quality": "fast"}
+        await bobs.page.route("**/api/voice-default", lambda route: route.fulfill(json=chosen))
+
+        await bobs.page.reload()
+
+        await expect(bobs.page.locator('main[data-phase="ready"]')).to_be_visible()
+        await expect(bobs.page.locator("#current")).to_have_text("AVATAR 依語言選聲音")
+        await expect(bobs.page.locator("#notice")).to_be_hidden()
+
+    async def test_is_taken_back_by_whoever_owns_it(
+        self, open_voices: OpenVoices, recording: Path, fake_stack: Stack
+    ) -> None:
+        carols = await open_voices(user="carol")
+        await carols.make_voice("不再分享", recording)
+        await asyncio.to_thread(
+            fake_stack.manage,
+            *("shell", "--no-imports", "--command"),
+            "from voices.models import VoiceProfile\n"
+            "VoiceProfile.objects.filter(name='不再分享').update(is_shared=True)",
+        )
+        await carols.page.goto(f"{carols.url}/voices/")
+
+        await carols.choose_from_menu("不再分享", "share")
+
+        await expect(carols.card("不再分享").locator(".card-facts")).not_to_contain_text("共用")
+        await carols.card("不再分享").locator("summary").click()
+        await expect(carols.card("不再分享").locator('[data-do="share"]')).to_be_hidden()
+        assert carols.problems == []
 
     async def test_is_for_operators(self, open_voices: OpenVoices, recording: Path) -> None:
         carols = await open_voices(user="carol")

@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+import errno
+from collections.abc import Iterator
+
 import pytest
 from django.contrib.auth.models import User
 from django.core.cache import cache
+from django.core.files.base import ContentFile
 from django.test import Client
 
 from tests import factories
@@ -19,6 +23,18 @@ def inference(monkeypatch: pytest.MonkeyPatch) -> FakeInference:
     # What was found out about the voices of other tests' engines.
     cache.clear()
     return fake
+
+
+@pytest.fixture
+def full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is room for the first half of each file."""
+
+    def write_half(file: ContentFile[bytes], chunk_size: int | None = None) -> Iterator[bytes]:
+        content = file.read()
+        yield content[: len(content) // 2]
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(ContentFile, "chunks", write_half)
 
 
 @pytest.fixture

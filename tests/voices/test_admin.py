@@ -2,11 +2,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Permission, User
 from django.test import Client
 
 from tests import factories
+from voices.admin import VoiceProfileForm
 from voices.models import VoiceProfile
 
 LIST = "/admin/voices/voiceprofile/"
@@ -47,6 +49,16 @@ class TestVoiceProfileAdmin:
             assert profile.state == state
         assert LogEntry.objects.filter(object_id=str(profile.pk)).count() == 3
 
+    def test_does_not_make_anew_what_is_disabled(self, operators_client: Client, alice: User) -> None:
+        profile = factories.create_voice_profile(owner=alice, state="disabled")
+
+        data = {"action": "extract_again", "_selected_action": [str(profile.pk)]}
+        page = operators_client.post(LIST, data, follow=True, headers={"accept-language": "en"}).content.decode()
+
+        profile.refresh_from_db()
+        assert profile.state == "disabled"
+        assert "has been disabled by the operator" in page
+
     def test_says_when_it_cannot(self, operators_client: Client) -> None:
         stock = VoiceProfile.objects.get(engine_voice="af_heart")
 
@@ -63,6 +75,69 @@ class TestVoiceProfileAdmin:
         assert not VoiceProfile.objects.filter(pk=profile.pk).exists()
         assert [path for path in media_root.rglob("*") if path.is_file()] == []
         assert not LogEntry.objects.filter(object_repr__contains="Zanzibar").exists()
+
+
+class TestChanging:
+    def save(self, client: Client, profile: VoiceProfile, **fields: str) -> str:
+        """What the page says, where it does not go on to the list."""
+        form = {"name": profile.name, "gender": profile.gender}
+        inline = dict.fromkeys(("recordings-TOTAL_FORMS", "recordings-INITIAL_FORMS"), "0")
+        response = client.post(f"{LIST}{profile.pk}/change/", form | inline | fields)
+        profile.refresh_from_db()
+        return response.content.decode()
+
+    def test_shares_ones_own_alone(self, operators_client: Client, operator: User, alice: User) -> None:
+        own = factories.create_voice_profile(owner=operator)
+        hers = factories.create_voice_profile(owner=alice)
+
+        for profile in (own, hers):
+            self.save(operators_client, profile, is_shared="on")
+
+        assert (own.is_shared, hers.is_shared) == (True, False)
+
+    @pytest.mark.django_db
+    def test_shares_nothing_without_the_right_to(self) -> None:
+        clerk = factories.create_user("clerk", is_staff=True)
+        clerk.user_permissions.add(
+            *Permission.objects.filter(codename__in=["view_voiceprofile", "change_voiceprofile"])
+        )
+        client = Client()
+        client.force_login(clerk)
+        profile = factories.create_voice_profile(owner=clerk)
+
+        self.save(client, profile, is_shared="on", name=" Other  name ")
+
+        assert (profile.is_shared, profile.name) == (False, "Other name")
+
+    def test_stops_sharing(self, operators_client: Client, alice: User) -> None:
+        profile = factories.create_voice_profile(owner=alice, is_shared=True)
+
+        act(operators_client, "unshare", profile)
+
+        profile.refresh_from_db()
+        assert not profile.is_shared
+
+    def test_writes_over_nothing_that_a_worker_wrote(
+        self, operators_client: Client, alice: User, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        profile = factories.create_voice_profile(owner=alice)
+        construct = VoiceProfileForm.clean_name
+
+        def meanwhile(form: VoiceProfileForm) -> str:
+            VoiceProfile.objects.filter(pk=profile.pk).update(version=7)
+            return construct(form)
+
+        monkeypatch.setattr(VoiceProfileForm, "clean_name", meanwhile)
+        self.save(operators_client, profile, gender="male", name="Other")
+
+        assert (profile.name, profile.gender, profile.version) == ("Other", "male", 7)
+
+    def test_leaves_stock_voices_as_they_are(self, operators_client: Client) -> None:
+        stock = VoiceProfile.objects.get(engine_voice="af_heart")
+
+        self.save(operators_client, stock, name="Mine", is_shared="on")
+
+        assert (stock.name, stock.is_shared) == ("Heart", False)
 
 
 class TestListening:

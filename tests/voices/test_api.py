@@ -4,6 +4,7 @@ import io
 import json
 import struct
 import zipfile
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,7 +21,7 @@ from pytest_django import DjangoAssertNumQueries, Settings
 from inference.interfaces import InferenceBusy, InferenceUnavailable, Quality
 from tests import factories, sounds
 from tests.fakes import FakeInference
-from voices import api_urls
+from voices import api, api_urls
 from voices.marking import make_wav
 from voices.models import Preview, VoiceProfile
 from voices.wording import PROBLEMS
@@ -134,6 +135,7 @@ class TestCreate:
             ({"consent_attestation": None}, "consent_required", "consent_attestation"),
             ({"consent_attestation": None, "audio": None, "name": None}, "consent_required", "consent_attestation"),
             ({"consent_attestation": "no"}, "consent_invalid", "consent_attestation"),
+            ({"consent_text_sha256": "no"}, "consent_invalid", "consent_text_sha256"),
             ({"name": None}, "name_required", "name"),
             ({"audio": None}, "audio_required", "audio"),
             ({"audio": b"<html>"}, "audio_unsupported", "audio"),
@@ -218,6 +220,23 @@ class TestDetail:
         assert patch(alices_client, f"{URL}/{profile.pk}", name="").json()["code"] == "name_required"
         assert patch(alices_client, f"{URL}/{profile.pk}", is_shared=True).status_code == 403
 
+    @pytest.mark.parametrize("name", ["a\0b", "a\ud800b"])
+    def test_has_a_name_that_can_be_kept(self, alices_client: Client, alice: User, name: str) -> None:
+        profile = factories.create_voice_profile(owner=alice)
+
+        response = patch(alices_client, f"{URL}/{profile.pk}", name=name)
+
+        assert (response.status_code, response.json()["code"], response.json()["field"]) == (400, "invalid", "name")
+
+    @pytest.mark.parametrize("value", ["false", "true", 0, 1, None, [], {}])
+    def test_is_shared_or_not(self, alices_client: Client, alice: User, value: object) -> None:
+        profile = factories.create_voice_profile(owner=alice, is_shared=True)
+
+        response = patch(alices_client, f"{URL}/{profile.pk}", is_shared=value)
+
+        assert (response.status_code, response.json()["code"]) == (400, "invalid")
+        assert response.json()["field"] == "is_shared"
+
     def test_is_deleted(self, alices_client: Client, alice: User) -> None:
         profile = factories.upload_voice(alice)
 
@@ -263,7 +282,7 @@ class TestRecordings:
         profile = factories.upload_voice(alice)
         address = f"{URL}/{profile.pk}/recordings"
 
-        added = alices_client.post(address, {"audio": SimpleUploadedFile("x", WAV)})
+        added = upload(alices_client, address, name=None)
         assert added.status_code == 201
         played = alices_client.get(f"{address}/{added.json()['id']}/audio", headers={"accept": "audio/*"})
         assert (played.status_code, played.headers["Content-Type"]) == (200, "audio/flac")
@@ -279,6 +298,34 @@ class TestRecordings:
 
         assert (part.status_code, part.content) == (206, b"fLaC")
         assert part.headers["Content-Range"].startswith("bytes 0-3/")
+
+    @pytest.mark.parametrize(
+        ("fields", "code", "field"),
+        [
+            ({"consent_attestation": None}, "consent_required", "consent_attestation"),
+            ({"consent_attestation": None, "audio": None}, "consent_required", "consent_attestation"),
+            ({"consent_attestation": "no"}, "consent_invalid", "consent_attestation"),
+            ({"consent_text_sha256": "0" * 64}, "consent_invalid", "consent_text_sha256"),
+        ],
+    )
+    def test_need_consent_each(
+        self, alices_client: Client, alice: User, fields: dict[str, Any], code: str, field: str
+    ) -> None:
+        profile = factories.upload_voice(alice)
+
+        response = upload(alices_client, f"{URL}/{profile.pk}/recordings", name=None, **fields)
+
+        assert (response.status_code, response.json()["code"], response.json()["field"]) == (400, code, field)
+        assert profile.recordings.count() == 1
+
+    def test_of_a_disabled_voice_stay_as_they_are(self, alices_client: Client, alice: User) -> None:
+        profile = factories.upload_voice(alice)
+        VoiceProfile.objects.filter(pk=profile.pk).update(state="disabled")
+
+        response = upload(alices_client, f"{URL}/{profile.pk}/recordings")
+
+        assert (response.status_code, response.json()["code"]) == (409, "disabled")
+        assert profile.recordings.count() == 1
 
 
 class TestPreview:
@@ -321,8 +368,11 @@ class TestPreview:
         assert [options.quality for _, options in inference.tts.requests] == [Quality.HIGH_QUALITY, Quality.FAST]
         assert post(alices_client, address, text="你好", quality="best").json()["code"] == "quality_unknown"
 
-    def test_is_spoken_anew_when_memory_was_short(self, alices_client: Client, inference: FakeInference) -> None:
-        address = f"{URL}/{VoiceProfile.objects.get(engine_voice='zm_yunxi').pk}/preview"
+    def test_is_spoken_anew_when_memory_was_short(
+        self, alices_client: Client, alice: User, inference: FakeInference
+    ) -> None:
+        profile = factories.create_voice_profile(owner=alice, style=b"\1" * 1024)
+        address = f"{URL}/{profile.pk}/preview"
 
         def hear() -> tuple[str, bool]:
             told = post(alices_client, address, text="你好", quality="high_quality").json()
@@ -338,6 +388,25 @@ class TestPreview:
         assert Preview.objects.get().audio != worse
         assert not worse.storage.exists(worse.name)
 
+    def test_of_a_voice_without_high_quality_is_spoken_once(
+        self, alices_client: Client, inference: FakeInference
+    ) -> None:
+        address = f"{URL}/{VoiceProfile.objects.get(engine_voice='zm_yunxi').pk}/preview"
+        inference.tts.is_short_of_memory = True
+
+        told = [post(alices_client, address, text="你好", quality="high_quality").json() for _ in range(2)]
+
+        assert [(each["quality"], each["is_cached"]) for each in told] == [("fast", False), ("fast", True)]
+        assert inference.tts.calls.started == 1
+
+    def test_waits_for_whoever_is_talked_with(self, alices_client: Client, inference: FakeInference) -> None:
+        stock = VoiceProfile.objects.get(engine_voice="zm_yunxi")
+
+        post(alices_client, f"{URL}/{stock.pk}/preview", text="你好")
+
+        ((_, options),) = inference.tts.requests
+        assert options.is_background
+
     def test_speaks_in_the_style_of_the_voice(
         self, alices_client: Client, alice: User, inference: FakeInference
     ) -> None:
@@ -348,11 +417,16 @@ class TestPreview:
         ((_, options),) = inference.tts.requests
         assert (options.voice, options.style) == ("zf_xiaoni", b"\1" * 1024)
 
-    @pytest.mark.parametrize(("text", "code"), [("", "text_required"), ("字" * 201, "text_too_long")])
+    @pytest.mark.parametrize(
+        ("text", "code"),
+        [("", "text_required"), ("字" * 201, "text_too_long"), ("a\0b", "invalid"), ("a\udfffb", "invalid")],
+    )
     def test_has_a_length(self, alices_client: Client, inference: FakeInference, text: str, code: str) -> None:
         stock = VoiceProfile.objects.get(engine_voice="zm_yunxi")
 
-        assert post(alices_client, f"{URL}/{stock.pk}/preview", text=text).json()["code"] == code
+        answer = post(alices_client, f"{URL}/{stock.pk}/preview", text=text)
+
+        assert (answer.status_code, answer.json()["code"], answer.json()["field"]) == (400, code, "text")
 
     @pytest.mark.parametrize(
         ("error", "status", "code"),
@@ -371,6 +445,32 @@ class TestPreview:
 
         assert (response.status_code, response.json()["code"]) == (status, code)
         assert not Preview.objects.exists()
+
+    def test_says_that_the_disk_is_full_and_keeps_nothing(
+        self, alices_client: Client, inference: FakeInference, full_disk: None, media_root: Path
+    ) -> None:
+        stock = VoiceProfile.objects.get(engine_voice="zm_yunxi")
+
+        response = post(alices_client, f"{URL}/{stock.pk}/preview", text="你好")
+
+        assert (response.status_code, response.json()["code"]) == (507, "storage_full")
+        assert not Preview.objects.exists()
+        assert [path for path in media_root.rglob("*") if path.is_file()] == []
+
+    def test_is_heard_no_more_once_the_voice_is_not_shared_or_disabled(
+        self, alices_client: Client, bobs_client: Client, alice: User, inference: FakeInference
+    ) -> None:
+        profile = factories.create_voice_profile(owner=alice, is_shared=True)
+        hers, his = (
+            post(client, f"{URL}/{profile.pk}/preview", text="你好").json()["audio_url"]
+            for client in (alices_client, bobs_client)
+        )
+        assert bobs_client.get(his).status_code == 200
+
+        VoiceProfile.objects.update(is_shared=False)
+        assert (alices_client.get(hers).status_code, bobs_client.get(his).status_code) == (200, 404)
+        VoiceProfile.objects.filter(pk=profile.pk).update(is_shared=True, state="disabled")
+        assert (alices_client.get(hers).status_code, bobs_client.get(his).status_code) == (409, 404)
 
     def test_waits_until_the_voice_is_made(self, alices_client: Client, alice: User, inference: FakeInference) -> None:
         profile = factories.upload_voice(alice)
@@ -391,6 +491,14 @@ class TestDefault:
         assert alices_client.delete("/api/voice-default").status_code == 204
         assert alices_client.get("/api/voice-default").json()["voice_profile_id"] is None
 
+    def test_is_none_while_the_voice_cannot_be_had(self, bobs_client: Client, alice: User) -> None:
+        profile = factories.create_voice_profile(owner=alice, is_shared=True)
+        bobs_client.post(f"{URL}/{profile.pk}/default")
+
+        for change in ({"is_shared": False}, {"is_shared": True, "state": "disabled"}):
+            VoiceProfile.objects.filter(pk=profile.pk).update(**change)
+            assert bobs_client.get("/api/voice-default").json()["voice_profile_id"] is None
+
     def test_is_not_a_voice_that_is_still_being_made(self, alices_client: Client, alice: User) -> None:
         assert alices_client.post(f"{URL}/{factories.upload_voice(alice).pk}/default").status_code == 409
 
@@ -402,6 +510,15 @@ class TestConsents:
         assert [each["attestation"] for each in english] == ["own_voice", "permission"]
         assert english[0]["text"].startswith("This is my own voice")
         assert len(english[0]["text_sha256"]) == 64
+
+    def test_are_kept_as_shown_whatever_the_language_of_what_follows(self, alices_client: Client) -> None:
+        english = alices_client.get("/api/voice-consent", headers={"accept-language": "en"}).json()
+
+        made = upload(alices_client, consent_text_sha256=english[0]["text_sha256"]).json()
+
+        consent = VoiceProfile.objects.get(pk=made["id"]).consent
+        assert consent is not None
+        assert consent.text == english[0]["text"]
 
 
 class TestExport:
@@ -415,6 +532,7 @@ class TestExport:
         assert response.headers["Content-Type"] == "application/zip"
         described = json.loads(zipfile.ZipFile(io.BytesIO(response.content)).read("profile.json"))
         assert (described["name"], described["consent"]["attestation"]) == ("我的聲音", "own_voice")
+        assert [each["consent"]["attestation"] for each in described["recordings"]] == ["own_voice"]
         file = SimpleUploadedFile("voice.zip", response.content)
         refused = bobs_client.post(f"{URL}/import", {"file": file})
         assert refused.json()["code"] == "consent_required"
@@ -427,6 +545,15 @@ class TestExport:
         fields = {"file": SimpleUploadedFile("voice.zip", content or b" "), "consent_attestation": "own_voice"}
 
         assert alices_client.post(f"{URL}/import", fields).json()["code"] == "archive_unreadable"
+
+    def test_is_refused_when_it_is_too_large(self, alices_client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(api, "MAX_ARCHIVE_BYTES", 1000)
+        fields = {"file": SimpleUploadedFile("voice.zip", bytes(1001)), "consent_attestation": "own_voice"}
+
+        answer = alices_client.post(f"{URL}/import", fields)
+
+        assert (answer.status_code, answer.json()["code"]) == (413, "archive_too_large")
+        assert "AVATAR" in answer.json()["detail"]
 
     def test_unpacks_no_bomb(self, alices_client: Client) -> None:
         file = io.BytesIO()

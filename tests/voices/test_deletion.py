@@ -18,7 +18,7 @@ from django.test import Client
 from tests import factories
 from tests.fakes import FakeInference
 from voices import extraction, services
-from voices.models import VoiceProfile
+from voices.models import Consent, VoiceProfile
 
 STYLE = np.random.default_rng(5).normal(size=256).astype("<f4").tobytes()
 
@@ -47,7 +47,11 @@ class TestDelete:
     ) -> None:
         # Made in full, as people make it: recordings, clip, embedding, style, previews, preference, turns.
         profile = factories.upload_voice(alice, name="Zanzibar-voice")
-        services.add_recording(profile=profile, audio=factories.sounds.encode(factories.sounds.make_speech(7.0), "mp3"))
+        services.add_recording(
+            profile=profile,
+            audio=factories.sounds.encode(factories.sounds.make_speech(7.0), "mp3"),
+            attestation="own_voice",
+        )
         extraction.extract(voice_profile_id=profile.pk, inference=inference)
         VoiceProfile.objects.filter(pk=profile.pk).update(style=STYLE, fitting_state="done", fitting_similarity=0.7)
         profile.refresh_from_db()
@@ -77,6 +81,7 @@ class TestDelete:
         for secret in (embedding, STYLE, b"Zanzibar-voice", profile.clip_transcript.encode()):
             assert search_files(media_root, secret) == []
             assert search_files(database, secret) == []
+        assert not Consent.objects.exists()
         # The conversation keeps its words and its sound, and knows that the voice is gone.
         turn.refresh_from_db()
         assert (turn.text, turn.voice_profile, turn.voice_was_deleted) == ("很高興認識你。", None, True)
@@ -98,6 +103,23 @@ class TestDelete:
         assert (answer.status_code, answer.url) == (302, "/admin/auth/user/")
         assert [path.name for path in media_root.rglob("*") if path.is_file()] == [Path(kept.audio_name).name]
         assert search_rows("Zanzibar") == []
+
+    def test_of_the_person_is_over_though_the_storage_fails(self, alice: User, monkeypatch: pytest.MonkeyPatch) -> None:
+        factories.upload_voice(alice)
+        factories.create_turn(factories.create_conversation(alice), audio=factories.make_flac())
+        after: list[str] = []
+
+        def fail(*args: object) -> None:
+            raise OSError("down")
+
+        monkeypatch.setattr(FileSystemStorage, "delete", fail)
+        monkeypatch.setattr("conversations.signals.remove_files", fail)
+        with transaction.atomic():
+            alice.delete()
+            transaction.on_commit(lambda: after.append("done"))
+
+        assert not User.objects.filter(username="alice").exists()
+        assert after == ["done"]
 
     def test_of_a_person_that_is_taken_back_leaves_the_files(self, alice: User, media_root: Path) -> None:
         factories.upload_voice(alice)

@@ -1,16 +1,21 @@
 from __future__ import annotations
 
+import errno
 import io
 import uuid
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
 from django.contrib.auth.models import User
+from django.core.files.storage import FileSystemStorage
 from django.utils import timezone
 
+from avatar_site.failures import StorageUnavailable
+from inference.engines.fake import FakeSpeakerEncoder
 from inference.interfaces import InferenceError, InferenceUnavailable
 from tests import factories, sounds
 from tests.fakes import FakeInference
@@ -47,6 +52,7 @@ class TestExtract:
         recording = profile.recordings.get()
         assert recording.transcript.startswith("今天天氣很好")
         assert recording.speaker_count == 1
+        assert not profile.is_outdated
 
     def test_cuts_a_reference_clip(self, alice: User, inference: FakeInference) -> None:
         profile = extract(factories.upload_voice(alice, seconds=30.0), inference)
@@ -81,7 +87,9 @@ class TestExtract:
     def test_learns_from_all_recordings(self, pending_profile: VoiceProfile, inference: FakeInference) -> None:
         alone = bytes(extract(pending_profile, inference).embedding)
         services.add_recording(
-            profile=pending_profile, audio=sounds.encode(sounds.make_speech(6.0, pitch_hz=180.0), "wav")
+            profile=pending_profile,
+            audio=sounds.encode(sounds.make_speech(6.0, pitch_hz=180.0), "wav"),
+            attestation="own_voice",
         )
 
         together = extract(pending_profile, inference)
@@ -128,6 +136,18 @@ class TestExtract:
 
         assert len(inference.tts.requests) - first < first
 
+    def test_listens_to_them_anew_with_another_encoder(
+        self, alice: User, inference: FakeInference, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        extract(factories.upload_voice(alice), inference)
+        first = len(inference.tts.requests)
+        monkeypatch.setattr(FakeSpeakerEncoder, "ENCODER", "fake-2")
+
+        extract(factories.upload_voice(alice), inference)
+        assert len(inference.tts.requests) == 2 * first
+        extract(factories.upload_voice(alice), inference)
+        assert len(inference.tts.requests) < 3 * first
+
 
 class TestDeliveredTwice:
     def test_is_done_once(self, pending_profile: VoiceProfile, inference: FakeInference) -> None:
@@ -173,6 +193,53 @@ class TestFailure:
             extract(pending_profile, inference)
         pending_profile.refresh_from_db()
         assert (pending_profile.state, pending_profile.error_code) == ("failed", "internal")
+
+    def test_of_a_disk_that_is_full_is_told(
+        self, pending_profile: VoiceProfile, inference: FakeInference, media_root: Path, full_disk: None
+    ) -> None:
+        kept = [path for path in media_root.rglob("*") if path.is_file()]
+
+        profile = extract(pending_profile, inference)
+
+        assert (profile.state, profile.error_code, profile.clip.name) == ("failed", "storage_full", "")
+        assert [path for path in media_root.rglob("*") if path.is_file()] == kept
+
+    @pytest.mark.parametrize("method", ["_open", "_save"])
+    def test_of_the_storage_is_tried_again(
+        self,
+        pending_profile: VoiceProfile,
+        inference: FakeInference,
+        monkeypatch: pytest.MonkeyPatch,
+        method: str,
+    ) -> None:
+        def fail(*args: object, **kwargs: object) -> None:
+            raise StorageUnavailable(errno.EIO, "nobody answers")
+
+        with monkeypatch.context() as away:
+            away.setattr(FileSystemStorage, method, fail)
+            with pytest.raises(extraction.TryAgain):
+                extract(pending_profile, inference)
+            pending_profile.refresh_from_db()
+            assert (pending_profile.state, pending_profile.error_code) == ("pending", "")
+            VoiceProfile.objects.update(attempts=extraction.MAX_TRIES - 1)
+            assert extract(pending_profile, inference).error_code == "storage_unavailable"
+
+        services.retry(profile=pending_profile)
+        assert extract(pending_profile, inference).state == "ready"
+
+    def test_to_delete_what_was_before_leaves_it_for_later(
+        self, pending_profile: VoiceProfile, inference: FakeInference, alice: User, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        old = extract(pending_profile, inference).clip.name
+        services.preview(profile=pending_profile, user=alice, text="你好")
+        services.extract_again(profile=pending_profile)
+        monkeypatch.setattr(FileSystemStorage, "delete", lambda *args: (_ for _ in ()).throw(OSError("down")))
+
+        profile = extract(pending_profile, inference)
+
+        assert (profile.state, profile.version) == ("ready", 2)
+        assert profile.clip.name != old
+        assert not profile.previews.exists()
 
     def test_to_reach_the_engines_is_tried_again(
         self, pending_profile: VoiceProfile, inference: FakeInference, monkeypatch: pytest.MonkeyPatch

@@ -6,6 +6,7 @@ import pytest
 from django.contrib.auth.models import User
 from django.utils import timezone
 
+from inference.interfaces import InferenceError
 from tests import factories
 from tests.fakes import FakeInference
 from voices import extraction, renewal, tasks
@@ -64,6 +65,34 @@ class TestRenewal:
         assert take_outdated(inference) == []
 
         VoiceProfile.objects.filter(pk=profile.pk).update(clip_transcript="你好", state="disabled")
+        assert take_outdated(inference) == []
+
+    def test_that_failed_is_tried_again_later(self, profile: VoiceProfile, inference: FakeInference) -> None:
+        inference.tts.can_clone = True
+        assert take_outdated(inference) == [profile.pk]
+        inference.tts.fail_next(InferenceError("broken"))
+        profile = work(profile, inference)
+        assert (profile.state, profile.error_code, profile.is_speakable) == ("failed", "inference_failed", True)
+
+        assert take_outdated(inference) == []
+        later = timezone.now() + renewal.AGAIN_AFTER
+        assert renewal.take_outdated(inference=inference, now=later) == [profile.pk]
+        assert work(profile, inference).kind == "cloned"
+
+    @pytest.mark.parametrize("code", ["no_speech", "recording_missing"])
+    def test_that_failed_for_good_is_not_tried_again(
+        self, profile: VoiceProfile, inference: FakeInference, code: str
+    ) -> None:
+        inference.tts.can_clone = True
+        VoiceProfile.objects.filter(pk=profile.pk).update(state="failed", error_code=code, claimed_at=None)
+
+        assert take_outdated(inference) == []
+
+    def test_of_what_failed_for_another_reason_is_its_owners(
+        self, profile: VoiceProfile, inference: FakeInference
+    ) -> None:
+        VoiceProfile.objects.filter(pk=profile.pk).update(state="failed", error_code="internal", claimed_at=None)
+
         assert take_outdated(inference) == []
 
     def test_waits_for_the_engine(self, profile: VoiceProfile, inference: FakeInference) -> None:

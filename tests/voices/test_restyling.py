@@ -7,11 +7,11 @@ import pytest
 from django.contrib.auth.models import User
 from django.core.files.base import ContentFile
 
-from inference.engines.fake import make_embedding
+from inference.engines.fake import FakeSpeakerEncoder, make_embedding
 from inference.interfaces import InferenceError
 from tests import factories
 from tests.fakes import FakeInference
-from voices import fitting, restyling, services
+from voices import fitting, restyling, services, tasks
 from voices.fitting import Fit
 from voices.models import Preview, VoiceProfile
 
@@ -131,6 +131,38 @@ class TestFit:
         VoiceProfile.objects.filter(fitting_state="running").update(fitting_state="done")
         assert fit(ready_profile, inference).version == 2
         assert fit(ready_profile, inference).version == 2
+
+
+class TestOtherEncoder:
+    def test_has_the_voice_made_anew_first(
+        self, alice: User, inference: FakeInference, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        profile = factories.upload_voice(alice)
+        tasks.extract_embedding(voice_profile_id=str(profile.pk))
+        VoiceProfile.objects.filter(pk=profile.pk).update(fitting_state="queued")
+        monkeypatch.setattr(FakeSpeakerEncoder, "ENCODER", "fake-2")
+
+        tasks.fit_style(voice_profile_id=str(profile.pk))
+
+        profile.refresh_from_db()
+        assert (profile.state, profile.encoder, profile.version) == ("ready", "fake-2", 2)
+        assert (profile.fitting_state, bytes(profile.style)) == ("none", b"")
+
+    def test_leaves_a_disabled_voice_alone(
+        self, ready_profile: VoiceProfile, inference: FakeInference, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(FakeSpeakerEncoder, "ENCODER", "fake-2")
+        search = restyling._search
+
+        def disabled_meanwhile(*args: Any) -> Any:
+            VoiceProfile.objects.filter(pk=ready_profile.pk).update(state="disabled")
+            return search(*args)
+
+        monkeypatch.setattr(restyling, "_search", disabled_meanwhile)
+
+        profile = fit(ready_profile, inference)
+
+        assert (profile.state, profile.fitting_state) == ("disabled", "failed")
 
 
 def test_making_a_voice_anew_forgets_the_style(alice: User, inference: FakeInference) -> None:

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import errno
 import hashlib
 import stat
 from datetime import timedelta
@@ -15,10 +14,10 @@ from django.utils import translation
 from pytest_django import DjangoCaptureOnCommitCallbacks, Settings
 
 from tests import factories, sounds
-from voices import files, services, tasks
+from voices import archive, decoding, files, making, services, tasks, verdict
 from voices.models import Consent, Recording, VoicePreference, VoiceProfile
 from voices.stock import write_stock_voices
-from voices.wording import VoiceProblem
+from voices.wording import VoiceProblem, word_consent
 
 WAV = sounds.encode(sounds.make_speech(6.0), "wav")
 
@@ -118,14 +117,13 @@ class TestCreateVoiceProfile:
         assert list_media(media_root) == kept
         assert VoiceProfile.objects.filter(owner=alice).count() == 1
 
-    def test_says_that_the_disk_is_full(self, alice: User, monkeypatch: pytest.MonkeyPatch, media_root: Path) -> None:
-        def fail(*args: object, **kwargs: object) -> None:
-            raise OSError(errno.ENOSPC, "No space left on device")
-
-        monkeypatch.setattr(default_storage, "save", fail)
-
+    @pytest.mark.usefixtures("full_disk")
+    def test_says_that_the_disk_is_full_and_leaves_no_half_of_a_file(self, alice: User, media_root: Path) -> None:
         with pytest.raises(VoiceProblem, match="storage_full"):
             create(alice)
+
+        assert list_media(media_root) == []
+        assert not (media_root / "voices" / str(alice.pk)).exists()
 
     def test_takes_the_file_back_when_the_row_does_not_come_to_be(
         self, alice: User, monkeypatch: pytest.MonkeyPatch, media_root: Path
@@ -133,7 +131,7 @@ class TestCreateVoiceProfile:
         def fail(*args: object, **kwargs: object) -> None:
             raise RuntimeError("the database has gone")
 
-        monkeypatch.setattr(services, "give_consent", fail)
+        monkeypatch.setattr(Consent, "save", fail)
 
         with pytest.raises(RuntimeError):
             create(alice)
@@ -159,13 +157,64 @@ class TestConsent:
 
         assert not Consent.objects.exists()
 
+    def test_is_in_the_words_that_were_shown(self, alice: User) -> None:
+        with translation.override("zh-hant"):
+            shown, digest = word_consent("own_voice")
+
+        with translation.override("en"):
+            profile = create(alice, consent_text_sha256=digest)
+
+        assert profile.consent is not None
+        assert (profile.consent.text, profile.consent.text_sha256) == (shown, digest)
+        assert shown.startswith("這是我自己的聲音")
+
+    @pytest.mark.parametrize("digest", ["0" * 64, word_consent("permission")[1]])
+    def test_is_not_given_in_words_of_anything_else(self, alice: User, digest: str) -> None:
+        with pytest.raises(VoiceProblem, match="consent_invalid"):
+            create(alice, consent_text_sha256=digest)
+
 
 class TestRecordings:
+    def test_each_has_a_consent_that_goes_with_it(self, alice: User) -> None:
+        profile = create(alice)
+        for attestation, code in (("", "consent_required"), ("whatever", "consent_invalid")):
+            with pytest.raises(VoiceProblem, match=code):
+                services.add_recording(profile=profile, audio=WAV, attestation=attestation)
+        assert profile.recordings.count() == 1
+
+        second = services.add_recording(profile=profile, audio=WAV, attestation="permission")
+
+        assert [each.attestation for each in Consent.objects.of_voice(profile).oldest_first()] == [
+            *("own_voice", "permission")
+        ]
+        assert second.consent.attestation == "permission"
+        services.remove_recording(recording=second)
+        assert [each.attestation for each in Consent.objects.all()] == ["own_voice"]
+
+    def test_the_consent_of_the_voice_outlives_its_first_recording(self, alice: User) -> None:
+        profile = create(alice)
+        first = profile.recordings.get()
+        services.add_recording(profile=profile, audio=WAV, attestation="permission")
+
+        services.remove_recording(recording=first)
+
+        assert Consent.objects.of_voice(profile).count() == 2
+        services.delete_voice_profile(profile=profile)
+        assert not Consent.objects.exists()
+
+    def test_is_demanded_by_the_database_itself(self, alice: User) -> None:
+        recording = create(alice).recordings.get()
+
+        with pytest.raises(IntegrityError), transaction.atomic():
+            Recording.objects.filter(pk=recording.pk).update(consent=None)
+
     def test_one_more_has_the_voice_made_anew(self, alice: User) -> None:
         profile = create(alice)
         VoiceProfile.objects.filter(pk=profile.pk).update(state="ready", version=1, engine_voice="zf_xiaoni")
 
-        services.add_recording(profile=profile, audio=sounds.encode(sounds.make_speech(8.0), "mp3"))
+        services.add_recording(
+            profile=profile, audio=sounds.encode(sounds.make_speech(8.0), "mp3"), attestation="own_voice"
+        )
 
         profile.refresh_from_db()
         assert profile.recordings.count() == 2
@@ -181,7 +230,7 @@ class TestRecordings:
 
     def test_one_of_two_goes_with_its_file(self, alice: User, media_root: Path) -> None:
         profile = create(alice)
-        second = services.add_recording(profile=profile, audio=WAV)
+        second = services.add_recording(profile=profile, audio=WAV, attestation="own_voice")
 
         services.remove_recording(recording=second)
 
@@ -213,6 +262,20 @@ class TestChange:
 
         assert set(VoiceProfile.objects.usable_by(bob).filter(owner__isnull=False)) == {theirs}
 
+    def test_operators_share_their_own(self, alice: User, operator: User) -> None:
+        hers = factories.create_voice_profile(owner=alice)
+
+        with pytest.raises(VoiceProblem, match="operators_only"):
+            services.change_voice_profile(profile=hers, user=operator, is_shared=True)
+
+    def test_whoever_owns_a_shared_voice_stops_that(self, alice: User) -> None:
+        hers = factories.create_voice_profile(owner=alice, is_shared=True)
+
+        services.change_voice_profile(profile=hers, user=alice, is_shared=False)
+
+        hers.refresh_from_db()
+        assert not hers.is_shared
+
     def test_stock_voices_stay_as_they_are(self, operator: User) -> None:
         stock = VoiceProfile.objects.get(engine_voice="af_heart")
         for change in (
@@ -225,6 +288,64 @@ class TestChange:
 
 
 class TestDisable:
+    @pytest.fixture
+    def disabled_profile(self, alice: User) -> VoiceProfile:
+        profile = create(alice)
+        services.add_recording(profile=profile, audio=WAV, attestation="own_voice")
+        VoiceProfile.objects.filter(pk=profile.pk).update(
+            state="ready", version=1, engine_voice="zf_xiaoni", is_outdated=False
+        )
+        services.disable(profile=profile)
+        profile.refresh_from_db()
+        return profile
+
+    def test_is_not_taken_back_by_the_owner(
+        self, alice: User, disabled_profile: VoiceProfile, queued: list[str], media_root: Path
+    ) -> None:
+        # As it was read before it was disabled.
+        earlier = VoiceProfile.objects.get(pk=disabled_profile.pk)
+        earlier.state = "ready"
+        kept = list_media(media_root)
+        recording = disabled_profile.recordings.oldest_first()[0]
+        queued.clear()
+
+        for profile in (disabled_profile, earlier):
+            for change in (
+                lambda profile=profile: services.add_recording(profile=profile, audio=WAV, attestation="own_voice"),
+                lambda profile=profile: services.extract_again(profile=profile),
+                lambda profile=profile: services.change_voice_profile(profile=profile, user=alice, language="en"),
+                lambda: services.remove_recording(recording=recording),
+            ):
+                with pytest.raises(VoiceProblem, match="disabled"):
+                    change()
+        with pytest.raises(VoiceProblem, match="disabled"):
+            services.retry(profile=disabled_profile)
+
+        disabled_profile.refresh_from_db()
+        assert (disabled_profile.state, disabled_profile.language) == ("disabled", "zh")
+        assert disabled_profile.recordings.count() == 2
+        assert list_media(media_root) == kept
+        assert queued == []
+
+    def test_of_what_was_being_made_anew_has_it_made_once_enabled(self, alice: User) -> None:
+        profile = factories.create_voice_profile(owner=alice)
+        services.extract_again(profile=profile)
+        services.disable(profile=profile)
+
+        services.enable(profile=profile)
+
+        profile.refresh_from_db()
+        assert (profile.state, profile.is_speakable) == ("pending", True)
+
+    def test_is_taken_back_of_nothing_that_is_not_disabled(self, alice: User) -> None:
+        profile = create(alice)
+        VoiceProfile.objects.filter(pk=profile.pk).update(state="failed", error_code="no_speech")
+
+        services.enable(profile=profile)
+
+        profile.refresh_from_db()
+        assert profile.state == "failed"
+
     def test_lets_nobody_speak_in_it_until_it_is_enabled(self, alice: User) -> None:
         profile = factories.create_voice_profile(owner=alice)
 
@@ -298,7 +419,7 @@ class TestFitting:
 class TestExport:
     def test_can_be_taken_in_again_with_consent_given_anew(self, alice: User, bob: User) -> None:
         profile = create(alice, name="我的聲音", language="en")
-        services.add_recording(profile=profile, audio=WAV)
+        services.add_recording(profile=profile, audio=WAV, attestation="own_voice")
         exported = services.export_voice_profile(profile=profile)
 
         with pytest.raises(VoiceProblem, match="consent_required"):
@@ -309,6 +430,34 @@ class TestExport:
         assert imported.recordings.count() == 2
         assert imported.consent is not None
         assert (imported.consent.given_by, imported.consent.attestation) == (bob, "permission")
+
+    def test_is_no_larger_than_what_can_be_taken_in_again(self, alice: User, media_root: Path) -> None:
+        profile = create(alice)
+        kept = list_media(media_root)
+        most = archive.MAX_RECORDINGS_BYTES
+        # Of other voices, only the quota says how much.
+        Recording.objects.filter(pk=create(alice).recordings.get().pk).update(size_bytes=most)
+        Recording.objects.filter(profile=profile).update(size_bytes=most - 100)
+
+        with pytest.raises(VoiceProblem, match="voice_too_large"):
+            services.add_recording(profile=profile, audio=WAV, attestation="own_voice")
+
+        assert profile.recordings.count() == 1
+        assert set(kept) < set(list_media(media_root))
+        assert len(list_media(media_root)) == 2
+        longest_bytes = verdict.MAX_DURATION_S * decoding.KEPT_SAMPLE_RATE_HZ * 2
+        assert longest_bytes < archive.MAX_ENTRY_BYTES
+        beside_bytes = making.MAX_CLIP_S * making.CLIP_RATE_HZ * 2 + archive.MAX_JSON_BYTES + 1024 * 1024
+        assert most + beside_bytes < archive.MAX_ARCHIVE_BYTES
+
+    def test_is_refused_in_words_of_its_own_when_it_is_too_large(
+        self, alice: User, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        exported = services.export_voice_profile(profile=create(alice))
+        monkeypatch.setattr(services, "MAX_ARCHIVE_BYTES", len(exported) - 1)
+
+        with pytest.raises(VoiceProblem, match="archive_too_large"):
+            services.import_voice_profile(owner=alice, file=exported, attestation="own_voice")
 
 
 class TestOrphans:

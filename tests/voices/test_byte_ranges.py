@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+import pytest
+
+from voices.byte_ranges import take_range
+
+CONTENT = b"0123456789"
+
+
+class TestTakeRange:
+    @pytest.mark.parametrize(
+        ("wanted", "status", "content"),
+        [
+            ("bytes=0-3", 206, b"0123"),
+            ("bytes=7-", 206, b"789"),
+            ("bytes=-2", 206, b"89"),
+            ("bytes=5-99", 206, b"56789"),
+            ("bytes=10-", 416, b""),
+            ("bytes=-0", 416, b""),
+            ("bytes=6-5", 416, b""),
+            ("", 200, CONTENT),
+            ("bytes=-", 200, CONTENT),
+            ("pages=1-2", 200, CONTENT),
+            (f"bytes={'1' * 5000}-", 200, CONTENT),
+            (f"bytes=0-{'1' * 5000}", 200, CONTENT),
+            (f"bytes=-{'1' * 5000}", 200, CONTENT),
+            ("bytes=²-", 200, CONTENT),
+        ],
+    )
+    def test_answers(self, wanted: str, status: int, content: bytes) -> None:
+        response = take_range(CONTENT, wanted)
+
+        assert (response.status_code, response.content) == (status, content)
