@@ -688,9 +688,9 @@ def create_llm(**_: object) -> FakeLanguageModel:
 
 
 def create_tts(**_: object) -> FakeTextToSpeech:
-    """With `AVATAR_FAKE_SHORT_OF_MEMORY`, whatever it says, there is never enough for high quality."""
+    """With `AVATAR_FAKE_SHORT_OF_MEMORY=yes` there is never enough for high quality."""
     engine = FakeTextToSpeech(real_time_factor=_read_float("AVATAR_FAKE_REAL_TIME_FACTOR", 0.1))
-    engine.is_short_of_memory = bool(os.environ.get("AVATAR_FAKE_SHORT_OF_MEMORY"))
+    engine.is_short_of_memory = os.environ.get("AVATAR_FAKE_SHORT_OF_MEMORY") == "yes"
     return engine
 
 
