@@ -35,7 +35,7 @@ def erase_deleted_words() -> None:
     """
     Merge the search index into one part without what was deleted, and empty the write-ahead log.
 
-    Not within a transaction. 0.3 seconds for 100,000 turns, in steps between which others can write. On
+    Not within a transaction. 0.3 seconds for 100,000 turns on idle cores, in steps between which others can write. On
     PostgreSQL, autovacuum does both in its own time.
     """
     if connection.vendor != "sqlite":

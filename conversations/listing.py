@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from django.db.models import OuterRef, Q, Subquery
+from django.db.models import Q
 from django.utils import timezone
 
 from conversations import search
@@ -87,11 +87,14 @@ def find_voices(user: User) -> list[tuple[uuid.UUID, str]]:
     One that was switched off or is no longer shared is called as it was called when it last spoke to them.
     """
     usable = list(VoiceProfile.objects.usable_by(user).for_choosing().values_list("pk", "name"))
-    spoken = Turn.objects.filter(voice_profile=OuterRef("pk"), conversation__owner=user)
-    others = VoiceProfile.objects.exclude(pk__in=[pk for pk, _ in usable]).annotate(
-        name_then=Subquery(spoken.order_by("-created_at").values("voice_name")[:1])
-    )
-    return usable + list(others.exclude(name_then=None).order_by("name_then", "pk").values_list("pk", "name_then"))
+    spoken = Turn.objects.filter(conversation__owner=user)
+    ids = spoken.filter(voice_profile__isnull=False).order_by().values_list("voice_profile", flat=True).distinct()
+    names = {}
+    for pk in set(ids) - {pk for pk, _ in usable}:
+        # Few: one's own that are switched off, and others' that were shared once.
+        last = spoken.filter(voice_profile=pk).order_by("-created_at", "-pk").first()
+        names[pk] = last.voice_name if last else ""
+    return usable + sorted(names.items(), key=lambda each: (each[1], each[0]))
 
 
 def _begin(day: dt.date | None, *, days_later: int = 0) -> dt.datetime | None:

@@ -56,7 +56,7 @@ class ConversationQuerySet(models.QuerySet["Conversation"]):
         return self.filter(pk__in=Turn.objects.filter(voice_profile_id=voice_profile_id).values("conversation"))
 
     def spoken_by_deleted_voices(self) -> Self:
-        spoken = Turn.objects.filter(voice_profile=None).exclude(voice_name="")
+        spoken = Turn.objects.filter(voice_profile=None, voice_name=DELETED_VOICE)
         return self.filter(pk__in=spoken.values("conversation"))
 
     def matching(self, query: str, *, owner: User) -> Self:
@@ -237,6 +237,15 @@ class Turn(models.Model):
         indexes = (
             models.Index(fields=["created_at"], name="turn_by_age"),
             models.Index(fields=["voice_profile", "conversation"], name="turn_by_voice"),
+            # Of one person: which voices there are, and where one spoke that is no more.
+            models.Index(
+                fields=["conversation", "voice_profile"],
+                name="turn_voice_in_conversation",
+                condition=Q(voice_profile__isnull=False),
+            ),
+            models.Index(
+                fields=["voice_name", "conversation"], name="turn_by_deleted_voice", condition=Q(voice_profile=None)
+            ),
         )
 
     def __str__(self) -> str:
