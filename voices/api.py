@@ -66,10 +66,12 @@ _AUDIO_REFUSALS = (
     *("audio_required", "audio_unsupported", "audio_damaged", "audio_too_short", "audio_too_long"),
     *("audio_silent", "audio_clipped", "audio_noisy"),
 )
+_STORAGE_AWAY = _refusals("storage_unavailable", http_status=503)
+_FILE_REFUSALS = _NOT_FOUND | _refusals("range_invalid", http_status=416) | _STORAGE_AWAY
 _UPLOAD_REFUSALS = (
     _refusals("audio_too_large", http_status=413)
     | _refusals("quota_exceeded", http_status=409)
-    | _refusals("storage_unavailable", http_status=503)
+    | _STORAGE_AWAY
     | _refusals("storage_full", http_status=507)
 )
 _EXAMPLE = {
@@ -285,7 +287,8 @@ class VoiceProfileDetail(VoiceView):
         description="Conversations keep their words, and their audio for as long as audio is kept.",
         responses={204: None}
         | _refusals("not_logged_in", "stock_voice", http_status=403)
-        | _refusals("not_found", http_status=404),
+        | _refusals("not_found", http_status=404)
+        | _STORAGE_AWAY,
     )
     def delete(self, request: Request, profile_id: uuid.UUID) -> Response:
         services.delete_voice_profile(profile=self.own(profile_id))
@@ -405,7 +408,7 @@ class RecordingDetail(VoiceView):
     @extend_schema(
         operation_id="remove_recording",
         summary="Remove one of several recordings; the voice is made anew from the others",
-        responses={204: None} | _NOT_FOUND | _refusals("last_recording", "disabled", http_status=409),
+        responses={204: None} | _NOT_FOUND | _refusals("last_recording", "disabled", http_status=409) | _STORAGE_AWAY,
     )
     def delete(self, request: Request, profile_id: uuid.UUID, recording_id: uuid.UUID) -> Response:
         services.remove_recording(recording=self.own_recording(profile_id, recording_id))
@@ -428,7 +431,8 @@ class VoiceProfilePreview(VoiceView):
         | _NOT_FOUND
         | _refusals("not_ready", "disabled", http_status=409)
         | _refusals("inference_failed", http_status=502)
-        | _refusals("inference_unavailable", "inference_busy", http_status=503),
+        | _refusals("inference_unavailable", "inference_busy", "storage_unavailable", http_status=503)
+        | _refusals("storage_full", http_status=507),
     )
     def post(self, request: Request, profile_id: uuid.UUID) -> Response:
         preview, is_cached = services.preview(
@@ -453,7 +457,9 @@ class PreviewAudio(VoiceView):
     @extend_schema(
         operation_id="preview_audio",
         summary="A preview as WAV, for whoever asked for it; ranges are served",
-        responses={(200, "audio/wav"): OpenApiTypes.BINARY, (206, "audio/wav"): OpenApiTypes.BINARY} | _NOT_FOUND,
+        responses={(200, "audio/wav"): OpenApiTypes.BINARY, (206, "audio/wav"): OpenApiTypes.BINARY}
+        | _FILE_REFUSALS
+        | _refusals("not_ready", "disabled", http_status=409),
     )
     def get(self, request: Request, profile_id: uuid.UUID, preview_id: uuid.UUID) -> HttpResponse:
         previews = Preview.objects.filter(requested_by=self.user, profile_id=profile_id)
@@ -502,7 +508,8 @@ class VoiceProfileExport(VoiceView):
         description="A zip of profile.json, the recordings and the reference clip.",
         responses={(200, "application/zip"): OpenApiTypes.BINARY}
         | _NOT_FOUND
-        | _refusals("recording_missing", http_status=409),
+        | _refusals("recording_missing", http_status=409)
+        | _STORAGE_AWAY,
     )
     def get(self, request: Request, profile_id: uuid.UUID) -> HttpResponse:
         profile = self.own(profile_id)
@@ -549,7 +556,7 @@ class RecordingAudio(VoiceView):
     @extend_schema(
         operation_id="recording_audio",
         summary="A recording as FLAC, for its owner; ranges are served",
-        responses=_AUDIO_FILE | _NOT_FOUND,
+        responses=_AUDIO_FILE | _FILE_REFUSALS,
     )
     def get(self, request: Request, profile_id: uuid.UUID, recording_id: uuid.UUID) -> HttpResponse:
         recording = self.own_recording(profile_id, recording_id)
@@ -562,7 +569,7 @@ class VoiceProfileAudio(VoiceView):
     @extend_schema(
         operation_id="voice_profile_audio",
         summary="Its first recording as FLAC, for its owner; ranges are served",
-        responses=_AUDIO_FILE | _NOT_FOUND,
+        responses=_AUDIO_FILE | _FILE_REFUSALS,
     )
     def get(self, request: Request, profile_id: uuid.UUID) -> HttpResponse:
         recording = Recording.objects.filter(profile__owner=self.user, profile_id=profile_id).oldest_first().first()

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+from http import HTTPStatus
 from typing import Any
 
-from django.http import HttpResponse
+from django.http import HttpResponse, JsonResponse
 from rest_framework.renderers import BaseRenderer, JSONRenderer
+
+from voices.wording import word_problem
 
 #: Of a length that a file may have: more digits are no range.
 _RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
@@ -20,7 +23,8 @@ def respond_with_audio(content: bytes, *, content_type: str, filename: str, want
     (ASGI).
     """
     response = take_range(content, wanted)
-    response.headers["Content-Type"] = content_type
+    if response.status_code != HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+        response.headers["Content-Type"] = content_type
     response.headers["Accept-Ranges"] = "bytes"
     # A browser's copy would outlive what was deleted.
     response.headers["Cache-Control"] = "private, no-store"
@@ -39,7 +43,8 @@ def take_range(content: bytes, wanted: str) -> HttpResponse:
     else:
         start, end = max(len(content) - int(last), 0), len(content) - 1
     if start > end:
-        return HttpResponse(status=416, headers={"Content-Range": f"bytes */{len(content)}"})
+        refusal = {"code": "range_invalid", "detail": word_problem("range_invalid")}
+        return JsonResponse(refusal, status=416, headers={"Content-Range": f"bytes */{len(content)}"})
     headers = {"Content-Range": f"bytes {start}-{end}/{len(content)}"}
     return HttpResponse(content[start : end + 1], status=206, headers=headers)
 

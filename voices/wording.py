@@ -74,6 +74,7 @@ PROBLEMS = {
     "recording_missing": _("The recording is gone from the storage. Please delete the voice and record it again."),
     "worker_lost": _("Making the voice was interrupted several times. The recording is kept; please try again."),
     "internal": _("Something went wrong on our side. The recording is kept; please try again."),
+    "range_invalid": _("This part of the sound does not exist: it is shorter."),
     "invalid": _("This request could not be understood."),
     "not_found": _("This does not exist, or not any more."),
     "not_logged_in": _("Please log in."),

@@ -9,6 +9,8 @@ export class ConsentChoice {
 
   onchange = () => {};
 
+  #texts = [];
+
   constructor(element) {
     this.element = element;
     element.addEventListener("change", ({ target }) => {
@@ -18,12 +20,12 @@ export class ConsentChoice {
     });
   }
 
-  #texts = [];
-
   /** Fetch the declarations and offer them. Raises ApiError. */
   async fetch() {
     if (this.#texts.length > 0) return;
-    this.#texts = await call("GET", page.consentUrl);
+    const texts = await call("GET", page.consentUrl);
+    if (this.#texts.length > 0) return; // it was opened twice
+    this.#texts = texts;
     const template = this.element.querySelector("template");
     const choices = this.#texts.map(({ attestation, text }) => {
       const choice = template.content.firstElementChild.cloneNode(true);

@@ -421,6 +421,7 @@ async def photograph_one_voice(
         await photographer.take(page, f"voice-{name}", is_whole=True)
         await page.unroute_all(behavior="ignoreErrors")
     await page.click("#adding summary")
+    await page.wait_for_selector("#adding .choice")
     await photographer.take(page, "voice-adding", is_whole=True)
     await page.close()
 

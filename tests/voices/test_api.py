@@ -596,6 +596,40 @@ class TestSchema:
                     content = operation["responses"][status]["content"]["application/json"]
                     assert content["examples"], (path, method, status)
 
+    @pytest.mark.parametrize(
+        ("method", "path", "codes"),
+        [
+            ("get", "/audio", {"416": ["range_invalid"], "503": ["storage_unavailable"]}),
+            ("get", "/recordings/{recording_id}/audio", {"416": ["range_invalid"], "503": ["storage_unavailable"]}),
+            ("get", "/previews/{preview_id}/audio", {"416": ["range_invalid"], "503": ["storage_unavailable"]}),
+            ("get", "/export", {"503": ["storage_unavailable"]}),
+            ("delete", "", {"503": ["storage_unavailable"]}),
+            (
+                "post",
+                "/preview",
+                {
+                    "502": ["inference_failed"],
+                    "503": ["inference_unavailable", "inference_busy", "storage_unavailable"],
+                    "507": ["storage_full"],
+                },
+            ),
+            (
+                "post",
+                "/recordings",
+                {"409": ["quota_exceeded", "too_many_recordings", "voice_too_large", "disabled"]},
+            ),
+        ],
+    )
+    def test_tells_what_files_and_engines_can_refuse(
+        self, schema: dict[str, Any], method: str, path: str, codes: dict[str, list[str]]
+    ) -> None:
+        responses = schema["paths"][f"/api/voice-profiles/{{profile_id}}{path}"][method]["responses"]
+
+        for status, expected in codes.items():
+            assert list(responses[status]["content"]["application/json"]["examples"]) == [
+                "".join(part.capitalize() for part in code.split("_")) for code in expected
+            ]
+
     def test_is_served_with_a_page_that_needs_no_other_host(self, alices_client: Client) -> None:
         assert alices_client.get("/api/schema").status_code == 200
         page = alices_client.get("/api/docs").content.decode()

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import json
+
 import pytest
 
-from voices.byte_ranges import take_range
+from voices.byte_ranges import respond_with_audio, take_range
 
 CONTENT = b"0123456789"
 
@@ -15,9 +17,6 @@ class TestTakeRange:
             ("bytes=7-", 206, b"789"),
             ("bytes=-2", 206, b"89"),
             ("bytes=5-99", 206, b"56789"),
-            ("bytes=10-", 416, b""),
-            ("bytes=-0", 416, b""),
-            ("bytes=6-5", 416, b""),
             ("", 200, CONTENT),
             ("bytes=-", 200, CONTENT),
             ("pages=1-2", 200, CONTENT),
@@ -31,3 +30,11 @@ class TestTakeRange:
         response = take_range(CONTENT, wanted)
 
         assert (response.status_code, response.content) == (status, content)
+
+    @pytest.mark.parametrize("wanted", ["bytes=10-", "bytes=-0", "bytes=6-5"])
+    def test_says_where_nothing_is_left(self, wanted: str) -> None:
+        response = respond_with_audio(CONTENT, content_type="audio/wav", filename="a.wav", wanted=wanted)
+
+        assert (response.status_code, response.headers["Content-Range"]) == (416, "bytes */10")
+        assert response.headers["Content-Type"] == "application/json"
+        assert json.loads(response.content)["code"] == "range_invalid"
