@@ -112,7 +112,7 @@ class _Request:
 
     @property
     def frames(self) -> int:
-        return _estimate_frames(self.text, self.voice, self.options.speed)
+        return min(_estimate_frames(self.text, self.voice, self.options.speed), _find_room(self.voice))
 
     @property
     def may_be_batched(self) -> bool:
@@ -408,19 +408,25 @@ def _estimate_frames(text: str, voice: _Voice, speed: float) -> int:
     return max(1, int(voice.frames / len(voice.transcript.encode()) * len(text.encode()) / (speed * pace)))
 
 
+def _find_room(voice: _Voice) -> int:
+    """How many frames the model can speak at once in this voice."""
+    return int(MAX_TOTAL_S * FRAMES_PER_S) - voice.frames
+
+
 def _split(text: str, voice: _Voice, speed: float) -> list[str]:
     """Cut what would last longer than the model can: at a sentence's end, a comma, a blank, or anywhere."""
-    most = int(MAX_TOTAL_S * FRAMES_PER_S) - voice.frames
+    most = _find_room(voice)
     pieces: list[str] = []
-    while _estimate_frames(text, voice, speed) > most:
-        fits = len(text) * most // _estimate_frames(text, voice, speed)
+    # With a long reference of few words a single character may last too long: it is then cut short when it is spoken.
+    while len(text) > 1 and _estimate_frames(text, voice, speed) > most:
+        fits = max(1, len(text) * most // _estimate_frames(text, voice, speed))
         while fits > 1 and _estimate_frames(text[:fits], voice, speed) > most:
             fits -= 1
         head = text[:fits]
         ends = (
             max((m.end() for m in re.finditer(p, head)), default=0) for p in (r"[。！？.!?]", r"[，、；：,;:]", r"\s")
         )
-        cut = next((end for end in ends if end >= fits // 3), fits)
+        cut = next((end for end in ends if end >= max(1, fits // 3)), fits)
         pieces.append(text[:cut])
         text = text[cut:].lstrip()
     return [*pieces, text] if text else pieces

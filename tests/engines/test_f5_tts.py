@@ -136,6 +136,15 @@ class TestSynthesise:
         assert len(steps) >= 2
         assert seconds(chunks) > 30
 
+    async def test_ends_where_a_character_lasts_longer_than_the_model_can(self, engine: F5Tts) -> None:
+        # Twelve seconds of which one word was understood.
+        reference = make_reference(12, transcript="好")
+
+        async with asyncio.timeout(250):
+            chunks = await say(engine, "對不起", reference=reference, speed=0.5)
+
+        assert 0 < seconds(chunks) < 3 * 20
+
     async def test_has_voices_of_both_languages(self, engine: F5Tts) -> None:
         assert {voice.language for voice in await engine.list_voices()} == {"zh", "en"}
         with pytest.raises(InferenceError, match="no voice 'nobody'"):
