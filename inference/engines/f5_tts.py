@@ -36,6 +36,7 @@ from inference.config import ConfigurationError, InferenceConfig
 from inference.device_memory import MIB, DeviceMemoryReader
 from inference.engines.audio_edges import find_pause_ms, trim
 from inference.engines.chinese import has_chinese, to_simplified
+from inference.engines.giving_way import Place, Queue
 from inference.engines.worker import Urgency, Worker
 from inference.interfaces import (
     AudioChunk,
@@ -83,8 +84,8 @@ def create_tts(*, model: str, config: InferenceConfig) -> F5Tts:
     )
 
 
-class _Cancelled(Exception):
-    """Nobody wants what is being made."""
+class _Stopped(Exception):
+    """Nobody wants what is being made, or nobody now."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -107,6 +108,7 @@ class _Request:
     voice: _Voice
     options: SynthesisOptions
     is_cancelled: bool = False
+    has_given_way: bool = False
     samples: NDArray[np.float32] | None = None
     quality: Quality = Quality.FAST
 
@@ -117,11 +119,22 @@ class _Request:
     @property
     def may_be_batched(self) -> bool:
         is_short = self.voice.frames + self.frames <= MAX_BATCH_S * FRAMES_PER_S
-        return is_short and not self.options.is_first and not self.is_cancelled and self.samples is None
+        return is_short and not self.options.is_first and not self.is_stopped and self.samples is None
 
     def is_like(self, other: _Request) -> bool:
-        is_alike = (self.options.quality, self.options.speed) == (other.options.quality, other.options.speed)
-        return self.voice is other.voice and is_alike
+        return self.voice is other.voice and self._manner == other._manner
+
+    @property
+    def _manner(self) -> tuple[Quality, float, bool]:
+        # Nobody who listens is to wait for the longer clause of somebody who does not.
+        return self.options.quality, self.options.speed, self.options.is_background
+
+    @property
+    def is_stopped(self) -> bool:
+        return self.is_cancelled or self.has_given_way
+
+    def give_way(self) -> None:
+        self.has_given_way = True
 
 
 class _Model:
@@ -178,7 +191,7 @@ class _Model:
 
 
 class F5Tts:
-    """`TextToSpeech` on F5-TTS. One thread speaks, first clauses before others."""
+    """`TextToSpeech` on F5-TTS. One thread speaks, first clauses before others, and what nobody listens for last."""
 
     can_clone = True
 
@@ -197,6 +210,7 @@ class F5Tts:
         self._unloading: asyncio.Task[None] | None = None
         self._stock = _find_stock_voices(config)
         self._voices: OrderedDict[str, _Voice] = OrderedDict()
+        self._queue = Queue()
         self._waiting: list[_Request] = []
         self._worker = Worker("f5-tts")
         self._real_time_factors: deque[float] = deque(maxlen=FIGURES_OF)
@@ -232,22 +246,37 @@ class F5Tts:
         spoken = to_spoken(text)
         if not any(character.isalnum() for character in spoken):
             return
-        voice = await self._find_voice(spoken, options)
-        pieces = _split(spoken, voice, options.speed)
-        for number, piece in enumerate(pieces):
-            request = _Request(piece, voice, options)
-            samples = await self._speak_soon(request)
-            is_last = options.is_last and number == len(pieces) - 1
-            trimmed = trim(samples, sample_rate_hz=SAMPLE_RATE_HZ, pause_ms=find_pause_ms(piece, is_last=is_last))
-            pcm = (np.clip(trimmed, -1.0, 1.0) * 32767).astype("<i2").tobytes()
-            step = SAMPLE_RATE_HZ * CHUNK_MS // 1000 * 2
-            for start in range(0, len(pcm), step):
-                yield AudioChunk(pcm[start : start + step], SAMPLE_RATE_HZ, request.quality)
+        with self._queue.hold_a_place(options) as place:
+            voice = await self._find_voice(spoken, options, place.urgency)
+            pieces = _split(spoken, voice, options.speed)
+            for number, piece in enumerate(pieces):
+                request = _Request(piece, voice, options)
+                samples = await self._speak_in_turn(place, request)
+                is_last = options.is_last and number == len(pieces) - 1
+                trimmed = trim(samples, sample_rate_hz=SAMPLE_RATE_HZ, pause_ms=find_pause_ms(piece, is_last=is_last))
+                pcm = (np.clip(trimmed, -1.0, 1.0) * 32767).astype("<i2").tobytes()
+                step = SAMPLE_RATE_HZ * CHUNK_MS // 1000 * 2
+                for start in range(0, len(pcm), step):
+                    yield AudioChunk(pcm[start : start + step], SAMPLE_RATE_HZ, request.quality)
 
-    async def _speak_soon(self, request: _Request) -> NDArray[np.float32]:
+    async def _speak_in_turn(self, place: Place, request: _Request) -> NDArray[np.float32]:
+        """Speak when it is this call's turn; from the beginning again when it had to give way."""
+        while True:
+            await self._queue.wait_for_turn(place)
+            request.has_given_way = False
+            place.give_way = request.give_way
+            try:
+                return await self._speak_soon(request, place.urgency)
+            except _Stopped:
+                if not request.has_given_way:
+                    raise
+            finally:
+                place.give_way = None
+
+    async def _speak_soon(self, request: _Request, urgency: Urgency) -> NDArray[np.float32]:
         self._waiting.append(request)
         try:
-            samples = await self._worker.run(lambda: self._do(request), _urgency(request.options))
+            samples = await self._worker.run(lambda: self._do(request), urgency)
         except asyncio.CancelledError:
             request.is_cancelled = True
             raise
@@ -293,8 +322,8 @@ class F5Tts:
 
     def _speak_with(self, model: _Model, quality: Quality, batch: Sequence[_Request]) -> None:
         def check() -> None:
-            if all(request.is_cancelled for request in batch):
-                raise _Cancelled
+            if all(request.is_stopped for request in batch):
+                raise _Stopped
 
         config, voice = self._config, batch[0].voice
         began = time.monotonic()
@@ -352,16 +381,14 @@ class F5Tts:
 
     # --- voices ---
 
-    async def _find_voice(self, spoken: str, options: SynthesisOptions) -> _Voice:
+    async def _find_voice(self, spoken: str, options: SynthesisOptions, urgency: Urgency) -> _Voice:
         reference = options.reference
         key = options.voice or _default_voice(self._stock, "zh" if has_chinese(spoken) else "en")
         if reference is None and key not in self._stock:
             raise InferenceError(f"F5-TTS has no voice {options.voice!r}")
         name = key if reference is None else _digest(reference)
         if name not in self._voices:
-            voice = await self._worker.run(
-                lambda: _prepare(reference or self._stock[key].read(), self.device), _urgency(options)
-            )
+            voice = await self._worker.run(lambda: _prepare(reference or self._stock[key].read(), self.device), urgency)
             # Of two that were prepared at once, one is kept: clauses go together when theirs is the very same.
             self._voices.setdefault(name, voice)
             if len(self._voices) > MAX_VOICES:
@@ -371,10 +398,6 @@ class F5Tts:
 
     def _tokens(self, text: str) -> list[str]:
         return self._pronunciations.tokens(text)
-
-
-def _urgency(options: SynthesisOptions) -> Urgency:
-    return Urgency.FINAL if options.is_first else Urgency.PARTIAL
 
 
 def _digest(reference: VoiceReference) -> str:

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -24,7 +23,8 @@ from inference.config import InferenceConfig
 from inference.engines import audio_edges
 from inference.engines.audio_edges import trim
 from inference.engines.chinese import has_chinese, to_simplified
-from inference.engines.worker import Urgency, Worker
+from inference.engines.giving_way import Place, Queue
+from inference.engines.worker import Worker
 from inference.interfaces import STYLE_VALUES, AudioChunk, InferenceError, Quality, SynthesisOptions, VoiceInfo
 from inference.models import model_dir
 from inference.spoken_text import to_spoken_mandarin
@@ -107,7 +107,7 @@ class Kokoro:
         }
         self._phonemiser = Phonemiser()
         self._worker = Worker("kokoro")
-        self._queue = _Queue()
+        self._queue = Queue()
 
     async def warm_up(self) -> None:
         for text in ("你好，今天有 25 度。", "Hello there."):
@@ -154,13 +154,13 @@ class Kokoro:
         return styles
 
     async def _speak_in_turn(
-        self, place: _Place, phrase: Phrase, styles: NDArray[np.float32], speed: float, is_last: bool
+        self, place: Place, phrase: Phrase, styles: NDArray[np.float32], speed: float, is_last: bool
     ) -> NDArray[np.float32]:
         """Speak when it is this call's turn; from the beginning again when it had to give way."""
         while True:
             await self._queue.wait_for_turn(place)
             run = _Run()
-            place.run = run
+            place.give_way = run.give_way
             try:
                 return await self._worker.run(
                     lambda run=run: self._speak(phrase, styles, speed, run.options, is_last=is_last),  # type: ignore[misc]
@@ -173,7 +173,7 @@ class Kokoro:
                 if not run.has_given_way:
                     raise
             finally:
-                place.run = None
+                place.give_way = None
 
     def _speak(
         self, phrase: Phrase, styles: NDArray[np.float32], speed: float, run_options: Any, *, is_last: bool
@@ -219,62 +219,9 @@ class _Run:
         self.options = onnxruntime.RunOptions()
         self.has_given_way = False
 
-
-class _Place:
-    """A call's place in the queue, and its run while it has one."""
-
-    def __init__(self, options: SynthesisOptions) -> None:
-        self.is_background = options.is_background
-        self.urgency = (
-            Urgency.BACKGROUND
-            if options.is_background
-            else Urgency.FIRST_CLAUSE
-            if options.is_first
-            else Urgency.CLAUSE
-        )
-        self.run: _Run | None = None
-
-
-class _Queue:
-    """
-    Keeps what nobody listens for out of the way: it waits while there is a live call, and stops when one comes.
-
-    Everything here happens in the event loop; the worker's order decides among live calls.
-    """
-
-    def __init__(self) -> None:
-        self._live = 0
-        self._background: set[_Place] = set()
-        self._is_quiet = asyncio.Event()
-        self._is_quiet.set()
-
-    @contextmanager
-    def hold_a_place(self, options: SynthesisOptions) -> Iterator[_Place]:
-        place = _Place(options)
-        if place.is_background:
-            self._background.add(place)
-        else:
-            self._live += 1
-            self._is_quiet.clear()
-            self._stop_background()
-        try:
-            yield place
-        finally:
-            self._background.discard(place)
-            if not place.is_background:
-                self._live -= 1
-                if self._live == 0:
-                    self._is_quiet.set()
-
-    def _stop_background(self) -> None:
-        for place in self._background:
-            if place.run is not None:
-                place.run.has_given_way = True
-                place.run.options.terminate = True
-
-    async def wait_for_turn(self, place: _Place) -> None:
-        if place.is_background:
-            await self._is_quiet.wait()
+    def give_way(self) -> None:
+        self.has_given_way = True
+        self.options.terminate = True
 
 
 def find_speech(

@@ -187,6 +187,67 @@ class TestReference:
         assert await say(engine)
 
 
+class TestBackground:
+    async def test_prepares_a_voice_after_those_that_are_listened_for(
+        self, engine: F5Tts, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from inference.engines import f5_tts
+
+        prepared: list[str] = []
+        prepare = f5_tts._prepare
+
+        def note(reference: VoiceReference, device: str) -> Any:
+            prepared.append(reference.transcript)
+            return prepare(reference, device)
+
+        monkeypatch.setattr(f5_tts, "_prepare", note)
+
+        held = asyncio.create_task(say(engine))
+        await asyncio.sleep(0.05)
+        await asyncio.gather(
+            say(engine, "你好。", reference=make_reference(transcript="不急。"), is_background=True),
+            say(engine, "你好。", reference=make_reference(transcript="很急。"), is_first=False),
+        )
+        await held
+
+        assert prepared == ["很急。", "不急。"]
+
+    async def test_gives_way_to_a_live_call_and_begins_again(self, engine: F5Tts, steps: list[tuple[int, int]]) -> None:
+        order: list[str] = []
+        passed: list[int] = []
+
+        async def speak(name: str, **options: Any) -> list[AudioChunk]:
+            chunks = await say(engine, **options)
+            order.append(name)
+            return chunks
+
+        expected = samples(await say(engine, quality=Quality.HIGH_QUALITY))
+        steps.clear()
+        hook = engine._model.cfm.transformer.register_forward_hook(lambda *_: passed.append(1))
+        background = asyncio.create_task(speak("background", quality=Quality.HIGH_QUALITY, is_background=True))
+        async with asyncio.timeout(60):
+            while len(passed) < 2:  # noqa: ASYNC110 — counted in another thread
+                await asyncio.sleep(0.001)
+        await speak("live", is_first=False)
+        chunks = await background
+        hook.remove()
+
+        assert order == ["live", "background"]
+        assert steps == [(1, 12), (1, 7), (1, 12)]
+        assert len(passed) < 12 + 7 + 12
+        np.testing.assert_array_equal(samples(chunks), expected)
+
+    async def test_is_not_spoken_in_one_step_with_a_live_clause(
+        self, engine: F5Tts, steps: list[tuple[int, int]]
+    ) -> None:
+        held = asyncio.create_task(say(engine))
+        await asyncio.sleep(0.05)
+        await asyncio.gather(say(engine, is_first=False, is_background=True), say(engine, is_first=False))
+        await held
+
+        assert steps == [(1, 7)] * 3
+
+
 class TestTogether:
     async def test_speaks_in_one_step_what_waits_for_one_voice(
         self, engine: F5Tts, steps: list[tuple[int, int]]

@@ -435,7 +435,7 @@ class TestKokoro:
 
         async with asyncio.timeout(PATIENCE_S), asyncio.TaskGroup() as group:
             group.create_task(speak("background", "我們一起去公園散步，" * 3, is_background=True))
-            while not any(place.run for place in tts._queue._background):  # noqa: ASYNC110 — there is no event
+            while not any(place.give_way for place in tts._queue._background):  # noqa: ASYNC110 — there is no event
                 await asyncio.sleep(0.01)
             group.create_task(speak("live", "你好。"))
 

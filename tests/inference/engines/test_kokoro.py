@@ -1,12 +1,9 @@
 from __future__ import annotations
 
-import asyncio
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
-from inference.interfaces import InferenceError, SynthesisOptions
+from inference.interfaces import InferenceError
 
 kokoro = pytest.importorskip("inference.engines.kokoro")
 
@@ -70,50 +67,11 @@ class TestParseBlend:
             kokoro.parse_blend(voice)
 
 
-LIVE, BACKGROUND = SynthesisOptions(), SynthesisOptions(is_background=True)
+class TestRun:
+    def test_is_stopped_when_it_has_to_give_way(self) -> None:
+        run = kokoro._Run()
 
+        run.give_way()
 
-class TestQueue:
-    async def test_lets_the_background_wait_while_somebody_listens(self) -> None:
-        queue = kokoro._Queue()
-        with queue.hold_a_place(BACKGROUND) as place:
-            with queue.hold_a_place(LIVE), queue.hold_a_place(LIVE):
-                waiting = asyncio.create_task(queue.wait_for_turn(place))
-                await asyncio.sleep(0)
-                assert not waiting.done()
-            await asyncio.wait_for(waiting, 5)
-
-    async def test_lets_nobody_wait_who_is_listened_to(self) -> None:
-        queue = kokoro._Queue()
-        with queue.hold_a_place(BACKGROUND), queue.hold_a_place(LIVE), queue.hold_a_place(LIVE) as place:
-            await asyncio.wait_for(queue.wait_for_turn(place), 5)
-
-    async def test_stops_a_run_of_the_background_when_somebody_listens(self) -> None:
-        queue = kokoro._Queue()
-        with queue.hold_a_place(BACKGROUND) as place, queue.hold_a_place(LIVE) as other:
-            place.run, other.run = kokoro._Run(), kokoro._Run()
-            with queue.hold_a_place(LIVE):
-                pass
-
-            assert place.run.has_given_way
-            assert place.run.options.terminate
-            assert not other.run.has_given_way
-            assert not other.run.options.terminate
-
-    def test_puts_first_clauses_before_others_and_both_before_the_background(self) -> None:
-        queue = kokoro._Queue()
-        with (
-            queue.hold_a_place(BACKGROUND) as background,
-            queue.hold_a_place(replace(LIVE, is_first=False)) as later,
-            queue.hold_a_place(LIVE) as first,
-        ):
-            assert first.urgency < later.urgency < background.urgency
-
-    async def test_forgets_who_has_left(self) -> None:
-        queue = kokoro._Queue()
-        with pytest.raises(ZeroDivisionError), queue.hold_a_place(LIVE):
-            _ = 1 / 0
-
-        with queue.hold_a_place(BACKGROUND) as place:
-            await asyncio.wait_for(queue.wait_for_turn(place), 5)
-        assert queue._background == set()
+        assert run.has_given_way
+        assert run.options.terminate
