@@ -17,7 +17,7 @@ import statistics
 import time
 from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Literal
@@ -48,6 +48,7 @@ from inference.interfaces import (
 )
 from inference.models import ModelError, model_dir
 from inference.spoken_text import to_spoken_mandarin
+from inference.voice_options import check_reference, choose_shares, find_heaviest
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +57,6 @@ FRAMES_PER_S: float = target_sample_rate / hop_length
 CHUNK_MS = 200
 #: What F5-TTS was trained on: the reference and what follows it, together.
 MAX_TOTAL_S = 30.0
-MAX_REFERENCE_S = 12.0
 #: Clauses made in one step, and how long each may be with the reference: the attention mask that keeps them apart grows
 #: with the square of it. Four of 20 s, twice for the guidance, take 0.9 GB in half precision.
 MAX_BATCH = 4
@@ -383,18 +383,20 @@ class F5Tts:
 
     async def _find_voice(self, spoken: str, options: SynthesisOptions, urgency: Urgency) -> _Voice:
         reference = options.reference
-        key = options.voice or _default_voice(self._stock, "zh" if has_chinese(spoken) else "en")
-        if reference is None and key not in self._stock:
-            raise InferenceError(f"F5-TTS has no voice {options.voice!r}")
-        name = key if reference is None else _digest(reference)
-        if name not in self._voices:
-            voice = await self._worker.run(lambda: _prepare(reference or self._stock[key].read(), self.device), urgency)
+        name = self._choose_stock_voice(spoken, options) if reference is None else _digest(reference)
+        voice = self._voices.get(name)
+        if voice is None:
+            made = await self._worker.run(lambda: _prepare(reference or self._stock[name].read(), self.device), urgency)
             # Of two that were prepared at once, one is kept: clauses go together when theirs is the very same.
-            self._voices.setdefault(name, voice)
+            voice = self._voices.setdefault(name, made)
             if len(self._voices) > MAX_VOICES:
                 self._voices.popitem(last=False)
         self._voices.move_to_end(name)
-        return self._voices[name]
+        return voice
+
+    def _choose_stock_voice(self, spoken: str, options: SynthesisOptions) -> str:
+        default = _default_voice(self._stock, "zh" if has_chinese(spoken) else "en")
+        return find_heaviest(choose_shares(options.voice, self._stock, default=default))
 
     def _tokens(self, text: str) -> list[str]:
         return self._pronunciations.tokens(text)
@@ -408,17 +410,11 @@ def _digest(reference: VoiceReference) -> str:
 
 def _prepare(reference: VoiceReference, device: str) -> _Voice:
     transcript = to_spoken(reference.transcript)
-    if not any(character.isalnum() for character in transcript):
-        raise InferenceError("a reference needs the transcript of what is said in it")
+    check_reference(replace(reference, transcript=transcript))
     samples = torch.from_numpy(np.frombuffer(reference.pcm, "<i2").astype(np.float32) / 32768)[None]
     if reference.sample_rate_hz != SAMPLE_RATE_HZ:
         samples = torchaudio.functional.resample(samples, reference.sample_rate_hz, SAMPLE_RATE_HZ)
-    seconds = samples.shape[-1] / SAMPLE_RATE_HZ
-    if seconds > MAX_REFERENCE_S + 0.5:
-        raise InferenceError(f"a reference of {seconds:.1f} s is too long: at most {MAX_REFERENCE_S:g} s")
     level = float(samples.square().mean().sqrt())
-    if level == 0:
-        raise InferenceError("the reference is silence")
     samples = samples * max(1.0, target_rms / level)  # quiet recordings only, as the library does
     if transcript[-1] not in ".!?。！？，,":
         transcript += "。" if has_chinese(transcript) else "."

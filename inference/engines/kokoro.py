@@ -25,9 +25,10 @@ from inference.engines.audio_edges import trim
 from inference.engines.chinese import has_chinese, to_simplified
 from inference.engines.giving_way import Place, Queue
 from inference.engines.worker import Worker
-from inference.interfaces import STYLE_VALUES, AudioChunk, InferenceError, Quality, SynthesisOptions, VoiceInfo
+from inference.interfaces import AudioChunk, Quality, SynthesisOptions, VoiceInfo
 from inference.models import model_dir
 from inference.spoken_text import to_spoken_mandarin
+from inference.voice_options import choose_shares, read_style
 
 SAMPLE_RATE_HZ = 24_000
 #: Kokoro reads at most 510 tokens between its two padding tokens.
@@ -138,17 +139,12 @@ class Kokoro:
                     yield AudioChunk(pcm[start : start + step], SAMPLE_RATE_HZ, quality)
 
     def _find_styles(self, options: SynthesisOptions, default: str) -> NDArray[np.float32]:
-        """Return a style for every number of tokens. Raises InferenceError for what cannot be spoken in."""
-        blend = parse_blend(options.voice or default)
-        for key in blend:
-            if key not in self._styles:
-                raise InferenceError(f"Kokoro has no voice {key!r}")
-        parts = [self._styles[key] * np.float32(weight) for key, weight in blend.items()]
+        """Return a style for every number of tokens. Raises InferenceError for what is no blend and no style."""
+        shares = choose_shares(options.voice, self._styles, default=default)
+        parts = [self._styles[key] * np.float32(weight) for key, weight in shares.items()]
         styles = np.asarray(np.sum(parts, axis=0), np.float32)
         if options.style:
-            fitted = np.frombuffer(options.style, "<f4")
-            if len(fitted) != STYLE_VALUES or not np.isfinite(fitted).all():
-                raise InferenceError(f"a style is {STYLE_VALUES} finite float32")
+            fitted = read_style(options.style)
             # A voice is another in short clauses than in long ones, by as much as two voices differ.
             styles = np.asarray(styles - styles[FITTED_ROW] + fitted, np.float32)
         return styles
@@ -188,28 +184,6 @@ class Kokoro:
             None, {"features": features, "pitch": pitch, "energy": energy, "style": style}, run_options
         )
         return trim(samples, sample_rate_hz=SAMPLE_RATE_HZ, pause_ms=_pause_ms(phrase.tokens, is_last=is_last))
-
-
-def parse_blend(voice: str) -> dict[str, float]:
-    """
-    Read "zf_xiaoxiao", or "zf_xiaoxiao:0.6+zm_yunxi:0.4".
-
-    Raises InferenceError when the weights are no numbers above 0, or do not sum to 1.
-    """
-    if ":" not in voice and "+" not in voice:
-        return {voice: 1.0}
-    blend: dict[str, float] = {}
-    for share in voice.split("+"):
-        key, _, weight = share.partition(":")
-        try:
-            blend[key] = blend.get(key, 0.0) + float(weight)
-        except ValueError:
-            raise InferenceError(f"voice {voice!r}: expected key:weight+key:weight") from None
-        if not 0 < float(weight) <= 1:
-            raise InferenceError(f"voice {voice!r}: a weight is above 0 and at most 1")
-    if abs(sum(blend.values()) - 1) > 0.01:
-        raise InferenceError(f"voice {voice!r}: the weights sum to 1")
-    return blend
 
 
 class _Run:

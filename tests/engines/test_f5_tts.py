@@ -147,8 +147,27 @@ class TestSynthesise:
 
     async def test_has_voices_of_both_languages(self, engine: F5Tts) -> None:
         assert {voice.language for voice in await engine.list_voices()} == {"zh", "en"}
-        with pytest.raises(InferenceError, match="no voice 'nobody'"):
-            await say(engine, voice="nobody")
+
+    @pytest.mark.parametrize(
+        ("voice", "text", "spoken"),
+        [
+            ("zf_xiaoxiao:0.6+zm_yunxi:0.4", PARK, "basic_zh"),
+            ("nobody", "Hello.", "basic_en"),
+            ("nobody:0.6+basic_en:0.3+basic_zh:0.1", PARK, "basic_en"),
+        ],
+    )
+    async def test_speaks_in_the_heaviest_share_it_has_of_a_voice(
+        self, engine: F5Tts, monkeypatch: pytest.MonkeyPatch, voice: str, text: str, spoken: str
+    ) -> None:
+        voices: list[Any] = []
+        speak = engine._model.speak
+        monkeypatch.setattr(
+            engine._model, "speak", lambda voice, *rest, **named: voices.append(voice) or speak(voice, *rest, **named)
+        )
+
+        assert await say(engine, text, voice=voice, style=b"\1" * 1024)
+
+        assert voices == [engine._voices[spoken]]
 
 
 class TestReference:
