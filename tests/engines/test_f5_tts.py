@@ -18,6 +18,7 @@ import torch
 from inference.config import InferenceConfig
 from inference.device_memory import MIB, ScriptedReader
 from inference.engines.f5_tts import F5Tts
+from inference.engines.worker import Urgency
 from inference.interfaces import (
     AudioChunk,
     DeviceMemory,
@@ -204,6 +205,41 @@ class TestReference:
             await say(engine, reference=reference)
 
         assert await say(engine)
+
+
+class TestForgetting:
+    @pytest_asyncio.fixture(loop_scope="session")
+    async def forgetful(self, tiny_f5: Path, config: InferenceConfig, reader: ScriptedReader) -> AsyncIterator[F5Tts]:
+        made = F5Tts(tiny_f5, replace(config, tts_forget_voice_s=1.0), high_quality_folder=None, reader=reader)
+        yield made
+        await made.close()
+
+    async def test_takes_what_was_made_of_a_recording_out_of_memory_though_nobody_asks(self, forgetful: F5Tts) -> None:
+        await say(forgetful, "你好。", reference=make_reference())
+        (voice,) = forgetful._voices.values()
+        samples = weakref.ref(voice.samples)
+        del voice
+
+        async with asyncio.timeout(30):
+            while samples() is not None:  # noqa: ASYNC110 — there is no event to wait for
+                await asyncio.sleep(0.05)
+
+        assert not forgetful._voices
+        assert forgetful._forgetting is None
+        assert await say(forgetful, "你好。", reference=make_reference())
+
+    async def test_keeps_what_is_used(self, forgetful: F5Tts) -> None:
+        used, left = make_reference(transcript="有人用。"), make_reference(transcript="沒人用。")
+        await say(forgetful, "你好。", reference=used)
+        first = next(iter(forgetful._voices.values()))
+        await say(forgetful, "你好。", reference=left)
+
+        # Longer than a voice is kept, each use within that time.
+        for _ in range(6):
+            await forgetful._find_voice("你好。", SynthesisOptions(reference=used), Urgency.CLAUSE)
+            await asyncio.sleep(0.3)
+
+        assert list(forgetful._voices.values()) == [first]
 
 
 class TestBackground:
