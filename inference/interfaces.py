@@ -227,9 +227,10 @@ class SynthesisOptions:
     `voice` is an engine's voice key (see `TextToSpeech.list_voices`); an empty one means the engine's default for the
     language. An engine that has styles takes a blend as well, "zf_xiaoxiao:0.6+zm_yunxi:0.4", whose weights sum to 1,
     and speaks in `style` instead, when there is one: `STYLE_VALUES` float32, little-endian. An engine that clones
-    speaks like `reference` instead, when there is one. Each passes over what it does not know. `speed` 1.0 is the
-    voice's own pace. `is_first` marks the first clause of a reply, `is_last` the last. What `is_background` waits for
-    everything that somebody is listening for.
+    speaks like `reference` instead, when there is one. Each passes over what it does not know: of a blend it takes the
+    voices that it has, or the heaviest of them, and its default when it has none, for a voice may have been matched for
+    another engine. `speed` 1.0 is the voice's own pace. `is_first` marks the first clause of a reply, `is_last` the
+    last. What `is_background` waits for everything that somebody is listening for.
     """
 
     voice: str = ""

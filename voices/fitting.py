@@ -28,6 +28,7 @@ from inference.interfaces import (
     SynthesisOptions,
     TextToSpeech,
 )
+from inference.voice_options import find_heaviest, parse_blend
 from voices.asking import Spoken, recognise, speak
 from voices.decoding import resample, to_pcm
 from voices.matching import embed_voice
@@ -129,13 +130,7 @@ async def fit_style(
 
 def _first_voice(voice: str) -> str:
     """The voice whose way of speaking short and long clauses a style keeps: that with the largest share."""
-    return max(parse_shares(voice).items(), key=lambda share: share[1])[0]
-
-
-def parse_shares(voice: str) -> dict[str, float]:
-    """Read "a" or "a:0.6+b:0.4"."""
-    shares = (share.partition(":") for share in voice.split("+"))
-    return {key: float(weight or 1) for key, _, weight in shares}
+    return find_heaviest(parse_blend(voice))
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +153,7 @@ class Space:
     def of(cls, styles: Mapping[str, bytes], voice: str) -> Space:
         """Raises InferenceError when there are too few styles to have directions, or none for `voice`."""
         known = {key: np.frombuffer(style, "<f4").astype(np.float64) for key, style in styles.items()}
-        shares = parse_shares(voice)
+        shares = parse_blend(voice)
         if len(known) < 2 or not set(shares) <= set(known):
             raise InferenceError(f"the engine has no styles to fit {voice!r} with")
         matrix = np.stack(list(known.values()))

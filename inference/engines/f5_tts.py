@@ -17,7 +17,7 @@ import statistics
 import time
 from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Literal
@@ -36,6 +36,7 @@ from inference.config import ConfigurationError, InferenceConfig
 from inference.device_memory import MIB, DeviceMemoryReader
 from inference.engines.audio_edges import find_pause_ms, trim
 from inference.engines.chinese import has_chinese, to_simplified
+from inference.engines.giving_way import Place, Queue
 from inference.engines.worker import Urgency, Worker
 from inference.interfaces import (
     AudioChunk,
@@ -47,6 +48,7 @@ from inference.interfaces import (
 )
 from inference.models import ModelError, model_dir
 from inference.spoken_text import to_spoken_mandarin
+from inference.voice_options import check_reference, choose_shares, find_heaviest
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +57,6 @@ FRAMES_PER_S: float = target_sample_rate / hop_length
 CHUNK_MS = 200
 #: What F5-TTS was trained on: the reference and what follows it, together.
 MAX_TOTAL_S = 30.0
-MAX_REFERENCE_S = 12.0
 #: Clauses made in one step, and how long each may be with the reference: the attention mask that keeps them apart grows
 #: with the square of it. Four of 20 s, twice for the guidance, take 0.9 GB in half precision.
 MAX_BATCH = 4
@@ -65,7 +66,7 @@ SHORT_TEXT_BYTES = 10
 SHORT_TEXT_SPEED = 0.3
 #: The library's own, for the published weights.
 SWAY_SAMPLING_COEFFICIENT = -1.0
-#: Voices whose preprocessing is kept.
+#: Voices whose preprocessing is kept, those used last.
 MAX_VOICES = 32
 #: A model takes so much more of the device than its files: kernels, fragmentation, activations of one call.
 LOADED_PER_FILE = 1.3
@@ -83,16 +84,17 @@ def create_tts(*, model: str, config: InferenceConfig) -> F5Tts:
     )
 
 
-class _Cancelled(Exception):
-    """Nobody wants what is being made."""
+class _Stopped(Exception):
+    """Nobody wants what is being made, or nobody now."""
 
 
-@dataclass(frozen=True, eq=False, slots=True)
+@dataclass(eq=False, slots=True)
 class _Voice:
     """A reference as the model takes it: levelled samples (1, n) at 24 kHz on the device, and its transcript."""
 
     samples: torch.Tensor
     transcript: str
+    used_at: float = 0.0
 
     @property
     def frames(self) -> int:
@@ -107,21 +109,33 @@ class _Request:
     voice: _Voice
     options: SynthesisOptions
     is_cancelled: bool = False
+    has_given_way: bool = False
     samples: NDArray[np.float32] | None = None
     quality: Quality = Quality.FAST
 
     @property
     def frames(self) -> int:
-        return _estimate_frames(self.text, self.voice, self.options.speed)
+        return min(_estimate_frames(self.text, self.voice, self.options.speed), _find_room(self.voice))
 
     @property
     def may_be_batched(self) -> bool:
         is_short = self.voice.frames + self.frames <= MAX_BATCH_S * FRAMES_PER_S
-        return is_short and not self.options.is_first and not self.is_cancelled and self.samples is None
+        return is_short and not self.options.is_first and not self.is_stopped and self.samples is None
 
     def is_like(self, other: _Request) -> bool:
-        is_alike = (self.options.quality, self.options.speed) == (other.options.quality, other.options.speed)
-        return self.voice is other.voice and is_alike
+        return self.voice is other.voice and self._manner == other._manner
+
+    @property
+    def _manner(self) -> tuple[Quality, float, bool]:
+        # Nobody who listens is to wait for the longer clause of somebody who does not.
+        return self.options.quality, self.options.speed, self.options.is_background
+
+    @property
+    def is_stopped(self) -> bool:
+        return self.is_cancelled or self.has_given_way
+
+    def give_way(self) -> None:
+        self.has_given_way = True
 
 
 class _Model:
@@ -178,7 +192,7 @@ class _Model:
 
 
 class F5Tts:
-    """`TextToSpeech` on F5-TTS. One thread speaks, first clauses before others."""
+    """`TextToSpeech` on F5-TTS. One thread speaks, first clauses before others, and what nobody listens for last."""
 
     can_clone = True
 
@@ -196,7 +210,10 @@ class F5Tts:
         self._high_used_at = 0.0
         self._unloading: asyncio.Task[None] | None = None
         self._stock = _find_stock_voices(config)
+        #: Those used last are last.
         self._voices: OrderedDict[str, _Voice] = OrderedDict()
+        self._forgetting: asyncio.Task[None] | None = None
+        self._queue = Queue()
         self._waiting: list[_Request] = []
         self._worker = Worker("f5-tts")
         self._real_time_factors: deque[float] = deque(maxlen=FIGURES_OF)
@@ -208,8 +225,9 @@ class F5Tts:
                 pass
 
     async def close(self) -> None:
-        if self._unloading is not None:
-            self._unloading.cancel()
+        for task in (self._unloading, self._forgetting):
+            if task is not None:
+                task.cancel()
         await asyncio.to_thread(self._worker.close)
 
     async def list_voices(self) -> tuple[VoiceInfo, ...]:
@@ -232,22 +250,37 @@ class F5Tts:
         spoken = to_spoken(text)
         if not any(character.isalnum() for character in spoken):
             return
-        voice = await self._find_voice(spoken, options)
-        pieces = _split(spoken, voice, options.speed)
-        for number, piece in enumerate(pieces):
-            request = _Request(piece, voice, options)
-            samples = await self._speak_soon(request)
-            is_last = options.is_last and number == len(pieces) - 1
-            trimmed = trim(samples, sample_rate_hz=SAMPLE_RATE_HZ, pause_ms=find_pause_ms(piece, is_last=is_last))
-            pcm = (np.clip(trimmed, -1.0, 1.0) * 32767).astype("<i2").tobytes()
-            step = SAMPLE_RATE_HZ * CHUNK_MS // 1000 * 2
-            for start in range(0, len(pcm), step):
-                yield AudioChunk(pcm[start : start + step], SAMPLE_RATE_HZ, request.quality)
+        with self._queue.hold_a_place(options) as place:
+            voice = await self._find_voice(spoken, options, place.urgency)
+            pieces = _split(spoken, voice, options.speed)
+            for number, piece in enumerate(pieces):
+                request = _Request(piece, voice, options)
+                samples = await self._speak_in_turn(place, request)
+                is_last = options.is_last and number == len(pieces) - 1
+                trimmed = trim(samples, sample_rate_hz=SAMPLE_RATE_HZ, pause_ms=find_pause_ms(piece, is_last=is_last))
+                pcm = (np.clip(trimmed, -1.0, 1.0) * 32767).astype("<i2").tobytes()
+                step = SAMPLE_RATE_HZ * CHUNK_MS // 1000 * 2
+                for start in range(0, len(pcm), step):
+                    yield AudioChunk(pcm[start : start + step], SAMPLE_RATE_HZ, request.quality)
 
-    async def _speak_soon(self, request: _Request) -> NDArray[np.float32]:
+    async def _speak_in_turn(self, place: Place, request: _Request) -> NDArray[np.float32]:
+        """Speak when it is this call's turn; from the beginning again when it had to give way."""
+        while True:
+            await self._queue.wait_for_turn(place)
+            request.has_given_way = False
+            place.give_way = request.give_way
+            try:
+                return await self._speak_soon(request, place.urgency)
+            except _Stopped:
+                if not request.has_given_way:
+                    raise
+            finally:
+                place.give_way = None
+
+    async def _speak_soon(self, request: _Request, urgency: Urgency) -> NDArray[np.float32]:
         self._waiting.append(request)
         try:
-            samples = await self._worker.run(lambda: self._do(request), _urgency(request.options))
+            samples = await self._worker.run(lambda: self._do(request), urgency)
         except asyncio.CancelledError:
             request.is_cancelled = True
             raise
@@ -293,8 +326,8 @@ class F5Tts:
 
     def _speak_with(self, model: _Model, quality: Quality, batch: Sequence[_Request]) -> None:
         def check() -> None:
-            if all(request.is_cancelled for request in batch):
-                raise _Cancelled
+            if all(request.is_stopped for request in batch):
+                raise _Stopped
 
         config, voice = self._config, batch[0].voice
         began = time.monotonic()
@@ -352,29 +385,40 @@ class F5Tts:
 
     # --- voices ---
 
-    async def _find_voice(self, spoken: str, options: SynthesisOptions) -> _Voice:
+    async def _find_voice(self, spoken: str, options: SynthesisOptions, urgency: Urgency) -> _Voice:
         reference = options.reference
-        key = options.voice or _default_voice(self._stock, "zh" if has_chinese(spoken) else "en")
-        if reference is None and key not in self._stock:
-            raise InferenceError(f"F5-TTS has no voice {options.voice!r}")
-        name = key if reference is None else _digest(reference)
-        if name not in self._voices:
-            voice = await self._worker.run(
-                lambda: _prepare(reference or self._stock[key].read(), self.device), _urgency(options)
-            )
+        name = self._choose_stock_voice(spoken, options) if reference is None else _digest(reference)
+        voice = self._voices.get(name)
+        if voice is None:
+            made = await self._worker.run(lambda: _prepare(reference or self._stock[name].read(), self.device), urgency)
             # Of two that were prepared at once, one is kept: clauses go together when theirs is the very same.
-            self._voices.setdefault(name, voice)
+            voice = self._voices.setdefault(name, made)
             if len(self._voices) > MAX_VOICES:
                 self._voices.popitem(last=False)
+        voice.used_at = time.monotonic()
         self._voices.move_to_end(name)
-        return self._voices[name]
+        if self._forgetting is None:
+            self._forgetting = asyncio.create_task(self._forget_when_unused())
+        return voice
+
+    def _choose_stock_voice(self, spoken: str, options: SynthesisOptions) -> str:
+        default = _default_voice(self._stock, "zh" if has_chinese(spoken) else "en")
+        return find_heaviest(choose_shares(options.voice, self._stock, default=default))
+
+    async def _forget_when_unused(self) -> None:
+        """Somebody's voice is not to be kept here for long after they have deleted it."""
+        while self._voices:
+            unused = next(iter(self._voices.values()))
+            rest_s = unused.used_at + self._config.tts_forget_voice_s - time.monotonic()
+            if rest_s > 0:
+                del unused
+                await asyncio.sleep(rest_s)
+            else:
+                self._voices.popitem(last=False)
+        self._forgetting = None
 
     def _tokens(self, text: str) -> list[str]:
         return self._pronunciations.tokens(text)
-
-
-def _urgency(options: SynthesisOptions) -> Urgency:
-    return Urgency.FINAL if options.is_first else Urgency.PARTIAL
 
 
 def _digest(reference: VoiceReference) -> str:
@@ -385,17 +429,11 @@ def _digest(reference: VoiceReference) -> str:
 
 def _prepare(reference: VoiceReference, device: str) -> _Voice:
     transcript = to_spoken(reference.transcript)
-    if not any(character.isalnum() for character in transcript):
-        raise InferenceError("a reference needs the transcript of what is said in it")
+    check_reference(replace(reference, transcript=transcript))
     samples = torch.from_numpy(np.frombuffer(reference.pcm, "<i2").astype(np.float32) / 32768)[None]
     if reference.sample_rate_hz != SAMPLE_RATE_HZ:
         samples = torchaudio.functional.resample(samples, reference.sample_rate_hz, SAMPLE_RATE_HZ)
-    seconds = samples.shape[-1] / SAMPLE_RATE_HZ
-    if seconds > MAX_REFERENCE_S + 0.5:
-        raise InferenceError(f"a reference of {seconds:.1f} s is too long: at most {MAX_REFERENCE_S:g} s")
     level = float(samples.square().mean().sqrt())
-    if level == 0:
-        raise InferenceError("the reference is silence")
     samples = samples * max(1.0, target_rms / level)  # quiet recordings only, as the library does
     if transcript[-1] not in ".!?。！？，,":
         transcript += "。" if has_chinese(transcript) else "."
@@ -408,19 +446,25 @@ def _estimate_frames(text: str, voice: _Voice, speed: float) -> int:
     return max(1, int(voice.frames / len(voice.transcript.encode()) * len(text.encode()) / (speed * pace)))
 
 
+def _find_room(voice: _Voice) -> int:
+    """How many frames the model can speak at once in this voice."""
+    return int(MAX_TOTAL_S * FRAMES_PER_S) - voice.frames
+
+
 def _split(text: str, voice: _Voice, speed: float) -> list[str]:
     """Cut what would last longer than the model can: at a sentence's end, a comma, a blank, or anywhere."""
-    most = int(MAX_TOTAL_S * FRAMES_PER_S) - voice.frames
+    most = _find_room(voice)
     pieces: list[str] = []
-    while _estimate_frames(text, voice, speed) > most:
-        fits = len(text) * most // _estimate_frames(text, voice, speed)
+    # With a long reference of few words a single character may last too long: it is then cut short when it is spoken.
+    while len(text) > 1 and _estimate_frames(text, voice, speed) > most:
+        fits = max(1, len(text) * most // _estimate_frames(text, voice, speed))
         while fits > 1 and _estimate_frames(text[:fits], voice, speed) > most:
             fits -= 1
         head = text[:fits]
         ends = (
             max((m.end() for m in re.finditer(p, head)), default=0) for p in (r"[。！？.!?]", r"[，、；：,;:]", r"\s")
         )
-        cut = next((end for end in ends if end >= fits // 3), fits)
+        cut = next((end for end in ends if end >= max(1, fits // 3)), fits)
         pieces.append(text[:cut])
         text = text[cut:].lstrip()
     return [*pieces, text] if text else pieces

@@ -53,6 +53,7 @@ from inference.interfaces import (
     VoiceInfo,
 )
 from inference.recordings import check_recording
+from inference.voice_options import check_reference, choose_shares, read_style
 
 FRAME_MS = 20
 FRAME_BYTES = MICROPHONE_SAMPLE_RATE_HZ * BYTES_PER_SAMPLE * FRAME_MS // 1000
@@ -427,7 +428,7 @@ def split_tokens(text: str) -> list[str]:
 
 class FakeTextToSpeech(_Scripted):
     """
-    Hums: a vowel-like tone as long as the text would take to say.
+    Hums: a vowel-like tone as long as the text would take to say. Refuses what the real engines refuse.
 
     `real_time_factor` is how long synthesis takes per second of audio; 0 makes it at once.
     """
@@ -478,6 +479,7 @@ class FakeTextToSpeech(_Scripted):
             if failure is not None and failure[1] == 0:
                 raise failure[0]
             quality = Quality.FAST if self.is_short_of_memory else options.quality
+            pitch_hz = self._pitch_hz(text, options)
             total_ms = int(self.measure_ms(text) / options.speed)
             made_ms = 0
             while made_ms < total_ms:
@@ -485,7 +487,7 @@ class FakeTextToSpeech(_Scripted):
                     raise failure[0]
                 step_ms = min(self.chunk_ms, total_ms - made_ms)
                 await asyncio.sleep(step_ms / 1000 * self.real_time_factor)
-                yield AudioChunk(self._hum(options, made_ms, step_ms), self.sample_rate_hz, quality)
+                yield AudioChunk(self._hum(pitch_hz, made_ms, step_ms), self.sample_rate_hz, quality)
                 made_ms += step_ms
 
     def measure_ms(self, text: str) -> int:
@@ -493,9 +495,8 @@ class FakeTextToSpeech(_Scripted):
         thirds = sum(3 if c >= "\u2e80" else 1 for c in text if c.isalnum())
         return thirds * self.ms_per_character // 3
 
-    def _hum(self, options: SynthesisOptions, start_ms: int, length_ms: int) -> bytes:
+    def _hum(self, pitch_hz: float, start_ms: int, length_ms: int) -> bytes:
         """A tone with two overtones, at a pitch that tells voices apart, with a pulse for each syllable."""
-        pitch_hz = self._pitch_hz(options)
         rate = self.sample_rate_hz
         samples = array.array("h", bytes(rate * length_ms // 1000 * BYTES_PER_SAMPLE))
         first = rate * start_ms // 1000
@@ -507,15 +508,16 @@ class FakeTextToSpeech(_Scripted):
             samples[n] = int(5500 * loudness * tone)
         return samples.tobytes()
 
-    def _pitch_hz(self, options: SynthesisOptions) -> float:
+    def _pitch_hz(self, text: str, options: SynthesisOptions) -> float:
         if options.reference is not None and self.can_clone:
+            check_reference(options.reference)
             return 110 + sum(options.reference.pcm[:1000]) % 12 * 10
+        known = {voice.key for voice in self.VOICES}
+        default = next(voice.key for voice in self.VOICES if voice.language == guess_language(text))
+        shares = choose_shares(options.voice, known, default=default)
         if options.style:
-            return 110 + float(np.clip(np.nan_to_num(np.frombuffer(options.style, "<f4")).mean(), 0, 1)) * 110
-        if "+" not in options.voice:
-            return find_pitch_hz(options.voice)
-        shares = [share.partition(":") for share in options.voice.split("+")]
-        return sum(find_pitch_hz(voice) * float(weight) for voice, _, weight in shares)
+            return 110 + float(np.clip(read_style(options.style).mean(), 0, 1)) * 110
+        return sum(find_pitch_hz(voice) * weight for voice, weight in shares.items())
 
     async def list_voices(self) -> tuple[VoiceInfo, ...]:
         return self.VOICES

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -24,10 +23,12 @@ from inference.config import InferenceConfig
 from inference.engines import audio_edges
 from inference.engines.audio_edges import trim
 from inference.engines.chinese import has_chinese, to_simplified
-from inference.engines.worker import Urgency, Worker
-from inference.interfaces import STYLE_VALUES, AudioChunk, InferenceError, Quality, SynthesisOptions, VoiceInfo
+from inference.engines.giving_way import Place, Queue
+from inference.engines.worker import Worker
+from inference.interfaces import AudioChunk, Quality, SynthesisOptions, VoiceInfo
 from inference.models import model_dir
 from inference.spoken_text import to_spoken_mandarin
+from inference.voice_options import choose_shares, read_style
 
 SAMPLE_RATE_HZ = 24_000
 #: Kokoro reads at most 510 tokens between its two padding tokens.
@@ -107,7 +108,7 @@ class Kokoro:
         }
         self._phonemiser = Phonemiser()
         self._worker = Worker("kokoro")
-        self._queue = _Queue()
+        self._queue = Queue()
 
     async def warm_up(self) -> None:
         for text in ("你好，今天有 25 度。", "Hello there."):
@@ -138,29 +139,24 @@ class Kokoro:
                     yield AudioChunk(pcm[start : start + step], SAMPLE_RATE_HZ, quality)
 
     def _find_styles(self, options: SynthesisOptions, default: str) -> NDArray[np.float32]:
-        """Return a style for every number of tokens. Raises InferenceError for what cannot be spoken in."""
-        blend = parse_blend(options.voice or default)
-        for key in blend:
-            if key not in self._styles:
-                raise InferenceError(f"Kokoro has no voice {key!r}")
-        parts = [self._styles[key] * np.float32(weight) for key, weight in blend.items()]
+        """Return a style for every number of tokens. Raises InferenceError for what is no blend and no style."""
+        shares = choose_shares(options.voice, self._styles, default=default)
+        parts = [self._styles[key] * np.float32(weight) for key, weight in shares.items()]
         styles = np.asarray(np.sum(parts, axis=0), np.float32)
         if options.style:
-            fitted = np.frombuffer(options.style, "<f4")
-            if len(fitted) != STYLE_VALUES or not np.isfinite(fitted).all():
-                raise InferenceError(f"a style is {STYLE_VALUES} finite float32")
+            fitted = read_style(options.style)
             # A voice is another in short clauses than in long ones, by as much as two voices differ.
             styles = np.asarray(styles - styles[FITTED_ROW] + fitted, np.float32)
         return styles
 
     async def _speak_in_turn(
-        self, place: _Place, phrase: Phrase, styles: NDArray[np.float32], speed: float, is_last: bool
+        self, place: Place, phrase: Phrase, styles: NDArray[np.float32], speed: float, is_last: bool
     ) -> NDArray[np.float32]:
         """Speak when it is this call's turn; from the beginning again when it had to give way."""
         while True:
             await self._queue.wait_for_turn(place)
             run = _Run()
-            place.run = run
+            place.give_way = run.give_way
             try:
                 return await self._worker.run(
                     lambda run=run: self._speak(phrase, styles, speed, run.options, is_last=is_last),  # type: ignore[misc]
@@ -173,7 +169,7 @@ class Kokoro:
                 if not run.has_given_way:
                     raise
             finally:
-                place.run = None
+                place.give_way = None
 
     def _speak(
         self, phrase: Phrase, styles: NDArray[np.float32], speed: float, run_options: Any, *, is_last: bool
@@ -190,28 +186,6 @@ class Kokoro:
         return trim(samples, sample_rate_hz=SAMPLE_RATE_HZ, pause_ms=_pause_ms(phrase.tokens, is_last=is_last))
 
 
-def parse_blend(voice: str) -> dict[str, float]:
-    """
-    Read "zf_xiaoxiao", or "zf_xiaoxiao:0.6+zm_yunxi:0.4".
-
-    Raises InferenceError when the weights are no numbers above 0, or do not sum to 1.
-    """
-    if ":" not in voice and "+" not in voice:
-        return {voice: 1.0}
-    blend: dict[str, float] = {}
-    for share in voice.split("+"):
-        key, _, weight = share.partition(":")
-        try:
-            blend[key] = blend.get(key, 0.0) + float(weight)
-        except ValueError:
-            raise InferenceError(f"voice {voice!r}: expected key:weight+key:weight") from None
-        if not 0 < float(weight) <= 1:
-            raise InferenceError(f"voice {voice!r}: a weight is above 0 and at most 1")
-    if abs(sum(blend.values()) - 1) > 0.01:
-        raise InferenceError(f"voice {voice!r}: the weights sum to 1")
-    return blend
-
-
 class _Run:
     """One run of the model, which may be stopped between two operators."""
 
@@ -219,62 +193,9 @@ class _Run:
         self.options = onnxruntime.RunOptions()
         self.has_given_way = False
 
-
-class _Place:
-    """A call's place in the queue, and its run while it has one."""
-
-    def __init__(self, options: SynthesisOptions) -> None:
-        self.is_background = options.is_background
-        self.urgency = (
-            Urgency.BACKGROUND
-            if options.is_background
-            else Urgency.FIRST_CLAUSE
-            if options.is_first
-            else Urgency.CLAUSE
-        )
-        self.run: _Run | None = None
-
-
-class _Queue:
-    """
-    Keeps what nobody listens for out of the way: it waits while there is a live call, and stops when one comes.
-
-    Everything here happens in the event loop; the worker's order decides among live calls.
-    """
-
-    def __init__(self) -> None:
-        self._live = 0
-        self._background: set[_Place] = set()
-        self._is_quiet = asyncio.Event()
-        self._is_quiet.set()
-
-    @contextmanager
-    def hold_a_place(self, options: SynthesisOptions) -> Iterator[_Place]:
-        place = _Place(options)
-        if place.is_background:
-            self._background.add(place)
-        else:
-            self._live += 1
-            self._is_quiet.clear()
-            self._stop_background()
-        try:
-            yield place
-        finally:
-            self._background.discard(place)
-            if not place.is_background:
-                self._live -= 1
-                if self._live == 0:
-                    self._is_quiet.set()
-
-    def _stop_background(self) -> None:
-        for place in self._background:
-            if place.run is not None:
-                place.run.has_given_way = True
-                place.run.options.terminate = True
-
-    async def wait_for_turn(self, place: _Place) -> None:
-        if place.is_background:
-            await self._is_quiet.wait()
+    def give_way(self) -> None:
+        self.has_given_way = True
+        self.options.terminate = True
 
 
 def find_speech(

@@ -18,6 +18,7 @@ import torch
 from inference.config import InferenceConfig
 from inference.device_memory import MIB, ScriptedReader
 from inference.engines.f5_tts import F5Tts
+from inference.engines.worker import Urgency
 from inference.interfaces import (
     AudioChunk,
     DeviceMemory,
@@ -136,10 +137,38 @@ class TestSynthesise:
         assert len(steps) >= 2
         assert seconds(chunks) > 30
 
+    async def test_ends_where_a_character_lasts_longer_than_the_model_can(self, engine: F5Tts) -> None:
+        # Twelve seconds of which one word was understood.
+        reference = make_reference(12, transcript="好")
+
+        async with asyncio.timeout(250):
+            chunks = await say(engine, "對不起", reference=reference, speed=0.5)
+
+        assert 0 < seconds(chunks) < 3 * 20
+
     async def test_has_voices_of_both_languages(self, engine: F5Tts) -> None:
         assert {voice.language for voice in await engine.list_voices()} == {"zh", "en"}
-        with pytest.raises(InferenceError, match="no voice 'nobody'"):
-            await say(engine, voice="nobody")
+
+    @pytest.mark.parametrize(
+        ("voice", "text", "spoken"),
+        [
+            ("zf_xiaoxiao:0.6+zm_yunxi:0.4", PARK, "basic_zh"),
+            ("nobody", "Hello.", "basic_en"),
+            ("nobody:0.6+basic_en:0.3+basic_zh:0.1", PARK, "basic_en"),
+        ],
+    )
+    async def test_speaks_in_the_heaviest_share_it_has_of_a_voice(
+        self, engine: F5Tts, monkeypatch: pytest.MonkeyPatch, voice: str, text: str, spoken: str
+    ) -> None:
+        voices: list[Any] = []
+        speak = engine._model.speak
+        monkeypatch.setattr(
+            engine._model, "speak", lambda voice, *rest, **named: voices.append(voice) or speak(voice, *rest, **named)
+        )
+
+        assert await say(engine, text, voice=voice, style=b"\1" * 1024)
+
+        assert voices == [engine._voices[spoken]]
 
 
 class TestReference:
@@ -176,6 +205,102 @@ class TestReference:
             await say(engine, reference=reference)
 
         assert await say(engine)
+
+
+class TestForgetting:
+    @pytest_asyncio.fixture(loop_scope="session")
+    async def forgetful(self, tiny_f5: Path, config: InferenceConfig, reader: ScriptedReader) -> AsyncIterator[F5Tts]:
+        made = F5Tts(tiny_f5, replace(config, tts_forget_voice_s=1.0), high_quality_folder=None, reader=reader)
+        yield made
+        await made.close()
+
+    async def test_takes_what_was_made_of_a_recording_out_of_memory_though_nobody_asks(self, forgetful: F5Tts) -> None:
+        await say(forgetful, "你好。", reference=make_reference())
+        (voice,) = forgetful._voices.values()
+        samples = weakref.ref(voice.samples)
+        del voice
+
+        async with asyncio.timeout(30):
+            while samples() is not None:  # noqa: ASYNC110 — there is no event to wait for
+                await asyncio.sleep(0.05)
+
+        assert not forgetful._voices
+        assert forgetful._forgetting is None
+        assert await say(forgetful, "你好。", reference=make_reference())
+
+    async def test_keeps_what_is_used(self, forgetful: F5Tts) -> None:
+        used, left = make_reference(transcript="有人用。"), make_reference(transcript="沒人用。")
+        await say(forgetful, "你好。", reference=used)
+        first = next(iter(forgetful._voices.values()))
+        await say(forgetful, "你好。", reference=left)
+
+        # Longer than a voice is kept, each use within that time.
+        for _ in range(6):
+            await forgetful._find_voice("你好。", SynthesisOptions(reference=used), Urgency.CLAUSE)
+            await asyncio.sleep(0.3)
+
+        assert list(forgetful._voices.values()) == [first]
+
+
+class TestBackground:
+    async def test_prepares_a_voice_after_those_that_are_listened_for(
+        self, engine: F5Tts, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from inference.engines import f5_tts
+
+        prepared: list[str] = []
+        prepare = f5_tts._prepare
+
+        def note(reference: VoiceReference, device: str) -> Any:
+            prepared.append(reference.transcript)
+            return prepare(reference, device)
+
+        monkeypatch.setattr(f5_tts, "_prepare", note)
+
+        held = asyncio.create_task(say(engine))
+        await asyncio.sleep(0.05)
+        await asyncio.gather(
+            say(engine, "你好。", reference=make_reference(transcript="不急。"), is_background=True),
+            say(engine, "你好。", reference=make_reference(transcript="很急。"), is_first=False),
+        )
+        await held
+
+        assert prepared == ["很急。", "不急。"]
+
+    async def test_gives_way_to_a_live_call_and_begins_again(self, engine: F5Tts, steps: list[tuple[int, int]]) -> None:
+        order: list[str] = []
+        passed: list[int] = []
+
+        async def speak(name: str, **options: Any) -> list[AudioChunk]:
+            chunks = await say(engine, **options)
+            order.append(name)
+            return chunks
+
+        expected = samples(await say(engine, quality=Quality.HIGH_QUALITY))
+        steps.clear()
+        hook = engine._model.cfm.transformer.register_forward_hook(lambda *_: passed.append(1))
+        background = asyncio.create_task(speak("background", quality=Quality.HIGH_QUALITY, is_background=True))
+        async with asyncio.timeout(60):
+            while len(passed) < 2:  # noqa: ASYNC110 — counted in another thread
+                await asyncio.sleep(0.001)
+        await speak("live", is_first=False)
+        chunks = await background
+        hook.remove()
+
+        assert order == ["live", "background"]
+        assert steps == [(1, 12), (1, 7), (1, 12)]
+        assert len(passed) < 12 + 7 + 12
+        np.testing.assert_array_equal(samples(chunks), expected)
+
+    async def test_is_not_spoken_in_one_step_with_a_live_clause(
+        self, engine: F5Tts, steps: list[tuple[int, int]]
+    ) -> None:
+        held = asyncio.create_task(say(engine))
+        await asyncio.sleep(0.05)
+        await asyncio.gather(say(engine, is_first=False, is_background=True), say(engine, is_first=False))
+        await held
+
+        assert steps == [(1, 7)] * 3
 
 
 class TestTogether:

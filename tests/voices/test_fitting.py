@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 
 from inference.engines.fake import FakeInference, FakeSpeechToText, FakeTextToSpeech
 from inference.interfaces import InferenceError, InferenceUnavailable
-from voices.fitting import HELD_OUT, TRAINING, Fit, Search, Space, count_errors, fit_style, parse_shares
+from inference.voice_options import parse_blend
+from voices.fitting import HELD_OUT, TRAINING, Fit, Search, Space, count_errors, fit_style
 from voices.matching import embed_stock_voices
 
 HALF = 128
@@ -42,7 +43,7 @@ class TestSpace:
     @pytest.mark.parametrize("voice", ["voice3", "voice3:0.7+voice8:0.3"])
     def test_begins_with_the_voice(self, styles: dict[str, bytes], voice: str) -> None:
         space = Space.of(styles, voice)
-        expected = sum(np.frombuffer(styles[key], "<f4") * share for key, share in parse_shares(voice).items())
+        expected = sum(np.frombuffer(styles[key], "<f4") * share for key, share in parse_blend(voice).items())
 
         assert np.frombuffer(space.to_style(space.start), "<f4") == pytest.approx(expected, abs=1e-4)
 

@@ -38,6 +38,7 @@ from inference.interfaces import (
     TextToSpeech,
     TranscriptionInput,
     TranscriptionOptions,
+    VoiceReference,
 )
 from inference.models import ModelError
 from tests.inference.engines.speech import (
@@ -361,6 +362,26 @@ class TestTextToSpeech:
         assert {voice.language for voice in voices} == {"zh", "en"}
         assert len({voice.key for voice in voices}) == len(voices)
 
+    @pytest.mark.parametrize("text", [PARK, MORNING])
+    async def test_speaks_in_the_default_voice_where_it_has_none_of_a_name(self, engines: Engines, text: str) -> None:
+        expected = await engines.speech(text)
+
+        assert await engines.speech(text, "nobody") == expected
+        assert await engines.speech(text, "nobody:0.6+somebody:0.4") == expected
+
+    async def test_speaks_in_what_it_has_of_a_blend(self, engines: Engines) -> None:
+        expected = await engines.speech(PARK, "zm_yunxi")
+
+        assert expected != await engines.speech(PARK)
+        assert await engines.speech(PARK, "nobody:0.6+zm_yunxi:0.4") == expected
+
+    @pytest.mark.parametrize(
+        "wrong", [{"voice": "zf_xiaoxiao+zm_yunxi"}, {"voice": "zf_xiaoxiao:0.9"}, {"style": b"\0\0\xc0\x7f" * 256}]
+    )
+    async def test_refuses_what_is_no_blend_and_no_style(self, engines: Engines, wrong: dict[str, Any]) -> None:
+        with pytest.raises(InferenceError):
+            await anext(aiter(engines.tts.synthesise(PARK, SynthesisOptions(**wrong))))
+
     async def test_stops_when_the_caller_leaves(self, engines: Engines) -> None:
         chunks: Any = engines.tts.synthesise(PARK * 3, SynthesisOptions())
 
@@ -368,6 +389,17 @@ class TestTextToSpeech:
             await anext(chunks)
 
         assert await engines.speech(PARK)
+
+
+class TestFakeTextToSpeech:
+    async def test_minds_the_reference_only_where_it_clones(self) -> None:
+        tts = fake.FakeTextToSpeech()
+        options = SynthesisOptions(reference=VoiceReference(b"\1\1" * 24_000, 24_000, ""))
+
+        assert await anext(aiter(tts.synthesise(PARK, options)))
+        tts.can_clone = True
+        with pytest.raises(InferenceError, match="needs the transcript"):
+            await anext(aiter(tts.synthesise(PARK, options)))
 
 
 @pytest.mark.engines
@@ -386,10 +418,6 @@ class TestKokoro:
         assert max(rates.values()) <= 0.35, rates
         # The last syllable is what a cap on silence takes first.
         assert [text for key, text in texts.items() if key.startswith("z") and "嗎" not in text] == []
-
-    async def test_does_not_know_every_voice(self, real_engines: Engines) -> None:
-        with pytest.raises(InferenceError, match="no voice 'nobody'"):
-            await say(real_engines.tts, PARK, "nobody")
 
     async def test_speaks_in_a_blend_of_voices(self, real_engines: Engines) -> None:
         embed = real_engines.encoder.embed
@@ -435,7 +463,7 @@ class TestKokoro:
 
         async with asyncio.timeout(PATIENCE_S), asyncio.TaskGroup() as group:
             group.create_task(speak("background", "我們一起去公園散步，" * 3, is_background=True))
-            while not any(place.run for place in tts._queue._background):  # noqa: ASYNC110 — there is no event
+            while not any(place.give_way for place in tts._queue._background):  # noqa: ASYNC110 — there is no event
                 await asyncio.sleep(0.01)
             group.create_task(speak("live", "你好。"))
 

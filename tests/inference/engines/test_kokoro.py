@@ -1,12 +1,11 @@
 from __future__ import annotations
 
-import asyncio
-from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 
-from inference.interfaces import InferenceError, SynthesisOptions
+from inference.interfaces import SynthesisOptions
 
 kokoro = pytest.importorskip("inference.engines.kokoro")
 
@@ -46,74 +45,38 @@ class TestFindSpeech:
         assert kokoro.find_speech(*plan([SILENCE] * 20))[0].shape == (1, 512, 0)
 
 
-class TestParseBlend:
-    def test_reads_one_voice(self) -> None:
-        assert kokoro.parse_blend("zf_xiaoxiao") == {"zf_xiaoxiao": 1.0}
+class TestRun:
+    def test_is_stopped_when_it_has_to_give_way(self) -> None:
+        run = kokoro._Run()
 
-    def test_reads_several(self) -> None:
-        assert kokoro.parse_blend("a:0.5+b:0.3+a:0.2") == {"a": 0.7, "b": 0.3}
+        run.give_way()
+
+        assert run.has_given_way
+        assert run.options.terminate
+
+
+class TestFindStyles:
+    """Whatever a voice was matched for, a reply in it is spoken."""
+
+    @pytest.fixture
+    def engine(self) -> Any:
+        made = object.__new__(kokoro.Kokoro)  # without its half gigabyte
+        made._styles = {key: np.full((510, 256), value, np.float32) for key, value in (("zf", 1), ("zm", 2), ("af", 5))}
+        return made
 
     @pytest.mark.parametrize(
-        ("voice", "reason"),
-        [
-            ("a:0.6+b:0.6", "sum to 1"),
-            ("a:0.5", "sum to 1"),
-            ("a+b", "expected key:weight"),
-            ("a:x+b:y", "expected key:weight"),
-            ("a:1.5+b:-0.5", "above 0"),
-            ("a:nan+b:1", "above 0"),
-            ("a:inf+b:-inf", "above 0"),
-        ],
+        ("voice", "value"),
+        [("", 1), ("zm", 2), ("zf:0.5+zm:0.5", 1.5), ("basic_zh", 1), ("a:0.5+b:0.5", 1), ("zm:0.2+a:0.6+af:0.2", 3.5)],
     )
-    def test_refuses_what_is_no_blend(self, voice: str, reason: str) -> None:
-        with pytest.raises(InferenceError, match=reason):
-            kokoro.parse_blend(voice)
+    def test_takes_what_it_has_of_a_voice(self, engine: Any, voice: str, value: float) -> None:
+        styles = engine._find_styles(SynthesisOptions(voice=voice), "zf")
 
+        assert styles.shape == (510, 256)
+        assert styles == pytest.approx(np.full((510, 256), value))
 
-LIVE, BACKGROUND = SynthesisOptions(), SynthesisOptions(is_background=True)
+    def test_takes_a_style_whatever_the_voice(self, engine: Any) -> None:
+        fitted = np.full(256, 7, "<f4").tobytes()
 
+        styles = engine._find_styles(SynthesisOptions(voice="nobody", style=fitted), "zf")
 
-class TestQueue:
-    async def test_lets_the_background_wait_while_somebody_listens(self) -> None:
-        queue = kokoro._Queue()
-        with queue.hold_a_place(BACKGROUND) as place:
-            with queue.hold_a_place(LIVE), queue.hold_a_place(LIVE):
-                waiting = asyncio.create_task(queue.wait_for_turn(place))
-                await asyncio.sleep(0)
-                assert not waiting.done()
-            await asyncio.wait_for(waiting, 5)
-
-    async def test_lets_nobody_wait_who_is_listened_to(self) -> None:
-        queue = kokoro._Queue()
-        with queue.hold_a_place(BACKGROUND), queue.hold_a_place(LIVE), queue.hold_a_place(LIVE) as place:
-            await asyncio.wait_for(queue.wait_for_turn(place), 5)
-
-    async def test_stops_a_run_of_the_background_when_somebody_listens(self) -> None:
-        queue = kokoro._Queue()
-        with queue.hold_a_place(BACKGROUND) as place, queue.hold_a_place(LIVE) as other:
-            place.run, other.run = kokoro._Run(), kokoro._Run()
-            with queue.hold_a_place(LIVE):
-                pass
-
-            assert place.run.has_given_way
-            assert place.run.options.terminate
-            assert not other.run.has_given_way
-            assert not other.run.options.terminate
-
-    def test_puts_first_clauses_before_others_and_both_before_the_background(self) -> None:
-        queue = kokoro._Queue()
-        with (
-            queue.hold_a_place(BACKGROUND) as background,
-            queue.hold_a_place(replace(LIVE, is_first=False)) as later,
-            queue.hold_a_place(LIVE) as first,
-        ):
-            assert first.urgency < later.urgency < background.urgency
-
-    async def test_forgets_who_has_left(self) -> None:
-        queue = kokoro._Queue()
-        with pytest.raises(ZeroDivisionError), queue.hold_a_place(LIVE):
-            _ = 1 / 0
-
-        with queue.hold_a_place(BACKGROUND) as place:
-            await asyncio.wait_for(queue.wait_for_turn(place), 5)
-        assert queue._background == set()
+        assert styles[60] == pytest.approx(np.full(256, 7))

@@ -1,0 +1,71 @@
+"""What engines are told of a voice, read in one way for all of them: keys and blends, styles, references."""
+
+from __future__ import annotations
+
+from collections.abc import Container
+
+import numpy as np
+from numpy.typing import NDArray
+
+from inference.interfaces import BYTES_PER_SAMPLE, STYLE_VALUES, InferenceError, VoiceReference
+
+MAX_REFERENCE_S = 12.0
+#: A clip that was cut at 12 s may have gained some by being brought to another rate.
+REFERENCE_TOLERANCE_S = 0.5
+
+
+def parse_blend(voice: str) -> dict[str, float]:
+    """
+    Read "zf_xiaoxiao", or "zf_xiaoxiao:0.6+zm_yunxi:0.4".
+
+    Raises InferenceError when the weights are no numbers above 0, or do not sum to 1.
+    """
+    if ":" not in voice and "+" not in voice:
+        return {voice: 1.0}
+    blend: dict[str, float] = {}
+    for share in voice.split("+"):
+        key, _, weight = share.partition(":")
+        try:
+            blend[key] = blend.get(key, 0.0) + float(weight)
+        except ValueError:
+            raise InferenceError(f"voice {voice!r}: expected key:weight+key:weight") from None
+        if not 0 < float(weight) <= 1:
+            raise InferenceError(f"voice {voice!r}: a weight is above 0 and at most 1")
+    if abs(sum(blend.values()) - 1) > 0.01:
+        raise InferenceError(f"voice {voice!r}: the weights sum to 1")
+    return blend
+
+
+def choose_shares(voice: str, known: Container[str], *, default: str) -> dict[str, float]:
+    """
+    Return what of a key or a blend an engine has, by weights that sum to 1; all of `default` when it has nothing of it.
+
+    A voice may have been matched for another engine than the one that speaks. Raises InferenceError as `parse_blend`.
+    """
+    shares = {key: weight for key, weight in parse_blend(voice).items() if key in known} if voice else {}
+    whole = sum(shares.values())
+    return {key: weight / whole for key, weight in shares.items()} if shares else {default: 1.0}
+
+
+def find_heaviest(shares: dict[str, float]) -> str:
+    """Return the key with the largest share, of equals the first."""
+    return max(shares, key=lambda key: shares[key])
+
+
+def read_style(style: bytes) -> NDArray[np.float32]:
+    """Raises InferenceError when it is none."""
+    values = np.frombuffer(style, "<f4") if len(style) == STYLE_VALUES * 4 else np.array([np.nan], np.float32)
+    if not np.isfinite(values).all():
+        raise InferenceError(f"a style is {STYLE_VALUES} finite float32")
+    return values
+
+
+def check_reference(reference: VoiceReference) -> None:
+    """Raises InferenceError when nobody can speak like it: no transcript, too long, silent."""
+    if not any(character.isalnum() for character in reference.transcript):
+        raise InferenceError("a reference needs the transcript of what is said in it")
+    seconds = len(reference.pcm) / BYTES_PER_SAMPLE / reference.sample_rate_hz
+    if seconds > MAX_REFERENCE_S + REFERENCE_TOLERANCE_S:
+        raise InferenceError(f"a reference of {seconds:.1f} s is too long: at most {MAX_REFERENCE_S:g} s")
+    if not any(reference.pcm):
+        raise InferenceError("the reference is silence")
