@@ -20,6 +20,7 @@ logger = logging.getLogger(__name__)
 
 _STATUS = {
     "audio_too_large": HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    "archive_too_large": HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     "quota_exceeded": HTTPStatus.CONFLICT,
     "last_recording": HTTPStatus.CONFLICT,
     "too_many_recordings": HTTPStatus.CONFLICT,

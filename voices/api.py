@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from voices.models import VoiceProfileQuerySet
 
 #: The fields around an upload, and their boundaries.
-_ENVELOPE_BYTES = 64 * 1024
+ENVELOPE_BYTES = 64 * 1024
 
 
 def _refusals(*codes: str, http_status: int = 400) -> dict[int, OpenApiResponse]:
@@ -154,16 +154,18 @@ class VoiceView(APIView):
         (fresh,) = VoiceProfile.objects.filter(pk=profile.pk).with_size().prefetch_related("recordings")
         return self.describe(fresh)[0]
 
-    def read_upload(self, field: str, *, most_bytes: int = services.MAX_UPLOAD_BYTES) -> bytes:
+    def read_upload(
+        self, field: str, *, most_bytes: int = services.MAX_UPLOAD_BYTES, too_large: str = "audio_too_large"
+    ) -> bytes:
         """The bytes of an upload. Raises VoiceProblem when it is missing, empty or too large."""
         length = self.request.headers.get("Content-Length", "0")
-        if length.isdecimal() and int(length) > most_bytes + _ENVELOPE_BYTES:
-            raise VoiceProblem("audio_too_large", field=field)
+        if length.isdecimal() and int(length) > most_bytes + ENVELOPE_BYTES:
+            raise VoiceProblem(too_large, field=field)
         upload: File[bytes] | None = self.request.FILES.get(field)
         if upload is None:
             raise VoiceProblem("audio_required", field=field)
         if upload.size and upload.size > most_bytes:
-            raise VoiceProblem("audio_too_large", field=field)
+            raise VoiceProblem(too_large, field=field)
         return upload.read()
 
     def read_text(self, field: str) -> str:
@@ -491,16 +493,20 @@ class VoiceProfileImport(VoiceView):
         responses={201: _PROFILE}
         | _refusals("consent_required", "consent_invalid", "archive_unreadable", *_AUDIO_REFUSALS)
         | _NOT_LOGGED_IN
-        | _UPLOAD_REFUSALS,
+        | _UPLOAD_REFUSALS
+        | _refusals("archive_too_large", http_status=413),
     )
     def post(self, request: Request) -> Response:
         attestation = self.read_text("consent_attestation")
         profile = services.import_voice_profile(
             owner=self.user,
-            file=self.read_upload("file", most_bytes=services.MAX_ARCHIVE_BYTES) if attestation else b"",
+            file=self._read_archive() if attestation else b"",
             attestation=attestation,
         )
         return Response(self.describe_anew(profile), status=status.HTTP_201_CREATED)
+
+    def _read_archive(self) -> bytes:
+        return self.read_upload("file", most_bytes=services.MAX_ARCHIVE_BYTES, too_large="archive_too_large")
 
 
 _AUDIO_FILE = {

@@ -37,6 +37,7 @@ PROBLEMS = {
         "The recording is damaged or incomplete. Please export it once more and upload it again, or record it here."
     ),
     "audio_too_large": _("The file is larger than 20 MB. Please use a shorter recording, or save it as MP3 or FLAC."),
+    "archive_too_large": _("The file is larger than 100 MB: this is no voice exported from AVATAR."),
     "audio_too_short": _("There is too little speech in it. Please record at least 3 seconds; 15 seconds are best."),
     "audio_too_long": _("The recording is too long. Please cut it to at most 60 seconds of speech."),
     "audio_silent": _("Nothing can be heard in it. Please check the microphone and record it again."),
@@ -67,6 +68,7 @@ PROBLEMS = {
     "worker_lost": _("Making the voice was interrupted several times. The recording is kept; please try again."),
     "internal": _("Something went wrong on our side. The recording is kept; please try again."),
     "invalid": _("This request could not be understood."),
+    "request_too_large": _("This is more than can be sent here. Nothing of it was kept."),
     "not_found": _("This does not exist, or not any more."),
     "not_logged_in": _("Please log in."),
     "forbidden": _("You are not allowed to do this."),
