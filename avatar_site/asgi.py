@@ -1,4 +1,4 @@
-"""The web process: pages over HTTP, calls over a WebSocket."""
+"""What the web process serves: pages over HTTP, calls over a WebSocket."""
 
 import os
 

@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from voices.models import VoiceProfileQuerySet
 
 #: The fields around an upload, and their boundaries.
-_ENVELOPE_BYTES = 64 * 1024
+ENVELOPE_BYTES = 64 * 1024
 _NUMBER = re.compile(r"[0-9]{1,18}")
 
 
@@ -164,7 +164,7 @@ class VoiceView(APIView):
     ) -> bytes:
         """The bytes of an upload. Raises VoiceProblem when it is missing, empty or too large."""
         length = self.request.headers.get("Content-Length", "0")
-        if _NUMBER.fullmatch(length) and int(length) > most_bytes + _ENVELOPE_BYTES:
+        if _NUMBER.fullmatch(length) and int(length) > most_bytes + ENVELOPE_BYTES:
             raise VoiceProblem(too_large, field=field)
         upload: File[bytes] | None = self.request.FILES.get(field)
         if upload is None:

@@ -76,6 +76,7 @@ PROBLEMS = {
     "internal": _("Something went wrong on our side. The recording is kept; please try again."),
     "range_invalid": _("This part of the sound does not exist: it is shorter."),
     "invalid": _("This request could not be understood."),
+    "request_too_large": _("This is more than can be sent here. Nothing of it was kept."),
     "not_found": _("This does not exist, or not any more."),
     "not_logged_in": _("Please log in."),
     "forbidden": _("You are not allowed to do this."),

@@ -21,7 +21,7 @@ def build_specs(*, names: tuple[str, ...], host: str, port: int, is_behind_proxy
         "web": ChildSpec(
             "web",
             (
-                *(*python, "daphne", "--bind", host, "--port", str(port), "--no-server-name"),
+                *(*python, "avatar_site.web", "--bind", host, "--port", str(port), "--no-server-name"),
                 *(("--proxy-headers",) if is_behind_proxy else ()),
                 "avatar_site.asgi:application",
             ),

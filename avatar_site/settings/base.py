@@ -211,6 +211,8 @@ WHITENOISE_USE_FINDERS = True
 WHITENOISE_MAX_AGE = 0
 WHITENOISE_ALLOW_ALL_ORIGINS = False
 FILE_UPLOAD_PERMISSIONS = 0o600
+# What any request may bring along; the web process refuses more while it comes. Addresses that take files take more.
+DATA_UPLOAD_MAX_MEMORY_SIZE = 1024 * 1024
 
 # --- people and languages ---
 

@@ -87,7 +87,10 @@ class Stack:
         """Start a process; `environment` is for it alone."""
         command = {
             "inference": ["inference"],
-            "web": ["daphne", "--bind", "127.0.0.1", "--port", str(self.port), "avatar_site.asgi:application"],
+            "web": [
+                *("avatar_site.web", "--bind", "127.0.0.1", "--port", str(self.port)),
+                "avatar_site.asgi:application",
+            ],
             "worker": [
                 *("celery", "--app", "avatar_site.celery", "worker", "--pool", "threads", "--concurrency", "2"),
                 *("--without-gossip", "--without-mingle", "--without-heartbeat"),

@@ -1,0 +1,77 @@
+"""How much a request may bring along, and from whom; what is said to those who bring more."""
+
+from __future__ import annotations
+
+import json
+from http import HTTPStatus
+from importlib import import_module
+
+from channels.db import database_sync_to_async
+from django.conf import settings
+from django.contrib.auth import get_user
+from django.http import HttpRequest
+from django.http.cookie import parse_cookie
+from django.urls import Resolver404, resolve
+from django.utils import translation
+
+from avatar_site.web.server import Head, Refusal
+from voices.api import ENVELOPE_BYTES
+from voices.archive import MAX_ARCHIVE_BYTES
+from voices.services import MAX_UPLOAD_BYTES
+from voices.wording import word_problem
+
+_RECORDING = (MAX_UPLOAD_BYTES + ENVELOPE_BYTES, "audio_too_large", "audio")
+_ARCHIVE = (MAX_ARCHIVE_BYTES + ENVELOPE_BYTES, "archive_too_large", "file")
+#: Addresses that files are sent to: how many bytes, and the code and the field of what is too large.
+_UPLOADS = {
+    f"voices_api:{prefix}{name}": upload
+    for prefix in ("", "singular-")
+    for name, upload in (("list", _RECORDING), ("recordings", _RECORDING), ("import", _ARCHIVE))
+}
+
+
+class SiteGate:
+    """The gate of this site: files are for those who are logged in, and for the addresses that take files."""
+
+    def __init__(self) -> None:
+        self.most_bytes_of_strangers = settings.DATA_UPLOAD_MAX_MEMORY_SIZE or 0
+
+    def find_most_bytes(self, head: Head) -> int:
+        most_bytes, _, _ = self._find_upload(head)
+        return most_bytes
+
+    async def knows(self, head: Head) -> bool:
+        key = parse_cookie(head.cookie).get(settings.SESSION_COOKIE_NAME)
+        return bool(key) and await database_sync_to_async(_is_logged_in)(key)
+
+    def refuse_stranger(self, head: Head) -> Refusal:
+        return _word_refusal(head, HTTPStatus.FORBIDDEN, "not_logged_in")
+
+    def refuse_size(self, head: Head) -> Refusal:
+        _, code, field = self._find_upload(head)
+        return _word_refusal(head, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, code, field)
+
+    def _find_upload(self, head: Head) -> tuple[int, str, str]:
+        ordinary = (self.most_bytes_of_strangers, "request_too_large", "")
+        try:
+            return _UPLOADS.get(resolve(head.path).view_name, ordinary)
+        except Resolver404:
+            return ordinary
+
+
+def _is_logged_in(session_key: str) -> bool:
+    request = HttpRequest()
+    request.session = import_module(settings.SESSION_ENGINE).SessionStore(session_key)
+    return bool(get_user(request).is_authenticated)
+
+
+def _word_refusal(head: Head, status: HTTPStatus, code: str, field: str = "") -> Refusal:
+    request = HttpRequest()
+    request.COOKIES = parse_cookie(head.cookie)
+    request.META["HTTP_ACCEPT_LANGUAGE"] = head.accept_language
+    with translation.override(translation.get_language_from_request(request)):
+        detail = word_problem(code)
+    if not head.path.startswith("/api/"):
+        return Refusal(status, "text/plain; charset=utf-8", f"{detail}\n".encode())
+    answer = {"code": code, "detail": detail} | ({"field": field} if field else {})
+    return Refusal(status, "application/json", json.dumps(answer, ensure_ascii=False).encode())
