@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from django.templatetags.static import static
 from django.utils.translation import gettext_noop as _
 
 if TYPE_CHECKING:
@@ -79,6 +78,9 @@ WORDS = (
 
 
 def _find_icon(request: HttpRequest) -> str:
+    # Not before settings are read: this module is part of them.
+    from django.templatetags.static import static
+
     return static("img/icon.svg")
 
 
