@@ -80,6 +80,8 @@ class InferenceConfig:
     #: The model of high quality where it is another than the fast one's; loaded when asked for.
     tts_high_quality_model: str = ""
     tts_idle_unload_s: float = 300.0
+    #: How long the engine remembers a voice that nobody speaks with.
+    tts_forget_voice_s: float = 600.0
     #: Seconds that calls under way may take to finish after SIGTERM.
     drain_s: float = 5.0
 
@@ -123,6 +125,7 @@ class InferenceConfig:
             tts_pronunciations=_path(env, "AVATAR_TTS_PRONUNCIATIONS"),
             tts_high_quality_model=env.get("AVATAR_TTS_HIGH_QUALITY_MODEL", ""),
             tts_idle_unload_s=_decimal_number(env, "AVATAR_TTS_IDLE_UNLOAD_S", default.tts_idle_unload_s),
+            tts_forget_voice_s=_decimal_number(env, "AVATAR_TTS_FORGET_VOICE_S", default.tts_forget_voice_s),
         )
 
 

@@ -66,7 +66,7 @@ SHORT_TEXT_BYTES = 10
 SHORT_TEXT_SPEED = 0.3
 #: The library's own, for the published weights.
 SWAY_SAMPLING_COEFFICIENT = -1.0
-#: Voices whose preprocessing is kept.
+#: Voices whose preprocessing is kept, those used last.
 MAX_VOICES = 32
 #: A model takes so much more of the device than its files: kernels, fragmentation, activations of one call.
 LOADED_PER_FILE = 1.3
@@ -88,12 +88,13 @@ class _Stopped(Exception):
     """Nobody wants what is being made, or nobody now."""
 
 
-@dataclass(frozen=True, eq=False, slots=True)
+@dataclass(eq=False, slots=True)
 class _Voice:
     """A reference as the model takes it: levelled samples (1, n) at 24 kHz on the device, and its transcript."""
 
     samples: torch.Tensor
     transcript: str
+    used_at: float = 0.0
 
     @property
     def frames(self) -> int:
@@ -209,7 +210,9 @@ class F5Tts:
         self._high_used_at = 0.0
         self._unloading: asyncio.Task[None] | None = None
         self._stock = _find_stock_voices(config)
+        #: Those used last are last.
         self._voices: OrderedDict[str, _Voice] = OrderedDict()
+        self._forgetting: asyncio.Task[None] | None = None
         self._queue = Queue()
         self._waiting: list[_Request] = []
         self._worker = Worker("f5-tts")
@@ -222,8 +225,9 @@ class F5Tts:
                 pass
 
     async def close(self) -> None:
-        if self._unloading is not None:
-            self._unloading.cancel()
+        for task in (self._unloading, self._forgetting):
+            if task is not None:
+                task.cancel()
         await asyncio.to_thread(self._worker.close)
 
     async def list_voices(self) -> tuple[VoiceInfo, ...]:
@@ -391,12 +395,27 @@ class F5Tts:
             voice = self._voices.setdefault(name, made)
             if len(self._voices) > MAX_VOICES:
                 self._voices.popitem(last=False)
+        voice.used_at = time.monotonic()
         self._voices.move_to_end(name)
+        if self._forgetting is None:
+            self._forgetting = asyncio.create_task(self._forget_when_unused())
         return voice
 
     def _choose_stock_voice(self, spoken: str, options: SynthesisOptions) -> str:
         default = _default_voice(self._stock, "zh" if has_chinese(spoken) else "en")
         return find_heaviest(choose_shares(options.voice, self._stock, default=default))
+
+    async def _forget_when_unused(self) -> None:
+        """Somebody's voice is not to be kept here for long after they have deleted it."""
+        while self._voices:
+            unused = next(iter(self._voices.values()))
+            rest_s = unused.used_at + self._config.tts_forget_voice_s - time.monotonic()
+            if rest_s > 0:
+                del unused
+                await asyncio.sleep(rest_s)
+            else:
+                self._voices.popitem(last=False)
+        self._forgetting = None
 
     def _tokens(self, text: str) -> list[str]:
         return self._pronunciations.tokens(text)

@@ -72,15 +72,20 @@ class Worker:
                 self._changed.wait_for(lambda: self._closed or self._waiting)
                 if self._closed:
                     return
-                _, _, function, future, loop = heapq.heappop(self._waiting)
-            if future.cancelled():
-                continue
-            try:
-                result = function()
-            except BaseException as error:  # the caller's, whatever it is: the thread goes on
-                _tell(loop, future, error=error)
-            else:
-                _tell(loop, future, result=result)
+                turn = [heapq.heappop(self._waiting)]
+            _take_turn(*turn.pop()[2:])
+
+
+def _take_turn(function: Callable[[], Any], future: asyncio.Future[Any], loop: asyncio.AbstractEventLoop) -> None:
+    # In a frame of its own: the thread, idle for hours, would hold what it was given, somebody's voice.
+    if future.cancelled():
+        return
+    try:
+        result = function()
+    except BaseException as error:  # the caller's, whatever it is: the thread goes on
+        _tell(loop, future, error=error)
+    else:
+        _tell(loop, future, result=result)
 
 
 def _tell(

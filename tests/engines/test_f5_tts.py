@@ -18,6 +18,7 @@ import torch
 from inference.config import InferenceConfig
 from inference.device_memory import MIB, ScriptedReader
 from inference.engines.f5_tts import F5Tts
+from inference.engines.worker import Urgency
 from inference.interfaces import (
     AudioChunk,
     DeviceMemory,
@@ -204,6 +205,52 @@ class TestReference:
             await say(engine, reference=reference)
 
         assert await say(engine)
+
+
+class TestForgetting:
+    @pytest_asyncio.fixture(loop_scope="session")
+    async def forgetful(self, tiny_f5: Path, config: InferenceConfig, reader: ScriptedReader) -> AsyncIterator[F5Tts]:
+        made = F5Tts(tiny_f5, replace(config, tts_forget_voice_s=2.0), high_quality_folder=None, reader=reader)
+        yield made
+        await made.close()
+
+    async def test_takes_what_was_made_of_a_recording_out_of_memory_though_nobody_asks(
+        self, forgetful: F5Tts, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from inference.engines import f5_tts
+
+        made: list[weakref.ref[Any]] = []
+        prepare = f5_tts._prepare
+
+        def note(reference: VoiceReference, device: str) -> Any:
+            voice = prepare(reference, device)
+            made.append(weakref.ref(voice.samples))
+            return voice
+
+        monkeypatch.setattr(f5_tts, "_prepare", note)
+
+        assert await say(forgetful, "你好。", reference=make_reference())
+
+        async with asyncio.timeout(60):
+            while made[0]() is not None:  # noqa: ASYNC110 — there is no event to wait for
+                await asyncio.sleep(0.05)
+        assert not forgetful._voices
+        assert await say(forgetful, "你好。", reference=make_reference())
+        assert len(made) == 2
+
+    async def test_keeps_what_is_used(self, forgetful: F5Tts) -> None:
+        async def use(transcript: str) -> Any:
+            options = SynthesisOptions(reference=make_reference(transcript=transcript))
+            return await forgetful._find_voice("你好。", options, Urgency.CLAUSE)
+
+        used, left = await use("有人用。"), weakref.ref((await use("沒人用。")).samples)
+
+        async with asyncio.timeout(60):
+            while left() is not None:
+                assert await use("有人用。") is used
+                await asyncio.sleep(0.05)
+
+        assert await use("有人用。") is used
 
 
 class TestBackground:

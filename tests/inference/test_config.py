@@ -59,6 +59,7 @@ class TestFromEnv:
             "AVATAR_TTS_PRONUNCIATIONS": ("tts_pronunciations", tmp_path / "readings.json"),
             "AVATAR_TTS_HIGH_QUALITY_MODEL": ("tts_high_quality_model", "f5-tts-v1"),
             "AVATAR_TTS_IDLE_UNLOAD_S": ("tts_idle_unload_s", 60.0),
+            "AVATAR_TTS_FORGET_VOICE_S": ("tts_forget_voice_s", 30.0),
         }
 
         config = InferenceConfig.from_env(
@@ -91,6 +92,7 @@ class TestFromEnv:
             ("AVATAR_LLM_MEMORY_MIB", "17GB"),
             ("AVATAR_TTS_CFG_STRENGTH", "-1"),
             ("AVATAR_TTS_IDLE_UNLOAD_S", "soon"),
+            ("AVATAR_TTS_FORGET_VOICE_S", "-1"),
         ],
     )
     def test_names_the_variable_that_is_wrong(self, name: str, value: str) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import weakref
 from collections.abc import AsyncIterator, Callable
 
 import pytest
@@ -150,3 +151,19 @@ class TestWorkerAcrossLoops:
 
         assert asyncio.run(worker.run(lambda: "next")) == "next"
         worker.close()
+
+
+class Voice:
+    """Something that is not to be kept."""
+
+
+async def test_holds_nothing_of_what_it_has_done(worker: Worker) -> None:
+    given = Voice()
+    made = await worker.run(lambda given=given: (given, Voice()))  # type: ignore[misc]
+    held = [weakref.ref(each) for each in made]
+
+    del given, made
+
+    async with asyncio.timeout(10):
+        while any(each() is not None for each in held):  # noqa: ASYNC110 — the thread has its last lines to do
+            await asyncio.sleep(0.01)
