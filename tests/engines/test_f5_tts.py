@@ -210,36 +210,47 @@ class TestReference:
 class TestForgetting:
     @pytest_asyncio.fixture(loop_scope="session")
     async def forgetful(self, tiny_f5: Path, config: InferenceConfig, reader: ScriptedReader) -> AsyncIterator[F5Tts]:
-        made = F5Tts(tiny_f5, replace(config, tts_forget_voice_s=1.0), high_quality_folder=None, reader=reader)
+        made = F5Tts(tiny_f5, replace(config, tts_forget_voice_s=2.0), high_quality_folder=None, reader=reader)
         yield made
         await made.close()
 
-    async def test_takes_what_was_made_of_a_recording_out_of_memory_though_nobody_asks(self, forgetful: F5Tts) -> None:
-        await say(forgetful, "你好。", reference=make_reference())
-        (voice,) = forgetful._voices.values()
-        samples = weakref.ref(voice.samples)
-        del voice
+    async def test_takes_what_was_made_of_a_recording_out_of_memory_though_nobody_asks(
+        self, forgetful: F5Tts, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from inference.engines import f5_tts
 
-        async with asyncio.timeout(30):
-            while samples() is not None:  # noqa: ASYNC110 — there is no event to wait for
-                await asyncio.sleep(0.05)
+        made: list[weakref.ref[Any]] = []
+        prepare = f5_tts._prepare
 
-        assert not forgetful._voices
-        assert forgetful._forgetting is None
+        def note(reference: VoiceReference, device: str) -> Any:
+            voice = prepare(reference, device)
+            made.append(weakref.ref(voice.samples))
+            return voice
+
+        monkeypatch.setattr(f5_tts, "_prepare", note)
+
         assert await say(forgetful, "你好。", reference=make_reference())
 
+        async with asyncio.timeout(60):
+            while made[0]() is not None:  # noqa: ASYNC110 — there is no event to wait for
+                await asyncio.sleep(0.05)
+        assert not forgetful._voices
+        assert await say(forgetful, "你好。", reference=make_reference())
+        assert len(made) == 2
+
     async def test_keeps_what_is_used(self, forgetful: F5Tts) -> None:
-        used, left = make_reference(transcript="有人用。"), make_reference(transcript="沒人用。")
-        await say(forgetful, "你好。", reference=used)
-        first = next(iter(forgetful._voices.values()))
-        await say(forgetful, "你好。", reference=left)
+        async def use(transcript: str) -> Any:
+            options = SynthesisOptions(reference=make_reference(transcript=transcript))
+            return await forgetful._find_voice("你好。", options, Urgency.CLAUSE)
 
-        # Longer than a voice is kept, each use within that time.
-        for _ in range(6):
-            await forgetful._find_voice("你好。", SynthesisOptions(reference=used), Urgency.CLAUSE)
-            await asyncio.sleep(0.3)
+        used, left = await use("有人用。"), weakref.ref((await use("沒人用。")).samples)
 
-        assert list(forgetful._voices.values()) == [first]
+        async with asyncio.timeout(60):
+            while left() is not None:
+                assert await use("有人用。") is used
+                await asyncio.sleep(0.05)
+
+        assert await use("有人用。") is used
 
 
 class TestBackground:
