@@ -393,7 +393,7 @@ class TestDetail:
         await expect(voices.page.locator("#fitting-bar")).to_be_hidden()
         await voices.page.reload()
         await expect(similarity).to_have_text(shown or "")
-        await expect(voices.page.locator("#about")).to_contain_text("比對的聲音")
+        await expect(voices.page.locator("#about")).to_contain_text("近似聲音")
         await expect(voices.page.locator("#likeness")).to_contain_text("不是複製")
         await expect(voices.page.locator("#fit")).to_have_text("再試著更像一點")
         assert voices.problems == []
@@ -667,14 +667,14 @@ class TestInTheCall:
         await call.page.click("#end")
         await call.page.goto(f"{call.url}/history/{conversation_id}/")
         head = call.page.locator(".said.is-avatar .said-head")
-        await expect(head).to_contain_text("會刪掉的 · 合成語音")
+        await expect(head).to_contain_text("會刪掉的 · 快速 · 合成語音")
 
         await voices.choose_from_menu("會刪掉的", "delete")
         await voices.page.click("#delete-dialog .is-danger")
         await expect(voices.card("會刪掉的")).to_have_count(0)
 
         await call.page.reload()
-        await expect(head).to_contain_text("已刪除的聲音 · 合成語音")
+        await expect(head).to_contain_text("已刪除的聲音 · 快速 · 合成語音")
         await expect(call.page.locator("#conversation")).not_to_contain_text("會刪掉的")
         await expect(call.page.locator(".said.is-avatar .said-text")).to_contain_text("我聽到你說用我的聲音說")
         await call.page.goto(f"{call.url}/c/{conversation_id}/")
