@@ -102,11 +102,12 @@ HISTORY_WORDS: dict[str, str | Promise] = {
     "unpinned": _("This conversation is no longer pinned"),
     "transferBegins": _("Gathering what was said…"),
     "transferred": _("{megabytes} MB have arrived"),
+    "transferredByBrowser": _("Your browser is downloading it: about {megabytes} MB"),
     "forGood": _("For good"),
     "asSite": _("As long as this site keeps it: {days} days"),
     "days": _("{days} days"),
     # What the API did not say itself.
     "offline_text": _("You are offline. Nothing was changed; please try again when the network is back."),
     "unreachable_text": _("The server cannot be reached. Nothing was changed; please try again."),
-    "gone_text": _("It may have been deleted. All others are still there."),
+    "gone_text": _("It may have been deleted. All other conversations are still there."),
 }

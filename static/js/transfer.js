@@ -1,12 +1,16 @@
-// Fetches a file that the server makes while it sends it, with progress, and hands it to the browser to keep.
-import { ApiError, open } from "./api.js";
+// Takes along a file that the server makes while it sends it. It never lies in memory: it is written into a file that the
+// person has chosen, with progress, where the browser can do that; elsewhere the browser downloads it by itself.
+import { ApiError, csrfToken, open } from "./api.js";
 import { say } from "./words.js";
+
+const SAID_MS = 10_000;
 
 export class Transfer {
   #abort = null;
+  #silence = 0;
 
   constructor({ element, text, progress, cancel }) {
-    Object.assign(this, { element, text, progress });
+    Object.assign(this, { element, text, progress, cancel });
     cancel.addEventListener("click", () => this.#abort?.abort());
   }
 
@@ -14,50 +18,87 @@ export class Transfer {
   async fetch(url, name, body = {}) {
     if (this.#abort) return;
     this.#abort = new AbortController();
-    this.element.hidden = false;
-    this.progress.removeAttribute("value");
-    this.text.textContent = say("transferBegins");
     try {
+      // First of all: a browser lets nobody ask long after the click.
+      const file = await chooseFile(name);
+      this.#show(say("transferBegins"), { isRunning: true });
       const response = await open("POST", url, body, this.#abort.signal);
       const expected = Number(response.headers.get("X-Expected-Bytes"));
-      save(await this.#read(response, expected), fileName(response) ?? name);
+      if (file) {
+        await this.#write(response, file, expected);
+        this.element.hidden = true;
+      } else {
+        // The server has agreed to it. What it sends now would have to be kept here: the browser asks once more, by itself.
+        this.#abort.abort();
+        submit(url, body);
+        this.#show(say("transferredByBrowser", { megabytes: sayMegabytes(expected) }), { isRunning: false });
+      }
     } catch (error) {
+      this.element.hidden = true;
       // Cancelled before the answer began, or while it came.
       if (error.code !== "cancelled" && error.name !== "AbortError") {
         throw error instanceof ApiError ? error : new ApiError({ code: "unreachable" });
       }
     } finally {
       this.#abort = null;
-      this.element.hidden = true;
     }
   }
 
-  async #read(response, expected) {
-    const pieces = [];
-    let received = 0;
-    const reader = response.body.getReader();
-    for (;;) {
-      const { done, value } = await reader.read();
-      if (done) break;
-      pieces.push(value);
-      received += value.length;
-      if (expected) this.progress.value = Math.min(1, received / expected);
-      this.text.textContent = say("transferred", { megabytes: (received / 1e6).toFixed(1) });
+  async #write(response, file, expected) {
+    const writable = await file.createWritable();
+    try {
+      let received = 0;
+      const reader = response.body.getReader();
+      for (;;) {
+        const { done, value } = await reader.read();
+        if (done) break;
+        await writable.write(value);
+        received += value.length;
+        if (expected) this.progress.value = Math.min(1, received / expected);
+        this.text.textContent = say("transferred", { megabytes: sayMegabytes(received) });
+      }
+    } catch (error) {
+      this.#abort.abort();
+      await writable.abort().catch(() => {});
+      throw error;
     }
-    return new Blob(pieces, { type: response.headers.get("Content-Type") });
+    await writable.close();
+  }
+
+  #show(text, { isRunning }) {
+    clearTimeout(this.#silence);
+    this.text.textContent = text;
+    this.progress.removeAttribute("value");
+    this.progress.hidden = this.cancel.hidden = !isRunning;
+    this.element.hidden = false;
+    if (!isRunning) this.#silence = setTimeout(() => (this.element.hidden = true), SAID_MS);
   }
 }
 
-function fileName(response) {
-  const disposition = response.headers.get("Content-Disposition") ?? "";
-  const encoded = disposition.match(/filename\*=UTF-8''([^;]+)/i)?.[1];
-  return encoded ? decodeURIComponent(encoded) : disposition.match(/filename="([^"]+)"/)?.[1];
+function sayMegabytes(bytes) {
+  return (bytes / 1e6).toFixed(1);
 }
 
-function save(blob, name) {
-  const link = document.createElement("a");
-  link.href = URL.createObjectURL(blob);
-  link.download = name;
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
+/** The file to write into, or null where pages may not write. Throws AbortError when the person chooses none. */
+async function chooseFile(name) {
+  if (!window.showSaveFilePicker) return null;
+  try {
+    return await window.showSaveFilePicker({ suggestedName: name });
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    return null; // forbidden here
+  }
+}
+
+/** Send a form: the answer is an attachment, so the page stays. */
+function submit(url, body) {
+  const form = document.createElement("form");
+  Object.assign(form, { method: "post", action: url, hidden: true });
+  const fields = Object.entries({ csrfmiddlewaretoken: csrfToken(), ...body });
+  for (const [name, value] of fields.flatMap(([name, values]) => [values].flat().map((value) => [name, value]))) {
+    form.append(Object.assign(document.createElement("input"), { type: "hidden", name, value }));
+  }
+  document.body.append(form);
+  form.submit();
+  form.remove();
 }

@@ -116,6 +116,9 @@ class Stack:
             process.kill()
             process.wait()
 
+    def find_pid(self, name: str) -> int:
+        return self._processes[name].pid
+
     def restart_inference(self, **environment: str) -> None:
         """Have the engines follow another script, by `AVATAR_FAKE_*`. Raises StackFailed."""
         self.stop("inference")

@@ -17,6 +17,21 @@ from tests.e2e.stack import Stack
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(180)]
 
+#: Nobody answers the browser's own dialog in a test.
+LEAVE_IT_TO_THE_BROWSER = "() => { window.showSaveFilePicker = undefined; }"
+#: As if a person had chosen a file: one of the page's own storage, which is written in the same way.
+CHOOSE_A_FILE = """() => {
+  window.showSaveFilePicker = async ({suggestedName}) => {
+    window.file = await (await navigator.storage.getDirectory()).getFileHandle(suggestedName, {create: true});
+    window.furthest = 0;
+    const bar = document.getElementById("transfer-progress");
+    new MutationObserver(() => { window.furthest = Math.max(window.furthest, bar.value); }).observe(
+      bar, {attributes: true, attributeFilter: ["value"]});
+    return window.file;
+  };
+}"""
+READ_THE_FILE = "async () => [...new Uint8Array(await (await window.file.getFile()).arrayBuffer())]"
+
 
 @pytest.fixture
 def one_sentence(tmp_path: Path) -> Path:
@@ -181,6 +196,7 @@ class TestHistory:
         await page.goto(f"{call.url}/history/{conversation_id}/")
         menu = page.locator(".conversation-header summary")
         await menu.click()
+        await page.evaluate(LEAVE_IT_TO_THE_BROWSER)
         async with page.expect_download() as downloading:
             await page.click(".conversation-header [data-export]")
         downloaded = await (await downloading.value).path()
@@ -202,6 +218,41 @@ class TestHistory:
         assert response is not None
         assert response.status == 404
 
+    async def test_is_written_into_the_file_that_was_chosen(self, open_call: OpenCall) -> None:
+        call = await open_call()
+        conversation_id = await hold_conversation(call, "寫進檔案")
+        page = call.page
+        await page.goto(f"{call.url}/history/{conversation_id}/")
+        await page.evaluate(CHOOSE_A_FILE)
+
+        await page.locator(".conversation-header summary").click()
+        await page.click(".conversation-header [data-export]")
+
+        await page.wait_for_function("() => window.furthest > 0.5")
+        await expect(page.locator("#transfer")).to_be_hidden()
+        written = bytes(await page.evaluate(READ_THE_FILE))
+        names = zipfile.ZipFile(io.BytesIO(written)).namelist()
+        assert any(name.endswith("conversation.md") for name in names)
+        assert call.problems == []
+
+    @pytest.mark.parametrize("way", ["file", "browser"])
+    async def test_that_is_gone_is_not_taken_along(self, open_call: OpenCall, way: str) -> None:
+        call = await open_call()
+        conversation_id = await hold_conversation(call, "不見了")
+        page = call.page
+        await page.goto(f"{call.url}/history/{conversation_id}/")
+        await page.evaluate(CHOOSE_A_FILE if way == "file" else LEAVE_IT_TO_THE_BROWSER)
+        await page.evaluate(
+            """async (url) => (await import("/static/js/api.js")).call("DELETE", url)""",
+            f"/api/conversations/{conversation_id}",
+        )
+
+        await page.locator(".conversation-header summary").click()
+        await page.click(".conversation-header [data-export]")
+
+        await expect(page.locator("#notice-text")).to_contain_text("可能已被刪除，其他對話都還在")
+        await expect(page.locator("#transfer")).to_be_hidden()
+
     async def test_several_are_deleted_and_the_others_stay(self, open_call: OpenCall) -> None:
         call = await open_call()
         page = call.page
@@ -216,6 +267,7 @@ class TestHistory:
         await expect(page.locator("#chosen-delete")).to_be_disabled()
         for conversation_id in ids[:2]:
             await page.check(f'.entry-choice input[value="{conversation_id}"]')
+        await page.evaluate(LEAVE_IT_TO_THE_BROWSER)
         async with page.expect_download() as downloading:
             await page.click("#chosen-export")
         downloaded = await (await downloading.value).path()

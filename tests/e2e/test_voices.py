@@ -217,6 +217,23 @@ class TestRefusals:
         await expect(voices.page.locator(".input-problem")).to_contain_text("21.0 MB，最多只能 20.0 MB")
         await expect(voices.page.locator("#send")).to_be_disabled()
 
+    async def test_says_that_an_archive_is_too_large_while_it_is_sent(
+        self, open_voices: OpenVoices, tmp_path: Path
+    ) -> None:
+        large = tmp_path / "voice.zip"
+        with large.open("wb") as file:
+            # More than the server reads of it.
+            file.truncate(300 * 1024 * 1024)
+        voices = await open_voices(path="/voices/new/")
+        await voices.consent()
+        await voices.choose_way("import")
+        await voices.page.set_input_files('[name="archive"]', large)
+
+        await voices.page.click("#send")
+
+        await expect(voices.page.locator("#notice-text")).to_contain_text("檔案超過 100 MB", timeout=30_000)
+        await expect(voices.page.locator("#send")).to_be_enabled()
+
     async def test_explains_a_blocked_microphone(self, open_voices: OpenVoices) -> None:
         voices = await open_voices(path="/voices/new/", may_listen=False)
         await voices.consent()
