@@ -29,8 +29,8 @@ def take_outdated(*, inference: Inference, now: datetime) -> list[uuid.UUID]:
     """
     Let those voices wait to be made anew, from their recordings, and return them: they are to be handed to workers.
 
-    Until each is done it sounds as before. What was fitted is given up where an engine clones. None of them while the
-    engine that speaks cannot be had.
+    Until each is done it is spoken as well as the engine can (docs/voices.md). What was fitted is given up where an
+    engine clones. None of them while the engine that speaks cannot be had.
     """
     try:
         status = async_to_sync(_ask)(inference)
