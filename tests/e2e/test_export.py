@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -70,11 +70,13 @@ class TestALargeExport:
         web = psutil.Process(fake_stack.find_pid("web"))
         for _ in range(3):
             with carol.stream("POST", f"/api/conversations/{large_conversation}/export") as response:
-                next(response.iter_raw())
-                # Words come before sound.
-                wait_until(lambda: bool(find_open_audio(web)))
+                # Words come first, and between two files none is open.
+                assert any(find_open_audio(web) for _ in response.iter_raw())
 
-        wait_until(lambda: not find_open_audio(web))
+        deadline = time.monotonic() + 10
+        while find_open_audio(web):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
         assert "Traceback" not in fake_stack.read_log("web")
         assert "took too long" not in fake_stack.read_log("web")
 
@@ -91,13 +93,6 @@ class TestALargeExport:
             assert archive.testzip() is None
             sizes = [entry.file_size for entry in archive.infolist() if "/audio/" in entry.filename]
         assert sizes == [AUDIO_BYTES + 4] * TURNS
-
-
-def wait_until(is_true: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
-    while not is_true():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def find_open_audio(process: psutil.Process) -> list[str]:
