@@ -389,9 +389,9 @@ def renew_voice(user: User, voice: Voice) -> Voice | None:
     profiles = VoiceProfile.objects.usable_by(user).filter(pk=voice.profile_id)
     try:
         version = profiles.values_list("version", flat=True).first()
-        if version is None or version == voice.version:
-            return None if version is None else voice
-        return find_voice(user, voice.profile_id)
+        if version is None:
+            return None
+        return voice if version == voice.version else find_voice(user, voice.profile_id)
     except (DatabaseError, VoiceUnreadable):
         # It goes on as it was, and the next clause asks again: no call is to end of it.
         logger.exception("cannot look after voice %s", voice.profile_id)
