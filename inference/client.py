@@ -47,8 +47,8 @@ from inference.proto import inference_pb2_grpc as rpc
 #: The longest message either side sends: a recording of a minute at 48 kHz and its envelope.
 MAX_MESSAGE_BYTES = 6 * 1024 * 1024
 STATUS_TIMEOUT_S = 2.0
-#: A minute of audio takes two seconds, and may wait for others.
-EMBED_TIMEOUT_S = 60.0
+#: A minute of audio takes two seconds, and waits for everybody who is spoken with.
+EMBED_TIMEOUT_S = 600.0
 
 CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
@@ -269,6 +269,7 @@ def _transcribe_request(item: TranscriptionInput) -> pb.TranscribeRequest:
                     pause_ms=item.pause_ms,
                     min_speech_ms=item.min_speech_ms,
                     sensitivity=item.sensitivity,
+                    is_background=item.is_background,
                 )
             )
         case EndOfUtterance():

@@ -40,7 +40,8 @@ class TranscriptionOptions:
 
     `language` is "zh", "en" or None (decided per utterance). With `endpointing` the engine decides where an
     utterance ends: after `pause_ms` of silence. Without it (hold to talk) only `EndOfUtterance` ends one.
-    `sensitivity` is the probability of speech above which a 32 ms window counts as speech (0..1).
+    `sensitivity` is the probability of speech above which a 32 ms window counts as speech (0..1). What `is_background`
+    waits for everybody who is spoken with, and has no partial and no provisional transcripts.
     """
 
     language: str | None = None
@@ -48,6 +49,7 @@ class TranscriptionOptions:
     pause_ms: int = 600
     min_speech_ms: int = 200
     sensitivity: float = 0.5
+    is_background: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,7 +232,7 @@ class SynthesisOptions:
     speaks like `reference` instead, when there is one. Each passes over what it does not know: of a blend it takes the
     voices that it has, or the heaviest of them, and its default when it has none, for a voice may have been matched for
     another engine. `speed` 1.0 is the voice's own pace. `is_first` marks the first clause of a reply, `is_last` the
-    last. What `is_background` waits for everything that somebody is listening for.
+    last. What `is_background` waits for everybody who is spoken with.
     """
 
     voice: str = ""
@@ -314,6 +316,8 @@ class SpeakerEncoder(Protocol):
     async def embed(self, pcm: bytes, *, sample_rate_hz: int = MICROPHONE_SAMPLE_RATE_HZ) -> SpeakerEmbedding:
         """
         Return who speaks in `pcm`: PCM16 mono, `MIN_RECORDING_S` to `MAX_RECORDING_S` long.
+
+        Always in the background: it waits for everybody who is spoken with.
 
         Raises InferenceError when nobody does, or it is too short or too long; InferenceUnavailable; InferenceBusy.
         """

@@ -12,9 +12,9 @@ import logging
 import signal
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import aclosing, contextmanager
+from contextlib import ExitStack, aclosing, contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, Self, cast
 
 import grpc
 import grpc.aio
@@ -25,6 +25,8 @@ from inference import device_memory
 from inference.client import CHANNEL_OPTIONS
 from inference.config import InferenceConfig
 from inference.device_memory import DeviceMemoryReader
+from inference.engines.giving_way import Queue
+from inference.engines.worker import Urgency
 from inference.interfaces import (
     BYTES_PER_SAMPLE,
     MICROPHONE_SAMPLE_RATE_HZ,
@@ -74,6 +76,9 @@ WHOLE_PROCESS = ""
 WATCH_EVERY_S = 1.0
 #: With less of the device's memory free, a call would not get through its first layers.
 MIN_FREE_MIB = 64
+#: How long the processor is left alone after a conversation used it, which goes from one engine to the next with moments
+#: in between.
+PAUSE_S = 2.0
 
 
 class Engine(Protocol):
@@ -91,8 +96,8 @@ class Engine(Protocol):
         ...
 
     # An engine may also have `figures` (a mapping of names to numbers, for the status), `can_clone` (whether it speaks
-    # like a reference) and `find_trouble()`, which says why it cannot be used at the moment, or nothing; it is asked
-    # every second and before every call.
+    # like a reference), `queue`, in which what it does in the background waits, and `find_trouble()`, which says why it
+    # cannot be used at the moment, or nothing; it is asked every second and before every call.
 
 
 @dataclass(slots=True)
@@ -115,6 +120,8 @@ class EngineHost:
         self.config = config
         self.reader = reader or device_memory.get_reader(config)
         self.started_at = time.time()
+        #: Of all engines on the processor. A device of its own has room for both, and is left to its engines' queues.
+        self.queue = Queue(pause_s=PAUSE_S)
         self._process = psutil.Process()
         self._slots = {
             role: Slot(RoleStatus(role, RoleState.LOADING, "", "", "", load_s=0.0, memory_bytes=0)) for role in Role
@@ -142,6 +149,8 @@ class EngineHost:
                     slot.status, state=RoleState.WARMING, model=engine.model_name, device=engine.device
                 )
                 await engine.warm_up()
+                if hasattr(engine, "queue") and _is_on_processor(engine):
+                    engine.queue = self.queue
             except Exception as error:  # an engine may fail in any way its library knows; the role goes on
                 logger.exception("engine %s failed to load", name)
                 reasons.append(f"{name}: {error}")
@@ -186,6 +195,15 @@ class EngineHost:
             yield slot.engine
         finally:
             slot.status = replace(slot.status, active_calls=slot.status.active_calls - 1)
+
+    @contextmanager
+    def keep_clear(self, engine: Engine) -> Iterator[None]:
+        """Somebody is spoken with, by this engine: what is made in the background on the processor waits."""
+        if not _is_on_processor(engine):
+            yield
+            return
+        with self.queue.hold_a_place(Urgency.FINAL):
+            yield
 
     def look_after(self, role: Role) -> RoleState:
         """Ask the role's engine whether it can be used, take note, and return the role's state."""
@@ -240,6 +258,10 @@ def _is_on_device(engine: Engine) -> bool:
     return engine.device.startswith("cuda")
 
 
+def _is_on_processor(engine: Engine) -> bool:
+    return engine.device == "cpu"
+
+
 def create_engine(role: Role, module: str, model: str, config: InferenceConfig) -> Engine:
     """Import `inference.engines.<module>` and let it load `model`. Raises whatever the engine raises."""
     library = importlib.import_module(f"inference.engines.{module}")
@@ -283,15 +305,46 @@ class SpeechToTextService(rpc.SpeechToTextServicer):
                 first = await anext(aiter(requests), None)
                 if first is None or first.WhichOneof("input") != "options":
                     raise ValueError("the first message of a transcription is its options")
-                events = cast(SpeechToText, engine).transcribe(_inputs(requests), _transcription_options(first.options))
-                async with aclosing(cast(Any, events)):
-                    async for event in events:
-                        yield _transcript_response(event)
+                options = _transcription_options(first.options)
+                with _Utterance(self._host, engine, options) as utterance:
+                    events = cast(SpeechToText, engine).transcribe(_inputs(requests, utterance), options)
+                    async with aclosing(cast(Any, events)):
+                        async for event in events:
+                            utterance.follow(event)
+                            yield _transcript_response(event)
         except _Refusal as refusal:
             await context.abort(refusal.code, refusal.detail)
 
 
-async def _inputs(requests: AsyncIterator[pb.TranscribeRequest]) -> AsyncIterator[TranscriptionInput]:
+class _Utterance:
+    """Keeps the processor clear while somebody speaks: a stream is open as long as a call, and mostly silent."""
+
+    def __init__(self, host: EngineHost, engine: Engine, options: TranscriptionOptions) -> None:
+        self._host, self._engine, self._is_background = host, engine, options.is_background
+        self._place = ExitStack()
+        self._is_speaking = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
+
+    def follow(self, event: TranscriptEvent) -> None:
+        if isinstance(event, FinalTranscript):
+            self.end()
+        elif isinstance(event, SpeechStarted) and not self._is_speaking and not self._is_background:
+            self._place.enter_context(self._host.keep_clear(self._engine))
+            self._is_speaking = True
+
+    def end(self) -> None:
+        self._place.close()
+        self._is_speaking = False
+
+
+async def _inputs(
+    requests: AsyncIterator[pb.TranscribeRequest], utterance: _Utterance
+) -> AsyncIterator[TranscriptionInput]:
     async for request in requests:
         match request.WhichOneof("input"):
             case "pcm":
@@ -303,6 +356,7 @@ async def _inputs(requests: AsyncIterator[pb.TranscribeRequest]) -> AsyncIterato
             case "end_of_utterance":
                 yield EndOfUtterance()
             case "discard_utterance":
+                utterance.end()
                 yield DiscardUtterance()
 
 
@@ -315,6 +369,7 @@ def _transcription_options(options: pb.TranscriptionOptions) -> TranscriptionOpt
         pause_ms=options.pause_ms,
         min_speech_ms=options.min_speech_ms,
         sensitivity=options.sensitivity,
+        is_background=options.is_background,
     )
 
 
@@ -351,7 +406,7 @@ class LanguageModelService(rpc.LanguageModelServicer):
             seed=request.seed if request.HasField("seed") else None,
         )
         try:
-            with _told_in_grpc(), self._host.call(Role.LLM) as engine:
+            with _told_in_grpc(), self._host.call(Role.LLM) as engine, self._host.keep_clear(engine):
                 events = cast(LanguageModel, engine).generate(_messages(request.messages), options)
                 async with aclosing(cast(Any, events)):
                     async for event in events:
@@ -371,7 +426,7 @@ class LanguageModelService(rpc.LanguageModelServicer):
 
     async def Prefill(self, request: pb.PrefillRequest, context: Any) -> pb.PrefillResponse:
         try:
-            with _told_in_grpc(), self._host.call(Role.LLM) as engine:
+            with _told_in_grpc(), self._host.call(Role.LLM) as engine, self._host.keep_clear(engine):
                 await cast(LanguageModel, engine).prefill(_messages(request.messages))
         except _Refusal as refusal:
             await context.abort(refusal.code, refusal.detail)

@@ -74,7 +74,7 @@ async def recognise(stt: SpeechToText, pcm: bytes, *, language: str | None = Non
             yield whole[start : start + _PIECE_BYTES]
         yield EndOfUtterance()
 
-    options = TranscriptionOptions(language=language, endpointing=language is None)
+    options = TranscriptionOptions(language=language, endpointing=language is None, is_background=True)
     async with contextlib.aclosing(stt.transcribe(audio(), options)) as events:  # type: ignore[type-var]  # all of them are generators
         async for event in events:
             if isinstance(event, FinalTranscript) and event.text.strip():

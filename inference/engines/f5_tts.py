@@ -213,7 +213,7 @@ class F5Tts:
         #: Those used last are last.
         self._voices: OrderedDict[str, _Voice] = OrderedDict()
         self._forgetting: asyncio.Task[None] | None = None
-        self._queue = Queue()
+        self.queue = Queue()
         self._waiting: list[_Request] = []
         self._worker = Worker("f5-tts")
         self._real_time_factors: deque[float] = deque(maxlen=FIGURES_OF)
@@ -250,7 +250,7 @@ class F5Tts:
         spoken = to_spoken(text)
         if not any(character.isalnum() for character in spoken):
             return
-        with self._queue.hold_a_place(options) as place:
+        with self.queue.hold_a_place(Urgency.of(options)) as place:
             voice = await self._find_voice(spoken, options, place.urgency)
             pieces = _split(spoken, voice, options.speed)
             for number, piece in enumerate(pieces):
@@ -266,7 +266,7 @@ class F5Tts:
     async def _speak_in_turn(self, place: Place, request: _Request) -> NDArray[np.float32]:
         """Speak when it is this call's turn; from the beginning again when it had to give way."""
         while True:
-            await self._queue.wait_for_turn(place)
+            await self.queue.wait_for_turn(place)
             request.has_given_way = False
             place.give_way = request.give_way
             try:

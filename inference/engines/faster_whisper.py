@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from inference.config import InferenceConfig
 from inference.endpointing import WINDOW_MS, Endpoint, Endpointer
 from inference.engines.chinese import to_traditional
+from inference.engines.giving_way import Queue
 from inference.engines.worker import Urgency, Worker
 from inference.interfaces import (
     MICROPHONE_SAMPLE_RATE_HZ,
@@ -178,6 +179,7 @@ class FasterWhisper:
         vad = Path(faster_whisper.__file__).parent / "assets" / "silero_vad_v6.onnx"
         self._vad = onnxruntime.InferenceSession(str(vad), options, providers=["CPUExecutionProvider"])
         self._worker = Worker("whisper")
+        self.queue = Queue()
         self._draft_batch = DRAFT_BATCH[device]
         self._drafts: list[_Draft] = []
 
@@ -207,6 +209,12 @@ class FasterWhisper:
 
     async def recognise_soon(self, samples: Samples, language: str | None) -> Recognition:
         return await self._worker.run(lambda: self.recognise(samples, language))
+
+    async def recognise_in_background(self, samples: Samples, language: str | None) -> Recognition:
+        """Recognise while nobody is spoken with. What has begun is not stopped: CTranslate2 has no way to."""
+        with self.queue.hold_a_place(Urgency.BACKGROUND) as place:
+            await self.queue.wait_for_turn(place)
+            return await self._worker.run(lambda: self.recognise(samples, language), place.urgency)
 
     async def draft(self, samples: Samples, language: str | None) -> Recognition:
         """Recognise quickly, together with whatever other drafts wait by then: good enough to be shown meanwhile."""
@@ -414,6 +422,8 @@ class _Session:
     def __init__(self, engine: FasterWhisper, options: TranscriptionOptions) -> None:
         self.events: asyncio.Queue[TranscriptEvent | None] = asyncio.Queue()
         self._engine = engine
+        self._is_background = options.is_background
+        self._recognise = engine.recognise_in_background if options.is_background else engine.recognise_soon
         self._vad = engine.voice_activity()
         self._endpointer = Endpointer(options)
         self._pending = np.zeros(0, np.float32)  # less than one window
@@ -464,7 +474,7 @@ class _Session:
             case Endpoint.SPEECH_STARTED:
                 self._partial_at_ms = endpointer.position_ms
                 self.events.put_nowait(SpeechStarted(endpointer.speech_start_ms))
-            case Endpoint.PAUSE_BEGAN:
+            case Endpoint.PAUSE_BEGAN if not self._is_background:
                 self._start_final(announce=True)
             case Endpoint.SPEECH_RESUMED:
                 self._drop_final()
@@ -483,9 +493,10 @@ class _Session:
         """
         Only while nothing waits: a partial transcript late is worth nothing.
 
-        Nor in a silence: it may be the pause that ends the utterance, whose recognition would have to wait.
+        Nor in a silence: it may be the pause that ends the utterance, whose recognition would have to wait. Nor where
+        nobody looks.
         """
-        if self._endpointer.silence_ms > 0:
+        if self._is_background or self._endpointer.silence_ms > 0:
             return
         position_ms = self._endpointer.position_ms
         is_due = position_ms - self._partial_at_ms >= PARTIAL_EVERY_MS
@@ -510,7 +521,7 @@ class _Session:
             self._announcing = asyncio.create_task(self._announce(self._final))
 
     async def _recognise_final(self, samples: Samples) -> Recognition:
-        recognition = await self._engine.recognise_soon(samples, self._chosen_language)
+        recognition = await self._recognise(samples, self._chosen_language)
         return replace(recognition, text=self._with_settled(recognition))
 
     async def _announce(self, final: asyncio.Task[Recognition]) -> None:
@@ -544,7 +555,7 @@ class _Session:
     async def _finish(self) -> None:
         """Wait for the recognition that began in the pause, and say it."""
         final = self._final
-        if final is None:  # endpointing was switched on in the middle of a pause
+        if final is None:  # in the background, or endpointing was switched on in the middle of a pause
             self._start_final(announce=False)
             final = self._final
         assert final is not None  # noqa: S101 — for the type checker: set two lines above
@@ -596,7 +607,7 @@ class _Session:
         quietest = int(np.argmin(np.square(blocks).mean(axis=1)))
         cut = len(speech) - len(search) + quietest * 3200 + 1600
         self._drop_partial()
-        piece = await self._engine.recognise_soon(speech[:cut], self._chosen_language)
+        piece = await self._recognise(speech[:cut], self._chosen_language)
         self._settled.append(piece.text)
         offset = len(self._audio) - (len(speech) - cut)
         # The speech ends where the stream is, give or take the post-roll: keep from the cut on.

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -17,7 +19,9 @@ from numpy.typing import NDArray
 
 from inference.config import InferenceConfig
 from inference.engines.ge2e_graph import ENCODER
-from inference.engines.worker import Worker
+from inference.engines.giving_way import Queue
+from inference.engines.onnx_runs import run_in_turn
+from inference.engines.worker import Urgency, Worker
 from inference.interfaces import MICROPHONE_SAMPLE_RATE_HZ, InferenceError, SpeakerEmbedding
 from inference.models import model_dir
 from inference.recordings import check_recording, resample
@@ -61,6 +65,7 @@ class Ge2e:
         self._encoder = onnxruntime.InferenceSession(str(folder / ENCODER), options, providers=providers)
         self._vad = onnxruntime.InferenceSession(str(_find_silero()), options, providers=providers)
         self._worker = Worker("ge2e")
+        self.queue = Queue()
 
     async def warm_up(self) -> None:
         await self._worker.run(lambda: self._embed_parts(np.ones((1, PART_FRAMES, MEL_BANDS), np.float32)))
@@ -70,33 +75,37 @@ class Ge2e:
 
     async def embed(self, pcm: bytes, *, sample_rate_hz: int = MICROPHONE_SAMPLE_RATE_HZ) -> SpeakerEmbedding:
         check_recording(pcm, sample_rate_hz)
-        values = await self._worker.run(lambda: self._embed(pcm, sample_rate_hz))
+        # Nobody who speaks waits for it: who they are is asked about recordings.
+        with self.queue.hold_a_place(Urgency.BACKGROUND) as place:
+            embed = partial(self._embed, pcm, sample_rate_hz)
+            values = await run_in_turn(self._worker, self.queue, place, embed)
         return SpeakerEmbedding(tuple(values.tolist()), self.encoder)
 
-    def _embed(self, pcm: bytes, sample_rate_hz: int) -> NDArray[np.float64]:
+    def _embed(self, pcm: bytes, sample_rate_hz: int, run_options: Any) -> NDArray[np.float64]:
         recorded = np.frombuffer(pcm, "<i2").astype(np.float32) / np.float32(32768)
         samples = raise_volume(resample(recorded, sample_rate_hz, MICROPHONE_SAMPLE_RATE_HZ))
-        speech = keep_speech(samples, self._probabilities(samples))
+        speech = keep_speech(samples, self._probabilities(samples, run_options))
         if len(speech) < MIN_SPEECH_S * MICROPHONE_SAMPLE_RATE_HZ:
             raise InferenceError("there is no speech in the recording")
         starts = find_parts(len(speech))
         needed = (starts[-1] + PART_FRAMES) * STEP_SAMPLES
         mels = find_mels(np.pad(speech, (0, max(0, needed - len(speech)))))
-        parts = self._embed_parts(np.stack([mels[start : start + PART_FRAMES] for start in starts]))
+        parts = self._embed_parts(np.stack([mels[start : start + PART_FRAMES] for start in starts]), run_options)
         mean = parts.mean(axis=0, dtype=np.float64)
         return np.asarray(mean / np.linalg.norm(mean))
 
-    def _embed_parts(self, mels: NDArray[np.float32]) -> NDArray[np.float32]:
-        (embeddings,) = self._encoder.run(None, {"mels": mels})
+    def _embed_parts(self, mels: NDArray[np.float32], run_options: Any = None) -> NDArray[np.float32]:
+        (embeddings,) = self._encoder.run(None, {"mels": mels}, run_options)
         return np.asarray(embeddings)
 
-    def _probabilities(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
+    def _probabilities(self, samples: NDArray[np.float32], run_options: Any) -> NDArray[np.float32]:
         """Probability of speech in each window of `VAD_SAMPLES`; what is left over at the end is in no window."""
         windows = samples[: len(samples) // VAD_SAMPLES * VAD_SAMPLES].reshape(-1, VAD_SAMPLES)
         before = np.zeros((len(windows), VAD_CONTEXT_SAMPLES), np.float32)
         before[1:] = windows[:-1, -VAD_CONTEXT_SAMPLES:]
         state = np.zeros((1, 1, 128), np.float32)
-        probabilities, _, _ = self._vad.run(None, {"input": np.hstack([before, windows]), "h": state, "c": state})
+        inputs = {"input": np.hstack([before, windows]), "h": state, "c": state}
+        probabilities, _, _ = self._vad.run(None, inputs, run_options)
         return np.asarray(probabilities).ravel()
 
 

@@ -1,4 +1,4 @@
-"""Who speaks now: what nobody listens for waits while somebody is spoken to, and stops when somebody comes."""
+"""Who is spoken with now: what nobody listens for waits meanwhile, and stops when somebody comes."""
 
 from __future__ import annotations
 
@@ -7,21 +7,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from inference.engines.worker import Urgency
-from inference.interfaces import SynthesisOptions
 
 
 class Place:
     """A call's place in the queue. `give_way` stops what is being made for it, while something is."""
 
-    def __init__(self, options: SynthesisOptions) -> None:
-        self.is_background = options.is_background
-        self.urgency = (
-            Urgency.BACKGROUND
-            if options.is_background
-            else Urgency.FIRST_CLAUSE
-            if options.is_first
-            else Urgency.CLAUSE
-        )
+    def __init__(self, urgency: Urgency) -> None:
+        self.urgency = urgency
+        self.is_background = urgency is Urgency.BACKGROUND
         self.give_way: Callable[[], None] | None = None
 
 
@@ -29,35 +22,53 @@ class Queue:
     """
     Keeps the background out of the way of live calls; the worker's order decides among these.
 
-    Everything here happens in the event loop.
+    An engine has one of its own. Engines that share the processor share one, for a conversation goes from one to the
+    other: what is made in the background then waits until nobody has been heard, thought about or spoken to for
+    `pause_s`. Everything here happens in the event loop.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, pause_s: float = 0.0) -> None:
+        self._pause_s = pause_s
         self._live = 0
         self._background: set[Place] = set()
         self._is_quiet = asyncio.Event()
         self._is_quiet.set()
+        self._pause: asyncio.TimerHandle | None = None
 
     @contextmanager
-    def hold_a_place(self, options: SynthesisOptions) -> Iterator[Place]:
-        place = Place(options)
+    def hold_a_place(self, urgency: Urgency) -> Iterator[Place]:
+        place = Place(urgency)
         if place.is_background:
             self._background.add(place)
         else:
-            self._live += 1
-            self._is_quiet.clear()
-            for other in self._background:
-                if other.give_way is not None:
-                    other.give_way()
+            self._begin()
         try:
             yield place
         finally:
-            self._background.discard(place)
-            if not place.is_background:
-                self._live -= 1
-                if self._live == 0:
-                    self._is_quiet.set()
+            if place.is_background:
+                self._background.discard(place)
+            else:
+                self._end()
 
     async def wait_for_turn(self, place: Place) -> None:
         if place.is_background:
             await self._is_quiet.wait()
+
+    def _begin(self) -> None:
+        self._live += 1
+        self._is_quiet.clear()
+        if self._pause is not None:
+            self._pause.cancel()
+            self._pause = None
+        for other in self._background:
+            if other.give_way is not None:
+                other.give_way()
+
+    def _end(self) -> None:
+        self._live -= 1
+        if self._live:
+            return
+        if self._pause_s:
+            self._pause = asyncio.get_running_loop().call_later(self._pause_s, self._is_quiet.set)
+        else:
+            self._is_quiet.set()

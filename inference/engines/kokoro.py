@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -23,8 +24,9 @@ from inference.config import InferenceConfig
 from inference.engines import audio_edges
 from inference.engines.audio_edges import trim
 from inference.engines.chinese import has_chinese, to_simplified
-from inference.engines.giving_way import Place, Queue
-from inference.engines.worker import Worker
+from inference.engines.giving_way import Queue
+from inference.engines.onnx_runs import run_in_turn
+from inference.engines.worker import Urgency, Worker
 from inference.interfaces import AudioChunk, Quality, SynthesisOptions, VoiceInfo
 from inference.models import model_dir
 from inference.spoken_text import to_spoken_mandarin
@@ -108,7 +110,7 @@ class Kokoro:
         }
         self._phonemiser = Phonemiser()
         self._worker = Worker("kokoro")
-        self._queue = Queue()
+        self.queue = Queue()
 
     async def warm_up(self) -> None:
         for text in ("你好，今天有 25 度。", "Hello there."):
@@ -128,11 +130,12 @@ class Kokoro:
         voices = {language: self._find_styles(options, voice) for language, voice in DEFAULT_VOICE.items()}
         # The best that there is here is a style of the speaker's own; it takes no longer than another.
         quality = options.quality if options.style else Quality.FAST
-        with self._queue.hold_a_place(options) as place:
+        with self.queue.hold_a_place(Urgency.of(options)) as place:
             phrases = await self._worker.run(lambda: self._phonemiser.phrases(text), place.urgency)
             for number, phrase in enumerate(phrases):
                 is_last = options.is_last and number == len(phrases) - 1
-                samples = await self._speak_in_turn(place, phrase, voices[phrase.language], options.speed, is_last)
+                speak = partial(self._speak, phrase, voices[phrase.language], options.speed, is_last=is_last)
+                samples = await run_in_turn(self._worker, self.queue, place, speak)
                 pcm = (np.clip(samples, -1.0, 1.0) * 32767).astype("<i2").tobytes()
                 step = SAMPLE_RATE_HZ * CHUNK_MS // 1000 * 2
                 for start in range(0, len(pcm), step):
@@ -149,28 +152,6 @@ class Kokoro:
             styles = np.asarray(styles - styles[FITTED_ROW] + fitted, np.float32)
         return styles
 
-    async def _speak_in_turn(
-        self, place: Place, phrase: Phrase, styles: NDArray[np.float32], speed: float, is_last: bool
-    ) -> NDArray[np.float32]:
-        """Speak when it is this call's turn; from the beginning again when it had to give way."""
-        while True:
-            await self._queue.wait_for_turn(place)
-            run = _Run()
-            place.give_way = run.give_way
-            try:
-                return await self._worker.run(
-                    lambda run=run: self._speak(phrase, styles, speed, run.options, is_last=is_last),  # type: ignore[misc]
-                    place.urgency,
-                )
-            except asyncio.CancelledError:
-                run.options.terminate = True
-                raise
-            except Exception:  # ONNX Runtime tells of a run that was stopped by one of its own
-                if not run.has_given_way:
-                    raise
-            finally:
-                place.give_way = None
-
     def _speak(
         self, phrase: Phrase, styles: NDArray[np.float32], speed: float, run_options: Any, *, is_last: bool
     ) -> NDArray[np.float32]:
@@ -184,18 +165,6 @@ class Kokoro:
             None, {"features": features, "pitch": pitch, "energy": energy, "style": style}, run_options
         )
         return trim(samples, sample_rate_hz=SAMPLE_RATE_HZ, pause_ms=_pause_ms(phrase.tokens, is_last=is_last))
-
-
-class _Run:
-    """One run of the model, which may be stopped between two operators."""
-
-    def __init__(self) -> None:
-        self.options = onnxruntime.RunOptions()
-        self.has_given_way = False
-
-    def give_way(self) -> None:
-        self.has_given_way = True
-        self.options.terminate = True
 
 
 def find_speech(

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from enum import IntEnum
 from typing import Any, TypeVar
 
+from inference.interfaces import SynthesisOptions
+
 T = TypeVar("T")
 
 
@@ -22,6 +24,12 @@ class Urgency(IntEnum):
     FIRST_CLAUSE = 0
     CLAUSE = 1
     BACKGROUND = 2
+
+    @classmethod
+    def of(cls, options: SynthesisOptions) -> Urgency:
+        if options.is_background:
+            return cls.BACKGROUND
+        return cls.FIRST_CLAUSE if options.is_first else cls.CLAUSE
 
 
 class Worker:

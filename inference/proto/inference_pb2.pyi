@@ -7,18 +7,20 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class TranscriptionOptions(_message.Message):
-    __slots__ = ("language", "endpointing", "pause_ms", "min_speech_ms", "sensitivity")
+    __slots__ = ("language", "endpointing", "pause_ms", "min_speech_ms", "sensitivity", "is_background")
     LANGUAGE_FIELD_NUMBER: _ClassVar[int]
     ENDPOINTING_FIELD_NUMBER: _ClassVar[int]
     PAUSE_MS_FIELD_NUMBER: _ClassVar[int]
     MIN_SPEECH_MS_FIELD_NUMBER: _ClassVar[int]
     SENSITIVITY_FIELD_NUMBER: _ClassVar[int]
+    IS_BACKGROUND_FIELD_NUMBER: _ClassVar[int]
     language: str
     endpointing: bool
     pause_ms: int
     min_speech_ms: int
     sensitivity: float
-    def __init__(self, language: _Optional[str] = ..., endpointing: _Optional[bool] = ..., pause_ms: _Optional[int] = ..., min_speech_ms: _Optional[int] = ..., sensitivity: _Optional[float] = ...) -> None: ...
+    is_background: bool
+    def __init__(self, language: _Optional[str] = ..., endpointing: _Optional[bool] = ..., pause_ms: _Optional[int] = ..., min_speech_ms: _Optional[int] = ..., sensitivity: _Optional[float] = ..., is_background: _Optional[bool] = ...) -> None: ...
 
 class TranscribeRequest(_message.Message):
     __slots__ = ("options", "pcm", "end_of_utterance", "discard_utterance")
