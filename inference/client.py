@@ -47,8 +47,8 @@ from inference.proto import inference_pb2_grpc as rpc
 #: The longest message either side sends: a recording of a minute at 48 kHz and its envelope.
 MAX_MESSAGE_BYTES = 6 * 1024 * 1024
 STATUS_TIMEOUT_S = 2.0
-#: A minute of audio takes two seconds, and waits for everybody who is spoken with.
-EMBED_TIMEOUT_S = 600.0
+#: A minute of audio takes two seconds, and waits a minute for those who are spoken with, and for others that do.
+EMBED_TIMEOUT_S = 300.0
 
 CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),

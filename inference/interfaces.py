@@ -41,7 +41,7 @@ class TranscriptionOptions:
     `language` is "zh", "en" or None (decided per utterance). With `endpointing` the engine decides where an
     utterance ends: after `pause_ms` of silence. Without it (hold to talk) only `EndOfUtterance` ends one.
     `sensitivity` is the probability of speech above which a 32 ms window counts as speech (0..1). What `is_background`
-    waits for everybody who is spoken with, and has no partial and no provisional transcripts.
+    gives way to everybody who is spoken with, and has no partial and no provisional transcripts.
     """
 
     language: str | None = None
@@ -232,7 +232,7 @@ class SynthesisOptions:
     speaks like `reference` instead, when there is one. Each passes over what it does not know: of a blend it takes the
     voices that it has, or the heaviest of them, and its default when it has none, for a voice may have been matched for
     another engine. `speed` 1.0 is the voice's own pace. `is_first` marks the first clause of a reply, `is_last` the
-    last. What `is_background` waits for everybody who is spoken with.
+    last. What `is_background` gives way to everybody who is spoken with.
     """
 
     voice: str = ""
@@ -317,7 +317,7 @@ class SpeakerEncoder(Protocol):
         """
         Return who speaks in `pcm`: PCM16 mono, `MIN_RECORDING_S` to `MAX_RECORDING_S` long.
 
-        Always in the background: it waits for everybody who is spoken with.
+        Always in the background: it gives way to everybody who is spoken with.
 
         Raises InferenceError when nobody does, or it is too short or too long; InferenceUnavailable; InferenceBusy.
         """

@@ -76,9 +76,11 @@ WHOLE_PROCESS = ""
 WATCH_EVERY_S = 1.0
 #: With less of the device's memory free, a call would not get through its first layers.
 MIN_FREE_MIB = 64
-#: How long the processor is left alone after a conversation used it, which goes from one engine to the next with moments
+#: How long the processor is left alone after a conversation used it: it goes from one engine to the next, with moments
 #: in between.
 PAUSE_S = 2.0
+#: How long something in the background waits at most for those who are spoken with.
+PATIENCE_S = 60.0
 
 
 class Engine(Protocol):
@@ -121,7 +123,7 @@ class EngineHost:
         self.reader = reader or device_memory.get_reader(config)
         self.started_at = time.time()
         #: Of all engines on the processor. A device of its own has room for both, and is left to its engines' queues.
-        self.queue = Queue(pause_s=PAUSE_S)
+        self.queue = Queue(pause_s=PAUSE_S, patience_s=PATIENCE_S)
         self._process = psutil.Process()
         self._slots = {
             role: Slot(RoleStatus(role, RoleState.LOADING, "", "", "", load_s=0.0, memory_bytes=0)) for role in Role

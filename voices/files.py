@@ -25,6 +25,8 @@ logger = logging.getLogger(__name__)
 
 #: A file is written before its row: one that is younger may still get one.
 ORPHAN_AFTER = timedelta(minutes=10)
+#: What a crash leaves behind is less than this; more, and more than half of all, is a database from elsewhere.
+FEW_ORPHANS = 10
 
 
 def write(field: FieldFile, content: bytes) -> None:
@@ -99,20 +101,32 @@ def delete_orphans() -> int:
     """
     Delete the folders of voices that have no row, and files of voices that no row names. Return how many files.
 
-    They are left by a process that was killed between a file and its row.
+    They are left by a process that was killed between a file and its row. Where most of what there is would go, the
+    database is taken for another one's, and nothing is deleted.
     """
-    count = 0
-    for folder, profile_id in list(list_profile_folders()):
+    folders = list(list_profile_folders())
+    orphans: list[str] = []
+    file_count = 0
+    for folder, profile_id in folders:
         names = set(list_files(folder))
         known = _names_in_rows(profile_id) if profile_id else set()
-        for name in names - known:
-            if _is_old(name):
-                logger.warning("deleting %s, which belongs to no row", name)
-                delete(name)
-                count += 1
+        file_count += len(names)
+        orphans += [name for name in names - known if _is_old(name)]
+    if len(orphans) > FEW_ORPHANS and 2 * len(orphans) > file_count:
+        logger.error(
+            "%d of the %d files of voices belong to no row, and are left alone: is this another database? "
+            "If it is not, remove them by hand",
+            len(orphans),
+            file_count,
+        )
+        return 0
+    for name in orphans:
+        logger.warning("deleting %s, which belongs to no row", name)
+        delete(name)
+    for folder, profile_id in folders:
         if not list_files(folder) and not (profile_id and VoiceProfile.objects.filter(pk=profile_id).exists()):
             _remove_empty(folder)
-    return count
+    return len(orphans)
 
 
 def forget_deleted_rows() -> None:

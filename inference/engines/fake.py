@@ -275,7 +275,7 @@ class _Hearing:
         if not self._is_started and self._speech_ms >= self.options.min_speech_ms:
             self._is_started = True
             yield SpeechStarted(speech_start_ms=self._start_ms)
-        if self._is_started and self._speech_ms >= self._partial_at_ms:
+        if self._is_started and self._speech_ms >= self._partial_at_ms and not self.options.is_background:
             _, text = self.engine.next_transcript()
             shown = text[: max(1, len(text) * self._partial_at_ms // (self._partial_at_ms + 800))]
             self._partial_at_ms += PARTIAL_EVERY_MS
@@ -287,7 +287,8 @@ class _Hearing:
             if self._silence_ms >= PROVISIONAL_AFTER_MS:
                 self._speech_ms = 0
             return
-        if not self._is_provisional and self._silence_ms >= PROVISIONAL_AFTER_MS:
+        is_due = self._silence_ms >= PROVISIONAL_AFTER_MS and not self.options.is_background
+        if is_due and not self._is_provisional:
             self._is_provisional = True
             index, text = self.engine.next_transcript()
             said = self.engine.provisional.get(index, text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -10,11 +11,17 @@ from inference.engines.worker import Urgency
 
 
 class Place:
-    """A call's place in the queue. `give_way` stops what is being made for it, while something is."""
+    """
+    A call's place in the queue. `give_way` stops what is being made for it, while something is.
+
+    One that `is_overdue` has waited as long as it should have to: it waits no more, and is not stopped.
+    """
 
     def __init__(self, urgency: Urgency) -> None:
         self.urgency = urgency
         self.is_background = urgency is Urgency.BACKGROUND
+        self.is_overdue = False
+        self.since_s = time.monotonic()
         self.give_way: Callable[[], None] | None = None
 
 
@@ -24,11 +31,13 @@ class Queue:
 
     An engine has one of its own. Engines that share the processor share one, for a conversation goes from one to the
     other: what is made in the background then waits until nobody has been heard, thought about or spoken to for
-    `pause_s`. Everything here happens in the event loop.
+    `pause_s`, or until it has waited `patience_s` (None: for ever): where people talk all day, a voice is made all the
+    same, slowly. Everything here happens in the event loop.
     """
 
-    def __init__(self, *, pause_s: float = 0.0) -> None:
+    def __init__(self, *, pause_s: float = 0.0, patience_s: float | None = None) -> None:
         self._pause_s = pause_s
+        self._patience_s = patience_s
         self._live = 0
         self._background: set[Place] = set()
         self._is_quiet = asyncio.Event()
@@ -51,8 +60,14 @@ class Queue:
                 self._end()
 
     async def wait_for_turn(self, place: Place) -> None:
-        if place.is_background:
-            await self._is_quiet.wait()
+        if not place.is_background or place.is_overdue:
+            return
+        waited_s = time.monotonic() - place.since_s
+        try:
+            async with asyncio.timeout(self._patience_s and max(0.0, self._patience_s - waited_s)):
+                await self._is_quiet.wait()
+        except TimeoutError:
+            place.is_overdue = True
 
     def _begin(self) -> None:
         self._live += 1
@@ -61,7 +76,7 @@ class Queue:
             self._pause.cancel()
             self._pause = None
         for other in self._background:
-            if other.give_way is not None:
+            if other.give_way is not None and not other.is_overdue:
                 other.give_way()
 
     def _end(self) -> None:

@@ -47,7 +47,7 @@ class TestWhatCrossesTheBorder:
         first = TranscriptionOptions(
             language="en", endpointing=False, pause_ms=900, min_speech_ms=300, sensitivity=0.25
         )
-        second = TranscriptionOptions()
+        second = TranscriptionOptions(is_background=True)
 
         await transcribe(client, first, second)
 

@@ -22,9 +22,13 @@ from inference.client import InferenceClient
 from inference.config import InferenceConfig
 from inference.device_memory import MIB, ScriptedReader
 from inference.engines.fake import FakeLanguageModel, FakeSpeakerEncoder, FakeSpeechToText, FakeTextToSpeech
+from inference.engines.giving_way import Queue
+from inference.engines.worker import Urgency
 from inference.interfaces import (
     DeviceMemory,
+    DiscardUtterance,
     EndOfUtterance,
+    FinalTranscript,
     GenerationFinished,
     GenerationOptions,
     InferenceBusy,
@@ -34,6 +38,7 @@ from inference.interfaces import (
     Quality,
     Role,
     RoleState,
+    SpeechStarted,
     SynthesisOptions,
     TextDelta,
     TranscriptionInput,
@@ -46,6 +51,7 @@ from inference.server import SERVICE_OF_ROLE, WHOLE_PROCESS, InferenceServer
 from tests.inference.conftest import PATIENCE_S, ScriptedEngines, eventually
 
 HELLO = (Message("user", "hello"),)
+SPEECH = b"\x00\x20" * 16_000
 HUM = b"\x00\x20\x00\xe0" * 16_000
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -448,6 +454,147 @@ class TestBadInput:
     async def test_is_a_message_beyond_the_limit(self, client: InferenceClient) -> None:
         with pytest.raises(InferenceError):
             await transcribe(client, bytes(8 * 1024 * 1024))
+
+
+class TestBackground:
+    """What is made in the background waits for a conversation wherever it is: heard, thought about, or in between."""
+
+    @pytest.fixture(autouse=True)
+    def short_pause(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("inference.server.PAUSE_S", 0.05)
+
+    @pytest.fixture
+    async def turn(self, server: InferenceServer) -> AsyncIterator[Callable[[], asyncio.Task[None]]]:
+        """Wait for the turn of something in the background."""
+        with server.host.queue.hold_a_place(Urgency.BACKGROUND) as place:
+            yield lambda: asyncio.create_task(server.host.queue.wait_for_turn(place))
+
+    async def test_waits_while_somebody_speaks(
+        self, client: InferenceClient, server: InferenceServer, turn: Callable[[], asyncio.Task[None]]
+    ) -> None:
+        events: Any = client.stt.transcribe(endless_speech(), TranscriptionOptions())
+        async with aclosing(events):
+            assert isinstance(await anext(events), SpeechStarted)
+            waiting = turn()
+            await asyncio.sleep(0.2)
+            assert not waiting.done()
+
+        await asyncio.wait_for(waiting, PATIENCE_S)
+
+    async def test_waits_no_longer_than_the_utterance(
+        self, client: InferenceClient, turn: Callable[[], asyncio.Task[None]]
+    ) -> None:
+        async def audio() -> AsyncIterator[TranscriptionInput]:
+            yield SPEECH
+            yield EndOfUtterance()
+            async for item in endless_silence():
+                yield item
+
+        events: Any = client.stt.transcribe(audio(), TranscriptionOptions())
+        async with aclosing(events):
+            while not isinstance(await anext(events), FinalTranscript):
+                pass
+            await asyncio.wait_for(turn(), PATIENCE_S)
+
+    async def test_waits_for_nothing_that_is_discarded(
+        self, client: InferenceClient, turn: Callable[[], asyncio.Task[None]]
+    ) -> None:
+        is_heard = asyncio.Event()
+
+        async def audio() -> AsyncIterator[TranscriptionInput]:
+            yield SPEECH
+            await is_heard.wait()
+            yield DiscardUtterance()
+            async for item in endless_silence():
+                yield item
+
+        events: Any = client.stt.transcribe(audio(), TranscriptionOptions())
+        async with aclosing(events):
+            assert isinstance(await anext(events), SpeechStarted)
+            is_heard.set()
+            await asyncio.wait_for(turn(), PATIENCE_S)
+
+    @pytest.mark.parametrize("is_background", [False, True])
+    async def test_waits_for_nobody_who_listens_to_silence_or_to_a_recording(
+        self,
+        client: InferenceClient,
+        stt: FakeSpeechToText,
+        turn: Callable[[], asyncio.Task[None]],
+        *,
+        is_background: bool,
+    ) -> None:
+        audio = endless_speech() if is_background else endless_silence()
+        events = client.stt.transcribe(audio, TranscriptionOptions(is_background=is_background))
+        listening = asyncio.create_task(read_to_the_end(events))
+        await eventually(lambda: stt.heard_bytes > 20_000)  # of speech, three times what begins an utterance
+
+        await asyncio.wait_for(turn(), 0.05)
+
+        listening.cancel()
+
+    async def test_waits_while_an_answer_is_thought_of(
+        self, client: InferenceClient, llm: FakeLanguageModel, turn: Callable[[], asyncio.Task[None]]
+    ) -> None:
+        llm.hold_after(1)
+        events: Any = client.llm.generate(HELLO, GenerationOptions())
+        async with aclosing(events):
+            await anext(events)
+            waiting = turn()
+            await asyncio.sleep(0.2)
+            assert not waiting.done()
+
+        await asyncio.wait_for(waiting, PATIENCE_S)
+
+    async def test_waits_in_the_pause_after_it(
+        self,
+        client: InferenceClient,
+        server: InferenceServer,
+        monkeypatch: pytest.MonkeyPatch,
+        turn: Callable[[], asyncio.Task[None]],
+    ) -> None:
+        monkeypatch.setattr(server.host.queue, "_pause_s", 60)
+        await generate(client)
+
+        waiting = turn()
+        await asyncio.sleep(0.2)
+
+        assert not waiting.done()
+        waiting.cancel()
+
+    async def test_has_one_queue_for_all_engines_on_the_processor(
+        self, start_server: Callable[..., Any], config: InferenceConfig, engines: ScriptedEngines
+    ) -> None:
+        here, elsewhere = Queueing(), Queueing()
+        elsewhere.device = "cuda:0"
+        engines |= {"tts:good": here, "encoder:good": elsewhere}
+
+        server: InferenceServer = await start_server(config)
+
+        assert here.queue is server.host.queue
+        assert elsewhere.queue is not server.host.queue
+
+    async def test_does_not_wait_for_what_another_device_does(
+        self,
+        start_server: Callable[..., Any],
+        config: InferenceConfig,
+        connect: Callable[[int], InferenceClient],
+        llm: FakeLanguageModel,
+    ) -> None:
+        llm.device = "cuda:0"
+        llm.hold_after(1)
+        server: InferenceServer = await start_server(config)
+        events: Any = connect(server.port).llm.generate(HELLO, GenerationOptions())
+
+        async with aclosing(events):
+            await anext(events)
+            with server.host.queue.hold_a_place(Urgency.BACKGROUND) as place:
+                await asyncio.wait_for(server.host.queue.wait_for_turn(place), 0.05)
+
+
+class Queueing(FakeTextToSpeech):
+    def __init__(self) -> None:
+        super().__init__()
+        self.queue = Queue()
 
 
 class TestAnEngineThatFails:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import stat
+import uuid
 from datetime import timedelta
 from pathlib import Path
 
@@ -474,3 +475,20 @@ class TestOrphans:
 
         assert [path.name for path in list_media(media_root)] == [Path(profile.recordings.get().audio.name).name]
         assert not (media_root / "voices" / "77").exists()
+
+    def test_that_most_files_are_say_that_the_database_is_another_ones(
+        self, alice: User, media_root: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        monkeypatch.setattr(files, "ORPHAN_AFTER", timedelta(0))
+        create(alice)
+        names = [f"voices/77/{uuid.uuid4()}/theirs.flac" for _ in range(11)]
+        for name in names:
+            default_storage.save(name, ContentFile(b"x"))
+
+        assert files.delete_orphans() == 0
+        assert len(list_media(media_root)) == 12
+        assert "another database" in caplog.text
+
+        default_storage.delete(names.pop())
+        assert files.delete_orphans() == 10
+        assert len(list_media(media_root)) == 1

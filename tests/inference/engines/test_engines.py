@@ -17,6 +17,7 @@ import pytest_asyncio
 from inference.config import InferenceConfig
 from inference.engines import fake
 from inference.engines.chinese import to_taiwanese, to_traditional
+from inference.engines.worker import Urgency
 from inference.interfaces import (
     DiscardUtterance,
     EndOfUtterance,
@@ -262,6 +263,15 @@ class TestSpeechToText:
 
         assert (await understand(engines.stt, await engines.speech(PARK))).text
 
+    async def test_tells_only_the_result_in_the_background(self, engines: Engines) -> None:
+        speech = await engines.speech(PARK)
+
+        events = await hear(engines.stt, speech, silence(1000), speech, silence(1000), is_background=True)
+
+        assert [type(event) for event in events] == [SpeechStarted, FinalTranscript] * 2
+        live = await understand(engines.stt, speech)
+        assert [event.text for event in events if isinstance(event, FinalTranscript)] == [live.text] * 2
+
     async def test_keeps_two_streams_apart(self, engines: Engines) -> None:
         speech = await engines.speech(PARK)
 
@@ -275,6 +285,24 @@ class TestSpeechToText:
 
 @pytest.mark.engines
 class TestWhisper:
+    async def test_lets_those_go_first_who_are_spoken_with(self, real_engines: Engines) -> None:
+        stt: Any = real_engines.stt
+        speech = await real_engines.speech(PARK)
+        done: list[str] = []
+
+        async def listen(name: str, **options: Any) -> None:
+            assert (await hear(stt, speech, silence(1000), **options))[-1].text
+            done.append(name)
+
+        async with asyncio.timeout(PATIENCE_S), asyncio.TaskGroup() as group:
+            with stt.queue.hold_a_place(Urgency.FINAL):
+                group.create_task(listen("background", is_background=True))
+                while not stt.queue._background:  # noqa: ASYNC110 — there is no event
+                    await asyncio.sleep(0.01)
+                await listen("live")
+
+        assert done == ["live", "background"]
+
     async def test_hears_the_same_wherever_the_speech_begins(self, real_engines: Engines) -> None:
         """With zeros in the spectrum after the speech, three of these twelve were heard as "Could Could"."""
         stt: Any = real_engines.stt
@@ -463,7 +491,7 @@ class TestKokoro:
 
         async with asyncio.timeout(PATIENCE_S), asyncio.TaskGroup() as group:
             group.create_task(speak("background", "我們一起去公園散步，" * 3, is_background=True))
-            while not any(place.give_way for place in tts._queue._background):  # noqa: ASYNC110 — there is no event
+            while not any(place.give_way for place in tts.queue._background):  # noqa: ASYNC110 — there is no event
                 await asyncio.sleep(0.01)
             group.create_task(speak("live", "你好。"))
 
@@ -591,6 +619,25 @@ class TestSpeakerEncoder:
         same, other = float(values[0] @ values[1]), float(values[0] @ values[2])
         assert same > 0.75
         assert other < same - 0.1
+
+    @pytest.mark.engines
+    async def test_stops_for_those_who_are_spoken_with_and_begins_again(self, real_engines: Engines) -> None:
+        encoder: Any = real_engines.encoder
+        # The longest there may be: it is at work long enough to be found at work.
+        speech = (await real_engines.speech(PARK) * 60)[: 60 * 32_000]
+        expected = await encoder.embed(speech)
+
+        async with asyncio.timeout(PATIENCE_S), asyncio.TaskGroup() as group:
+            embedding = group.create_task(encoder.embed(speech))
+            while not any(place.give_way for place in encoder.queue._background):  # noqa: ASYNC110 — there is no event
+                await asyncio.sleep(0.001)
+            with encoder.queue.hold_a_place(Urgency.FINAL):
+                (place,) = encoder.queue._background
+                while place.give_way is not None:  # noqa: ASYNC110 — there is no event
+                    await asyncio.sleep(0.001)
+                assert not embedding.done()
+
+        assert embedding.result().values == pytest.approx(expected.values, abs=1e-6)
 
     async def test_gives_the_same_for_the_same(self, engines: Engines) -> None:
         speech = await engines.speech(PARK)

@@ -45,16 +45,6 @@ class TestFindSpeech:
         assert kokoro.find_speech(*plan([SILENCE] * 20))[0].shape == (1, 512, 0)
 
 
-class TestRun:
-    def test_is_stopped_when_it_has_to_give_way(self) -> None:
-        run = kokoro._Run()
-
-        run.give_way()
-
-        assert run.has_given_way
-        assert run.options.terminate
-
-
 class TestFindStyles:
     """Whatever a voice was matched for, a reply in it is spoken."""
 
