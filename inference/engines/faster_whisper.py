@@ -62,6 +62,9 @@ PARTIAL_EVERY_MS = 480
 #: Whisper reads at most 30 s: longer speech is settled in pieces, cut where it is quietest.
 PIECE_MS = 24_000
 PIECE_SEARCH_MS = 6_000
+#: In the background: nothing stops a piece that is being recognised, and somebody may begin to speak meanwhile. A clip
+#: of 12 s, whose words an engine clones by, stays whole.
+BACKGROUND_PIECE_MS = 15_000
 FRAME_SAMPLES = 160  # of Whisper's spectrum: 10 ms
 FINAL_BEAM_SIZE = 2
 MIN_WINDOW_FRAMES = 600
@@ -597,10 +600,11 @@ class _Session:
 
     async def _settle_long_speech(self) -> None:
         """Cut a piece off speech that grows beyond what Whisper reads, where it is quietest, and keep its text."""
-        if len(self._audio) < PIECE_MS * SAMPLES_PER_MS or self._final is not None:
+        longest = (BACKGROUND_PIECE_MS if self._is_background else PIECE_MS) * SAMPLES_PER_MS
+        if len(self._audio) < longest or self._final is not None:
             return
         speech = self._speech()
-        if len(speech) < PIECE_MS * SAMPLES_PER_MS:
+        if len(speech) < longest:
             return
         search = speech[-PIECE_SEARCH_MS * SAMPLES_PER_MS :]
         blocks = search[: len(search) // 3200 * 3200].reshape(-1, 3200)  # 200 ms

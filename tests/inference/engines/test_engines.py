@@ -328,12 +328,13 @@ class TestWhisper:
 
         assert not [event for event in events if getattr(event, "text", "")]
 
-    async def test_transcribes_a_long_utterance_whole(self, real_engines: Engines) -> None:
+    @pytest.mark.parametrize("is_background", [False, True], ids=["live", "in the background"])
+    async def test_transcribes_a_long_utterance_whole(self, real_engines: Engines, *, is_background: bool) -> None:
         clauses = [clause for _ in range(6) for clause in SHORT_CLAUSES]
         audio = b"".join([await real_engines.speech(clause) + silence(80) for clause in clauses])
         assert len(audio) > 40 * 32_000
 
-        events = await hear(real_engines.stt, audio, silence(1000))
+        events = await hear(real_engines.stt, audio, silence(1000), is_background=is_background)
 
         finals = [event for event in events if isinstance(event, FinalTranscript)]
         assert len(finals) == 1
