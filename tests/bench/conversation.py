@@ -52,17 +52,17 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, help="write every turn here as well")
     parser.add_argument("--keep", type=Path, help="keep questions and replies as WAV files in this folder")
-    parser.add_argument("--beside-fitting", action="store_true", help="ask once more while a voice is being fitted")
+    parser.add_argument("--beside", choices=tuple(BESIDE), help="ask once more while a voice is being made, or fitted")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, running_avatar(Path(folder)) as environment:
         sounds = options.keep or Path(folder) / "sounds"
         sounds.mkdir(parents=True, exist_ok=True)
         questions = asyncio.run(speak_questions(environment["AVATAR_INFERENCE_ADDRESS"], sounds))
         runs = [ask(questions, sounds, environment)]
-        if options.beside_fitting:
-            start_fitting(environment)
+        if options.beside:
+            BESIDE[options.beside](environment)
             runs.append(ask(questions, sounds, environment))
-            print(f"fitting meanwhile: {look_at_fitting(environment)}")
+            print(f"the voice after the ten: {look_at_voice(environment)}")
     if options.json:
         options.json.write_text("\n".join(json.dumps(turn, ensure_ascii=False) for turns in runs for turn in turns))
     for turns in runs:
@@ -82,8 +82,8 @@ def manage(environment: dict[str, str], *arguments: str) -> str:
     return subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True).stdout
 
 
-def start_fitting(environment: dict[str, str]) -> None:
-    """Make a voice of a recording, and have the worker fit it; return when it has begun to."""
+def start_making(environment: dict[str, str]) -> None:
+    """Have the worker make a voice of a recording; return when it has begun to."""
     run_in_shell(
         environment,
         "from django.contrib.auth.models import User",
@@ -93,29 +93,39 @@ def start_fitting(environment: dict[str, str]) -> None:
         "owner = User.objects.get(is_superuser=True)",
         "services.create_voice_profile(owner=owner, name='Bench', audio=audio, attestation='permission')",
     )
-    wait_for_voice(environment, "ready none")
+    wait_for_voice(environment, "extracting")
+
+
+def start_fitting(environment: dict[str, str]) -> None:
+    """Have the worker fit a voice once it is made; return when it has begun to."""
+    start_making(environment)
+    wait_for_voice(environment, "ready")
     run_in_shell(
         environment,
         "from voices import services",
         "from voices.models import VoiceProfile",
         "services.start_fitting(profile=VoiceProfile.objects.get(name='Bench'))",
     )
-    wait_for_voice(environment, "ready running")
+    wait_for_voice(environment, "ready", "running")
 
 
-def wait_for_voice(environment: dict[str, str], state: str) -> None:
+BESIDE = {"making": start_making, "fitting": start_fitting}
+
+
+def wait_for_voice(environment: dict[str, str], state: str, fitting: str = "none") -> None:
     began = time.monotonic()
-    while not look_at_fitting(environment).startswith(state):
+    while not (seen := look_at_voice(environment)).startswith(f"{state} ") or f" fitting {fitting} " not in seen:
         if time.monotonic() - began > READY_WITHIN_S:
-            raise TimeoutError(f"the voice is not {state}: {look_at_fitting(environment)}")
+            raise TimeoutError(f"the voice is not {state}, fitting {fitting}: {seen}")
 
 
-def look_at_fitting(environment: dict[str, str]) -> str:
+def look_at_voice(environment: dict[str, str]) -> str:
     return run_in_shell(
         environment,
         "from voices.models import VoiceProfile",
         "voice = VoiceProfile.objects.get(name='Bench')",
-        "print(voice.state, voice.fitting_state, f'{voice.fitting_progress:.0%}')",
+        "print(f'{voice.state} {voice.step} {voice.progress:.0%}, ' +",
+        "      f'fitting {voice.fitting_state} {voice.fitting_progress:.0%}')",
     ).strip()
 
 
