@@ -79,8 +79,6 @@ MIN_FREE_MIB = 64
 #: How long the processor is left alone after a conversation used it: it goes from one engine to the next, with moments
 #: in between.
 PAUSE_S = 2.0
-#: How long something in the background waits at most for those who are spoken with.
-PATIENCE_S = 60.0
 
 
 class Engine(Protocol):
@@ -123,7 +121,7 @@ class EngineHost:
         self.reader = reader or device_memory.get_reader(config)
         self.started_at = time.time()
         #: Of all engines on the processor. A device of its own has room for both, and is left to its engines' queues.
-        self.queue = Queue(pause_s=PAUSE_S, patience_s=PATIENCE_S)
+        self.queue = Queue(pause_s=PAUSE_S)
         self._process = psutil.Process()
         self._slots = {
             role: Slot(RoleStatus(role, RoleState.LOADING, "", "", "", load_s=0.0, memory_bytes=0)) for role in Role

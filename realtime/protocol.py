@@ -280,7 +280,7 @@ class TtsReady:
     """
     The reply's audio follows in binary messages; later it is kept at `audio_url` (null: it is not kept).
 
-    `quality` is what it is made with: fast where high quality was wished for and memory was short.
+    `quality` is what it begins with: fast where high quality was wished for and memory was short.
     """
 
     type: ClassVar[str] = "tts_ready"
@@ -304,7 +304,7 @@ class LatencyMs:
 
 @dataclass(frozen=True, slots=True)
 class TurnEnd:
-    """Everything of this reply has been sent."""
+    """Everything of this reply has been sent. `quality` is the least that a part was made with; null without sound."""
 
     type: ClassVar[str] = "turn_end"
     turn_id: UUID
@@ -312,6 +312,7 @@ class TurnEnd:
     was_interrupted: bool
     audio_ms: int
     latency_ms: LatencyMs
+    quality: Literal["fast", "high_quality"] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from inference.interfaces import (
     InferenceError,
     LanguageModel,
     Message,
+    Quality,
     SynthesisOptions,
     TextDelta,
     TextToSpeech,
@@ -115,7 +116,7 @@ class Reply:
         self.has_failed = False
         self.is_turn_end_sent = False
         self.sample_rate_hz = 0
-        #: What it is spoken with; known once there is sound.
+        #: What it is spoken with, known once there is sound: fast, once a part of it is.
         self.quality = synthesis.quality
         self.playout = Playout(max_ahead_ms=limits.max_ahead_ms)
         self.audio = bytearray()
@@ -197,6 +198,7 @@ class Reply:
             was_interrupted=was_interrupted,
             audio_ms=self.audio_ms,
             latency_ms=self.latency,
+            quality=self.quality.value if self.audio else None,
         )
 
     async def run(self) -> None:
@@ -317,7 +319,7 @@ class Reply:
             async for chunk in timely:
                 if self.sample_rate_hz not in (0, chunk.sample_rate_hz):
                     raise InferenceError(f"sample rate {chunk.sample_rate_hz} Hz after {self.sample_rate_hz} Hz")
-                if not self.sample_rate_hz:
+                if not self.sample_rate_hz or chunk.quality is Quality.FAST:
                     self.quality = chunk.quality
                 self.sample_rate_hz = chunk.sample_rate_hz
                 if chunk.pcm:

@@ -9,6 +9,9 @@ from contextlib import contextmanager
 
 from inference.engines.worker import Urgency
 
+#: How long something in the background waits at most for those who are spoken with.
+PATIENCE_S = 60.0
+
 
 class Place:
     """
@@ -31,11 +34,11 @@ class Queue:
 
     An engine has one of its own. Engines that share the processor share one, for a conversation goes from one to the
     other: what is made in the background then waits until nobody has been heard, thought about or spoken to for
-    `pause_s`, or until it has waited `patience_s` (None: for ever): where people talk all day, a voice is made all the
-    same, slowly. Everything here happens in the event loop.
+    `pause_s`, or until it has waited `patience_s`: where people talk all day, a voice is made all the same, slowly.
+    Everything here happens in the event loop.
     """
 
-    def __init__(self, *, pause_s: float = 0.0, patience_s: float | None = None) -> None:
+    def __init__(self, *, pause_s: float = 0.0, patience_s: float = PATIENCE_S) -> None:
         self._pause_s = pause_s
         self._patience_s = patience_s
         self._live = 0
@@ -64,7 +67,7 @@ class Queue:
             return
         waited_s = time.monotonic() - place.since_s
         try:
-            async with asyncio.timeout(self._patience_s and max(0.0, self._patience_s - waited_s)):
+            async with asyncio.timeout(max(0.0, self._patience_s - waited_s)):
                 await self._is_quiet.wait()
         except TimeoutError:
             place.is_overdue = True

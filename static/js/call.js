@@ -257,9 +257,7 @@ class Call {
         this.#audioTurnId = message.turn_id;
         if (message.audio_url) this.#audioUrls.set(message.turn_id, message.audio_url);
         this.speaker.begin(message.turn_id, message.sample_rate);
-        if (this.settings.values.quality === "high_quality" && message.quality === "fast") {
-          this.captions.showFallback(message.turn_id);
-        }
+        this.#tellQuality(message);
         break;
       case "corrected":
         this.captions.showCorrection({ turnId: message.turn_id, text: message.text, language: message.language });
@@ -354,10 +352,15 @@ class Call {
     if (this.#replyTurnId === turnId) this.#replyTurnId = null;
     this.captions.markInterrupted(turnId, wasInterrupted);
     this.captions.showLatency(turnId, message.latency_ms);
+    this.#tellQuality(message);
     if (this.conversationId !== null && !this.#typedTurns.has(userTurnId)) this.captions.showAudio(userTurnId, this.#audioAddress(userTurnId));
     if (message.audio_ms === 0) this.#audioUrls.delete(turnId);
     this.main.classList.add("has-turns");
     element("new-conversation").hidden = false;
+  }
+
+  #tellQuality({ turn_id: turnId, quality }) {
+    if (this.settings.values.quality === "high_quality" && quality === "fast") this.captions.showFallback(turnId);
   }
 
   /** A reply is kept when it is over: to its end, or as far as it was heard. */

@@ -279,6 +279,18 @@ class TestQuality:
 
         assert ready.quality == said
 
+    async def test_is_said_in_the_end_when_memory_was_short_in_the_middle(self) -> None:
+        inference = make_inference("你好", replies=["第一句話說得很好。第二句話也很好。第三句話就不好了。" * 3])
+        async with open_call(inference, quality=Quality.HIGH_QUALITY) as call:
+            call.speak(UTTERANCE)
+            ready = await call.wait_for(protocol.TtsReady)
+            inference.tts.is_short_of_memory = True
+            call.send(protocol.PlaybackMessage(turn_id=ready.turn_id, played_ms=60_000))
+            end = await call.wait_for(protocol.TurnEnd)
+
+        assert (ready.quality, end.quality) == ("high_quality", "fast")
+        assert next(turn for turn in call.kept if turn.speaker == "avatar").quality is Quality.FAST
+
 
 class TestBargeIn:
     async def test_cancels_announces_and_keeps_what_was_heard(self) -> None:
