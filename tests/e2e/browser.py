@@ -113,7 +113,8 @@ class AvatarPage:
             """() => [...document.querySelectorAll("button, a[href]:not(.skip), summary, .switch, .segments label")]
               .filter((e) => e.checkVisibility())
               .map((e) => [e.id || e.className || e.textContent.trim(), e.getBoundingClientRect()])
-              .filter(([, box]) => box.width > 0 && (box.width < 44 || box.height < 44))
+              // A box of 44 can be laid out as one of 43.9999.
+              .filter(([, box]) => box.width > 0 && (box.width < 43.95 || box.height < 43.95))
               .map(([name, box]) => [name, box.width, box.height])"""
         )
         return found
