@@ -12,6 +12,7 @@ from pathlib import PurePosixPath
 from django.core.files.storage import default_storage
 
 from conversations.models import AUDIO_ROOT, StorageCheck, Turn
+from voices.files import FEW_ORPHANS, are_doubtful
 
 logger = logging.getLogger(__name__)
 
@@ -20,12 +21,8 @@ MIN_AGE = dt.timedelta(hours=1)
 BATCH = 500
 #: So many failures one after another are not these files', but the storage's.
 MAX_FAILURES = 3
-#: What a crash leaves behind is less than this; more is a storage that is away, or a database from elsewhere.
-FEW = 10
 #: More of the known files than this do not go missing by themselves.
 MAX_MISSING_SHARE = 0.1
-#: More of the files than this do not lose their rows by themselves.
-MAX_ORPHANED_SHARE = 0.5
 
 
 class StorageAway(Exception):
@@ -94,9 +91,11 @@ class Orphans:
     def doubt(self) -> str:
         """Why this looks like a storage or a database that is not the right one; empty if it does not."""
         missing, orphaned = len(self.turns), len(self.files)
-        if missing and (missing == self.row_count or (missing > FEW and missing > self.row_count * MAX_MISSING_SHARE)):
+        if missing and (
+            missing == self.row_count or (missing > FEW_ORPHANS and missing > self.row_count * MAX_MISSING_SHARE)
+        ):
             return f"{missing} of {self.row_count} files that turns name are missing: is the storage away?"
-        if orphaned > FEW and orphaned > self.file_count * MAX_ORPHANED_SHARE:
+        if are_doubtful(orphaned, of=self.file_count):
             return f"{orphaned} of {self.file_count} files belong to no turn: is this another database?"
         return ""
 

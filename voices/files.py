@@ -25,8 +25,9 @@ logger = logging.getLogger(__name__)
 
 #: A file is written before its row: one that is younger may still get one.
 ORPHAN_AFTER = timedelta(minutes=10)
-#: What a crash leaves behind is less than this; more, and more than half of all, is a database from elsewhere.
+#: What a crash leaves behind is less than this; more, and more than this share of all, is a database from elsewhere.
 FEW_ORPHANS = 10
+MAX_ORPHANED_SHARE = 0.5
 
 
 def write(field: FieldFile, content: bytes) -> None:
@@ -97,12 +98,17 @@ def list_profile_folders() -> Iterator[tuple[str, uuid.UUID | None]]:
                 yield f"voices/{owner}/{name}", None
 
 
-def delete_orphans() -> int:
+def are_doubtful(orphans: int, *, of: int) -> bool:
+    """Whether so many files without a row, among all there are, say rather that the database is another one's."""
+    return orphans > FEW_ORPHANS and orphans > of * MAX_ORPHANED_SHARE
+
+
+def delete_orphans(*, is_forced: bool = False) -> int:
     """
     Delete the folders of voices that have no row, and files of voices that no row names. Return how many files.
 
     They are left by a process that was killed between a file and its row. Where most of what there is would go, the
-    database is taken for another one's, and nothing is deleted.
+    database is taken for another one's, and nothing is deleted unless it `is_forced`.
     """
     folders = list(list_profile_folders())
     orphans: list[str] = []
@@ -112,10 +118,10 @@ def delete_orphans() -> int:
         known = _names_in_rows(profile_id) if profile_id else set()
         file_count += len(names)
         orphans += [name for name in names - known if _is_old(name)]
-    if len(orphans) > FEW_ORPHANS and 2 * len(orphans) > file_count:
+    if are_doubtful(len(orphans), of=file_count) and not is_forced:
         logger.error(
             "%d of the %d files of voices belong to no row, and are left alone: is this another database? "
-            "If it is not, remove them by hand",
+            "(manage.py remove_orphans --force)",
             len(orphans),
             file_count,
         )

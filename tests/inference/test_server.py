@@ -545,21 +545,35 @@ class TestBackground:
 
         await asyncio.wait_for(waiting, PATIENCE_S)
 
-    async def test_waits_in_the_pause_after_it(
-        self,
-        client: InferenceClient,
-        server: InferenceServer,
-        monkeypatch: pytest.MonkeyPatch,
-        turn: Callable[[], asyncio.Task[None]],
+    async def test_waits_while_what_was_said_so_far_is_read(
+        self, client: InferenceClient, llm: FakeLanguageModel, turn: Callable[[], asyncio.Task[None]]
     ) -> None:
-        monkeypatch.setattr(server.host.queue, "_pause_s", 60)
-        await generate(client)
-
+        llm.prefill_s = 60
+        reading = asyncio.create_task(client.llm.prefill(HELLO))
+        await eventually(lambda: llm.prefill_calls.active == 1)
         waiting = turn()
         await asyncio.sleep(0.2)
-
         assert not waiting.done()
-        waiting.cancel()
+
+        reading.cancel()
+        await asyncio.wait_for(waiting, PATIENCE_S)
+
+    async def test_waits_in_the_pause_after_it(
+        self,
+        start_server: Callable[..., Any],
+        config: InferenceConfig,
+        connect: Callable[[int], InferenceClient],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.setattr("inference.server.PAUSE_S", 60)
+        server: InferenceServer = await start_server(config)
+        await generate(connect(server.port))
+
+        with server.host.queue.hold_a_place(Urgency.BACKGROUND) as place:
+            waiting = asyncio.create_task(server.host.queue.wait_for_turn(place))
+            await asyncio.sleep(0.2)
+            assert not waiting.done()
+            waiting.cancel()
 
     async def test_has_one_queue_for_all_engines_on_the_processor(
         self, start_server: Callable[..., Any], config: InferenceConfig, engines: ScriptedEngines

@@ -7,10 +7,11 @@ from django.core.management.base import BaseCommand, CommandError
 from django.utils import timezone
 
 from conversations import files
+from voices.files import delete_orphans
 
 
 class Command(BaseCommand):
-    help = "Remove audio files that belong to no turn, and let turns whose file is gone say so."
+    help = "Remove audio files that belong to no turn or no voice, and let turns whose file is gone say so."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--dry-run", action="store_true", help="only say what would be removed")
@@ -34,3 +35,5 @@ class Command(BaseCommand):
             f"{'Found' if options['dry_run'] else 'Removed'} {len(orphans.files)} files without a turn"
             f" ({orphans.file_bytes} bytes); {len(orphans.turns)} turns whose file is gone."
         )
+        if not options["dry_run"]:
+            self.stdout.write(f"Removed {delete_orphans(is_forced=options['force'])} files without a voice.")
