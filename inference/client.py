@@ -50,16 +50,38 @@ STATUS_TIMEOUT_S = 2.0
 #: A minute of audio takes two seconds, and waits a minute for those who are spoken with, and for others that do.
 EMBED_TIMEOUT_S = 300.0
 
-CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
+#: A process that hangs without closing its socket is noticed after this time and the time-out.
+KEEPALIVE_MS = 20_000
+KEEPALIVE_TIMEOUT_MS = 5_000
+
+Options = tuple[tuple[str, int], ...]
+
+MESSAGE_OPTIONS: Options = (
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
-    # Notice a server that came back within a second, not after gRPC's default of up to two minutes.
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 1000),
-    # A process that hangs without closing its socket is noticed, too.
-    ("grpc.keepalive_time_ms", 20_000),
-    ("grpc.keepalive_timeout_ms", 5_000),
 )
+
+
+def make_channel_options() -> Options:
+    return (
+        *MESSAGE_OPTIONS,
+        # Notice a server that came back within a second, not after gRPC's default of up to two minutes.
+        ("grpc.initial_reconnect_backoff_ms", 100),
+        ("grpc.max_reconnect_backoff_ms", 1000),
+        ("grpc.keepalive_time_ms", KEEPALIVE_MS),
+        ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
+        # 0: ping a quiet stream as well. By default gRPC slows down to one ping a minute after the second.
+        ("grpc.http2.max_pings_without_data", 0),
+    )
+
+
+def make_server_options() -> Options:
+    """Return the server's side of `make_channel_options`."""
+    return (
+        *MESSAGE_OPTIONS,
+        # gRPC allows one ping each five minutes on a quiet stream, and cuts the connection at the third too many.
+        ("grpc.http2.min_ping_interval_without_data_ms", KEEPALIVE_MS // 2),
+    )
 
 
 class InferenceClient:
@@ -83,7 +105,7 @@ class InferenceClient:
         if loop not in self._channels:
             for stale in [known for known in self._channels if known.is_closed()]:
                 del self._channels[stale]
-            self._channels[loop] = grpc.aio.insecure_channel(self.address, options=CHANNEL_OPTIONS)
+            self._channels[loop] = grpc.aio.insecure_channel(self.address, options=make_channel_options())
         return self._channels[loop]
 
     async def status(self) -> InferenceStatus:

@@ -22,7 +22,7 @@ import psutil
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from inference import device_memory
-from inference.client import CHANNEL_OPTIONS
+from inference.client import make_server_options
 from inference.config import InferenceConfig
 from inference.device_memory import DeviceMemoryReader
 from inference.engines.giving_way import Queue
@@ -564,7 +564,7 @@ class InferenceServer:
         Raises RuntimeError when the address is taken.
         """
         # SO_REUSEPORT off: a second process on the same port must fail, not take half of the calls.
-        self._server = grpc.aio.server(options=(*CHANNEL_OPTIONS, ("grpc.so_reuseport", 0)))
+        self._server = grpc.aio.server(options=(*make_server_options(), ("grpc.so_reuseport", 0)))
         rpc.add_SpeechToTextServicer_to_server(SpeechToTextService(self.host), self._server)
         rpc.add_LanguageModelServicer_to_server(LanguageModelService(self.host), self._server)
         rpc.add_TextToSpeechServicer_to_server(TextToSpeechService(self.host), self._server)
