@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Literal, cast
 
@@ -147,7 +147,7 @@ class _SpeechToText:
 
     async def transcribe(
         self, audio: AsyncIterator[TranscriptionInput], options: TranscriptionOptions
-    ) -> AsyncIterator[TranscriptEvent]:
+    ) -> AsyncGenerator[TranscriptEvent]:
         async def requests() -> AsyncIterator[pb.TranscribeRequest]:
             yield _transcribe_request(options)
             async for item in audio:
@@ -166,7 +166,9 @@ class _LanguageModel:
     def __init__(self, client: InferenceClient) -> None:
         self._client = client
 
-    async def generate(self, messages: Sequence[Message], options: GenerationOptions) -> AsyncIterator[GenerationEvent]:
+    async def generate(
+        self, messages: Sequence[Message], options: GenerationOptions
+    ) -> AsyncGenerator[GenerationEvent]:
         request = pb.GenerateRequest(
             messages=_messages(messages),
             max_tokens=options.max_tokens,
@@ -198,7 +200,7 @@ class _TextToSpeech:
     def __init__(self, client: InferenceClient) -> None:
         self._client = client
 
-    async def synthesise(self, text: str, options: SynthesisOptions) -> AsyncIterator[AudioChunk]:
+    async def synthesise(self, text: str, options: SynthesisOptions) -> AsyncGenerator[AudioChunk]:
         request = pb.SynthesiseRequest(
             text=text,
             voice=options.voice,

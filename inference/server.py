@@ -14,7 +14,7 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, aclosing, contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, Self, cast
+from typing import Any, Self, cast
 
 import grpc
 import grpc.aio
@@ -25,6 +25,7 @@ from inference import device_memory
 from inference.client import make_server_options
 from inference.config import InferenceConfig
 from inference.device_memory import DeviceMemoryReader
+from inference.engines.base import Engine
 from inference.engines.giving_way import Queue
 from inference.engines.worker import Urgency
 from inference.interfaces import (
@@ -81,25 +82,6 @@ MIN_FREE_MIB = 64
 PAUSE_S = 2.0
 
 
-class Engine(Protocol):
-    """What the server asks of an engine beyond its role."""
-
-    model_name: str
-    device: str
-
-    async def warm_up(self) -> None:
-        """Do one call of each kind, so that the first person does not wait for lazy work."""
-        ...
-
-    async def close(self) -> None:
-        """Free threads and memory. No call is under way."""
-        ...
-
-    # An engine may also have `figures` (a mapping of names to numbers, for the status), `can_clone` (whether it speaks
-    # like a reference), `queue`, in which what it does in the background waits, and `find_trouble()`, which says why it
-    # cannot be used at the moment, or nothing; it is asked every second and before every call.
-
-
 @dataclass(slots=True)
 class Slot:
     """One role: its engine once there is one, and what there is to say about it."""
@@ -149,7 +131,7 @@ class EngineHost:
                     slot.status, state=RoleState.WARMING, model=engine.model_name, device=engine.device
                 )
                 await engine.warm_up()
-                if hasattr(engine, "queue") and _is_on_processor(engine):
+                if _is_on_processor(engine):
                     engine.queue = self.queue
             except Exception as error:  # an engine may fail in any way its library knows; the role goes on
                 logger.exception("engine %s failed to load", name)
@@ -169,7 +151,7 @@ class EngineHost:
                     else self._process.memory_info().rss - resident_before,
                 ),
                 reason="; ".join(reasons),
-                clones=bool(getattr(engine, "can_clone", False)),
+                clones=engine.can_clone,
             )
             logger.info("%s is ready: %s on %s, %.1f s", role, name, engine.device, slot.status.load_s)
             return
@@ -208,9 +190,8 @@ class EngineHost:
     def look_after(self, role: Role) -> RoleState:
         """Ask the role's engine whether it can be used, take note, and return the role's state."""
         slot = self._slots[role]
-        find_trouble = getattr(slot.engine, "find_trouble", None)
-        if find_trouble is not None and slot.status.state in (RoleState.READY, RoleState.UNAVAILABLE):
-            trouble = find_trouble()
+        if slot.engine is not None and slot.status.state in (RoleState.READY, RoleState.UNAVAILABLE):
+            trouble = slot.engine.find_trouble()
             state = RoleState.UNAVAILABLE if trouble else RoleState.READY
             if state is not slot.status.state:
                 logger.log(logging.ERROR if trouble else logging.INFO, "%s is %s %s", role, state, trouble)
@@ -234,7 +215,8 @@ class EngineHost:
         return InferenceStatus(
             profile=self.config.profile,
             roles=tuple(
-                replace(slot.status, figures=dict(getattr(slot.engine, "figures", {}))) for slot in self._slots.values()
+                replace(slot.status, figures=dict(slot.engine.figures if slot.engine is not None else {}))
+                for slot in self._slots.values()
             ),
             resident_bytes=self._process.memory_info().rss,
             started_at=self.started_at,
@@ -271,9 +253,13 @@ def create_engine(role: Role, module: str, model: str, config: InferenceConfig) 
 # --- the services ------------------------------------------------------------------------------
 
 
+class InvalidRequest(Exception):
+    """A request cannot be understood. Raised where requests are read, never by an engine."""
+
+
 @contextmanager
 def _told_in_grpc() -> Iterator[None]:
-    """Turn the border's errors into status codes; `_abort` sends them."""
+    """Turn the border's errors into status codes, which the caller sends. What was not expected is logged."""
     try:
         yield
     except InferenceUnavailable as error:
@@ -282,8 +268,11 @@ def _told_in_grpc() -> Iterator[None]:
         raise _Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error)) from error
     except InferenceError as error:
         raise _Refusal(grpc.StatusCode.INTERNAL, str(error)) from error
-    except ValueError as error:
+    except InvalidRequest as error:
         raise _Refusal(grpc.StatusCode.INVALID_ARGUMENT, str(error)) from error
+    except Exception as error:  # an engine may fail in any way its library knows; its caller is told all the same
+        logger.exception("a call failed")
+        raise _Refusal(grpc.StatusCode.INTERNAL, f"{type(error).__name__}: {error}") from error
 
 
 class _Refusal(Exception):
@@ -304,11 +293,11 @@ class SpeechToTextService(rpc.SpeechToTextServicer):
             with _told_in_grpc(), self._host.call(Role.STT) as engine:
                 first = await anext(aiter(requests), None)
                 if first is None or first.WhichOneof("input") != "options":
-                    raise ValueError("the first message of a transcription is its options")
+                    raise InvalidRequest("the first message of a transcription is its options")
                 options = _transcription_options(first.options)
                 with _Utterance(self._host, engine, options) as utterance:
                     events = cast(SpeechToText, engine).transcribe(_inputs(requests, utterance), options)
-                    async with aclosing(cast(Any, events)):
+                    async with aclosing(events):
                         async for event in events:
                             utterance.follow(event)
                             yield _transcript_response(event)
@@ -349,7 +338,7 @@ async def _inputs(
         match request.WhichOneof("input"):
             case "pcm":
                 if len(request.pcm) % 2:
-                    raise ValueError("PCM16 audio has an even number of bytes")
+                    raise InvalidRequest("PCM16 audio has an even number of bytes")
                 yield request.pcm
             case "options":
                 yield _transcription_options(request.options)
@@ -362,7 +351,7 @@ async def _inputs(
 
 def _transcription_options(options: pb.TranscriptionOptions) -> TranscriptionOptions:
     if options.language not in ("", "zh", "en"):
-        raise ValueError(f"language {options.language!r}: expected zh, en or nothing")
+        raise InvalidRequest(f"language {options.language!r}: expected zh, en or nothing")
     return TranscriptionOptions(
         language=options.language or None,
         endpointing=options.endpointing,
@@ -408,7 +397,7 @@ class LanguageModelService(rpc.LanguageModelServicer):
         try:
             with _told_in_grpc(), self._host.call(Role.LLM) as engine, self._host.keep_clear(engine):
                 events = cast(LanguageModel, engine).generate(_messages(request.messages), options)
-                async with aclosing(cast(Any, events)):
+                async with aclosing(events):
                     async for event in events:
                         match event:
                             case TextDelta():
@@ -436,7 +425,7 @@ class LanguageModelService(rpc.LanguageModelServicer):
 def _messages(messages: Any) -> list[Message]:
     for message in messages:
         if message.role not in ("system", "user", "assistant"):
-            raise ValueError(f"message role {message.role!r}: expected system, user or assistant")
+            raise InvalidRequest(f"message role {message.role!r}: expected system, user or assistant")
     return [Message(m.role, m.content) for m in messages]
 
 
@@ -449,7 +438,7 @@ class TextToSpeechService(rpc.TextToSpeechServicer):
             with _told_in_grpc(), self._host.call(Role.TTS) as engine:
                 options = SynthesisOptions(
                     voice=request.voice,
-                    quality=Quality(request.quality or Quality.FAST),
+                    quality=_quality(request),
                     speed=request.speed or 1.0,
                     is_first=request.is_first,
                     is_last=request.is_last,
@@ -458,7 +447,7 @@ class TextToSpeechService(rpc.TextToSpeechServicer):
                     is_background=request.is_background,
                 )
                 chunks = cast(TextToSpeech, engine).synthesise(request.text, options)
-                async with aclosing(cast(Any, chunks)):
+                async with aclosing(chunks):
                     async for chunk in chunks:
                         yield pb.SynthesiseResponse(
                             pcm=chunk.pcm, sample_rate_hz=chunk.sample_rate_hz, quality=chunk.quality
@@ -485,18 +474,25 @@ class TextToSpeechService(rpc.TextToSpeechServicer):
         return pb.ListStylesResponse(styles=styles)
 
 
+def _quality(request: pb.SynthesiseRequest) -> Quality:
+    try:
+        return Quality(request.quality or Quality.FAST)
+    except ValueError:
+        raise InvalidRequest(f"quality {request.quality!r}: expected {', '.join(Quality)}") from None
+
+
 def _reference(request: pb.SynthesiseRequest) -> VoiceReference | None:
     if not request.HasField("reference"):
         return None
     reference = request.reference
     if len(reference.pcm) % BYTES_PER_SAMPLE or not reference.pcm or not reference.sample_rate_hz:
-        raise ValueError("reference: expected PCM16 audio and its sample rate")
+        raise InvalidRequest("reference: expected PCM16 audio and its sample rate")
     return VoiceReference(reference.pcm, reference.sample_rate_hz, reference.transcript)
 
 
 def _style(request: pb.SynthesiseRequest) -> bytes:
     if request.style and len(request.style) != STYLE_VALUES * 4:
-        raise ValueError(f"style: expected {STYLE_VALUES} float32, got {len(request.style)} bytes")
+        raise InvalidRequest(f"style: expected {STYLE_VALUES} float32, got {len(request.style)} bytes")
     return bytes(request.style)
 
 

@@ -8,6 +8,7 @@ work itself (hearing, reading ahead, a reply) runs beside the inbox, in tasks th
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -39,7 +40,6 @@ from realtime import protocol, turns
 from realtime.hearing import BYTES_PER_MS, MAX_ITEM_BYTES, Microphone, UtteranceMeter
 from realtime.protocol import UNSET, AudioFormat, ErrorCode, Mode, ProtocolError, ServerMessage, Stage
 from realtime.reply import Outlet, Reply, ReplyLimits, Voice, VoiceUnreadable
-from realtime.streams import closing
 from realtime.turns import TurnMachine
 
 logger = logging.getLogger(__name__)
@@ -513,7 +513,7 @@ class VoicePipeline:
             try:
                 audio = self._microphone.open_stream()
                 events = self._stt.transcribe(audio, self._listening_options)
-                async with closing(events), asyncio.timeout(None) as self._transcript_timeout:
+                async with contextlib.aclosing(events), asyncio.timeout(None) as self._transcript_timeout:
                     if self._is_awaiting_transcript:
                         self._expect_transcript()
                     async for event in events:

@@ -633,6 +633,21 @@ class TestAnEngineThatFails:
         assert str(error.args[0]) in str(caught.value)
         assert await generate(client)
 
+    async def test_by_a_value_is_not_taken_for_a_request_that_is_wrong(
+        self, client: InferenceClient, server: InferenceServer, llm: FakeLanguageModel, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        llm.fail_next(ValueError("a tensor of the wrong shape"))
+        stub = rpc.LanguageModelStub(client.channel())
+
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await read_to_the_end(stub.Generate(pb.GenerateRequest(max_tokens=1)))
+
+        assert caught.value.code() is grpc.StatusCode.INTERNAL
+        assert caught.value.details() == "ValueError: a tensor of the wrong shape"
+        (record,) = [record for record in caplog.records if record.name == "inference.server"]
+        assert record.exc_info is not None
+        assert isinstance(record.exc_info[1], ValueError)
+
 
 class TestStop:
     async def test_lets_a_call_under_way_finish(
