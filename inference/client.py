@@ -47,6 +47,11 @@ from inference.proto import inference_pb2_grpc as rpc
 #: The longest message either side sends: a recording of a minute at 48 kHz and its envelope.
 MAX_MESSAGE_BYTES = 6 * 1024 * 1024
 STATUS_TIMEOUT_S = 2.0
+#: The metadata that holds the shared secret; gRPC takes any bytes under a name that ends like this.
+SECRET_METADATA = "avatar-secret-bin"  # noqa: S105 — a name
+#: What gRPC says when a request could not be written because the server had already ended the call; the status that the
+#: server ended it with is then lost.
+WRITE_FAILED = "Internal error from Core"
 #: A minute of audio takes two seconds, and waits a minute for those who are spoken with, and for others that do.
 EMBED_TIMEOUT_S = 300.0
 
@@ -86,14 +91,15 @@ def make_server_options() -> Options:
 
 class InferenceClient:
     """
-    All roles of the inference process at `address` ("host:port").
+    All roles of the inference process at `address` ("unix:/path" or "host:port"), for those who know its `secret`.
 
     Cheap to make: connects at the first call, once per event loop, so that one object serves a web process and the
     short-lived loops of `asyncio.run` alike.
     """
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, *, secret: str = "") -> None:
         self.address = address
+        self.metadata = make_metadata(secret)
         self._channels: dict[asyncio.AbstractEventLoop, grpc.aio.Channel] = {}
         self.stt = _SpeechToText(self)
         self.llm = _LanguageModel(self)
@@ -110,7 +116,9 @@ class InferenceClient:
 
     async def status(self) -> InferenceStatus:
         async with _translated_errors():
-            reply = await rpc.InferenceStub(self.channel()).GetStatus(pb.GetStatusRequest(), timeout=STATUS_TIMEOUT_S)
+            reply = await rpc.InferenceStub(self.channel()).GetStatus(
+                pb.GetStatusRequest(), timeout=STATUS_TIMEOUT_S, metadata=self.metadata
+            )
         return InferenceStatus(
             profile=reply.profile,
             roles=tuple(
@@ -141,6 +149,10 @@ class InferenceClient:
             await channel.close(grace=None)
 
 
+def make_metadata(secret: str) -> tuple[tuple[str, bytes], ...]:
+    return ((SECRET_METADATA, secret.encode()),) if secret else ()
+
+
 class _SpeechToText:
     def __init__(self, client: InferenceClient) -> None:
         self._client = client
@@ -154,7 +166,7 @@ class _SpeechToText:
                 yield _transcribe_request(item)
 
         async with _translated_errors():
-            call = rpc.SpeechToTextStub(self._client.channel()).Transcribe(requests())
+            call = rpc.SpeechToTextStub(self._client.channel()).Transcribe(requests(), metadata=self._client.metadata)
             try:
                 async for response in call:
                     yield _transcript_event(response)
@@ -176,7 +188,7 @@ class _LanguageModel:
             seed=options.seed,
         )
         async with _translated_errors():
-            call = rpc.LanguageModelStub(self._client.channel()).Generate(request)
+            call = rpc.LanguageModelStub(self._client.channel()).Generate(request, metadata=self._client.metadata)
             try:
                 async for response in call:
                     if response.WhichOneof("event") == "finished":
@@ -193,7 +205,9 @@ class _LanguageModel:
 
     async def prefill(self, messages: Sequence[Message]) -> None:
         async with _translated_errors():
-            await rpc.LanguageModelStub(self._client.channel()).Prefill(pb.PrefillRequest(messages=_messages(messages)))
+            await rpc.LanguageModelStub(self._client.channel()).Prefill(
+                pb.PrefillRequest(messages=_messages(messages)), metadata=self._client.metadata
+            )
 
 
 class _TextToSpeech:
@@ -218,7 +232,7 @@ class _TextToSpeech:
                 )
             )
         async with _translated_errors():
-            call = rpc.TextToSpeechStub(self._client.channel()).Synthesise(request)
+            call = rpc.TextToSpeechStub(self._client.channel()).Synthesise(request, metadata=self._client.metadata)
             try:
                 async for response in call:
                     yield AudioChunk(response.pcm, response.sample_rate_hz, Quality(response.quality or Quality.FAST))
@@ -228,7 +242,7 @@ class _TextToSpeech:
     async def list_voices(self) -> tuple[VoiceInfo, ...]:
         async with _translated_errors():
             reply = await rpc.TextToSpeechStub(self._client.channel()).ListVoices(
-                pb.ListVoicesRequest(), timeout=STATUS_TIMEOUT_S
+                pb.ListVoicesRequest(), timeout=STATUS_TIMEOUT_S, metadata=self._client.metadata
             )
         return tuple(
             VoiceInfo(v.key, v.name, v.language, cast(Literal["female", "male"], v.gender)) for v in reply.voices
@@ -237,7 +251,7 @@ class _TextToSpeech:
     async def list_styles(self) -> dict[str, bytes]:
         async with _translated_errors():
             reply = await rpc.TextToSpeechStub(self._client.channel()).ListStyles(
-                pb.ListStylesRequest(), timeout=STATUS_TIMEOUT_S
+                pb.ListStylesRequest(), timeout=STATUS_TIMEOUT_S, metadata=self._client.metadata
             )
         return dict(reply.styles)
 
@@ -249,7 +263,9 @@ class _SpeakerEncoder:
     async def embed(self, pcm: bytes, *, sample_rate_hz: int = MICROPHONE_SAMPLE_RATE_HZ) -> SpeakerEmbedding:
         request = pb.EmbedRequest(pcm=pcm, sample_rate_hz=sample_rate_hz)
         async with _translated_errors():
-            reply = await rpc.SpeakerEncoderStub(self._client.channel()).Embed(request, timeout=EMBED_TIMEOUT_S)
+            reply = await rpc.SpeakerEncoderStub(self._client.channel()).Embed(
+                request, timeout=EMBED_TIMEOUT_S, metadata=self._client.metadata
+            )
         return SpeakerEmbedding(tuple(reply.values), reply.encoder)
 
 
@@ -261,8 +277,10 @@ async def _translated_errors() -> AsyncIterator[None]:
     except grpc.aio.AioRpcError as error:
         detail = error.details() or error.code().name
         match error.code():
-            case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.DEADLINE_EXCEEDED:
+            case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.DEADLINE_EXCEEDED | grpc.StatusCode.UNAUTHENTICATED:
                 raise InferenceUnavailable(detail) from error
+            case grpc.StatusCode.INTERNAL if detail == WRITE_FAILED:
+                raise InferenceUnavailable("the call was ended while audio was being sent") from error
             case grpc.StatusCode.RESOURCE_EXHAUSTED:
                 raise InferenceBusy(detail) from error
             case _:

@@ -7,11 +7,12 @@ Protobuf types live here and in `inference.client` only.
 from __future__ import annotations
 
 import asyncio
+import hmac
 import importlib
 import logging
 import signal
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import ExitStack, aclosing, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Self, cast
@@ -22,7 +23,8 @@ import psutil
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from inference import device_memory
-from inference.client import make_server_options
+from inference.address import AddressTaken, find_socket_path, hold_socket, private_files
+from inference.client import SECRET_METADATA, make_server_options
 from inference.config import InferenceConfig
 from inference.device_memory import DeviceMemoryReader
 from inference.engines.base import Engine
@@ -543,6 +545,34 @@ class InferenceService(rpc.InferenceServicer):
         )
 
 
+class SecretInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc-stubs leaves it untyped
+    """Turns away calls that do not bring the shared secret, before anything of their requests is read."""
+
+    WARN_EVERY_S = 60.0
+
+    def __init__(self, secret: str) -> None:
+        self._secret = secret.encode()
+        self._warned_at = -self.WARN_EVERY_S
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> grpc.RpcMethodHandler:
+        given = dict(handler_call_details.invocation_metadata).get(SECRET_METADATA, b"")
+        if hmac.compare_digest(given if isinstance(given, bytes) else given.encode(), self._secret):
+            return await continuation(handler_call_details)
+        return grpc.stream_stream_rpc_method_handler(self._turn_away)
+
+    async def _turn_away(self, requests: Any, context: Any) -> None:
+        now = time.monotonic()
+        if now - self._warned_at >= self.WARN_EVERY_S:
+            # Once a minute: a stranger must not fill the log.
+            self._warned_at = now
+            logger.warning("turned away a call without the right AVATAR_INFERENCE_SECRET, from %s", context.peer())
+        await context.abort(grpc.StatusCode.UNAUTHENTICATED, "AVATAR_INFERENCE_SECRET is not that of this server")
+
+
 class InferenceServer:
     """The listening process: answers status and health at once, serves a role as soon as it is warm."""
 
@@ -551,6 +581,8 @@ class InferenceServer:
         self.host = EngineHost(config, reader)
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # grpc-stubs does not know it
         self._server: grpc.aio.Server | None = None
+        self._held = ExitStack()
+        #: The TCP port; 1 for a Unix socket.
         self.port = 0
 
     async def start(self) -> None:
@@ -559,8 +591,10 @@ class InferenceServer:
 
         Raises RuntimeError when the address is taken.
         """
+        interceptors = [SecretInterceptor(self.config.secret)] if self.config.secret else []
         # SO_REUSEPORT off: a second process on the same port must fail, not take half of the calls.
-        self._server = grpc.aio.server(options=(*make_server_options(), ("grpc.so_reuseport", 0)))
+        options = (*make_server_options(), ("grpc.so_reuseport", 0))
+        self._server = grpc.aio.server(interceptors=interceptors, options=options)
         rpc.add_SpeechToTextServicer_to_server(SpeechToTextService(self.host), self._server)
         rpc.add_LanguageModelServicer_to_server(LanguageModelService(self.host), self._server)
         rpc.add_TextToSpeechServicer_to_server(TextToSpeechService(self.host), self._server)
@@ -570,9 +604,14 @@ class InferenceServer:
         for service in (*SERVICE_OF_ROLE.values(), WHOLE_PROCESS):
             await self._health.set(service, health_pb2.HealthCheckResponse.NOT_SERVING)
         try:
-            self.port = self._server.add_insecure_port(self.config.address)
-        except RuntimeError as error:
+            if (path := find_socket_path(self.config.address)) is not None:
+                self._held.enter_context(hold_socket(path))
+            with private_files():
+                self.port = self._server.add_insecure_port(self.config.address)
+        except (AddressTaken, RuntimeError) as error:
             raise RuntimeError(f"cannot listen on {self.config.address}: is another process there?") from error
+        except OSError as error:
+            raise RuntimeError(f"cannot listen on {self.config.address}: {error}") from error
         await self._server.start()
 
     async def load(self) -> None:
@@ -601,6 +640,7 @@ class InferenceServer:
         if self._server is not None:
             await self._server.stop(grace=self.config.drain_s)
         await self.host.close()
+        self._held.close()
 
 
 async def serve(config: InferenceConfig) -> None:

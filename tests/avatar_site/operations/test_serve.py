@@ -35,7 +35,6 @@ class Serve:
             [
                 *(sys.executable, "manage.py", "serve"),
                 *("--profile", "fake", "--data-dir", str(data_dir), "--port", str(self.port)),
-                *("--inference-address", f"127.0.0.1:{free_port()}"),
                 *flags,
             ],
             cwd=settings.BASE_DIR,
@@ -184,6 +183,7 @@ class TestServe:
             (("--port", "http"), "AVATAR_PORT=http: expected a whole number"),
             (("--profile", "tpu"), "AVATAR_PROFILE=tpu: expected one of cpu, gpu, fake"),
             (("--inference-address", "here"), "AVATAR_INFERENCE_ADDRESS=here: expected host:port"),
+            (("--inference-address", "127.0.0.1:50051"), "AVATAR_INFERENCE_SECRET is not set"),
             (("--only", "web,database"), "--only web,database: expected some of"),
             (("--status",), "Nothing runs with the data folder"),
         ],

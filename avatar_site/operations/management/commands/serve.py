@@ -28,6 +28,7 @@ from avatar_site import env
 from avatar_site.operations import processes, services
 from avatar_site.operations.status import is_settled
 from avatar_site.operations.supervisor import ChildDied, ChildEvent, ChildStarted, ChildStopped, Supervisor
+from inference.address import AddressTaken, find_socket_path, hold_socket
 from inference.client import InferenceClient
 from inference.interfaces import InferenceError, Message, RoleState, RoleStatus
 
@@ -48,7 +49,9 @@ class Command(BaseCommand):
         parser.add_argument("--port", help="port to serve at (AVATAR_PORT)")
         parser.add_argument("--profile", help="which engines: cpu, gpu or fake (AVATAR_PROFILE)")
         parser.add_argument("--data-dir", help="folder of database, recordings and logs (AVATAR_DATA_DIR)")
-        parser.add_argument("--inference-address", help="host:port of the inference process (AVATAR_INFERENCE_ADDRESS)")
+        parser.add_argument(
+            "--inference-address", help="unix:/path or host:port of the inference process (AVATAR_INFERENCE_ADDRESS)"
+        )
         parser.add_argument(
             "--only",
             default=",".join(processes.NAMES),
@@ -200,7 +203,7 @@ class Command(BaseCommand):
 
     async def _wait_for_roles(self) -> bool:
         """Follow the engines until each is ready or has said why not. Return whether all are ready."""
-        client = InferenceClient(settings.AVATAR_INFERENCE_ADDRESS)
+        client = InferenceClient(settings.AVATAR_INFERENCE_ADDRESS, secret=settings.AVATAR_INFERENCE_SECRET)
         told: dict[str, str] = {}
         try:
             while True:
@@ -252,7 +255,7 @@ class Command(BaseCommand):
         self._say(_memory_table(state["pids"]))
 
         async def describe_roles() -> list[str]:
-            client = InferenceClient(settings.AVATAR_INFERENCE_ADDRESS)
+            client = InferenceClient(settings.AVATAR_INFERENCE_ADDRESS, secret=settings.AVATAR_INFERENCE_SECRET)
             try:
                 return [_describe(role) for role in (await client.status()).roles]
             except InferenceError as error:
@@ -283,7 +286,12 @@ def _apply_flags(options: dict[str, Any]) -> None:
         settings.AVATAR_HOST = env.text("AVATAR_HOST", settings.AVATAR_HOST)
         settings.AVATAR_PORT = env.whole_number("AVATAR_PORT", settings.AVATAR_PORT, minimum=1, maximum=65535)
         settings.AVATAR_PROFILE = env.choice("AVATAR_PROFILE", settings.AVATAR_PROFILE, ("cpu", "gpu", "fake"))
-        settings.AVATAR_INFERENCE_ADDRESS = env.address("AVATAR_INFERENCE_ADDRESS", settings.AVATAR_INFERENCE_ADDRESS)
+        settings.AVATAR_INFERENCE_ADDRESS = env.inference_address(
+            "AVATAR_INFERENCE_ADDRESS", settings.AVATAR_INFERENCE_ADDRESS
+        )
+        settings.AVATAR_INFERENCE_SECRET = env.inference_secret(
+            "AVATAR_INFERENCE_SECRET", address=settings.AVATAR_INFERENCE_ADDRESS
+        )
     except ImproperlyConfigured as error:
         raise CommandError(str(error)) from None
 
@@ -294,6 +302,7 @@ def _child_environment() -> dict[str, str]:
         "AVATAR_MODELS_DIR": str(settings.AVATAR_MODELS_DIR),
         "AVATAR_PROFILE": settings.AVATAR_PROFILE,
         "AVATAR_INFERENCE_ADDRESS": settings.AVATAR_INFERENCE_ADDRESS,
+        "AVATAR_INFERENCE_SECRET": settings.AVATAR_INFERENCE_SECRET,
         "DJANGO_SETTINGS_MODULE": os.environ["DJANGO_SETTINGS_MODULE"],
         "PYTHONPATH": os.pathsep.join(filter(None, [str(settings.BASE_DIR), os.environ.get("PYTHONPATH")])),
         "PYTHONUNBUFFERED": "1",
@@ -318,7 +327,10 @@ def _check_ports(names: tuple[str, ...]) -> None:
     wanted = []
     if "web" in names:
         wanted.append((settings.AVATAR_HOST, settings.AVATAR_PORT, "--port or AVATAR_PORT"))
-    if "inference" in names:
+    socket_path = find_socket_path(settings.AVATAR_INFERENCE_ADDRESS)
+    if "inference" in names and socket_path is not None:
+        _check_socket(socket_path)
+    elif "inference" in names:
         inference_host, _, inference_port = settings.AVATAR_INFERENCE_ADDRESS.rpartition(":")
         wanted.append(
             (inference_host.strip("[]"), int(inference_port), "--inference-address or AVATAR_INFERENCE_ADDRESS")
@@ -333,6 +345,18 @@ def _check_ports(names: tuple[str, ...]) -> None:
             if error.errno == errno.EADDRINUSE:
                 raise CommandError(f"Port {port} on {host} is taken: choose another one with {setting}.") from None
             raise CommandError(f"Cannot serve at {host}:{port}: {error.strerror}. Choose with {setting}.") from None
+
+
+def _check_socket(path: Path) -> None:
+    """Raises CommandError if an inference process listens there, or none can."""
+    setting = "--inference-address or AVATAR_INFERENCE_ADDRESS"
+    try:
+        with hold_socket(path):
+            pass
+    except AddressTaken:
+        raise CommandError(f"{path} is taken by another inference process: choose another with {setting}.") from None
+    except OSError as error:
+        raise CommandError(f"Cannot listen on {path}: {error.strerror or error}. Choose with {setting}.") from None
 
 
 async def _read_system_prompt(client: InferenceClient) -> None:
