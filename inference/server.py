@@ -545,7 +545,7 @@ class InferenceService(rpc.InferenceServicer):
         )
 
 
-class SecretInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc-stubs leaves it untyped
+class SecretInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in the stubs only
     """Turns away calls that do not bring the shared secret, before anything of their requests is read."""
 
     WARN_EVERY_S = 60.0
@@ -556,9 +556,9 @@ class SecretInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # gr
 
     async def intercept_service(
         self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler]],
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any]]],
         handler_call_details: grpc.HandlerCallDetails,
-    ) -> grpc.RpcMethodHandler:
+    ) -> grpc.RpcMethodHandler[Any, Any]:
         given = dict(handler_call_details.invocation_metadata).get(SECRET_METADATA, b"")
         if hmac.compare_digest(given if isinstance(given, bytes) else given.encode(), self._secret):
             return await continuation(handler_call_details)
