@@ -391,6 +391,11 @@ class InferenceStatus:
         return {r.role for r in self.roles if r.state is RoleState.READY} >= CONVERSATION_ROLES
 
     @property
+    def is_settled(self) -> bool:
+        """Whether every role has come to the end of its start: ready, or unavailable with a reason."""
+        return bool(self.roles) and all(r.state in (RoleState.READY, RoleState.UNAVAILABLE) for r in self.roles)
+
+    @property
     def clones(self) -> bool:
         """Whether a recording is spoken like, rather than matched. False until the engine has been loaded."""
         return any(role.clones for role in self.roles)
