@@ -7,8 +7,11 @@ import sys
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management import execute_from_command_line
 
+from avatar_site.private_files import restrict_new_files
+
 if __name__ == "__main__":
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "avatar_site.settings.prod")
+    restrict_new_files()
     try:
         execute_from_command_line(sys.argv)
     except ImproperlyConfigured as error:

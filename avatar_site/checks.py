@@ -37,6 +37,22 @@ def check_system_prompt_fits(app_configs: Sequence[AppConfig] | None, **kwargs: 
     return [Error("AVATAR_SYSTEM_PROMPT: at most 2000 characters.", id="avatar.E002")]
 
 
+@register
+def check_every_session_has_engines(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
+    """Somebody who is let in must be answered: each conversation needs a call of every engine."""
+    sessions, calls = settings.AVATAR_MAX_SESSIONS, settings.AVATAR_INFERENCE_MAX_CALLS
+    if sessions <= calls:
+        return []
+    return [
+        Error(
+            f"AVATAR_MAX_SESSIONS={sessions} lets in more people than AVATAR_INFERENCE_MAX_CALLS={calls} are answered.",
+            hint=f"Set AVATAR_INFERENCE_MAX_CALLS to {sessions} or more, if the machine can bear it, "
+            f"or AVATAR_MAX_SESSIONS to {calls} or fewer.",
+            id="avatar.E003",
+        )
+    ]
+
+
 @register(Tags.security, deploy=True)
 def check_microphone_works(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
     """Browsers give the microphone to pages over HTTPS and to pages of the same machine, to no others."""

@@ -15,6 +15,8 @@ from typing import Any
 import environ
 from django.core.exceptions import ImproperlyConfigured
 
+from inference.address import AddressError, check_address, check_secret
+
 #: Every variable that has been asked for: what `.env.example` must list.
 names_read: set[str] = set()
 
@@ -109,12 +111,23 @@ def database(name: str, default: dict[str, Any]) -> dict[str, Any]:
     return parsed
 
 
-def address(name: str, default: str) -> str:
-    """`host:port`."""
+def inference_address(name: str, default: str) -> str:
+    """`unix:/path` or `host:port`."""
     value = text(name, default)
-    host, _, port = value.rpartition(":")
-    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
-        raise ImproperlyConfigured(f"{name}={value}: expected host:port")
+    try:
+        check_address(value)
+    except AddressError as error:
+        raise ImproperlyConfigured(f"{name}={value}: {error}") from None
+    return value
+
+
+def inference_secret(name: str, *, address: str) -> str:
+    """What the callers of the inference process at `address` must know: needed for TCP, where anybody may call."""
+    value = text(name)
+    try:
+        check_secret(address, value)
+    except AddressError as error:
+        raise ImproperlyConfigured(str(error)) from None
     return value
 
 

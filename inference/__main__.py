@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import sys
 
 from inference.config import ConfigurationError, InferenceConfig
@@ -12,6 +13,7 @@ from inference.server import serve
 
 
 def main() -> int:
+    os.umask(0o077)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
     try:
         config = InferenceConfig.from_env()

@@ -12,6 +12,7 @@ import asyncio
 import importlib.util
 import logging
 import os
+import secrets
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sequence
@@ -352,9 +353,10 @@ async def run(config: InferenceConfig, report: Report, *, speech: bytes, are_wor
     for line in describe_devices(config, reader):
         report.say(line)
     device_memory.check_budget(device_memory.list_shares(config), reader.read(), reserve_mib=config.memory_reserve_mib)
-    server = InferenceServer(replace(config, address="127.0.0.1:0"), reader)
+    secret = secrets.token_urlsafe()
+    server = InferenceServer(replace(config, address="127.0.0.1:0", secret=secret), reader)
     await server.start()
-    client = InferenceClient(f"127.0.0.1:{server.port}")
+    client = InferenceClient(f"127.0.0.1:{server.port}", secret=secret)
     try:
         await server.load()
         ready = set()

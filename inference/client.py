@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Literal, cast
 
@@ -47,31 +47,59 @@ from inference.proto import inference_pb2_grpc as rpc
 #: The longest message either side sends: a recording of a minute at 48 kHz and its envelope.
 MAX_MESSAGE_BYTES = 6 * 1024 * 1024
 STATUS_TIMEOUT_S = 2.0
+#: The metadata that holds the shared secret; gRPC takes any bytes under a name that ends like this.
+SECRET_METADATA = "avatar-secret-bin"  # noqa: S105 — a name
+#: What gRPC says when a request could not be written because the server had already ended the call; the status that the
+#: server ended it with is then lost.
+WRITE_FAILED = "Internal error from Core"
 #: A minute of audio takes two seconds, and waits a minute for those who are spoken with, and for others that do.
 EMBED_TIMEOUT_S = 300.0
 
-CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
+#: A process that hangs without closing its socket is noticed after this time and the time-out.
+KEEPALIVE_MS = 20_000
+KEEPALIVE_TIMEOUT_MS = 5_000
+
+Options = tuple[tuple[str, int], ...]
+
+MESSAGE_OPTIONS: Options = (
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
-    # Notice a server that came back within a second, not after gRPC's default of up to two minutes.
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 1000),
-    # A process that hangs without closing its socket is noticed, too.
-    ("grpc.keepalive_time_ms", 20_000),
-    ("grpc.keepalive_timeout_ms", 5_000),
 )
+
+
+def make_channel_options() -> Options:
+    return (
+        *MESSAGE_OPTIONS,
+        # Notice a server that came back within a second, not after gRPC's default of up to two minutes.
+        ("grpc.initial_reconnect_backoff_ms", 100),
+        ("grpc.max_reconnect_backoff_ms", 1000),
+        ("grpc.keepalive_time_ms", KEEPALIVE_MS),
+        ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
+        # 0: ping a quiet stream as well. By default gRPC slows down to one ping a minute after the second.
+        ("grpc.http2.max_pings_without_data", 0),
+    )
+
+
+def make_server_options() -> Options:
+    """Return the server's side of `make_channel_options`."""
+    return (
+        *MESSAGE_OPTIONS,
+        # gRPC allows one ping each five minutes on a quiet stream, and cuts the connection at the third too many.
+        ("grpc.http2.min_ping_interval_without_data_ms", KEEPALIVE_MS // 2),
+    )
 
 
 class InferenceClient:
     """
-    All roles of the inference process at `address` ("host:port").
+    All roles of the inference process at `address` ("unix:/path" or "host:port"), for those who know its `secret`.
 
     Cheap to make: connects at the first call, once per event loop, so that one object serves a web process and the
     short-lived loops of `asyncio.run` alike.
     """
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, *, secret: str = "") -> None:
         self.address = address
+        self.metadata = make_metadata(secret)
         self._channels: dict[asyncio.AbstractEventLoop, grpc.aio.Channel] = {}
         self.stt = _SpeechToText(self)
         self.llm = _LanguageModel(self)
@@ -83,12 +111,14 @@ class InferenceClient:
         if loop not in self._channels:
             for stale in [known for known in self._channels if known.is_closed()]:
                 del self._channels[stale]
-            self._channels[loop] = grpc.aio.insecure_channel(self.address, options=CHANNEL_OPTIONS)
+            self._channels[loop] = grpc.aio.insecure_channel(self.address, options=make_channel_options())
         return self._channels[loop]
 
     async def status(self) -> InferenceStatus:
         async with _translated_errors():
-            reply = await rpc.InferenceStub(self.channel()).GetStatus(pb.GetStatusRequest(), timeout=STATUS_TIMEOUT_S)
+            reply = await rpc.InferenceStub(self.channel()).GetStatus(
+                pb.GetStatusRequest(), timeout=STATUS_TIMEOUT_S, metadata=self.metadata
+            )
         return InferenceStatus(
             profile=reply.profile,
             roles=tuple(
@@ -119,20 +149,24 @@ class InferenceClient:
             await channel.close(grace=None)
 
 
+def make_metadata(secret: str) -> tuple[tuple[str, bytes], ...]:
+    return ((SECRET_METADATA, secret.encode()),) if secret else ()
+
+
 class _SpeechToText:
     def __init__(self, client: InferenceClient) -> None:
         self._client = client
 
     async def transcribe(
         self, audio: AsyncIterator[TranscriptionInput], options: TranscriptionOptions
-    ) -> AsyncIterator[TranscriptEvent]:
+    ) -> AsyncGenerator[TranscriptEvent]:
         async def requests() -> AsyncIterator[pb.TranscribeRequest]:
             yield _transcribe_request(options)
             async for item in audio:
                 yield _transcribe_request(item)
 
         async with _translated_errors():
-            call = rpc.SpeechToTextStub(self._client.channel()).Transcribe(requests())
+            call = rpc.SpeechToTextStub(self._client.channel()).Transcribe(requests(), metadata=self._client.metadata)
             try:
                 async for response in call:
                     yield _transcript_event(response)
@@ -144,7 +178,9 @@ class _LanguageModel:
     def __init__(self, client: InferenceClient) -> None:
         self._client = client
 
-    async def generate(self, messages: Sequence[Message], options: GenerationOptions) -> AsyncIterator[GenerationEvent]:
+    async def generate(
+        self, messages: Sequence[Message], options: GenerationOptions
+    ) -> AsyncGenerator[GenerationEvent]:
         request = pb.GenerateRequest(
             messages=_messages(messages),
             max_tokens=options.max_tokens,
@@ -152,7 +188,7 @@ class _LanguageModel:
             seed=options.seed,
         )
         async with _translated_errors():
-            call = rpc.LanguageModelStub(self._client.channel()).Generate(request)
+            call = rpc.LanguageModelStub(self._client.channel()).Generate(request, metadata=self._client.metadata)
             try:
                 async for response in call:
                     if response.WhichOneof("event") == "finished":
@@ -169,14 +205,16 @@ class _LanguageModel:
 
     async def prefill(self, messages: Sequence[Message]) -> None:
         async with _translated_errors():
-            await rpc.LanguageModelStub(self._client.channel()).Prefill(pb.PrefillRequest(messages=_messages(messages)))
+            await rpc.LanguageModelStub(self._client.channel()).Prefill(
+                pb.PrefillRequest(messages=_messages(messages)), metadata=self._client.metadata
+            )
 
 
 class _TextToSpeech:
     def __init__(self, client: InferenceClient) -> None:
         self._client = client
 
-    async def synthesise(self, text: str, options: SynthesisOptions) -> AsyncIterator[AudioChunk]:
+    async def synthesise(self, text: str, options: SynthesisOptions) -> AsyncGenerator[AudioChunk]:
         request = pb.SynthesiseRequest(
             text=text,
             voice=options.voice,
@@ -194,7 +232,7 @@ class _TextToSpeech:
                 )
             )
         async with _translated_errors():
-            call = rpc.TextToSpeechStub(self._client.channel()).Synthesise(request)
+            call = rpc.TextToSpeechStub(self._client.channel()).Synthesise(request, metadata=self._client.metadata)
             try:
                 async for response in call:
                     yield AudioChunk(response.pcm, response.sample_rate_hz, Quality(response.quality or Quality.FAST))
@@ -204,7 +242,7 @@ class _TextToSpeech:
     async def list_voices(self) -> tuple[VoiceInfo, ...]:
         async with _translated_errors():
             reply = await rpc.TextToSpeechStub(self._client.channel()).ListVoices(
-                pb.ListVoicesRequest(), timeout=STATUS_TIMEOUT_S
+                pb.ListVoicesRequest(), timeout=STATUS_TIMEOUT_S, metadata=self._client.metadata
             )
         return tuple(
             VoiceInfo(v.key, v.name, v.language, cast(Literal["female", "male"], v.gender)) for v in reply.voices
@@ -213,7 +251,7 @@ class _TextToSpeech:
     async def list_styles(self) -> dict[str, bytes]:
         async with _translated_errors():
             reply = await rpc.TextToSpeechStub(self._client.channel()).ListStyles(
-                pb.ListStylesRequest(), timeout=STATUS_TIMEOUT_S
+                pb.ListStylesRequest(), timeout=STATUS_TIMEOUT_S, metadata=self._client.metadata
             )
         return dict(reply.styles)
 
@@ -225,7 +263,9 @@ class _SpeakerEncoder:
     async def embed(self, pcm: bytes, *, sample_rate_hz: int = MICROPHONE_SAMPLE_RATE_HZ) -> SpeakerEmbedding:
         request = pb.EmbedRequest(pcm=pcm, sample_rate_hz=sample_rate_hz)
         async with _translated_errors():
-            reply = await rpc.SpeakerEncoderStub(self._client.channel()).Embed(request, timeout=EMBED_TIMEOUT_S)
+            reply = await rpc.SpeakerEncoderStub(self._client.channel()).Embed(
+                request, timeout=EMBED_TIMEOUT_S, metadata=self._client.metadata
+            )
         return SpeakerEmbedding(tuple(reply.values), reply.encoder)
 
 
@@ -237,8 +277,10 @@ async def _translated_errors() -> AsyncIterator[None]:
     except grpc.aio.AioRpcError as error:
         detail = error.details() or error.code().name
         match error.code():
-            case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.DEADLINE_EXCEEDED:
+            case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.DEADLINE_EXCEEDED | grpc.StatusCode.UNAUTHENTICATED:
                 raise InferenceUnavailable(detail) from error
+            case grpc.StatusCode.INTERNAL if detail == WRITE_FAILED:
+                raise InferenceUnavailable("the call was ended while audio was being sent") from error
             case grpc.StatusCode.RESOURCE_EXHAUSTED:
                 raise InferenceBusy(detail) from error
             case _:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from inference.address import AddressError, check_address, check_secret, make_default_address
 from inference.interfaces import Role
 
 #: Engines per profile and role, best first: when one fails to load, the role falls back to the next.
@@ -42,7 +43,10 @@ class ConfigurationError(Exception):
 @dataclass(frozen=True, slots=True)
 class InferenceConfig:
     profile: str = "cpu"
-    address: str = "127.0.0.1:50051"
+    #: unix:/path or host:port.
+    address: str = field(default_factory=lambda: make_default_address(find_data_dir({})))
+    #: What callers must know. Empty: whoever may open the Unix socket is let in.
+    secret: str = ""
     models_dir: Path = field(default_factory=lambda: default_models_dir({}))
     engines: Mapping[Role, tuple[str, ...]] = field(default_factory=lambda: PROFILES["cpu"])
     #: Threads of one engine's step. The processor is shared by all roles; more threads than cores only wait.
@@ -92,6 +96,16 @@ class InferenceConfig:
         if profile not in PROFILES:
             raise ConfigurationError(f"AVATAR_PROFILE={profile}: expected one of {', '.join(PROFILES)}")
         default = cls()
+        address = env.get("AVATAR_INFERENCE_ADDRESS") or make_default_address(find_data_dir(env))
+        secret = env.get("AVATAR_INFERENCE_SECRET", "").strip()
+        try:
+            check_address(address)
+        except AddressError as error:
+            raise ConfigurationError(f"AVATAR_INFERENCE_ADDRESS={address}: {error}") from None
+        try:
+            check_secret(address, secret)
+        except AddressError as error:
+            raise ConfigurationError(str(error)) from None
         engines = dict(PROFILES[profile])
         for role in Role:
             chosen = env.get(f"AVATAR_{role.value.upper()}_ENGINES", "")
@@ -99,7 +113,8 @@ class InferenceConfig:
                 engines[role] = tuple(name.strip() for name in chosen.split(",") if name.strip())
         return cls(
             profile=profile,
-            address=env.get("AVATAR_INFERENCE_ADDRESS") or "127.0.0.1:50051",
+            address=address,
+            secret=secret,
             models_dir=default_models_dir(env),
             engines=engines,
             threads=_whole_number(env, "AVATAR_INFERENCE_THREADS", min(4, available_cores())),
@@ -140,6 +155,11 @@ def default_models_dir(env: Mapping[str, str]) -> Path:
         return Path(env["AVATAR_MODELS_DIR"]).expanduser()
     cache = Path(env.get("XDG_CACHE_HOME") or os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
     return cache / "avatar" / "models"
+
+
+def find_data_dir(env: Mapping[str, str]) -> Path:
+    """`$AVATAR_DATA_DIR`, or `var` in the checkout, as the other processes have it."""
+    return Path(env.get("AVATAR_DATA_DIR") or Path(__file__).resolve().parents[1] / "var").expanduser().absolute()
 
 
 def _whole_number(env: Mapping[str, str], name: str, default: int) -> int:

@@ -9,7 +9,7 @@ Audio is PCM16 little-endian mono everywhere. Microphone audio is 16 kHz.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal, Protocol
@@ -126,11 +126,11 @@ class SpeechToText(Protocol):
 
     def transcribe(
         self, audio: AsyncIterator[TranscriptionInput], options: TranscriptionOptions
-    ) -> AsyncIterator[TranscriptEvent]:
+    ) -> AsyncGenerator[TranscriptEvent]:
         """
         Yield events until `audio` ends. When it ends, what was heard is finished as if by `EndOfUtterance`.
 
-        Raises InferenceUnavailable, InferenceBusy or InferenceError. Closing the iterator ends the engine's work.
+        Raises InferenceUnavailable, InferenceBusy or InferenceError. Closing the generator ends the engine's work.
         """
         ...
 
@@ -177,12 +177,12 @@ GenerationEvent = TextDelta | GenerationFinished
 class LanguageModel(Protocol):
     """Thinks."""
 
-    def generate(self, messages: Sequence[Message], options: GenerationOptions) -> AsyncIterator[GenerationEvent]:
+    def generate(self, messages: Sequence[Message], options: GenerationOptions) -> AsyncGenerator[GenerationEvent]:
         """
         Yield the reply piece by piece.
 
         Messages that do not fit the model's context are dropped, oldest first; the system message and the last
-        message stay. Closing the iterator stops the engine within one token.
+        message stay. Closing the generator stops the engine within one token.
         """
         ...
 
@@ -271,11 +271,11 @@ class VoiceInfo:
 class TextToSpeech(Protocol):
     """Speaks."""
 
-    def synthesise(self, text: str, options: SynthesisOptions) -> AsyncIterator[AudioChunk]:
+    def synthesise(self, text: str, options: SynthesisOptions) -> AsyncGenerator[AudioChunk]:
         """
         Yield the audio of one clause. Text with nothing to say in it (punctuation, emoji) yields nothing.
 
-        Leading and trailing silence is trimmed to what joins clauses naturally. Closing the iterator stops the
+        Leading and trailing silence is trimmed to what joins clauses naturally. Closing the generator stops the
         engine's work within one step.
         """
         ...
@@ -389,6 +389,11 @@ class InferenceStatus:
     def is_ready(self) -> bool:
         """Whether a spoken conversation is possible: each of its roles has an engine that is ready."""
         return {r.role for r in self.roles if r.state is RoleState.READY} >= CONVERSATION_ROLES
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether every role has come to the end of its start: ready, or unavailable with a reason."""
+        return bool(self.roles) and all(r.state in (RoleState.READY, RoleState.UNAVAILABLE) for r in self.roles)
 
     @property
     def clones(self) -> bool:

@@ -7,14 +7,15 @@ Protobuf types live here and in `inference.client` only.
 from __future__ import annotations
 
 import asyncio
+import hmac
 import importlib
 import logging
 import signal
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import ExitStack, aclosing, contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, Self, cast
+from typing import Any, Self, cast
 
 import grpc
 import grpc.aio
@@ -22,9 +23,11 @@ import psutil
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from inference import device_memory
-from inference.client import CHANNEL_OPTIONS
+from inference.address import AddressTaken, find_socket_path, hold_socket, private_files
+from inference.client import SECRET_METADATA, make_server_options
 from inference.config import InferenceConfig
 from inference.device_memory import DeviceMemoryReader
+from inference.engines.base import Engine
 from inference.engines.giving_way import Queue
 from inference.engines.worker import Urgency
 from inference.interfaces import (
@@ -81,25 +84,6 @@ MIN_FREE_MIB = 64
 PAUSE_S = 2.0
 
 
-class Engine(Protocol):
-    """What the server asks of an engine beyond its role."""
-
-    model_name: str
-    device: str
-
-    async def warm_up(self) -> None:
-        """Do one call of each kind, so that the first person does not wait for lazy work."""
-        ...
-
-    async def close(self) -> None:
-        """Free threads and memory. No call is under way."""
-        ...
-
-    # An engine may also have `figures` (a mapping of names to numbers, for the status), `can_clone` (whether it speaks
-    # like a reference), `queue`, in which what it does in the background waits, and `find_trouble()`, which says why it
-    # cannot be used at the moment, or nothing; it is asked every second and before every call.
-
-
 @dataclass(slots=True)
 class Slot:
     """One role: its engine once there is one, and what there is to say about it."""
@@ -149,7 +133,7 @@ class EngineHost:
                     slot.status, state=RoleState.WARMING, model=engine.model_name, device=engine.device
                 )
                 await engine.warm_up()
-                if hasattr(engine, "queue") and _is_on_processor(engine):
+                if _is_on_processor(engine):
                     engine.queue = self.queue
             except Exception as error:  # an engine may fail in any way its library knows; the role goes on
                 logger.exception("engine %s failed to load", name)
@@ -169,7 +153,7 @@ class EngineHost:
                     else self._process.memory_info().rss - resident_before,
                 ),
                 reason="; ".join(reasons),
-                clones=bool(getattr(engine, "can_clone", False)),
+                clones=engine.can_clone,
             )
             logger.info("%s is ready: %s on %s, %.1f s", role, name, engine.device, slot.status.load_s)
             return
@@ -208,9 +192,8 @@ class EngineHost:
     def look_after(self, role: Role) -> RoleState:
         """Ask the role's engine whether it can be used, take note, and return the role's state."""
         slot = self._slots[role]
-        find_trouble = getattr(slot.engine, "find_trouble", None)
-        if find_trouble is not None and slot.status.state in (RoleState.READY, RoleState.UNAVAILABLE):
-            trouble = find_trouble()
+        if slot.engine is not None and slot.status.state in (RoleState.READY, RoleState.UNAVAILABLE):
+            trouble = slot.engine.find_trouble()
             state = RoleState.UNAVAILABLE if trouble else RoleState.READY
             if state is not slot.status.state:
                 logger.log(logging.ERROR if trouble else logging.INFO, "%s is %s %s", role, state, trouble)
@@ -234,7 +217,8 @@ class EngineHost:
         return InferenceStatus(
             profile=self.config.profile,
             roles=tuple(
-                replace(slot.status, figures=dict(getattr(slot.engine, "figures", {}))) for slot in self._slots.values()
+                replace(slot.status, figures=dict(slot.engine.figures if slot.engine is not None else {}))
+                for slot in self._slots.values()
             ),
             resident_bytes=self._process.memory_info().rss,
             started_at=self.started_at,
@@ -271,9 +255,13 @@ def create_engine(role: Role, module: str, model: str, config: InferenceConfig) 
 # --- the services ------------------------------------------------------------------------------
 
 
+class InvalidRequest(Exception):
+    """A request cannot be understood. Raised where requests are read, never by an engine."""
+
+
 @contextmanager
 def _told_in_grpc() -> Iterator[None]:
-    """Turn the border's errors into status codes; `_abort` sends them."""
+    """Turn the border's errors into status codes, which the caller sends. What was not expected is logged."""
     try:
         yield
     except InferenceUnavailable as error:
@@ -282,8 +270,11 @@ def _told_in_grpc() -> Iterator[None]:
         raise _Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error)) from error
     except InferenceError as error:
         raise _Refusal(grpc.StatusCode.INTERNAL, str(error)) from error
-    except ValueError as error:
+    except InvalidRequest as error:
         raise _Refusal(grpc.StatusCode.INVALID_ARGUMENT, str(error)) from error
+    except Exception as error:  # an engine may fail in any way its library knows; its caller is told all the same
+        logger.exception("a call failed")
+        raise _Refusal(grpc.StatusCode.INTERNAL, f"{type(error).__name__}: {error}") from error
 
 
 class _Refusal(Exception):
@@ -304,11 +295,11 @@ class SpeechToTextService(rpc.SpeechToTextServicer):
             with _told_in_grpc(), self._host.call(Role.STT) as engine:
                 first = await anext(aiter(requests), None)
                 if first is None or first.WhichOneof("input") != "options":
-                    raise ValueError("the first message of a transcription is its options")
+                    raise InvalidRequest("the first message of a transcription is its options")
                 options = _transcription_options(first.options)
                 with _Utterance(self._host, engine, options) as utterance:
                     events = cast(SpeechToText, engine).transcribe(_inputs(requests, utterance), options)
-                    async with aclosing(cast(Any, events)):
+                    async with aclosing(events):
                         async for event in events:
                             utterance.follow(event)
                             yield _transcript_response(event)
@@ -349,7 +340,7 @@ async def _inputs(
         match request.WhichOneof("input"):
             case "pcm":
                 if len(request.pcm) % 2:
-                    raise ValueError("PCM16 audio has an even number of bytes")
+                    raise InvalidRequest("PCM16 audio has an even number of bytes")
                 yield request.pcm
             case "options":
                 yield _transcription_options(request.options)
@@ -362,7 +353,7 @@ async def _inputs(
 
 def _transcription_options(options: pb.TranscriptionOptions) -> TranscriptionOptions:
     if options.language not in ("", "zh", "en"):
-        raise ValueError(f"language {options.language!r}: expected zh, en or nothing")
+        raise InvalidRequest(f"language {options.language!r}: expected zh, en or nothing")
     return TranscriptionOptions(
         language=options.language or None,
         endpointing=options.endpointing,
@@ -408,7 +399,7 @@ class LanguageModelService(rpc.LanguageModelServicer):
         try:
             with _told_in_grpc(), self._host.call(Role.LLM) as engine, self._host.keep_clear(engine):
                 events = cast(LanguageModel, engine).generate(_messages(request.messages), options)
-                async with aclosing(cast(Any, events)):
+                async with aclosing(events):
                     async for event in events:
                         match event:
                             case TextDelta():
@@ -436,7 +427,7 @@ class LanguageModelService(rpc.LanguageModelServicer):
 def _messages(messages: Any) -> list[Message]:
     for message in messages:
         if message.role not in ("system", "user", "assistant"):
-            raise ValueError(f"message role {message.role!r}: expected system, user or assistant")
+            raise InvalidRequest(f"message role {message.role!r}: expected system, user or assistant")
     return [Message(m.role, m.content) for m in messages]
 
 
@@ -449,7 +440,7 @@ class TextToSpeechService(rpc.TextToSpeechServicer):
             with _told_in_grpc(), self._host.call(Role.TTS) as engine:
                 options = SynthesisOptions(
                     voice=request.voice,
-                    quality=Quality(request.quality or Quality.FAST),
+                    quality=_quality(request),
                     speed=request.speed or 1.0,
                     is_first=request.is_first,
                     is_last=request.is_last,
@@ -458,7 +449,7 @@ class TextToSpeechService(rpc.TextToSpeechServicer):
                     is_background=request.is_background,
                 )
                 chunks = cast(TextToSpeech, engine).synthesise(request.text, options)
-                async with aclosing(cast(Any, chunks)):
+                async with aclosing(chunks):
                     async for chunk in chunks:
                         yield pb.SynthesiseResponse(
                             pcm=chunk.pcm, sample_rate_hz=chunk.sample_rate_hz, quality=chunk.quality
@@ -485,18 +476,25 @@ class TextToSpeechService(rpc.TextToSpeechServicer):
         return pb.ListStylesResponse(styles=styles)
 
 
+def _quality(request: pb.SynthesiseRequest) -> Quality:
+    try:
+        return Quality(request.quality or Quality.FAST)
+    except ValueError:
+        raise InvalidRequest(f"quality {request.quality!r}: expected {', '.join(Quality)}") from None
+
+
 def _reference(request: pb.SynthesiseRequest) -> VoiceReference | None:
     if not request.HasField("reference"):
         return None
     reference = request.reference
     if len(reference.pcm) % BYTES_PER_SAMPLE or not reference.pcm or not reference.sample_rate_hz:
-        raise ValueError("reference: expected PCM16 audio and its sample rate")
+        raise InvalidRequest("reference: expected PCM16 audio and its sample rate")
     return VoiceReference(reference.pcm, reference.sample_rate_hz, reference.transcript)
 
 
 def _style(request: pb.SynthesiseRequest) -> bytes:
     if request.style and len(request.style) != STYLE_VALUES * 4:
-        raise ValueError(f"style: expected {STYLE_VALUES} float32, got {len(request.style)} bytes")
+        raise InvalidRequest(f"style: expected {STYLE_VALUES} float32, got {len(request.style)} bytes")
     return bytes(request.style)
 
 
@@ -547,6 +545,34 @@ class InferenceService(rpc.InferenceServicer):
         )
 
 
+class SecretInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in the stubs only
+    """Turns away calls that do not bring the shared secret, before anything of their requests is read."""
+
+    WARN_EVERY_S = 60.0
+
+    def __init__(self, secret: str) -> None:
+        self._secret = secret.encode()
+        self._warned_at = -self.WARN_EVERY_S
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any]]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> grpc.RpcMethodHandler[Any, Any]:
+        given = dict(handler_call_details.invocation_metadata).get(SECRET_METADATA, b"")
+        if hmac.compare_digest(given if isinstance(given, bytes) else given.encode(), self._secret):
+            return await continuation(handler_call_details)
+        return grpc.stream_stream_rpc_method_handler(self._turn_away)
+
+    async def _turn_away(self, requests: Any, context: Any) -> None:
+        now = time.monotonic()
+        if now - self._warned_at >= self.WARN_EVERY_S:
+            # Once a minute: a stranger must not fill the log.
+            self._warned_at = now
+            logger.warning("turned away a call without the right AVATAR_INFERENCE_SECRET, from %s", context.peer())
+        await context.abort(grpc.StatusCode.UNAUTHENTICATED, "AVATAR_INFERENCE_SECRET is not that of this server")
+
+
 class InferenceServer:
     """The listening process: answers status and health at once, serves a role as soon as it is warm."""
 
@@ -555,6 +581,8 @@ class InferenceServer:
         self.host = EngineHost(config, reader)
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # grpc-stubs does not know it
         self._server: grpc.aio.Server | None = None
+        self._held = ExitStack()
+        #: The TCP port; 1 for a Unix socket.
         self.port = 0
 
     async def start(self) -> None:
@@ -563,8 +591,10 @@ class InferenceServer:
 
         Raises RuntimeError when the address is taken.
         """
+        interceptors = [SecretInterceptor(self.config.secret)] if self.config.secret else []
         # SO_REUSEPORT off: a second process on the same port must fail, not take half of the calls.
-        self._server = grpc.aio.server(options=(*CHANNEL_OPTIONS, ("grpc.so_reuseport", 0)))
+        options = (*make_server_options(), ("grpc.so_reuseport", 0))
+        self._server = grpc.aio.server(interceptors=interceptors, options=options)
         rpc.add_SpeechToTextServicer_to_server(SpeechToTextService(self.host), self._server)
         rpc.add_LanguageModelServicer_to_server(LanguageModelService(self.host), self._server)
         rpc.add_TextToSpeechServicer_to_server(TextToSpeechService(self.host), self._server)
@@ -574,9 +604,14 @@ class InferenceServer:
         for service in (*SERVICE_OF_ROLE.values(), WHOLE_PROCESS):
             await self._health.set(service, health_pb2.HealthCheckResponse.NOT_SERVING)
         try:
-            self.port = self._server.add_insecure_port(self.config.address)
-        except RuntimeError as error:
+            if (path := find_socket_path(self.config.address)) is not None:
+                self._held.enter_context(hold_socket(path))
+            with private_files():
+                self.port = self._server.add_insecure_port(self.config.address)
+        except (AddressTaken, RuntimeError) as error:
             raise RuntimeError(f"cannot listen on {self.config.address}: is another process there?") from error
+        except OSError as error:
+            raise RuntimeError(f"cannot listen on {self.config.address}: {error}") from error
         await self._server.start()
 
     async def load(self) -> None:
@@ -605,6 +640,7 @@ class InferenceServer:
         if self._server is not None:
             await self._server.stop(grace=self.config.drain_s)
         await self.host.close()
+        self._held.close()
 
 
 async def serve(config: InferenceConfig) -> None:

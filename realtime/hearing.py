@@ -1,14 +1,20 @@
 """
-What lies between the socket and the recogniser: a bounded queue, and the audio of the last minute with its times.
-Knows no Django, no Channels, no gRPC.
+What lies between the socket and the recogniser: a bounded queue in order of receipt, and the audio of the last minute
+with its times. Knows no Django, no Channels, no gRPC.
 """
 
 from __future__ import annotations
 
 import asyncio
 import bisect
+import logging
 from collections import deque
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from inference.interfaces import (
     BYTES_PER_SAMPLE,
@@ -19,9 +25,25 @@ from inference.interfaces import (
     TranscriptionOptions,
 )
 
+logger = logging.getLogger(__name__)
+
 BYTES_PER_MS = MICROPHONE_SAMPLE_RATE_HZ * BYTES_PER_SAMPLE // 1000
 #: What one message to the recogniser holds at most.
 MAX_ITEM_BYTES = 512_000
+
+
+@dataclass(eq=False, slots=True)
+class Place:
+    """A place in the queue for what is decided later: how the utterance before it ends."""
+
+    received_at: float
+
+
+class _Entry(NamedTuple):
+    item: TranscriptionInput | Place
+    received_at: float
+    #: Audio of the microphone, which goes on coming: it may be dropped. An upload's may not.
+    is_live: bool = False
 
 
 class Microphone:
@@ -29,17 +51,21 @@ class Microphone:
     The user's audio on its way to the recogniser.
 
     Positions are milliseconds of audio since the present stream began, as the recogniser counts them. At most
-    `max_queued_ms` wait to be taken; when the recogniser is slower than that, the oldest audio is dropped. The last
-    `kept_ms` of what was taken can be read again.
+    `max_queued_ms` of the microphone wait to be taken; when the recogniser is slower than that, the oldest is dropped.
+    What waits is taken in one piece, so that a loop that turns slower than audio comes catches up. The last `kept_ms`
+    of what was taken can be read again.
     """
 
     def __init__(self, *, max_queued_ms: int, kept_ms: int, clock: Callable[[], float]) -> None:
         self.max_queued_ms = max_queued_ms
+        #: In all, since the call began.
         self.dropped_bytes = 0
+        self._burst_bytes = 0
         self._kept_bytes = kept_ms * BYTES_PER_MS
         self._clock = clock
-        self._queue: deque[tuple[TranscriptionInput, float]] = deque()
+        self._queue: deque[_Entry] = deque()
         self._queued_bytes = 0
+        self._live_bytes = 0
         self._arrived = asyncio.Event()
         self._stream = 0
         self._forget_stream()
@@ -56,44 +82,95 @@ class Microphone:
         """Everything received for this stream, taken or not."""
         return (self._taken_bytes + self._queued_bytes) // BYTES_PER_MS
 
+    @property
+    def is_dropping(self) -> bool:
+        """Whether audio is being lost: from the first piece until half of the queue is free again."""
+        return self._burst_bytes > 0
+
     def push(self, pcm: bytes) -> None:
-        self._queue.append((pcm, self._clock()))
-        self._queued_bytes += len(pcm)
-        while self._queued_bytes > self.max_queued_ms * BYTES_PER_MS:
+        self._append(_Entry(pcm, self._clock(), is_live=True))
+        while self._live_bytes > self.max_queued_ms * BYTES_PER_MS:
             self._drop_oldest()
         self._arrived.set()
 
+    def _append(self, entry: _Entry) -> None:
+        self._queue.append(entry)
+        self._count(entry, 1)
+
+    def _count(self, entry: _Entry, sign: int) -> None:
+        if isinstance(entry.item, bytes):
+            self._queued_bytes += sign * len(entry.item)
+            self._live_bytes += sign * len(entry.item) * entry.is_live
+
     def _drop_oldest(self) -> None:
-        for index, (item, _) in enumerate(self._queue):
-            if isinstance(item, bytes):
+        for index, entry in enumerate(self._queue):
+            if entry.is_live and isinstance(entry.item, bytes):
                 del self._queue[index]
-                self._queued_bytes -= len(item)
-                self.dropped_bytes += len(item)
+                self._count(entry, -1)
+                self.dropped_bytes += len(entry.item)
+                self._burst_bytes += len(entry.item)
                 return
+
+    def _end_burst(self) -> None:
+        if self._burst_bytes:
+            lost_ms, self._burst_bytes = self._burst_bytes // BYTES_PER_MS, 0
+            logger.warning(
+                "dropped %d ms of microphone audio, %d ms in this call: the recogniser was more than %d ms behind",
+                *(lost_ms, self.dropped_bytes // BYTES_PER_MS, self.max_queued_ms),
+            )
 
     def put(self, item: TranscriptionOptions | EndOfUtterance | DiscardUtterance) -> None:
         """Have the recogniser told something after the audio received so far."""
-        if self._queue and type(self._queue[-1][0]) is type(item):
+        if self._queue and type(self._queue[-1].item) is type(item):
             # Said twice in a row, the last one counts: markers without audio between them must not pile up.
             self._queue.pop()
-        self._queue.append((item, self._clock()))
+        self._append(_Entry(item, self._clock()))
         self._arrived.set()
+
+    def reserve(self) -> Place:
+        """Keep a place after the audio received so far. What follows it waits until it is settled."""
+        place = Place(self._clock())
+        self._append(_Entry(place, place.received_at))
+        return place
+
+    def settle(
+        self, place: Place, items: Sequence[TranscriptionInput], *, is_audio_before_dropped: bool = False
+    ) -> bool:
+        """
+        Put `items` in a place, and drop the audio that waits before it if that is not wanted any more.
+
+        False when the queue was cleared meanwhile: items then come last if they bring audio of their own, else nowhere.
+        """
+        entries = [_Entry(item, place.received_at) for item in items]
+        before = list(self._queue)
+        index = next((n for n, entry in enumerate(before) if entry.item is place), None)
+        self._arrived.set()
+        if index is None:
+            if not any(isinstance(item, bytes) for item in items):
+                return False
+            index = len(before)
+        head, tail = before[:index], before[index + 1 :]
+        if is_audio_before_dropped:
+            head = [entry for entry in head if not isinstance(entry.item, bytes)]
+        self._refill([*head, *entries, *tail])
+        return True
+
+    def _refill(self, entries: Sequence[_Entry]) -> None:
+        self._queue = deque(entries)
+        self._queued_bytes = self._live_bytes = 0
+        for entry in entries:
+            self._count(entry, 1)
 
     def discard(self) -> None:
         """Drop the audio that waits, and have the recogniser forget the utterance."""
-        self._drop_audio()
+        self._refill([entry for entry in self._queue if not isinstance(entry.item, bytes)])
         self.put(DiscardUtterance())
 
     def clear(self) -> None:
         """Drop everything that waits: nobody will take it."""
-        self._queue.clear()
-        self._queued_bytes = 0
+        self._refill([])
         self._arrived.clear()
-
-    def _drop_audio(self) -> None:
-        kept = [(item, at) for item, at in self._queue if not isinstance(item, bytes)]
-        self._queue = deque(kept)
-        self._queued_bytes = 0
+        self._end_burst()
 
     async def wait(self) -> None:
         """Return once audio waits to be taken."""
@@ -112,20 +189,41 @@ class Microphone:
         """End the stream: whoever reads it comes to its end. It may be in use elsewhere, so it is not closed here."""
         self._stream += 1
         self._arrived.set()
+        self._end_burst()
 
     async def _take_all(self, stream: int) -> AsyncGenerator[TranscriptionInput]:
         while stream == self._stream:
-            if not self._queue:
+            if (item := self._take_next()) is not None:
+                yield item
+            else:
                 self._arrived.clear()
                 await self._arrived.wait()
-                continue
-            item, received_at = self._queue.popleft()
-            if isinstance(item, bytes):
-                self._keep(item, received_at)
-            yield item
+
+    def _take_next(self) -> TranscriptionInput | None:
+        """Take a marker, or all audio up to the next one; None when nothing can be taken yet."""
+        pieces: list[bytes] = []
+        size = 0
+        while self._queue:
+            item = self._queue[0].item
+            if isinstance(item, Place):
+                break
+            if not isinstance(item, bytes):
+                if not pieces:
+                    self._queue.popleft()
+                    return item
+                break
+            size += len(item)
+            if pieces and size > MAX_ITEM_BYTES:
+                break
+            entry = self._queue.popleft()
+            self._count(entry, -1)
+            self._keep(item, entry.received_at)
+            pieces.append(item)
+        if self._live_bytes <= self.max_queued_ms * BYTES_PER_MS // 2:
+            self._end_burst()
+        return b"".join(pieces) if pieces else None
 
     def _keep(self, pcm: bytes, received_at: float) -> None:
-        self._queued_bytes -= len(pcm)
         self._taken += pcm
         self._taken_bytes += len(pcm)
         self._ends.append(self._taken_bytes)
@@ -153,6 +251,59 @@ class Microphone:
         start = max(0, start_ms * BYTES_PER_MS - oldest)
         end = max(0, end_ms * BYTES_PER_MS - oldest)
         return bytes(self._taken[start:end])
+
+    def read_newer_audio(self, position_ms: int) -> bytes:
+        """Return what was received after a position, taken or not."""
+        waiting = b"".join(entry.item for entry in self._queue if isinstance(entry.item, bytes))
+        return self.read_audio(position_ms, self._taken_bytes // BYTES_PER_MS) + waiting
+
+
+class RecogniserDeadline:
+    """
+    Says when a recogniser has been silent for too long. Pure.
+
+    Counted in audio that it was sent while it had to say something: it counts in audio itself, and a microphone that is
+    off gives it nothing to say.
+    """
+
+    def __init__(self, *, max_ms: float) -> None:
+        self.max_ms = max_ms
+        self._silent_ms = 0.0
+
+    def reset(self) -> None:
+        """Begin again: it has said something."""
+        self._silent_ms = 0.0
+
+    def add(self, audio_ms: float, *, is_due: bool) -> bool:
+        """Count audio, and say whether the time is over. Without anything due, there is none to keep."""
+        self._silent_ms = self._silent_ms + audio_ms if is_due else 0.0
+        return self._silent_ms > self.max_ms
+
+
+#: A window of sound whose loudness is measured, and how much of it makes speech.
+WINDOW_MS = 20
+MIN_SPEECH_MS = 200
+#: What is this much quieter than the speech before (10 dB), or quieter than any room, is not taken for speech.
+QUIETER = 10 ** (-10 / 20)
+MIN_LOUDNESS = 60.0
+
+
+def has_speech_like(newer: bytes, said: bytes) -> bool:
+    """
+    Guess whether somebody speaks in `newer` who is about as loud as in `said`. Pure, and quick.
+
+    No substitute for a recogniser: for when the recogniser itself is behind.
+    """
+    threshold = max(MIN_LOUDNESS, float(np.median(_measure_loudness(said))) * QUIETER)
+    return int((_measure_loudness(newer) >= threshold).sum()) * WINDOW_MS >= MIN_SPEECH_MS
+
+
+def _measure_loudness(pcm: bytes) -> NDArray[np.float64]:
+    """Return the root mean square of each whole window; at least one."""
+    count = WINDOW_MS * BYTES_PER_MS // BYTES_PER_SAMPLE
+    samples = np.frombuffer(pcm, "<i2").astype(np.float64)
+    windows = samples[: len(samples) // count * count].reshape(-1, count)
+    return np.sqrt((windows**2).mean(axis=1)) if len(windows) else np.zeros(1)
 
 
 class UtteranceMeter:

@@ -2,21 +2,25 @@
 One call, from microphone to reply. Knows no Django, no Channels and no gRPC: engines, outlets and the clock go in.
 
 Everything that happens goes through one inbox and is handled in order; `TurnMachine` says what follows from it. The
-work itself (hearing, reading ahead, a reply) runs beside the inbox, in tasks that end with the call.
+work itself (hearing, reading ahead, a reply) runs beside the inbox, in tasks that end with the call. So does what
+others are asked for (voices, past turns, decoding): each has a deadline, and its result comes back through the inbox.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 from uuid import UUID, uuid4
 
 from inference.interfaces import (
     BYTES_PER_SAMPLE,
     MICROPHONE_SAMPLE_RATE_HZ,
+    DiscardUtterance,
     EndOfUtterance,
     FinalTranscript,
     GenerationOptions,
@@ -33,16 +37,26 @@ from inference.interfaces import (
     SynthesisOptions,
     TextToSpeech,
     TranscriptEvent,
+    TranscriptionInput,
     TranscriptionOptions,
 )
 from realtime import protocol, turns
-from realtime.hearing import BYTES_PER_MS, MAX_ITEM_BYTES, Microphone, UtteranceMeter
+from realtime.hearing import (
+    BYTES_PER_MS,
+    MAX_ITEM_BYTES,
+    Microphone,
+    Place,
+    RecogniserDeadline,
+    UtteranceMeter,
+    has_speech_like,
+)
 from realtime.protocol import UNSET, AudioFormat, ErrorCode, Mode, ProtocolError, ServerMessage, Stage
 from realtime.reply import Outlet, Reply, ReplyLimits, Voice, VoiceUnreadable
-from realtime.streams import closing
 from realtime.turns import TurnMachine
 
 logger = logging.getLogger(__name__)
+
+Found = TypeVar("Found")
 
 #: Kept of the user's audio before their speech was noticed to begin.
 PRE_ROLL_MS = 200
@@ -85,8 +99,14 @@ class CallSettings:
     max_utterance_s: int = 60
     #: What waits for a recogniser that has fallen behind, hands-free; the oldest is dropped beyond.
     max_queued_ms: int = 10_000
-    #: How long a final transcript may take once it was asked for.
+    #: How long a final transcript may take once it was asked for; hands-free, how much audio the recogniser may be sent
+    #: while somebody speaks without saying anything itself.
     transcript_s: float = 30.0
+    #: A transcript that comes later than this after its utterance ended is that of a machine that is overloaded.
+    max_lateness_s: float = 5.0
+    #: How long a voice or a past turn may be looked for, and an upload decoded.
+    lookup_s: float = 5.0
+    decode_s: float = 20.0
     prefill_s: float = 20.0
     first_retry_s: float = 0.5
     last_retry_s: float = 5.0
@@ -145,16 +165,36 @@ class _LimitExceeded:
 
 @dataclass(frozen=True, slots=True)
 class _AudioEnd:
-    """The utterance is over: what was uploaded, or None when the audio has come as PCM."""
+    """
+    The utterance is over: what was uploaded, or None when the audio has come as PCM.
+
+    `place` is where the microphone's audio ended when this was received; None: there was no audio.
+    """
 
     upload: tuple[bytes, AudioFormat] | None
-    has_audio: bool
+    place: Place | None
     loss: InferenceError | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Decoded:
+    """An upload as PCM, or why there is none."""
+
+    place: Place
+    outcome: bytes | Exception
 
 
 @dataclass(frozen=True, slots=True)
 class _VoiceChosen:
     voice_profile_id: UUID | None
+
+
+@dataclass(frozen=True, slots=True)
+class _VoiceFound:
+    """The voice that was chosen (None: there is none), or why it cannot be had now."""
+
+    chosen: _VoiceChosen
+    outcome: Voice | Exception | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +219,14 @@ class _Correct:
 
 
 @dataclass(frozen=True, slots=True)
+class _PastFound:
+    """What came before a turn that is to be corrected (None: no such turn), or why it cannot be read now."""
+
+    correct: _Correct
+    outcome: Sequence[PastTurn] | Exception | None
+
+
+@dataclass(frozen=True, slots=True)
 class _Interrupt:
     pass
 
@@ -198,10 +246,13 @@ _Item = (
     | _HearingFailed
     | _LimitExceeded
     | _AudioEnd
+    | _Decoded
     | _VoiceChosen
+    | _VoiceFound
     | _VoiceRenewed
     | _Typed
     | _Correct
+    | _PastFound
     | _Interrupt
     | _Audible
     | _Ended
@@ -279,7 +330,7 @@ class VoicePipeline:
             send_audio=send_audio,
             on_audible=self._notice_sound,
             on_failure=self._report_failure,
-            on_clause=self._watch_voice,
+            before_clause=self._prepare_clause,
             make_audio_url=make_audio_url,
         )
         self._group: asyncio.TaskGroup | None = None
@@ -290,9 +341,18 @@ class VoicePipeline:
         self._partial_text = ""
         self._gone_voices: set[UUID | None] = set()
         self._voice_watch: asyncio.Task[None] | None = None
+        #: The choice that is being looked up, and its task; set: none is.
+        self._voice_choice: tuple[_VoiceChosen, asyncio.Task[None]] | None = None
+        self._is_voice_settled = asyncio.Event()
+        self._is_voice_settled.set()
+        self._past_lookup: asyncio.Task[None] | None = None
+        self._decoding: dict[Place, asyncio.Task[None]] = {}
         self._prefill: asyncio.Task[None] | None = None
         self._prefill_next: list[Message] | None = None
         self._transcript_timeout: asyncio.Timeout | None = None
+        self._deadline = RecogniserDeadline(max_ms=settings.transcript_s * 1000)
+        #: When the ends were said of utterances whose transcripts have not come yet.
+        self._ends: deque[float] = deque()
         self._is_awaiting_transcript = False
         self._is_outage_known = False
         #: Why the utterance that the client has not ended yet is gone.
@@ -340,6 +400,11 @@ class VoicePipeline:
         if self._count(pcm, audio_ms=len(pcm) / BYTES_PER_MS, is_chunk=is_chunk):
             self._has_audio = True
             self._microphone.push(pcm)
+            is_speaking = self._machine.state is turns.State.USER_SPEAKING
+            is_due = self._settings.mode is Mode.HANDS_FREE and (is_speaking or self._microphone.is_dropping)
+            if self._deadline.add(len(pcm) / BYTES_PER_MS, is_due=is_due):
+                self._deadline.reset()
+                self._reschedule_transcript(0.0)
 
     def _count(self, data: bytes, *, audio_ms: float, is_chunk: bool) -> bool:
         """Count towards the utterance's limits. Beyond them the utterance is dropped, and this is False."""
@@ -380,7 +445,9 @@ class VoicePipeline:
         # First the voice: the reply to this very utterance is to have it.
         if message.voice_profile_id is not UNSET:
             self._put(_VoiceChosen(message.voice_profile_id))
-        self._put(_AudioEnd(upload, self._has_audio, self._loss))
+        # In order of receipt: frames of the next utterance may come before this is handled.
+        place = self._microphone.reserve() if self._has_audio else None
+        self._put(_AudioEnd(upload, place, self._loss))
         self._loss = None
         self._forget_utterance()
 
@@ -421,6 +488,7 @@ class VoicePipeline:
                 while True:
                     await self._handle(await self._inbox.get())
         finally:
+            self._microphone.clear()
             if self._reply is not None:
                 # The client is gone in mid-reply.
                 reply, _ = self._reply
@@ -452,14 +520,20 @@ class VoicePipeline:
                 await self._act(self._machine.take(turns.UtteranceLost()))
             case _AudioEnd():
                 await self._end_audio(item)
-            case _VoiceChosen(voice_profile_id=voice_profile_id):
-                await self._choose_voice(voice_profile_id)
+            case _Decoded():
+                await self._take_upload(item)
+            case _VoiceChosen():
+                self._choose_voice(item)
+            case _VoiceFound():
+                await self._take_voice(item)
             case _VoiceRenewed():
                 await self._take_renewed(item)
             case _Typed():
                 await self._take_typed(item)
             case _Correct():
                 await self._take_correction(item)
+            case _PastFound():
+                await self._take_past(item)
             case _Interrupt():
                 await self._act(self._machine.take(turns.InterruptRequested()))
             case _Audible(reply=reply):
@@ -513,7 +587,8 @@ class VoicePipeline:
             try:
                 audio = self._microphone.open_stream()
                 events = self._stt.transcribe(audio, self._listening_options)
-                async with closing(events), asyncio.timeout(None) as self._transcript_timeout:
+                async with contextlib.aclosing(events), asyncio.timeout(None) as self._transcript_timeout:
+                    self._deadline.reset()
                     if self._is_awaiting_transcript:
                         self._expect_transcript()
                     async for event in events:
@@ -533,6 +608,7 @@ class VoicePipeline:
             is_news = not self._is_outage_known or self._is_awaiting_transcript
             self._is_outage_known = True
             self._is_awaiting_transcript = False
+            self._ends.clear()
             self._loss = error if self._settings.mode is Mode.HOLD_TO_TALK and self._has_audio else None
             self._microphone.clear()
             self._forget_utterance()
@@ -540,15 +616,20 @@ class VoicePipeline:
             await asyncio.sleep(retry_s)
 
     def _watch_transcript(self, event: TranscriptEvent) -> None:
+        self._deadline.reset()
         if isinstance(event, FinalTranscript):
             self._is_awaiting_transcript = False
-            if self._transcript_timeout:
-                self._transcript_timeout.reschedule(None)
+            self._reschedule_transcript(None)
 
     def _expect_transcript(self) -> None:
         self._is_awaiting_transcript = True
-        if self._transcript_timeout:
-            self._transcript_timeout.reschedule(asyncio.get_running_loop().time() + self._settings.transcript_s)
+        self._reschedule_transcript(self._settings.transcript_s)
+
+    def _reschedule_transcript(self, within_s: float | None) -> None:
+        """Give up on the recogniser's stream after so many seconds; None: wait as long as it takes."""
+        if self._transcript_timeout and not self._transcript_timeout.expired():
+            now = asyncio.get_running_loop().time()
+            self._transcript_timeout.reschedule(None if within_s is None else now + within_s)
 
     async def _lose_hearing(self, item: _HearingFailed) -> None:
         logger.warning("hearing failed: %s", item.error)
@@ -578,65 +659,119 @@ class VoicePipeline:
             self._read_ahead(self._compose(text))
 
     async def _end_audio(self, item: _AudioEnd) -> None:
-        if not item.has_audio and item.loss is not None:
+        if item.place is None and item.loss is not None:
             await self._report_failure(Stage.STT, item.loss)
             return
-        if not item.has_audio:
+        if item.place is None:
             await self._send_error(ErrorCode.NO_AUDIO_DATA)
             return
         action = self._machine.take(turns.EndRequested())
         if not isinstance(action, turns.FinishUtterance):
-            self._microphone.discard()
+            self._microphone.settle(item.place, [DiscardUtterance()], is_audio_before_dropped=True)
             await self._act(action)
             return
+        if item.upload is None:
+            await self._end_utterance(item.place, [EndOfUtterance()])
+        else:
+            data, kind = item.upload
+            self._decoding[item.place] = self._spawn(self._decode(item.place, data, kind))
         await self._send_event(protocol.Status(stage=Stage.STT))
-        if item.upload is not None and not await self._feed_upload(*item.upload):
+
+    async def _end_utterance(self, place: Place, items: Sequence[TranscriptionInput]) -> None:
+        if not self._microphone.settle(place, items):
+            await self._report_failure(Stage.STT, InferenceUnavailable("what was said is gone"))
+            return
+        self._ends.append(place.received_at)
+        self._expect_transcript()
+
+    async def _decode(self, place: Place, data: bytes, kind: AudioFormat) -> None:
+        work = self._decode_audio(data, kind, self._settings.max_utterance_s * 1000)
+        await self._inbox.put(_Decoded(place, await _attempt(work, timeout_s=self._settings.decode_s)))
+
+    async def _take_upload(self, item: _Decoded) -> None:
+        """Have uploaded audio heard as one utterance, pauses and all."""
+        if self._decoding.pop(item.place, None) is None:
+            return
+        if self._machine.is_replying:
+            self._microphone.settle(item.place, [])
+            await self._send_error(ErrorCode.ALREADY_PROCESSING)
+            return
+        if isinstance(pcm := item.outcome, Exception):
+            self._microphone.settle(item.place, [])
+            match pcm:
+                case AudioTooLong():
+                    await self._send_error(ErrorCode.BUFFER_LIMIT_EXCEEDED)
+                case AudioDecodingError():
+                    await self._send_error(ErrorCode.UNSUPPORTED_FORMAT, detail=str(pcm))
+                case _:
+                    await self._send_error(ErrorCode.PROCESSING_ERROR, detail="the audio could not be decoded now")
             await self._announce_listening()
             return
-        self._expect_transcript()
-        self._microphone.put(EndOfUtterance())
-        if item.upload is not None:
-            self._microphone.put(self._listening_options)
-            self._microphone.max_queued_ms = self._max_queued_ms
+        pieces = [pcm[start : start + MAX_ITEM_BYTES] for start in range(0, len(pcm), MAX_ITEM_BYTES)]
+        listening = self._listening_options
+        await self._end_utterance(
+            item.place, [replace(listening, endpointing=False), *pieces, EndOfUtterance(), listening]
+        )
 
-    async def _feed_upload(self, data: bytes, kind: AudioFormat) -> bool:
-        """Have uploaded audio heard as one utterance, pauses and all."""
-        max_ms = self._settings.max_utterance_s * 1000
-        try:
-            pcm = await self._decode_audio(data, kind, max_ms)
-        except AudioTooLong:
-            await self._send_error(ErrorCode.BUFFER_LIMIT_EXCEEDED)
-            return False
-        except AudioDecodingError as error:
-            await self._send_error(ErrorCode.UNSUPPORTED_FORMAT, detail=str(error))
-            return False
-        self._microphone.max_queued_ms = max_ms + self._settings.max_queued_ms
-        self._microphone.put(replace(self._listening_options, endpointing=False))
-        for start in range(0, len(pcm), MAX_ITEM_BYTES):
-            self._microphone.push(pcm[start : start + MAX_ITEM_BYTES])
-        return True
+    def _give_up_utterance(self) -> None:
+        """Forget what is being said: the user has typed instead."""
+        self._forget_utterance()
+        for place, task in self._decoding.items():
+            task.cancel()
+            self._microphone.settle(place, [])
+        self._decoding.clear()
+        self._ends.clear()
+        self._microphone.discard()
 
     async def _finish_utterance(self, event: FinalTranscript) -> None:
+        asked_at = self._microphone.find_received_at(event.received_ms)
+        asked_at -= max(0, event.received_ms - event.speech_end_ms) / 1000
+        is_late, is_overtaken = self._judge_lateness(event, asked_at)
         if self._settings.mode is Mode.HANDS_FREE:
             self._meter.reset()
             self._has_audio = False
         text = event.text.strip()
-        action = self._machine.take(turns.UserFinished(text))
+        action = self._machine.take(turns.UserFinished(text, is_overtaken=is_overtaken))
         if action is None:
             return
-        asked_at = self._microphone.find_received_at(event.received_ms)
-        asked_at -= max(0, event.received_ms - event.speech_end_ms) / 1000
         stt_ms = round((self._clock() - asked_at) * 1000)
         final = protocol.Transcription(turn_id=self._user_turn_id, text=text, is_final=True, language=event.language)
         await self._send_event(final)
+        pcm = self._microphone.read_audio(event.speech_start_ms - PRE_ROLL_MS, event.speech_end_ms + POST_ROLL_MS)
+        if is_late and text:
+            detail = f"{stt_ms} ms late; " + ("not answered: more is being said" if is_overtaken else "answered")
+            await self._send_error(ErrorCode.FELL_BEHIND, detail=detail)
         if isinstance(action, turns.Answer):
-            pcm = self._microphone.read_audio(event.speech_start_ms - PRE_ROLL_MS, event.speech_end_ms + POST_ROLL_MS)
             await self._answer(text, event.language, pcm, asked_at=asked_at, stt_ms=stt_ms)
         else:
             await self._drop_speculation()
+            if isinstance(action, turns.LeaveUnanswered):
+                self._history.append(PastTurn(self._user_turn_id, Message("user", text)))
+                self._record(SaidTurn(self._user_turn_id, "user", text, event.language, pcm))
             await self._announce_listening()
         self._user_turn_id = uuid4()
         self._partial_text = ""
+
+    def _judge_lateness(self, event: FinalTranscript, ended_at: float) -> tuple[bool, bool]:
+        """
+        Say whether a transcript is that of an overloaded machine, and whether the user is saying something new already.
+
+        It is late after the end that the user said, or after the pause that ended it. What was received since is judged
+        by its loudness: the recogniser has not heard it yet.
+        """
+        if self._settings.mode is Mode.HANDS_FREE:
+            said_end_at = self._ends.popleft() if self._ends else None
+            ended_at = ended_at + self._settings.pause_ms / 1000 if said_end_at is None else said_end_at
+        elif self._ends:
+            ended_at = self._ends.popleft()
+        else:
+            return False, False
+        if self._clock() - ended_at <= self._settings.max_lateness_s:
+            return False, False
+        if self._settings.mode is Mode.HOLD_TO_TALK:
+            return True, self._has_audio or bool(self._ends)
+        newer = self._microphone.read_newer_audio(event.received_ms)
+        return True, has_speech_like(newer, self._microphone.read_audio(event.speech_start_ms, event.speech_end_ms))
 
     # --- typing and choosing ---
 
@@ -649,8 +784,7 @@ class VoicePipeline:
         if not isinstance(action, turns.AnswerTyped):
             await self._act(action)
             return
-        self._forget_utterance()
-        self._microphone.discard()
+        self._give_up_utterance()
         await self._drop_speculation()
         self._user_turn_id = uuid4()
         language = "zh" if _is_chinese(text) else "en"
@@ -665,20 +799,37 @@ class VoicePipeline:
         if not text:
             await self._send_error(ErrorCode.VALIDATION_ERROR, detail="text: nothing but blanks")
             return
-        past: list[PastTurn] = []
-        if not self._machine.is_replying:
-            past = await self._remember(item.turn_id)
-            if not past:
-                await self._send_error(ErrorCode.VALIDATION_ERROR, detail="turn_id: no turn that can be corrected")
+        if self._machine.is_replying or (self._past_lookup is not None and not self._past_lookup.done()):
+            await self._send_error(ErrorCode.ALREADY_PROCESSING)
+            return
+        for place, past in enumerate(self._history):
+            if past.turn_id == item.turn_id:
+                is_users = past.message.role == "user"
+                await self._take_past(_PastFound(item, self._history[: place + 1] if is_users else None))
                 return
+        self._past_lookup = self._spawn(self._look_up_past(item))
+
+    async def _look_up_past(self, item: _Correct) -> None:
+        found = await _attempt(self._find_past(item.turn_id), timeout_s=self._settings.lookup_s)
+        await self._inbox.put(_PastFound(item, found))
+
+    async def _take_past(self, found: _PastFound) -> None:
+        """Answer a corrected turn, now that it is known what came before it: that turn comes last in it."""
+        item, past = found.correct, found.outcome
+        text = item.text.strip()
+        if isinstance(past, Exception):
+            await self._send_error(ErrorCode.PROCESSING_ERROR, detail="turn_id: cannot be read now")
+            return
+        if not past:
+            await self._send_error(ErrorCode.VALIDATION_ERROR, detail="turn_id: no turn that can be corrected")
+            return
         action = self._machine.take(turns.UserTyped(text))
         if not isinstance(action, turns.AnswerTyped):
             await self._act(action)
             return
-        self._forget_utterance()
-        self._microphone.discard()
+        self._give_up_utterance()
         await self._drop_speculation()
-        self._history = past[:-1]
+        self._history = list(past[:-1])
         self._record(CorrectedTurn(item.turn_id, text))
         language = "zh" if _is_chinese(text) else "en"
         await self._send_event(protocol.Corrected(turn_id=item.turn_id, text=text, language=language))
@@ -686,27 +837,42 @@ class VoicePipeline:
         await self._start_answer(text, asked_at=item.received_at, stt_ms=None)
         self._user_turn_id = uuid4()
 
-    async def _remember(self, turn_id: UUID) -> list[PastTurn]:
-        """Return what is remembered up to one of the user's turns, that turn included. Empty: there is no such turn."""
-        for place, past in enumerate(self._history):
-            if past.turn_id == turn_id:
-                return self._history[: place + 1] if past.message.role == "user" else []
-        return list(await self._find_past(turn_id) or [])
+    def _choose_voice(self, item: _VoiceChosen) -> None:
+        """Look for a voice. Until it is found, what is being said goes on in the one before, and no reply begins."""
+        if self._voice_choice is not None:
+            _, task = self._voice_choice
+            task.cancel()
+            self._settle_voice()
+        if item.voice_profile_id != self._voice.profile_id:
+            self._is_voice_settled.clear()
+            self._voice_choice = item, self._spawn(self._look_up_voice(item))
 
-    async def _choose_voice(self, voice_profile_id: UUID | None) -> None:
-        if voice_profile_id == self._voice.profile_id:
+    async def _look_up_voice(self, item: _VoiceChosen) -> None:
+        found = await _attempt(self._find_voice(item.voice_profile_id), timeout_s=self._settings.lookup_s)
+        await self._inbox.put(_VoiceFound(item, found))
+
+    def _settle_voice(self) -> None:
+        self._voice_choice = None
+        self._is_voice_settled.set()
+
+    async def _take_voice(self, found: _VoiceFound) -> None:
+        if self._voice_choice is None or self._voice_choice[0] is not found.chosen:
             return
-        try:
-            voice = await self._find_voice(voice_profile_id)
-        except VoiceUnreadable:
+        if isinstance(found.outcome, Exception):
             await self._send_error(ErrorCode.PROCESSING_ERROR, detail="voice_profile_id: cannot be read now")
-            return
-        if voice is None:
-            await self._send_gone(voice_profile_id)
-            return
-        # What was prepared has been spoken by the voice before; what is being said goes on in the new one.
-        await self._drop_speculation()
-        self._change_voice(voice)
+        elif found.outcome is None:
+            await self._send_gone(found.chosen.voice_profile_id)
+        else:
+            # What was prepared has been spoken by the voice before; what is being said goes on in the new one.
+            await self._drop_speculation()
+            self._change_voice(found.outcome)
+        self._settle_voice()
+
+    async def _prepare_clause(self, is_first: bool) -> None:
+        """Wait, before a reply begins, for the voice that was chosen before it. One being spoken does not pause."""
+        self._watch_voice()
+        if is_first:
+            await self._is_voice_settled.wait()
 
     def _change_voice(self, voice: Voice) -> None:
         self._voice = voice
@@ -724,8 +890,9 @@ class VoicePipeline:
             self._voice_watch = self._spawn(self._renew(self._voice))
 
     async def _renew(self, before: Voice) -> None:
-        after = await self._renew_voice(before)
-        if after is not before:
+        after = await _attempt(self._renew_voice(before), timeout_s=self._settings.lookup_s)
+        # One that cannot be looked at now goes on as it was, and the next clause asks again.
+        if after is not before and not isinstance(after, Exception):
             await self._inbox.put(_VoiceRenewed(before, after))
 
     async def _take_renewed(self, item: _VoiceRenewed) -> None:
@@ -932,6 +1099,21 @@ class VoicePipeline:
 
 def _is_chinese(text: str) -> bool:
     return any("\u3400" <= character <= "\u9fff" for character in text)
+
+
+async def _attempt(work: Awaitable[Found], *, timeout_s: float) -> Found | Exception:
+    """Wait for what somebody else does, and return what it comes to. Whatever goes wrong there ends no call."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            return await work
+    except (AudioDecodingError, AudioTooLong, VoiceUnreadable) as error:
+        return error
+    except TimeoutError as error:
+        logger.warning("%s took more than %g s", getattr(work, "__qualname__", work), timeout_s)
+        return error
+    except Exception as error:
+        logger.exception("%s failed", getattr(work, "__qualname__", work))
+        return error
 
 
 async def _cancel(task: asyncio.Task[None]) -> None:

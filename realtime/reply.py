@@ -79,8 +79,8 @@ class Outlet:
     on_audible: Callable[[], None]
     #: Called for each failure of an engine, once the reply is committed.
     on_failure: Callable[[Stage, InferenceError], Awaitable[None]]
-    #: Called before each clause is spoken.
-    on_clause: Callable[[], None]
+    #: Waited for before each clause is spoken, the first of the reply or another.
+    before_clause: Callable[[bool], Awaitable[None]]
     make_audio_url: Callable[[UUID], str | None]
 
 
@@ -281,7 +281,7 @@ class Reply:
                 if not is_first:
                     # Of a reply that may be taken back, one clause is enough to have ready.
                     await self._committed.wait()
-                self._outlet.on_clause()
+                await self._outlet.before_clause(is_first)
                 is_last = self._is_thought and not self._clauses
                 voice = self.voice
                 self.spoken_in.append(voice.profile_id)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator
-from typing import Any, TypeVar
+from collections.abc import AsyncGenerator
+from typing import TypeVar
 
 from inference.interfaces import InferenceUnavailable
 
@@ -13,7 +13,7 @@ Item = TypeVar("Item")
 
 
 async def within(
-    source: AsyncIterator[Item], *, first_s: float, next_s: float, what: str
+    source: AsyncGenerator[Item], *, first_s: float, next_s: float, what: str
 ) -> AsyncGenerator[Item, None]:
     """
     Yield from `source`, and close it at the end.
@@ -22,7 +22,7 @@ async def within(
     in `contextlib.aclosing`: a generator left in its middle is closed some time later only.
     """
     timeout_s = first_s
-    async with closing(source):
+    async with contextlib.aclosing(source):
         while True:
             try:
                 async with asyncio.timeout(timeout_s):
@@ -33,14 +33,3 @@ async def within(
                 raise InferenceUnavailable(f"{what} did not come within {timeout_s:g} s") from None
             yield item
             timeout_s = next_s
-
-
-@contextlib.asynccontextmanager
-async def closing(source: AsyncIterator[Any]) -> AsyncGenerator[None, None]:
-    """Close `source` at the end if it can be closed: an iterator at the border need not be a generator."""
-    try:
-        yield
-    finally:
-        close = getattr(source, "aclose", None)
-        if close is not None:
-            await close()

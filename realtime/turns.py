@@ -44,9 +44,14 @@ class UserResumed:
 
 @dataclass(frozen=True, slots=True)
 class UserFinished:
-    """The utterance is over. Empty when there was no speech in it."""
+    """
+    The utterance is over. Empty when there was no speech in it.
+
+    `is_overtaken`: it was understood so late that the user is saying something else by now.
+    """
 
     text: str
+    is_overtaken: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +117,13 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
+class LeaveUnanswered:
+    """Keep this text, and go on listening."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class AnswerTyped:
     """Forget what is being heard, and answer this text."""
 
@@ -153,6 +165,7 @@ Action = (
     | Speculate
     | DropSpeculation
     | Answer
+    | LeaveUnanswered
     | AnswerTyped
     | ReportNothingHeard
     | FinishUtterance
@@ -212,6 +225,10 @@ class TurnMachine:
                 self.state = State.LISTENING
                 self.is_speculating = False
                 return ReportNothingHeard()
+            case UserFinished(text=text, is_overtaken=True):
+                self.state = State.LISTENING
+                self.is_speculating = False
+                return LeaveUnanswered(text)
             case UserFinished(text=text):
                 self.state = State.THINKING
                 self.is_speculating = False

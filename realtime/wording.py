@@ -19,6 +19,9 @@ SENTENCES = {
     ErrorCode.BUFFER_LIMIT_EXCEEDED: gettext_noop("That was too long. Please say it in shorter pieces."),
     ErrorCode.UNSUPPORTED_FORMAT: gettext_noop("This kind of audio cannot be read. WAV and WebM can."),
     ErrorCode.VOICE_GONE: gettext_noop("The voice you chose is not available any more. Another one speaks now."),
+    ErrorCode.FELL_BEHIND: gettext_noop(
+        "I cannot keep up just now: answers come late, or are left out. Please try again in a moment."
+    ),
     ErrorCode.NOT_KEPT: gettext_noop("Not everything of this conversation can be kept just now."),
     ErrorCode.CONVERSATION_GONE: gettext_noop(
         "This conversation has been deleted. You can go on talking, but nothing of it is kept any more."

@@ -69,6 +69,12 @@ class Call:
         self.send_s: dict[type, float] = {}
         self.voices: dict[UUID | None, Voice] = {None: Voice()}
         self.is_storage_away = False
+        #: What voices, past turns and uploads wait for, and what then goes wrong with them.
+        self.may_find = asyncio.Event()
+        self.may_find.set()
+        self.failure: Exception | None = None
+        #: How far the call's clock is ahead of ours.
+        self.clock_ahead_s = 0.0
         self._changed = asyncio.Event()
         self.pipeline = VoicePipeline(
             stt=inference.stt,
@@ -84,7 +90,7 @@ class Call:
             find_past=self._find_past,
             decode_audio=self._decode,
             make_audio_url=lambda turn_id: f"/audio/{turn_id}",
-            clock=time.monotonic,
+            clock=lambda: time.monotonic() + self.clock_ahead_s,
         )
 
     async def _send(self, message: ServerMessage | bytes) -> None:
@@ -99,7 +105,13 @@ class Call:
             self.kept.append(turn)
         self._changed.set()
 
+    async def _find(self) -> None:
+        await self.may_find.wait()
+        if self.failure is not None:
+            raise self.failure
+
     async def _find_voice(self, voice_profile_id: UUID | None) -> Voice | None:
+        await self._find()
         if self.is_storage_away:
             raise VoiceUnreadable
         return self.voices.get(voice_profile_id)
@@ -108,9 +120,11 @@ class Call:
         return self.voices.get(voice.profile_id)
 
     async def _find_past(self, turn_id: UUID) -> list[PastTurn] | None:
+        await self._find()
         return self.past.get(turn_id)
 
     async def _decode(self, data: bytes, kind: AudioFormat, max_ms: int) -> bytes:
+        await self._find()
         return data
 
     def speak(self, pcm: bytes) -> None:

@@ -75,7 +75,7 @@ async def recognise(stt: SpeechToText, pcm: bytes, *, language: str | None = Non
         yield EndOfUtterance()
 
     options = TranscriptionOptions(language=language, endpointing=language is None, is_background=True)
-    async with contextlib.aclosing(stt.transcribe(audio(), options)) as events:  # type: ignore[type-var]  # all of them are generators
+    async with contextlib.aclosing(stt.transcribe(audio(), options)) as events:
         async for event in events:
             if isinstance(event, FinalTranscript) and event.text.strip():
                 texts.append(event.text.strip())
@@ -89,7 +89,7 @@ async def speak(tts: TextToSpeech, clauses: Sequence[str], options: SynthesisOpt
     pcm, rate, qualities = bytearray(), 0, set()
     for number, clause in enumerate(clauses):
         here = replace(options, is_first=number == 0, is_last=number == len(clauses) - 1)
-        async with contextlib.aclosing(tts.synthesise(clause, here)) as chunks:  # type: ignore[type-var]  # as above
+        async with contextlib.aclosing(tts.synthesise(clause, here)) as chunks:
             async for chunk in chunks:
                 pcm += chunk.pcm
                 rate = chunk.sample_rate_hz

@@ -22,7 +22,7 @@ Report = Callable[[Any], None]
 @cache
 def get_inference() -> Inference:
     """The one client of the inference process in this process. Making it does not connect."""
-    return InferenceClient(settings.AVATAR_INFERENCE_ADDRESS)
+    return InferenceClient(settings.AVATAR_INFERENCE_ADDRESS, secret=settings.AVATAR_INFERENCE_SECRET)
 
 
 def run_beside(

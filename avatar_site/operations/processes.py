@@ -34,7 +34,9 @@ def build_specs(*, names: tuple[str, ...], host: str, port: int, is_behind_proxy
                 *("--without-gossip", "--without-mingle", "--without-heartbeat"),
             ),
         ),
-        "beat": ChildSpec("beat", (*celery, "beat", "--loglevel", "INFO", "--pidfile=")),
+        "beat": ChildSpec(
+            "beat", (*python, "celery", "--app", "avatar_site.beat", "beat", "--loglevel", "INFO", "--pidfile=")
+        ),
     }
     return [commands[name] for name in names]
 

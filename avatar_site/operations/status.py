@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from channels.db import database_sync_to_async
 from django.db import DatabaseError, connection
 
-from inference.interfaces import InferenceError, InferenceStatus, RoleState
+from inference.interfaces import InferenceError, InferenceStatus
 from voices.engines import get_inference
 
 if TYPE_CHECKING:
@@ -90,8 +90,3 @@ async def find_database_problem() -> str:
 def describe_roles(report: InferenceReport) -> dict[str, str]:
     """Each role and its state; empty when the process could not be asked."""
     return {} if report.status is None else {role.role.value: role.state.value for role in report.status.roles}
-
-
-def is_settled(status: InferenceStatus) -> bool:
-    """Whether every role has come to the end of its start: ready, or unavailable with a reason."""
-    return bool(status.roles) and all(role.state in (RoleState.READY, RoleState.UNAVAILABLE) for role in status.roles)

@@ -72,7 +72,17 @@ class ChildStopped:
     was_killed: bool
 
 
-ChildEvent = ChildStarted | ChildDied | ChildStopped
+@dataclass(frozen=True, slots=True)
+class LogFailed:
+    """A line could not be written to a child's log. Said once until a line can be written again."""
+
+    name: str
+    reason: str
+
+
+ChildEvent = ChildStarted | ChildDied | ChildStopped | LogFailed
+#: As a shell says it of a command that cannot be executed.
+CANNOT_START = 126
 
 
 class Supervisor:
@@ -118,11 +128,17 @@ class Supervisor:
 
     async def _keep(self, spec: ChildSpec) -> None:
         deaths = 0
-        with _open_log(self._log_dir / f"{spec.name}.log") as log:
+        log_path = self._log_dir / f"{spec.name}.log"
+        with _open_log(log_path, lambda reason: self._on_event(LogFailed(spec.name, reason))) as log:
             while not self._stop.is_set():
                 started = time.monotonic()
                 last_lines: deque[str] = deque(maxlen=LAST_LINES)
-                code = await self._run_once(spec, log, last_lines)
+                try:
+                    code = await self._run_once(spec, log, last_lines)
+                except OSError as error:
+                    # No process, memory or descriptor to be had: the other children must not go with this one.
+                    last_lines.append(f"cannot be started: {error}")
+                    code = CANNOT_START
                 if code is None:
                     return
                 deaths = 1 if time.monotonic() - started >= self._policy.settled_after_s else deaths + 1
@@ -222,11 +238,37 @@ async def _first(*waits: Coroutine[Any, Any, object]) -> int:
             task.cancel()
 
 
+class _LogHandler(RotatingFileHandler):
+    """Writes a child's log. A full disk costs the lines, not the service, and is reported once."""
+
+    def __init__(self, path: Path, on_failure: Callable[[str], None]) -> None:
+        # Opened at the first line: the folder may be unwritable, and the child is to run all the same.
+        super().__init__(path, maxBytes=LOG_BYTES, backupCount=LOGS_KEPT, encoding="utf-8", delay=True)
+        self._on_failure = on_failure
+        self._has_failed = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        was_failing, self._has_failed = self._has_failed, False
+        super().emit(record)
+        if self._has_failed and not was_failing:
+            self._on_failure(self._reason)
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        # The base class would print a traceback for each line.
+        error = sys.exception()
+        self._has_failed = True
+        self._reason = getattr(error, "strerror", None) or str(error)
+
+    def close(self) -> None:
+        with suppress(OSError):  # what was buffered still does not fit
+            super().close()
+
+
 @contextmanager
-def _open_log(path: Path) -> Iterator[logging.Logger]:
+def _open_log(path: Path, on_failure: Callable[[str], None]) -> Iterator[logging.Logger]:
     """A logger of its own, outside of Django's logging, that writes what it is given to `path`."""
     log = logging.Logger(path.stem)  # not in the tree of loggers, on purpose
-    handler = RotatingFileHandler(path, maxBytes=LOG_BYTES, backupCount=LOGS_KEPT, encoding="utf-8")
+    handler = _LogHandler(path, on_failure)
     log.addHandler(handler)
     try:
         yield log

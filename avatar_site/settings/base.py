@@ -12,6 +12,7 @@ from django.utils.translation import gettext_lazy as _
 import avatar_site
 from avatar_site import env
 from avatar_site.operations import appearance
+from inference.address import make_default_address
 
 BASE_DIR = Path(__file__).resolve().parents[2]
 if _env_file := os.environ.get("AVATAR_ENV_FILE", str(BASE_DIR / ".env")):
@@ -25,7 +26,9 @@ AVATAR_DATA_DIR = env.folder("AVATAR_DATA_DIR", BASE_DIR / "var")
 AVATAR_MODELS_DIR = env.folder(
     "AVATAR_MODELS_DIR", Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "avatar" / "models"
 )
-AVATAR_INFERENCE_ADDRESS = env.address("AVATAR_INFERENCE_ADDRESS", "127.0.0.1:50051")
+AVATAR_INFERENCE_ADDRESS = env.inference_address("AVATAR_INFERENCE_ADDRESS", make_default_address(AVATAR_DATA_DIR))
+AVATAR_INFERENCE_SECRET = env.inference_secret("AVATAR_INFERENCE_SECRET", address=AVATAR_INFERENCE_ADDRESS)
+AVATAR_INFERENCE_MAX_CALLS = env.whole_number("AVATAR_INFERENCE_MAX_CALLS", 8, minimum=1, maximum=10_000)
 AVATAR_HOST = env.text("AVATAR_HOST", "127.0.0.1")
 AVATAR_PORT = env.whole_number("AVATAR_PORT", 8000, minimum=1, maximum=65535)
 AVATAR_HTTPS = env.boolean("AVATAR_HTTPS", False)

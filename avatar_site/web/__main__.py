@@ -5,6 +5,7 @@ from typing import Any
 
 from daphne.cli import CommandLineInterface
 
+from avatar_site.private_files import restrict_new_files
 from avatar_site.web.server import Server
 
 
@@ -19,4 +20,5 @@ class Command(CommandLineInterface):
 
 
 if __name__ == "__main__":
+    restrict_new_files()
     Command.entrypoint()

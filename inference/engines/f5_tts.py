@@ -16,7 +16,7 @@ import re
 import statistics
 import time
 from collections import OrderedDict, deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
@@ -35,6 +35,7 @@ from inference import device_memory
 from inference.config import ConfigurationError, InferenceConfig
 from inference.device_memory import MIB, DeviceMemoryReader
 from inference.engines.audio_edges import find_pause_ms, trim
+from inference.engines.base import Engine
 from inference.engines.chinese import has_chinese, to_simplified
 from inference.engines.giving_way import Place, Queue
 from inference.engines.worker import Urgency, Worker
@@ -191,7 +192,7 @@ class _Model:
         return made
 
 
-class F5Tts:
+class F5Tts(Engine):
     """`TextToSpeech` on F5-TTS. One thread speaks, first clauses before others, and what nobody listens for last."""
 
     can_clone = True
@@ -246,7 +247,7 @@ class F5Tts:
             figures["batch_largest"] = float(max(self._batches))
         return figures
 
-    async def synthesise(self, text: str, options: SynthesisOptions) -> AsyncIterator[AudioChunk]:
+    async def synthesise(self, text: str, options: SynthesisOptions) -> AsyncGenerator[AudioChunk]:
         spoken = to_spoken(text)
         if not any(character.isalnum() for character in spoken):
             return

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from inference.engines.base import Engine
 from inference.interfaces import (
     BYTES_PER_SAMPLE,
     EMBEDDING_VALUES,
@@ -105,17 +106,11 @@ class _Failures:
         return self.next_calls.pop(0) if self.next_calls else None
 
 
-class _Scripted:
-    """What the model process asks of any engine."""
+class _Scripted(Engine):
+    """Nothing is lazy here, and nothing is held."""
 
     model_name = "scripted"
     device = "cpu"
-
-    async def warm_up(self) -> None:
-        """Nothing is lazy here."""
-
-    async def close(self) -> None:
-        """Nothing is held."""
 
 
 class FakeSpeechToText(_Scripted):
@@ -161,7 +156,7 @@ class FakeSpeechToText(_Scripted):
 
     def transcribe(
         self, audio: AsyncIterator[TranscriptionInput], options: TranscriptionOptions
-    ) -> AsyncIterator[TranscriptEvent]:
+    ) -> AsyncGenerator[TranscriptEvent]:
         return self._transcribe(audio, options)
 
     async def _transcribe(
@@ -214,10 +209,11 @@ async def _until_broken(
         except StopAsyncIteration:
             return
         finally:
-            if not step.done():
-                step.cancel()
-                with contextlib.suppress(asyncio.CancelledError, StopAsyncIteration):
-                    await step
+            # Waited for, whatever came of it: an exception that nobody retrieves is logged when it is collected.
+            step.cancel()
+            await asyncio.wait([step])
+            if not step.cancelled():
+                step.exception()
 
 
 class _Hearing:
@@ -380,7 +376,7 @@ class FakeLanguageModel(_Scripted):
         self._hold_after = None
         self._released.set()
 
-    def generate(self, messages: Sequence[Message], options: GenerationOptions) -> AsyncIterator[GenerationEvent]:
+    def generate(self, messages: Sequence[Message], options: GenerationOptions) -> AsyncGenerator[GenerationEvent]:
         return self._generate(tuple(messages), options)
 
     async def _generate(
@@ -470,7 +466,7 @@ class FakeTextToSpeech(_Scripted):
     def end_outage(self) -> None:
         self.failures.outage = None
 
-    def synthesise(self, text: str, options: SynthesisOptions) -> AsyncIterator[AudioChunk]:
+    def synthesise(self, text: str, options: SynthesisOptions) -> AsyncGenerator[AudioChunk]:
         return self._synthesise(text, options)
 
     async def _synthesise(self, text: str, options: SynthesisOptions) -> AsyncGenerator[AudioChunk]:

@@ -12,7 +12,7 @@ import ctypes
 import importlib.util
 import logging
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from inference.config import InferenceConfig
 from inference.endpointing import WINDOW_MS, Endpoint, Endpointer
+from inference.engines.base import Engine
 from inference.engines.chinese import to_traditional
 from inference.engines.giving_way import Queue
 from inference.engines.worker import Urgency, Worker
@@ -163,7 +164,7 @@ class VoiceActivity:
         return float(np.ravel(probabilities)[0])
 
 
-class FasterWhisper:
+class FasterWhisper(Engine):
     """
     `SpeechToText` on CTranslate2.
 
@@ -197,7 +198,7 @@ class FasterWhisper:
 
     async def transcribe(
         self, audio: AsyncIterator[TranscriptionInput], options: TranscriptionOptions
-    ) -> AsyncIterator[TranscriptEvent]:
+    ) -> AsyncGenerator[TranscriptEvent]:
         session = _Session(self, options)
         feeding = asyncio.create_task(session.feed(audio))
         try:

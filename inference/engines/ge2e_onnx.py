@@ -18,6 +18,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from inference.config import InferenceConfig
+from inference.engines.base import Engine
 from inference.engines.ge2e_graph import ENCODER
 from inference.engines.giving_way import Queue
 from inference.engines.onnx_runs import run_in_turn
@@ -48,7 +49,7 @@ def create_encoder(*, model: str, config: InferenceConfig) -> Ge2e:
     return Ge2e(model_dir(config.models_dir, model), threads=config.threads)
 
 
-class Ge2e:
+class Ge2e(Engine):
     """`SpeakerEncoder` on ONNX Runtime: one recording at a time, in a thread of its own."""
 
     device = "cpu"

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from inference.config import InferenceConfig
 from inference.engines import audio_edges
 from inference.engines.audio_edges import trim
+from inference.engines.base import Engine
 from inference.engines.chinese import has_chinese, to_simplified
 from inference.engines.giving_way import Queue
 from inference.engines.onnx_runs import run_in_turn
@@ -88,7 +89,7 @@ def create_tts(*, model: str, config: InferenceConfig) -> Kokoro:
     return Kokoro(model_dir(config.models_dir, model), threads=config.threads)
 
 
-class Kokoro:
+class Kokoro(Engine):
     """`TextToSpeech` on ONNX Runtime. One thread speaks; a run is stopped between two operators when nobody listens."""
 
     device = "cpu"
@@ -126,7 +127,7 @@ class Kokoro:
     async def list_styles(self) -> dict[str, bytes]:
         return {key: styles[FITTED_ROW].astype("<f4").tobytes() for key, styles in self._styles.items()}
 
-    async def synthesise(self, text: str, options: SynthesisOptions) -> AsyncIterator[AudioChunk]:
+    async def synthesise(self, text: str, options: SynthesisOptions) -> AsyncGenerator[AudioChunk]:
         voices = {language: self._find_styles(options, voice) for language, voice in DEFAULT_VOICE.items()}
         # The best that there is here is a style of the speaker's own; it takes no longer than another.
         quality = options.quality if options.style else Quality.FAST

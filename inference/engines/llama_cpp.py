@@ -28,6 +28,7 @@ import xllamacpp
 
 from inference.config import InferenceConfig
 from inference.context import fit_messages
+from inference.engines.base import Engine
 from inference.engines.chinese import TaiwaneseStream
 from inference.interfaces import (
     GenerationEvent,
@@ -107,7 +108,7 @@ def choose_slot(slots: Sequence[_Slot], text: str) -> _Slot:
     return min(free or slots, key=lambda slot: slot.used)
 
 
-class LlamaCpp:
+class LlamaCpp(Engine):
     """`LanguageModel` on a GGUF file. Each slot has `context_tokens` of its own."""
 
     device = "cpu"
@@ -154,7 +155,9 @@ class LlamaCpp:
         del self._server
         self._folder.cleanup()
 
-    async def generate(self, messages: Sequence[Message], options: GenerationOptions) -> AsyncIterator[GenerationEvent]:
+    async def generate(
+        self, messages: Sequence[Message], options: GenerationOptions
+    ) -> AsyncGenerator[GenerationEvent]:
         fitted = await self._fit(messages, options.max_tokens)
         prompt = await self._in_thread(self._render, fitted)
         async with self._slot_for(prompt) as slot:

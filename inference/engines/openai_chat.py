@@ -15,6 +15,7 @@ import httpx
 
 from inference.config import ConfigurationError, InferenceConfig
 from inference.context import fit_messages
+from inference.engines.base import Engine
 from inference.engines.chinese import TaiwaneseStream
 from inference.interfaces import (
     GenerationEvent,
@@ -46,7 +47,7 @@ def create_llm(*, model: str, config: InferenceConfig) -> OpenAiChat:
     )
 
 
-class OpenAiChat:
+class OpenAiChat(Engine):
     """`LanguageModel` at `url` (up to and including /v1). Without a model's name, the server's first is taken."""
 
     def __init__(self, url: str, *, model: str = "", api_key: str = "", context_tokens: int) -> None:
@@ -76,7 +77,9 @@ class OpenAiChat:
     async def close(self) -> None:
         await self._client.aclose()
 
-    async def generate(self, messages: Sequence[Message], options: GenerationOptions) -> AsyncIterator[GenerationEvent]:
+    async def generate(
+        self, messages: Sequence[Message], options: GenerationOptions
+    ) -> AsyncGenerator[GenerationEvent]:
         script = TaiwaneseStream()
         async with aclosing(self._stream(self._fit(messages, options.max_tokens), options)) as events:
             async for event in events:

@@ -13,7 +13,7 @@ import os
 import statistics
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from functools import lru_cache
 from pathlib import Path
@@ -43,6 +43,7 @@ from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError  # no
 from inference.config import InferenceConfig  # noqa: E402
 from inference.context import fit_messages  # noqa: E402
 from inference.device_memory import MIB, get_reader  # noqa: E402
+from inference.engines.base import Engine  # noqa: E402
 from inference.engines.chinese import TaiwaneseStream  # noqa: E402
 from inference.interfaces import (  # noqa: E402
     GenerationEvent,
@@ -91,7 +92,7 @@ def make_engine_args(folder: Path, config: InferenceConfig) -> AsyncEngineArgs:
     return AsyncEngineArgs(**arguments)
 
 
-class Vllm:
+class Vllm(Engine):
     """`LanguageModel` on a Hugging Face model folder. Making it starts the engine's process, which takes a while."""
 
     def __init__(self, folder: Path, config: InferenceConfig) -> None:
@@ -129,7 +130,9 @@ class Vllm:
 
     # --- the border ---
 
-    async def generate(self, messages: Sequence[Message], options: GenerationOptions) -> AsyncIterator[GenerationEvent]:
+    async def generate(
+        self, messages: Sequence[Message], options: GenerationOptions
+    ) -> AsyncGenerator[GenerationEvent]:
         tokens = self._render(self._fit(messages, options.max_tokens))
         script = TaiwaneseStream()
         async with aclosing(self._stream(tokens, options)) as events:

@@ -39,6 +39,16 @@ class TestSystemPrompt:
         assert ids(checks.check_system_prompt_fits(None)) == expected
 
 
+class TestSessions:
+    @pytest.mark.parametrize(("sessions", "calls", "expected"), [(8, 8, []), (9, 8, ["avatar.E003"])])
+    def test_are_no_more_than_the_engines_take(
+        self, settings: Settings, sessions: int, calls: int, expected: list[str]
+    ) -> None:
+        settings.AVATAR_MAX_SESSIONS, settings.AVATAR_INFERENCE_MAX_CALLS = sessions, calls
+
+        assert ids(checks.check_every_session_has_engines(None)) == expected
+
+
 class TestMicrophone:
     @pytest.mark.parametrize(
         ("host", "https", "expected"),

@@ -57,12 +57,23 @@ class TestReading:
         with pytest.raises(ImproperlyConfigured, match=r"^AVATAR_PROFILE=tpu: expected one of cpu, gpu$"):
             env.choice("AVATAR_PROFILE", "cpu", ("cpu", "gpu"))
 
-    @pytest.mark.parametrize("value", ["nowhere", ":50051", "host:", "host:0", "host:65536", "host:http"])
+    @pytest.mark.parametrize(
+        "value", ["nowhere", ":50051", "host:", "host:0", "host:65536", "host:http", "unix:a.sock"]
+    )
     def test_refuses_what_is_no_address(self, monkeypatch: pytest.MonkeyPatch, value: str) -> None:
         monkeypatch.setenv("AVATAR_INFERENCE_ADDRESS", value)
 
-        with pytest.raises(ImproperlyConfigured, match="expected host:port"):
-            env.address("AVATAR_INFERENCE_ADDRESS", "127.0.0.1:50051")
+        with pytest.raises(
+            ImproperlyConfigured, match=f"^AVATAR_INFERENCE_ADDRESS={value}: expected host:port, or unix"
+        ):
+            env.inference_address("AVATAR_INFERENCE_ADDRESS", "unix:/run/inference.sock")
+
+    def test_refuses_tcp_without_a_secret(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delenv("AVATAR_INFERENCE_SECRET", raising=False)
+
+        assert env.inference_secret("AVATAR_INFERENCE_SECRET", address="unix:/run/inference.sock") == ""
+        with pytest.raises(ImproperlyConfigured, match=r"^AVATAR_INFERENCE_SECRET is not set"):
+            env.inference_secret("AVATAR_INFERENCE_SECRET", address="127.0.0.1:50051")
 
     def test_reads_a_database_url(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("DATABASE_URL", "postgres://ann:secret@db.example:5433/avatar")

@@ -29,6 +29,7 @@ import numpy as np
 import psutil
 import soundfile
 
+from inference.address import make_default_address
 from inference.client import InferenceClient
 from inference.interfaces import SynthesisOptions
 
@@ -57,7 +58,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder, running_avatar(Path(folder)) as environment:
         sounds = options.keep or Path(folder) / "sounds"
         sounds.mkdir(parents=True, exist_ok=True)
-        questions = asyncio.run(speak_questions(environment["AVATAR_INFERENCE_ADDRESS"], sounds))
+        questions = asyncio.run(speak_questions(make_default_address(Path(environment["AVATAR_DATA_DIR"])), sounds))
         runs = [ask(questions, sounds, environment)]
         if options.beside:
             BESIDE[options.beside](environment)
@@ -136,11 +137,10 @@ def run_in_shell(environment: dict[str, str], *lines: str) -> str:
 @contextmanager
 def running_avatar(folder: Path) -> Iterator[dict[str, str]]:
     """Start the supervisor on free ports, wait until it says that it is ready, and stop it in the end."""
-    port, inference_port = free_ports(2)
+    (port,) = free_ports(1)
     environment = os.environ | {
         "AVATAR_DATA_DIR": str(folder / "data"),
         "AVATAR_PORT": str(port),
-        "AVATAR_INFERENCE_ADDRESS": f"127.0.0.1:{inference_port}",
         "PYTHONUNBUFFERED": "1",
     }
     began = time.monotonic()

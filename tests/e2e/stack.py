@@ -15,6 +15,8 @@ from typing import Self
 
 import httpx
 
+from inference.address import make_default_address
+
 ROOT = Path(__file__).resolve().parents[2]
 PASSWORD = "correct horse battery staple"
 STRANGERS = ("bob", "carol")
@@ -34,7 +36,7 @@ class Stack:
         self.data_dir = Path(tempfile.mkdtemp(prefix=f"avatar-e2e-{profile}-"))
         self.port = _find_free_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        self.inference_address = f"127.0.0.1:{_find_free_port()}"
+        self.inference_address = make_default_address(self.data_dir)
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         kept = {
             name: value
@@ -46,7 +48,6 @@ class Stack:
             "AVATAR_ENV_FILE": "",
             "AVATAR_PROFILE": profile,
             "AVATAR_DATA_DIR": str(self.data_dir),
-            "AVATAR_INFERENCE_ADDRESS": self.inference_address,
             "AVATAR_HOST": "127.0.0.1",
             "AVATAR_PORT": str(self.port),
             "DJANGO_SETTINGS_MODULE": "tests.e2e.settings",

@@ -22,6 +22,7 @@ import pytest
 import soundfile
 from websockets.asyncio.client import ClientConnection, connect
 
+from inference.address import make_default_address
 from inference.client import InferenceClient
 from inference.interfaces import InferenceStatus, RoleStatus
 from realtime.caller import FRAME_SAMPLES, read_speech
@@ -62,7 +63,7 @@ def find_free_port() -> int:
 def product(stand_ins: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]:
     """AVATAR as `manage.py serve` runs it: web, worker, beat and inference."""
     data_dir = tmp_path_factory.mktemp("data")
-    port, inference_address = find_free_port(), f"127.0.0.1:{find_free_port()}"
+    port, inference_address = find_free_port(), make_default_address(data_dir)
     kept = {
         k: v for k, v in os.environ.items() if not k.startswith(("AVATAR_", "DATABASE_URL", "REDIS_URL", "DJANGO_"))
     }
@@ -71,7 +72,6 @@ def product(stand_ins: dict[str, str], tmp_path_factory: pytest.TempPathFactory)
         "AVATAR_ENV_FILE": "",
         "AVATAR_DATA_DIR": str(data_dir),
         "AVATAR_PORT": str(port),
-        "AVATAR_INFERENCE_ADDRESS": inference_address,
         "AVATAR_ADMIN_PASSWORD": PASSWORD,
         "AVATAR_SYSTEM_PROMPT": "You are a storyteller.",
         "AVATAR_MAX_REPLY_TOKENS": "40",

@@ -19,6 +19,7 @@ from inference.server import InferenceServer
 
 #: Long enough for a busy machine; nothing waits so long unless it is broken.
 PATIENCE_S = 10.0
+SECRET = "for tests, not to be guessed"
 
 
 async def eventually(condition: Callable[[], bool]) -> None:
@@ -89,6 +90,7 @@ def config(engines: ScriptedEngines, tmp_path: Path) -> InferenceConfig:
     return InferenceConfig(
         profile="fake",
         address="127.0.0.1:0",
+        secret=SECRET,
         models_dir=tmp_path,
         engines=dict.fromkeys(Role, ("scripted:good",)),
         max_calls=2,
@@ -121,11 +123,13 @@ async def server(start_server: Callable[..., Any], config: InferenceConfig) -> I
 
 
 @pytest.fixture
-async def connect() -> AsyncIterator[Callable[[int], InferenceClient]]:
+async def connect() -> AsyncIterator[Callable[[int | str], InferenceClient]]:
+    """Connects to a port of this machine, or to an address, and closes all connections in the end."""
     clients: list[InferenceClient] = []
 
-    def make(port: int) -> InferenceClient:
-        clients.append(InferenceClient(f"127.0.0.1:{port}"))
+    def make(where: int | str) -> InferenceClient:
+        address = where if isinstance(where, str) else f"127.0.0.1:{where}"
+        clients.append(InferenceClient(address, secret=SECRET))
         return clients[-1]
 
     yield make

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from inference.client import STATUS_TIMEOUT_S, InferenceClient
+from inference.config import InferenceConfig
 from inference.engines.fake import FakeLanguageModel, FakeSpeechToText, FakeTextToSpeech
 from inference.interfaces import (
     DiscardUtterance,
@@ -112,6 +113,36 @@ class TestWhatCrossesTheBorder:
         assert llm.requests == [messages]
         assert llm.prefills == [messages[:2]]
         assert events == [*map(TextDelta, "一二三"), GenerationFinished("length", prompt_tokens=8, completion_tokens=3)]
+
+
+class TestAQuietStream:
+    async def test_survives_its_keepalive_pings(
+        self,
+        start_server: Callable[..., Any],
+        config: InferenceConfig,
+        connect: Callable[[int], InferenceClient],
+        stt: FakeSpeechToText,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        # Forty pings; at the third too many, gRPC's own default cuts the connection.
+        monkeypatch.setattr("inference.client.KEEPALIVE_MS", 100)
+        server = await start_server(config)
+        unmuted = asyncio.Event()
+
+        async def audio() -> AsyncIterator[TranscriptionInput]:
+            yield SILENCE
+            await unmuted.wait()
+            for _ in range(30):
+                yield SPEECH
+            yield EndOfUtterance()
+
+        async def listen() -> list[Any]:
+            return [event async for event in connect(server.port).stt.transcribe(audio(), TranscriptionOptions())]
+
+        listening = asyncio.create_task(listen())
+        asyncio.get_running_loop().call_later(4.0, unmuted.set)
+
+        assert isinstance((await listening)[-1], FinalTranscript)
 
 
 class TestInferenceClient:

@@ -12,10 +12,10 @@ from inference.models import CATALOGUE, PROFILE_MODELS
 
 class TestFromEnv:
     def test_has_defaults(self) -> None:
-        config = InferenceConfig.from_env({})
+        config = InferenceConfig.from_env({"AVATAR_DATA_DIR": "/srv/avatar"})
 
         assert config.profile == "cpu"
-        assert config.address == "127.0.0.1:50051"
+        assert (config.address, config.secret) == ("unix:/srv/avatar/inference.sock", "")
         assert config.engines == PROFILES["cpu"]
         assert config.threads >= 1
 
@@ -24,6 +24,7 @@ class TestFromEnv:
             {
                 "AVATAR_PROFILE": "fake",
                 "AVATAR_INFERENCE_ADDRESS": "0.0.0.0:1234",
+                "AVATAR_INFERENCE_SECRET": "not to be guessed",
                 "AVATAR_MODELS_DIR": str(tmp_path),
                 "AVATAR_INFERENCE_THREADS": "3",
                 "AVATAR_INFERENCE_MAX_CALLS": "5",
@@ -33,10 +34,25 @@ class TestFromEnv:
         )
 
         assert config.profile == "fake"
-        assert config.address == "0.0.0.0:1234"
+        assert (config.address, config.secret) == ("0.0.0.0:1234", "not to be guessed")
         assert config.models_dir == tmp_path
         assert (config.threads, config.max_calls, config.context_tokens) == (3, 5, 2048)
         assert config.engines == {**PROFILES["fake"], Role.LLM: ("llama_cpp:one", "fake")}
+
+    @pytest.mark.parametrize(
+        ("address", "secret", "said"),
+        [
+            ("127.0.0.1:50051", "", "AVATAR_INFERENCE_SECRET is not set"),
+            ("127.0.0.1:50051", "short", "AVATAR_INFERENCE_SECRET: expected at least 16 characters"),
+            ("nowhere", "", "AVATAR_INFERENCE_ADDRESS=nowhere: expected host:port, or unix: and an absolute path"),
+            ("unix:/" + "x" * 107, "", "at most 107 bytes and this one has 108: choose a shorter one"),
+        ],
+    )
+    def test_refuses_an_address_that_cannot_be_served_or_is_open_to_strangers(
+        self, address: str, secret: str, said: str
+    ) -> None:
+        with pytest.raises(ConfigurationError, match=said):
+            InferenceConfig.from_env({"AVATAR_INFERENCE_ADDRESS": address, "AVATAR_INFERENCE_SECRET": secret})
 
     def test_reads_what_the_engines_of_a_gpu_are_told(self, tmp_path: Path) -> None:
         told = {

@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import socket
+import stat
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -18,7 +19,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from inference import device_memory
 from inference.__main__ import main
-from inference.client import InferenceClient
+from inference.address import find_socket_path, make_default_address
+from inference.client import InferenceClient, make_metadata
 from inference.config import InferenceConfig
 from inference.device_memory import MIB, ScriptedReader
 from inference.engines.fake import FakeLanguageModel, FakeSpeakerEncoder, FakeSpeechToText, FakeTextToSpeech
@@ -48,7 +50,7 @@ from inference.interfaces import (
 from inference.proto import inference_pb2 as pb
 from inference.proto import inference_pb2_grpc as rpc
 from inference.server import SERVICE_OF_ROLE, WHOLE_PROCESS, InferenceServer
-from tests.inference.conftest import PATIENCE_S, ScriptedEngines, eventually
+from tests.inference.conftest import PATIENCE_S, SECRET, ScriptedEngines, eventually
 
 HELLO = (Message("user", "hello"),)
 SPEECH = b"\x00\x20" * 16_000
@@ -120,7 +122,9 @@ class SlowToWarm(FakeLanguageModel):
 
 async def health(port: int, service: str) -> int:
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-        reply = await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(service=service))
+        reply = await health_pb2_grpc.HealthStub(channel).Check(
+            health_pb2.HealthCheckRequest(service=service), metadata=make_metadata(SECRET)
+        )
     return int(reply.status)
 
 
@@ -188,6 +192,119 @@ class TestStart:
     ) -> None:
         with pytest.raises(RuntimeError, match=str(server.port)):
             await start_server(replace(config, address=f"127.0.0.1:{server.port}"))
+
+
+class TestUnixSocket:
+    async def test_is_open_to_its_owner_alone(
+        self, start_server: Callable[..., Any], connect: Callable[[str], InferenceClient], unix_config: InferenceConfig
+    ) -> None:
+        await start_server(unix_config)
+
+        path = find_socket_path(unix_config.address)
+        assert path is not None
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+        assert await generate(connect(unix_config.address))
+
+    async def test_takes_the_place_of_one_that_a_killed_process_left(
+        self, start_server: Callable[..., Any], connect: Callable[[str], InferenceClient], unix_config: InferenceConfig
+    ) -> None:
+        path = find_socket_path(unix_config.address)
+        assert path is not None
+        path.parent.mkdir()
+        with socket.socket(socket.AF_UNIX) as left:
+            left.bind(str(path))
+
+        await start_server(unix_config)
+
+        assert await generate(connect(unix_config.address))
+
+    async def test_is_not_made_where_another_file_is(
+        self, start_server: Callable[..., Any], unix_config: InferenceConfig
+    ) -> None:
+        path = find_socket_path(unix_config.address)
+        assert path is not None
+        path.parent.mkdir()
+        path.write_text("somebody's notes")
+
+        with pytest.raises(RuntimeError, match="is there and is not a socket"):
+            await start_server(unix_config)
+
+        assert path.read_text() == "somebody's notes"
+
+    async def test_is_refused_to_a_second_server(
+        self, start_server: Callable[..., Any], connect: Callable[[str], InferenceClient], unix_config: InferenceConfig
+    ) -> None:
+        await start_server(unix_config)
+
+        with pytest.raises(RuntimeError, match="is another process there"):
+            await start_server(unix_config)
+
+        assert await generate(connect(unix_config.address))
+
+    @pytest.fixture
+    def unix_config(self, config: InferenceConfig, tmp_path: Path) -> InferenceConfig:
+        return replace(config, address=make_default_address(tmp_path / "data"), secret="")
+
+
+class TestSecret:
+    @pytest.mark.parametrize("secret", ["", "a guess", SECRET[:-1], SECRET + "!"])
+    async def test_is_asked_of_every_call(
+        self, server: InferenceServer, llm: FakeLanguageModel, stt: FakeSpeechToText, secret: str
+    ) -> None:
+        stranger = InferenceClient(f"127.0.0.1:{server.port}", secret=secret)
+        calls = (
+            stranger.status(),
+            stranger.tts.list_voices(),
+            stranger.encoder.embed(HUM),
+            stranger.llm.prefill(HELLO),
+            generate(stranger),
+            synthesise(stranger),
+        )
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                for call in calls:
+                    with pytest.raises(InferenceUnavailable, match="AVATAR_INFERENCE_SECRET"):
+                        await call
+                # gRPC may lose the reason of a stream that is ended while it is being sent.
+                with pytest.raises(InferenceUnavailable):
+                    await transcribe(stranger, SPEECH)
+        finally:
+            await stranger.close()
+
+        assert llm.calls.started == llm.prefill_calls.started == stt.calls.started == 0
+
+    async def test_is_asked_for_health_as_well(self, server: InferenceServer) -> None:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest())
+
+        assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
+
+    async def test_turns_away_a_stream_that_sends_nothing(self, server: InferenceServer) -> None:
+        is_over = asyncio.Event()
+
+        async def requests() -> AsyncIterator[pb.TranscribeRequest]:
+            await is_over.wait()
+            yield pb.TranscribeRequest()
+
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+            with pytest.raises(grpc.aio.AioRpcError, match="AVATAR_INFERENCE_SECRET"):
+                async with asyncio.timeout(PATIENCE_S):
+                    await read_to_the_end(rpc.SpeechToTextStub(channel).Transcribe(requests()))
+
+    async def test_that_is_wrong_is_logged_once_a_minute(
+        self, server: InferenceServer, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        stranger = InferenceClient(f"127.0.0.1:{server.port}", secret="a guess")
+        for _ in range(3):
+            with pytest.raises(InferenceUnavailable):
+                await stranger.status()
+        await stranger.close()
+
+        said = [record.message for record in caplog.records if "turned away" in record.message]
+        assert len(said) == 1
+        assert "a guess" not in said[0]
 
 
 class TestStatus:
@@ -430,7 +547,8 @@ class TestBadInput:
 
     async def test_is_a_quality_there_is_not(self, server: InferenceServer) -> None:
         async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
-            call = rpc.TextToSpeechStub(channel).Synthesise(pb.SynthesiseRequest(text="hi", quality="superb"))
+            request = pb.SynthesiseRequest(text="hi", quality="superb")
+            call = rpc.TextToSpeechStub(channel).Synthesise(request, metadata=make_metadata(SECRET))
 
             with pytest.raises(grpc.aio.AioRpcError) as caught:
                 async for _ in call:
@@ -448,7 +566,7 @@ class TestBadInput:
 
         async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
             with pytest.raises(grpc.aio.AioRpcError, match="first message of a transcription is its options"):
-                async for _ in rpc.SpeechToTextStub(channel).Transcribe(requests()):
+                async for _ in rpc.SpeechToTextStub(channel).Transcribe(requests(), metadata=make_metadata(SECRET)):
                     pass
 
     async def test_is_a_message_beyond_the_limit(self, client: InferenceClient) -> None:
@@ -633,6 +751,21 @@ class TestAnEngineThatFails:
         assert str(error.args[0]) in str(caught.value)
         assert await generate(client)
 
+    async def test_by_a_value_is_not_taken_for_a_request_that_is_wrong(
+        self, client: InferenceClient, server: InferenceServer, llm: FakeLanguageModel, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        llm.fail_next(ValueError("a tensor of the wrong shape"))
+        stub = rpc.LanguageModelStub(client.channel())
+
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await read_to_the_end(stub.Generate(pb.GenerateRequest(max_tokens=1), metadata=client.metadata))
+
+        assert caught.value.code() is grpc.StatusCode.INTERNAL
+        assert caught.value.details() == "ValueError: a tensor of the wrong shape"
+        (record,) = [record for record in caplog.records if record.name == "inference.server"]
+        assert record.exc_info is not None
+        assert isinstance(record.exc_info[1], ValueError)
+
 
 class TestStop:
     async def test_lets_a_call_under_way_finish(
@@ -719,10 +852,8 @@ class Process:
 
 
 @pytest.fixture
-def address() -> str:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{listener.getsockname()[1]}"
+def address(tmp_path: Path) -> str:
+    return make_default_address(tmp_path)
 
 
 @pytest.fixture
@@ -742,10 +873,10 @@ def start_process(address: str) -> Iterator[Callable[..., Process]]:
 
 class TestProcess:
     async def test_drains_on_sigterm(
-        self, start_process: Callable[..., Process], connect: Callable[[int], InferenceClient], address: str
+        self, start_process: Callable[..., Process], connect: Callable[[str], InferenceClient], address: str
     ) -> None:
         process = start_process(AVATAR_FAKE_TOKENS_PER_S="20")
-        client = connect(int(address.rpartition(":")[2]))
+        client = connect(address)
         await process.is_ready(client)
         events: Any = client.llm.generate(HELLO, GenerationOptions(max_tokens=20))
         async with asyncio.timeout(PATIENCE_S), aclosing(events):
@@ -761,10 +892,10 @@ class TestProcess:
         assert "Traceback" not in error
 
     async def test_that_is_killed_in_mid_call_can_come_back(
-        self, start_process: Callable[..., Process], connect: Callable[[int], InferenceClient], address: str
+        self, start_process: Callable[..., Process], connect: Callable[[str], InferenceClient], address: str
     ) -> None:
         process = start_process(AVATAR_FAKE_TOKENS_PER_S="5")
-        client = connect(int(address.rpartition(":")[2]))
+        client = connect(address)
         await process.is_ready(client)
         events: Any = client.llm.generate(HELLO, GenerationOptions())
         hearing: Any = client.stt.transcribe(endless_speech(), TranscriptionOptions())
@@ -786,17 +917,30 @@ class TestProcess:
 
         assert "hello" in await generate(client)
 
-    async def test_says_that_its_port_is_taken(self, start_process: Callable[..., Process], address: str) -> None:
-        host, _, port = address.rpartition(":")
+    async def test_says_that_its_port_is_taken(self, start_process: Callable[..., Process]) -> None:
         with socket.socket() as listener:
-            listener.bind((host, int(port)))
+            listener.bind(("127.0.0.1", 0))
             listener.listen()
+            taken = f"127.0.0.1:{listener.getsockname()[1]}"
 
-            code, error = await asyncio.to_thread(start_process().end)
+            process = start_process(AVATAR_INFERENCE_ADDRESS=taken, AVATAR_INFERENCE_SECRET=SECRET)
+            code, error = await asyncio.to_thread(process.end)
 
         assert code == 1
-        assert f"inference: cannot listen on {address}" in error
+        assert f"inference: cannot listen on {taken}" in error
         assert "Traceback" not in error
+
+    async def test_leaves_the_socket_to_the_process_that_listens_on_it(
+        self, start_process: Callable[..., Process], connect: Callable[[str], InferenceClient], address: str
+    ) -> None:
+        client = connect(address)
+        await start_process().is_ready(client)
+
+        code, error = await asyncio.to_thread(start_process().end)
+
+        assert code == 1
+        assert f"inference: cannot listen on {address}: is another process there?" in error
+        assert (await client.status()).is_ready
 
     async def test_names_a_variable_that_is_wrong(self, start_process: Callable[..., Process]) -> None:
         code, error = await asyncio.to_thread(start_process(AVATAR_INFERENCE_THREADS="many").end)

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import array
 import asyncio
 
 import pytest
 
 from inference.interfaces import DiscardUtterance, EndOfUtterance, TranscriptionOptions
-from realtime.hearing import Microphone, UtteranceMeter
+from realtime.hearing import Microphone, RecogniserDeadline, UtteranceMeter, has_speech_like
+from tests.fakes import make_silence, make_tone
 
 
 class Clock:
@@ -47,8 +49,98 @@ class TestMicrophone:
 
         stream = microphone.open_stream()
 
-        assert [await anext(stream) for _ in range(6)] == [EndOfUtterance(), *map(make_frame, range(2, 7))]
+        assert await anext(stream) == EndOfUtterance()
+        assert await anext(stream) == b"".join(map(make_frame, range(2, 7)))
         assert microphone.dropped_bytes == 2 * 640
+
+    async def test_gives_all_that_waits_in_one_piece_up_to_the_next_marker(
+        self, microphone: Microphone, clock: Clock
+    ) -> None:
+        for number in range(3):
+            microphone.push(make_frame(number))
+            clock.now += 0.02
+        microphone.put(EndOfUtterance())
+        microphone.push(make_frame(3))
+        stream = microphone.open_stream()
+
+        pieces = [await anext(stream) for _ in range(3)]
+
+        assert pieces == [b"".join(map(make_frame, range(3))), EndOfUtterance(), make_frame(3)]
+        # When each frame had been received is known all the same.
+        received = [microphone.find_received_at(ms) for ms in (20, 40, 60)]
+        assert received == pytest.approx([100.0, 100.02, 100.04])
+
+    async def test_gives_no_more_in_one_piece_than_a_message_holds(self, clock: Clock) -> None:
+        microphone = Microphone(max_queued_ms=60_000, kept_ms=200, clock=clock)
+        for _ in range(1200):
+            microphone.push(make_frame(1))
+        stream = microphone.open_stream()
+
+        sizes = [len(piece) for piece in [await anext(stream) for _ in range(2)] if isinstance(piece, bytes)]
+
+        assert sizes == [512_000, 256_000]
+
+    async def test_puts_what_was_decided_later_where_its_place_was(self, microphone: Microphone) -> None:
+        microphone.push(make_frame(1))
+        place = microphone.reserve()
+        microphone.push(make_frame(2))
+        stream = microphone.open_stream()
+        assert await anext(stream) == make_frame(1)
+        task = asyncio.ensure_future(anext(stream))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert not task.done()
+
+        assert microphone.settle(place, [EndOfUtterance()])
+
+        assert await asyncio.wait_for(task, 5) == EndOfUtterance()
+        assert await anext(stream) == make_frame(2)
+
+    async def test_drops_only_the_audio_before_a_place_that_came_to_nothing(self, microphone: Microphone) -> None:
+        microphone.push(make_frame(1))
+        place = microphone.reserve()
+        microphone.push(make_frame(2))
+
+        microphone.settle(place, [DiscardUtterance()], is_audio_before_dropped=True)
+
+        stream = microphone.open_stream()
+        assert [await anext(stream), await anext(stream)] == [DiscardUtterance(), make_frame(2)]
+        assert microphone.dropped_bytes == 0
+
+    async def test_keeps_uploaded_audio_when_the_microphone_goes_on(self, microphone: Microphone) -> None:
+        place = microphone.reserve()
+        microphone.settle(place, [make_frame(9) * 10, EndOfUtterance()])
+        for number in range(7):
+            microphone.push(make_frame(number))
+
+        stream = microphone.open_stream()
+
+        assert await anext(stream) == make_frame(9) * 10
+
+    async def test_says_that_what_was_to_be_ended_is_gone(self, microphone: Microphone) -> None:
+        place = microphone.reserve()
+        microphone.clear()
+
+        assert not microphone.settle(place, [EndOfUtterance()])
+        assert microphone.settle(place, [make_frame(1), EndOfUtterance()])
+
+    async def test_logs_lost_audio_once_a_burst(self, microphone: Microphone, caplog: pytest.LogCaptureFixture) -> None:
+        stream = microphone.open_stream()
+        for _ in range(2):
+            for number in range(8):
+                microphone.push(make_frame(number))
+            assert microphone.is_dropping
+            await anext(stream)
+            assert not microphone.is_dropping
+        for number in range(6):
+            microphone.push(make_frame(number))
+        microphone.close_stream()
+
+        assert [record.getMessage()[:58] for record in caplog.records] == [
+            "dropped 60 ms of microphone audio, 60 ms in this call: the",
+            "dropped 60 ms of microphone audio, 120 ms in this call: th",
+            "dropped 20 ms of microphone audio, 140 ms in this call: th",
+        ]
 
     async def test_discards_what_waits(self, microphone: Microphone) -> None:
         microphone.push(make_frame(1))
@@ -123,6 +215,38 @@ class TestMicrophone:
 
         assert microphone.received_ms == 20
         assert microphone.read_audio(0, 100) == make_frame(2)
+
+
+class TestRecogniserDeadline:
+    def test_counts_audio_while_something_is_due(self) -> None:
+        deadline = RecogniserDeadline(max_ms=1000)
+
+        assert [deadline.add(500, is_due=True) for _ in range(3)] == [False, False, True]
+
+    def test_begins_again_with_each_event_and_with_nothing_due(self) -> None:
+        deadline = RecogniserDeadline(max_ms=1000)
+
+        deadline.add(900, is_due=True)
+        deadline.reset()
+        assert not deadline.add(900, is_due=True)
+        deadline.add(20, is_due=False)
+        assert not deadline.add(900, is_due=True)
+
+
+class TestSpeech:
+    @pytest.mark.parametrize(
+        ("newer", "is_speech"),
+        [
+            (b"", False),
+            (make_silence(2000), False),
+            (make_tone(180), False),
+            (make_silence(500) + make_tone(200), True),
+            # A hum 20 dB below the speech.
+            (bytes(array.array("h", (sample // 10 for sample in array.array("h", make_tone(1000)))).tobytes()), False),
+        ],
+    )
+    def test_is_as_loud_as_the_speech_before_it(self, newer: bytes, is_speech: bool) -> None:
+        assert has_speech_like(newer, make_tone(600)) is is_speech
 
 
 class TestUtteranceMeter:

@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
+from django.db import OperationalError
 
 from inference.interfaces import (
     InferenceBusy,
@@ -16,7 +17,7 @@ from inference.interfaces import (
     VoiceReference,
 )
 from realtime import protocol
-from realtime.pipeline import CallOverrun
+from realtime.pipeline import POST_ROLL_MS, CallOverrun, PastTurn
 from realtime.protocol import AudioFormat, ErrorCode, Mode, ProtocolError, Stage
 from realtime.reply import ReplyLimits, Voice
 from tests.fakes import (
@@ -513,6 +514,217 @@ class TestHoldToTalk:
         assert call.kept[-1].voice_profile_id == voice.profile_id
 
 
+class TestOrderOfReceipt:
+    @pytest.mark.parametrize("end", [{}, {"voice_profile_id": uuid4()}], ids=["end", "end with a voice"])
+    async def test_keeps_the_next_utterance_behind_the_end_of_the_one_before(self, end: dict[str, UUID]) -> None:
+        inference = make_inference("甲", "乙", replies=["好。"])
+        async with open_call(inference) as call:
+            call.send(HOLDING)
+            # All at once: nothing is handled before the last frame has come.
+            call.speak(make_tone(400))
+            call.send(protocol.AudioEndMessage(**end))
+            call.speak(make_tone(2000))
+            await call.wait_for(protocol.TurnEnd)
+
+        assert call.kept[0].text == "甲"
+        assert call.kept[0].duration_ms <= 400 + POST_ROLL_MS
+
+    async def test_keeps_the_next_utterance_behind_an_upload_that_is_being_decoded(self) -> None:
+        inference = make_inference("甲", replies=["好。"])
+        async with open_call(inference) as call:
+            call.may_find.clear()
+            call.send(protocol.AudioChunkMessage(b"RIFF" + SPEECH))
+            call.send(protocol.AudioEndMessage())
+            call.speak(make_tone(2000))
+            await call.wait_for(protocol.Status, where=lambda m: m.stage is Stage.STT)
+            call.may_find.set()
+            await call.wait_for(protocol.TurnEnd)
+
+        assert call.kept[0].duration_ms <= 600 + POST_ROLL_MS
+
+    async def test_of_an_end_that_is_refused_leaves_the_audio_after_it(self) -> None:
+        inference = make_inference("甲", "乙", replies=["好。"])
+        inference.llm.hold_after(0)
+        async with open_call(inference) as call:
+            call.send(HOLDING)
+            call.send(protocol.TextMessage("你好"))
+            await asyncio.wait_for(inference.llm.is_holding.wait(), 5)
+            call.speak(make_tone(400))
+            call.send(protocol.AudioEndMessage())
+            call.speak(make_tone(800))
+            await call.wait_for(protocol.ErrorMessage)
+            inference.llm.release()
+            await call.wait_until_listening()
+            call.send(protocol.AudioEndMessage())
+            await call.wait_for(protocol.TurnEnd, count=2)
+
+        (spoken,) = [turn for turn in call.kept if turn.pcm and turn.speaker == "user"]
+        assert 800 <= spoken.duration_ms < 1200
+
+
+class TestWaitingForOthers:
+    async def test_for_a_voice_does_not_keep_the_user_from_barging_in(self) -> None:
+        inference = make_inference("你好", "停", replies=[REPLY], ms_per_character=100)
+        async with open_call(inference) as call:
+            call.speak(UTTERANCE)
+            await call.wait_for(bytes)
+            call.may_find.clear()
+            call.send(protocol.ConfigureMessage(voice_profile_id=uuid4()))
+            call.speak(SPEECH)
+
+            # Nothing that it waits for comes while the voice is looked for.
+            await call.wait_for(protocol.Interrupted)
+            assert not call.may_find.is_set()
+
+    async def test_for_the_voice_that_comes_with_the_release_keeps_the_reply_from_beginning(self) -> None:
+        inference = make_inference("你好", replies=[REPLY])
+        voice = Voice(uuid4(), "zm_yunxi")
+        async with open_call(inference) as call:
+            call.voices[voice.profile_id] = voice
+            call.may_find.clear()
+            call.send(HOLDING)
+            call.speak(SPEECH)
+            call.send(protocol.AudioEndMessage(voice_profile_id=voice.profile_id))
+            await call.until(lambda: inference.llm.calls.finished)
+            assert inference.tts.requests == []
+            call.may_find.set()
+            await call.wait_until_listening()
+
+        assert {options.voice for _, options in inference.tts.requests} == {"zm_yunxi"}
+
+    async def test_for_a_voice_ends_and_the_reply_is_spoken_in_the_one_before(self) -> None:
+        inference = make_inference(replies=["好。"])
+        async with open_call(inference, lookup_s=0.02) as call:
+            call.may_find.clear()
+            call.send(protocol.ConfigureMessage(voice_profile_id=uuid4()))
+            call.send(protocol.TextMessage("你好"))
+            await call.wait_for(protocol.TurnEnd)
+
+        assert [error.code for error in call.list_of(protocol.ErrorMessage)] == [ErrorCode.PROCESSING_ERROR]
+        assert len(inference.tts.requests) == 1
+
+    async def test_is_over_for_a_voice_when_another_is_chosen(self) -> None:
+        inference = make_inference(replies=["好。"])
+        first, second = Voice(uuid4(), "zm_yunxi"), Voice(uuid4(), "af_heart")
+        async with open_call(inference) as call:
+            call.voices |= {first.profile_id: first, second.profile_id: second}
+            call.may_find.clear()
+            for voice in (first, second):
+                call.send(protocol.ConfigureMessage(voice_profile_id=voice.profile_id))
+            call.send(protocol.TextMessage("你好"))
+            call.may_find.set()
+            await call.wait_for(protocol.TurnEnd)
+
+        assert [options.voice for _, options in inference.tts.requests] == ["af_heart"]
+
+    @pytest.mark.parametrize(
+        "message",
+        [
+            protocol.ConfigureMessage(voice_profile_id=uuid4()),
+            protocol.CorrectMessage(uuid4(), "明天"),
+            protocol.AudioEndMessage(),
+        ],
+        ids=["for a voice", "for the past", "for an upload"],
+    )
+    async def test_for_a_database_that_is_away_ends_no_call(self, message: protocol.ClientMessage) -> None:
+        inference = make_inference(replies=["好。"])
+        async with open_call(inference) as call:
+            call.failure = OperationalError("server closed the connection unexpectedly")
+            call.send(protocol.AudioChunkMessage(b"RIFF" + SPEECH))
+            call.send(message)
+            error = await call.wait_for(protocol.ErrorMessage)
+            call.send(protocol.TextMessage("你好"))
+            await call.wait_for(protocol.TurnEnd)
+
+        assert error.code == ErrorCode.PROCESSING_ERROR
+
+    async def test_for_an_upload_has_an_end(self) -> None:
+        async with open_call(make_inference(), decode_s=0.02) as call:
+            call.may_find.clear()
+            call.send(protocol.AudioChunkMessage(b"RIFF" + SPEECH))
+            call.send(protocol.AudioEndMessage())
+            error = await call.wait_for(protocol.ErrorMessage)
+            await call.wait_until_listening()
+
+        assert error.code == ErrorCode.PROCESSING_ERROR
+
+    async def test_for_the_past_refuses_a_second_correction(self) -> None:
+        inference = make_inference(replies=["好。"])
+        turn_id = uuid4()
+        async with open_call(inference) as call:
+            call.past[turn_id] = [PastTurn(turn_id, Message("user", "名天"))]
+            call.may_find.clear()
+            call.send(protocol.CorrectMessage(turn_id, "明天"))
+            call.send(protocol.CorrectMessage(turn_id, "後天"))
+            error = await call.wait_for(protocol.ErrorMessage)
+            call.may_find.set()
+            await call.wait_for(protocol.TurnEnd)
+
+        assert error.code == ErrorCode.ALREADY_PROCESSING
+        assert [turn.text for turn in call.corrected] == ["明天"]
+
+
+class TestTranscriptThatComesLate:
+    async def test_is_answered_and_said_to_be_late(self) -> None:
+        async with open_call(make_inference("你好", replies=["好。"])) as call:
+            call.speak(UTTERANCE)
+            call.clock_ahead_s = 5.1
+            await call.wait_for(protocol.TurnEnd)
+
+        (error,) = call.list_of(protocol.ErrorMessage)
+        assert error.code == ErrorCode.FELL_BEHIND
+
+    @pytest.mark.parametrize("pause_ms", [600, 3000])
+    async def test_is_not_late_on_a_machine_that_is_merely_slow(self, pause_ms: int) -> None:
+        async with open_call(make_inference("你好", replies=["好。"]), pause_ms=pause_ms) as call:
+            call.speak(SPEECH + make_silence(pause_ms + 100))
+            call.clock_ahead_s = 4.7
+            await call.wait_for(protocol.TurnEnd)
+
+        assert call.list_of(protocol.ErrorMessage) == []
+
+    async def test_is_kept_and_not_answered_when_the_user_says_something_new(self) -> None:
+        # What it answers depends on what it is asked: a silent reply to the first words may have been begun.
+        inference = make_inference("現在幾點", "算了")
+        async with open_call(inference) as call:
+            call.speak(UTTERANCE + SPEECH)
+            call.clock_ahead_s = 6
+            error = await call.wait_for(protocol.ErrorMessage)
+            call.speak(PAUSE)
+            await call.wait_for(protocol.TurnEnd)
+            await call.wait_until_listening(2)
+
+        assert error.code == ErrorCode.FELL_BEHIND
+        assert [(turn.speaker, bool(turn.pcm)) for turn in call.kept] == [
+            ("user", True),
+            ("user", True),
+            ("avatar", True),
+        ]
+        assert [turn.text for turn in call.kept[:2]] == ["現在幾點", "算了"]
+        assert inference.llm.requests[-1] == (Message("user", "現在幾點\n算了"),)
+
+    async def test_of_a_key_that_was_held_counts_from_its_release(self) -> None:
+        inference = make_inference("一", "二", "三", replies=["好。", "是。"])
+        async with open_call(inference) as call:
+            call.send(HOLDING)
+            # Ten seconds of silence before the release are not the machine's.
+            call.speak(SPEECH + make_silence(10_000))
+            call.clock_ahead_s = 10
+            call.send(protocol.AudioEndMessage())
+            await call.wait_for(protocol.TurnEnd)
+            await call.wait_until_listening()
+            assert call.list_of(protocol.ErrorMessage) == []
+            call.speak(SPEECH)
+            call.send(protocol.AudioEndMessage())
+            call.clock_ahead_s += 6
+            call.speak(make_silence(20))
+            error = await call.wait_for(protocol.ErrorMessage)
+            await call.wait_until_listening(2)
+
+        assert error.code == ErrorCode.FELL_BEHIND
+        assert [turn.text for turn in call.kept] == ["一", "好。", "二"]
+
+
 class TestUpload:
     async def test_is_heard_as_one_utterance_pauses_and_all(self) -> None:
         inference = make_inference("你好")
@@ -747,6 +959,19 @@ class TestFailures:
             call.speak(SPEECH)
             call.send(protocol.AudioEndMessage())
             error = await call.wait_for(protocol.ErrorMessage)
+
+        assert error.code == ErrorCode.INFERENCE_UNAVAILABLE
+
+    async def test_of_a_transcript_that_never_comes_is_noticed_when_hands_free(self) -> None:
+        inference = make_inference("你好", recognition_s=60)
+        async with open_call(inference, transcript_s=1.0) as call:
+            call.speak(SPEECH)
+            await call.wait_for(protocol.Status)
+            call.speak(make_silence(900))
+            assert call.list_of(protocol.ErrorMessage) == []
+            call.speak(make_silence(200))
+            error = await call.wait_for(protocol.ErrorMessage)
+            await call.wait_until_listening()
 
         assert error.code == ErrorCode.INFERENCE_UNAVAILABLE
 

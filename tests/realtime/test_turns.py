@@ -43,6 +43,16 @@ class TestTurnMachine:
             assert machine.take(event) == action
             assert machine.state is state
 
+    def test_leaves_unanswered_what_the_user_has_gone_beyond(self, machine: TurnMachine) -> None:
+        machine.take(HANDS_FREE)
+        machine.take(turns.UserPaused("你好"))
+
+        action = machine.take(turns.UserFinished("你好", is_overtaken=True))
+
+        assert action == turns.LeaveUnanswered("你好")
+        assert machine.state is State.LISTENING
+        assert not machine.is_speculating
+
     def test_takes_a_speculation_back_when_the_user_goes_on(self, machine: TurnMachine) -> None:
         machine.take(HANDS_FREE)
         machine.take(turns.UserPaused("我想"))

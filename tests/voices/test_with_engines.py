@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import io
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ from django.conf import settings
 from django.contrib.auth.models import User
 from pytest_django import Settings
 
+from inference.address import make_default_address
 from inference.client import InferenceClient
 from inference.interfaces import InferenceError
 from tests import sounds
@@ -37,15 +37,14 @@ ENGLISH_SENTENCE = "Let us meet in front of the library this afternoon."
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InferenceClient]:
     """The inference process as it runs in use, but for the language model, which voices do not need."""
     read_recording("taiyi")  # skips the test where nothing has been fetched
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    folder = tmp_path_factory.mktemp("inference")
+    address = make_default_address(folder)
     environment = os.environ | {
         "AVATAR_PROFILE": "cpu",
         "AVATAR_LLM_ENGINES": "fake",
         "AVATAR_INFERENCE_ADDRESS": address,
     }
-    log = tmp_path_factory.mktemp("inference") / "log"
+    log = folder / "log"
     with log.open("wb") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "inference"], cwd=settings.BASE_DIR, env=environment, stdout=output, stderr=output

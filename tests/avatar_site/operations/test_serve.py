@@ -35,7 +35,6 @@ class Serve:
             [
                 *(sys.executable, "manage.py", "serve"),
                 *("--profile", "fake", "--data-dir", str(data_dir), "--port", str(self.port)),
-                *("--inference-address", f"127.0.0.1:{free_port()}"),
                 *flags,
             ],
             cwd=settings.BASE_DIR,
@@ -135,6 +134,43 @@ class TestServe:
             assert time.monotonic() < deadline
         assert serve.pids()["inference"] == before["inference"]
 
+    def test_serves_on_when_a_process_dies_on_a_full_disk(self, serve: Serve) -> None:
+        serve.wait_for("AVATAR is ready")
+        pids = serve.pids()
+        # Written to, each of these says that no space is left.
+        (serve.data_dir / "serve.new").symlink_to("/dev/full")
+
+        os.kill(pids["beat"], signal.SIGKILL)
+
+        serve.wait_for(r"beat was killed by SIGKILL; starting it again")
+        serve.wait_for(r"serve.json cannot be written: No space left on device")
+        with urllib.request.urlopen(f"http://127.0.0.1:{serve.port}/health", timeout=10) as response:
+            assert json.load(response)["status"] == "ok"
+        assert psutil.pid_exists(pids["web"])
+
+    def test_refuses_to_start_on_a_database_that_is_damaged(self, data_dir: Path) -> None:
+        data_dir.mkdir()
+        (data_dir / "avatar.sqlite3").write_bytes(b"not a database at all" * 1000)
+        serve = Serve(data_dir, "--prepare")
+
+        assert serve.wait_for_end() == 1
+        assert "is damaged" in serve.output
+        assert "restore the last backup" in serve.output
+        serve.close()
+
+    def test_closes_what_other_users_could_read(self, data_dir: Path) -> None:
+        data_dir.mkdir(mode=0o755)
+        data_dir.chmod(0o755)
+        serve = Serve(data_dir, "--prepare")
+        serve.wait_for("AVATAR is ready")
+
+        assert f"{data_dir} could be read by other users" in serve.output
+        open_to_others = [
+            path for path in data_dir.rglob("*") if path.lstat().st_mode & 0o077 and not path.is_symlink()
+        ]
+        assert open_to_others == []
+        serve.close()
+
     def test_leaves_no_orphan_when_it_is_killed(self, serve: Serve) -> None:
         serve.wait_for("AVATAR is ready")
         pids = serve.pids()
@@ -184,6 +220,7 @@ class TestServe:
             (("--port", "http"), "AVATAR_PORT=http: expected a whole number"),
             (("--profile", "tpu"), "AVATAR_PROFILE=tpu: expected one of cpu, gpu, fake"),
             (("--inference-address", "here"), "AVATAR_INFERENCE_ADDRESS=here: expected host:port"),
+            (("--inference-address", "127.0.0.1:50051"), "AVATAR_INFERENCE_SECRET is not set"),
             (("--only", "web,database"), "--only web,database: expected some of"),
             (("--status",), "Nothing runs with the data folder"),
         ],

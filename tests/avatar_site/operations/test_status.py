@@ -113,7 +113,7 @@ class TestIsSettled:
         ],
     )
     def test_when_no_role_is_under_way(self, state: RoleState, expected: bool) -> None:
-        assert status.is_settled(make_status(tts=state)) is expected
+        assert make_status(tts=state).is_settled is expected
 
 
 @pytest.mark.django_db(transaction=True)

@@ -17,6 +17,7 @@ from avatar_site.operations.supervisor import (
     ChildSpec,
     ChildStarted,
     ChildStopped,
+    LogFailed,
     RestartPolicy,
     Supervisor,
 )
@@ -219,3 +220,55 @@ class TestSupervisor:
             process.kill()
 
         await until_gone(child)
+
+
+class TestFullDisk:
+    async def test_keeps_the_child_and_reports_once_that_its_log_cannot_be_written(
+        self, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        (tmp_path / "logs").mkdir()
+        (tmp_path / "logs" / "talker.log").symlink_to("/dev/full")
+        talks = "import time\nfor n in range(100): print(n, flush=True)\ntime.sleep(600)"
+
+        async with running(tmp_path, python("talker", talks)) as run:
+            await run.until(lambda: ("talker", "99") in run.lines)
+
+            assert run.of(LogFailed) == [LogFailed("talker", "No space left on device")]
+            assert run.of(ChildDied) == []
+        assert "Traceback" not in capfd.readouterr().err
+
+    async def test_restarts_a_child_that_dies_meanwhile(self, tmp_path: Path) -> None:
+        (tmp_path / "logs").mkdir()
+        (tmp_path / "logs" / "dying.log").symlink_to("/dev/full")
+
+        async with running(tmp_path, python("dying", DIES), python("calm", SLEEPS)) as run:
+            await run.until(lambda: len(run.of(ChildStarted)) >= 4)
+
+            assert "calm" in run.supervisor.pids
+
+    async def test_goes_on_without_a_log_that_cannot_be_opened(self, tmp_path: Path) -> None:
+        (tmp_path / "logs" / "calm.log").mkdir(parents=True)
+
+        async with running(tmp_path, python("calm", SLEEPS)) as run:
+            await run.until(lambda: ("calm", "awake") in run.lines)
+
+            assert [failure.name for failure in run.of(LogFailed)] == ["calm"]
+
+    async def test_tries_again_when_a_process_cannot_be_made(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        real, refusals = asyncio.create_subprocess_exec, [OSError(11, "Resource temporarily unavailable")]
+
+        async def refuse_once(*command: str, **options: object) -> asyncio.subprocess.Process:
+            if refusals:
+                raise refusals.pop()
+            return await real(*command, **options)  # type: ignore[arg-type]  # handed on
+
+        monkeypatch.setattr(asyncio, "create_subprocess_exec", refuse_once)
+
+        async with running(tmp_path, python("calm", SLEEPS)) as run:
+            await run.until(lambda: ("calm", "awake") in run.lines)
+
+            (death,) = run.of(ChildDied)
+            assert death.code == module.CANNOT_START
+            assert "temporarily unavailable" in death.last_lines[-1]

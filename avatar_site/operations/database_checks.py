@@ -1,0 +1,110 @@
+"""What is looked at before AVATAR starts: a database that is damaged, newer than the program, or not the one it was."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from django.apps import apps
+from django.conf import settings
+from django.contrib.auth.models import User
+from django.core.files.storage import default_storage
+from django.db import DatabaseError, OperationalError, connection
+from django.db.migrations.loader import MigrationLoader
+from django.db.migrations.recorder import MigrationRecorder
+from django.db.models import Model
+
+from conversations.models import AUDIO_ROOT, Turn
+from voices.files import FEW_ORPHANS
+from voices.models import Recording
+
+VOICES_ROOT = "voices"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Why AVATAR must not start, and what the operator can do."""
+
+    problem: str
+    remedy: str
+
+
+def find_problem() -> Finding | None:
+    """Return the first thing that is wrong; None if the database can be used. Reads a SQLite file once, whole."""
+    try:
+        return _find_damage() or _find_newer_migrations() or _find_lost_rows()
+    except OperationalError as error:
+        # Away or locked, not damaged: whoever uses it says so, and tries again.
+        if connection.vendor == "sqlite" and "malformed" not in str(error):
+            raise
+        return _damaged(str(error)) if connection.vendor == "sqlite" else None
+    except DatabaseError as error:
+        return _damaged(str(error))
+
+
+def _find_damage() -> Finding | None:
+    if connection.vendor != "sqlite":
+        return None
+    with connection.cursor() as cursor:
+        cursor.execute("PRAGMA quick_check(1)")
+        result = cursor.fetchone()[0]
+    return None if result == "ok" else _damaged(result)
+
+
+def _damaged(detail: str) -> Finding:
+    return Finding(
+        f"The database {settings.DATABASES['default']['NAME']} is damaged: {detail}",
+        "Nothing was changed. Keep a copy of the file, restore the last backup, and start again.",
+    )
+
+
+def _find_newer_migrations() -> Finding | None:
+    known = MigrationLoader(None, ignore_no_migrations=True).disk_migrations
+    ours = {config.label for config in apps.get_app_configs()}
+    # A squashed migration is recorded by the names it replaces.
+    replaced = {name for migration in known.values() for name in migration.replaces}
+    applied = MigrationRecorder(connection).applied_migrations()
+    unknown = sorted(key for key in applied if key[0] in ours and key not in known and key not in replaced)
+    if not unknown:
+        return None
+    app, name = unknown[-1]
+    return Finding(
+        f"The database was made by a newer AVATAR: it knows {app}.{name}, this program does not.",
+        "Nothing was changed. Start the newer version, or restore the backup that was made before it was installed.",
+    )
+
+
+def _find_lost_rows() -> Finding | None:
+    """
+    A database without rows beside recordings: a new file where the old one is missing, or another data folder.
+
+    Where there are people, a few files may remain of what they have deleted: the sweep removes them.
+    """
+    tables = connection.introspection.table_names()
+
+    def has_rows(model: type[Model]) -> bool:
+        return model._meta.db_table in tables and model._default_manager.exists()
+
+    limit = FEW_ORPHANS if has_rows(User) else 0
+    for model, folder in ((Turn, AUDIO_ROOT), (Recording, VOICES_ROOT)):
+        if not has_rows(model) and _count_files(folder, limit=limit + 1) > limit:
+            name = settings.DATABASES["default"]["NAME"]
+            return Finding(
+                f"The database {name} knows of no recordings, but there are some in {folder}/.",
+                "Nothing was changed. Restore the database that belongs to them; or, to begin anew, move the "
+                "recordings out of the way first.",
+            )
+    return None
+
+
+def _count_files(folder: str, *, limit: int) -> int:
+    """Return how many files are anywhere below a folder of the storage; `limit` if there are more."""
+    try:
+        folders, files = default_storage.listdir(folder)
+    except FileNotFoundError:
+        return 0
+    count = len(files)
+    for each in folders:
+        if count >= limit:
+            break
+        count += _count_files(f"{folder}/{each}", limit=limit - count)
+    return min(count, limit)

@@ -1,0 +1,297 @@
+"""
+The supervisor's process after the preparation: keeps the children running and says how the start goes.
+
+`manage.py serve` prepares under Django and then becomes this program, which loads no Django: it waits for months, and
+Django's 90 MiB would wait with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+import time
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn, Self
+
+from avatar_site.operations import processes
+from avatar_site.operations.supervisor import ChildDied, ChildEvent, ChildStarted, ChildStopped, LogFailed, Supervisor
+
+if TYPE_CHECKING:
+    from inference.client import InferenceClient
+    from inference.interfaces import RoleStatus
+
+POLL_S = 0.25
+READ_TIMEOUT_S = 30.0
+#: A process that has died so often in a row before it was ready will not get ready by itself.
+HOPELESS_DEATHS = 3
+MIB = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class ServePlan:
+    """What to serve, decided while Django was there. Travels to the supervisor's program as JSON."""
+
+    names: tuple[str, ...]
+    data_dir: str
+    profile: str
+    host: str
+    port: int
+    is_behind_proxy: bool
+    inference_address: str
+    inference_secret: str
+    #: What every conversation begins with: role and content.
+    opening: tuple[tuple[str, str], ...]
+    admin_username: str
+    #: Of an operator account that was just made; empty if there is none to be said.
+    new_password: str
+    is_verbose: bool
+    #: `time.monotonic()` when `manage.py serve` began.
+    began_s: float
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        values = json.loads(text)
+        values["names"] = tuple(values["names"])
+        values["opening"] = tuple((role, content) for role, content in values["opening"])
+        return cls(**values)
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+    @property
+    def state_file(self) -> Path:
+        return Path(self.data_dir) / "serve.json"
+
+
+def become_supervisor(plan: ServePlan, environment: dict[str, str], *, kept: tuple[int, ...]) -> NoReturn:
+    """
+    Replace this process by the supervisor's program, which keeps the descriptors `kept` open.
+
+    The plan travels in memory: it may hold a password, and command lines and environments can be read by others.
+    """
+    fd = os.memfd_create("avatar-plan", 0)
+    os.write(fd, plan.to_json().encode())
+    os.lseek(fd, 0, os.SEEK_SET)
+    for each in (fd, *kept):
+        os.set_inheritable(each, True)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    kept_fds = ",".join(map(str, kept))
+    os.execve(  # noqa: S606 — ourselves
+        sys.executable, [sys.executable, "-m", "avatar_site.operations.serving", str(fd), kept_fds], environment
+    )
+
+
+class Serving:
+    """Serves until a signal says stop."""
+
+    def __init__(self, plan: ServePlan) -> None:
+        self._plan = plan
+        self._deaths: dict[str, int] = {}
+        self._is_web_up = "web" not in plan.names
+        self._is_sound = True
+        self._is_stopping = False
+        self._supervisor = Supervisor(
+            processes.build_specs(
+                names=plan.names, host=plan.host, port=plan.port, is_behind_proxy=plan.is_behind_proxy
+            ),
+            log_dir=Path(plan.data_dir) / "logs",
+            environment=os.environ,
+            on_event=self._handle_event,
+            on_line=(lambda name, line: say(f"{name:<9} | {line}")) if plan.is_verbose else None,
+        )
+
+    async def run(self) -> bool:
+        """Return False if it could not be done."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            loop.add_signal_handler(number, self._stop)
+        say(f"Starting {', '.join(self._plan.names)} with profile {self._plan.profile} …")
+        announcing = asyncio.create_task(self._announce())
+        try:
+            await self._supervisor.run()
+        finally:
+            announcing.cancel()
+            with suppress(asyncio.CancelledError):
+                await announcing
+            self._plan.state_file.unlink(missing_ok=True)
+        say("Stopped.")
+        return self._is_sound
+
+    def _stop(self) -> None:
+        say("Stopping at once …" if self._is_stopping else "Stopping …")
+        self._is_stopping = True
+        self._supervisor.stop()
+
+    def _handle_event(self, event: ChildEvent) -> None:
+        match event:
+            case ChildStarted():
+                self._write_state()
+            case ChildDied(name, code, deaths, restart_in_s, last_lines):
+                self._deaths[name] = deaths
+                how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
+                for line in last_lines:
+                    say(f"  {name} | {line}")
+                if name == "web" and not self._is_web_up and deaths >= HOPELESS_DEATHS:
+                    say(f"{name} {how}, {deaths} times in a row: giving up.")
+                    self._is_sound = False
+                    self._stop()
+                else:
+                    say(f"{name} {how}; starting it again in {restart_in_s:g} s")
+            case ChildStopped(name, was_killed) if was_killed:
+                say(f"  {name} did not stop by itself and was killed")
+            case LogFailed(name, reason):
+                say(f"  the log of {name} cannot be written: {reason}; it goes on without")
+
+    def _write_state(self) -> None:
+        """Note the processes for `serve --status`. On a full disk the note is missing, not the service."""
+        state = {"address": make_url(self._plan.host, self._plan.port), "pids": self._pids}
+        draft = self._plan.state_file.with_suffix(".new")
+        try:
+            draft.write_text(json.dumps(state), encoding="utf-8")
+            draft.replace(self._plan.state_file)
+        except OSError as error:
+            say(f"  {self._plan.state_file} cannot be written: {error.strerror}; `serve --status` may be out of date")
+
+    @property
+    def _pids(self) -> dict[str, int]:
+        return {"supervisor": os.getpid(), **self._supervisor.pids}
+
+    # --- getting ready ---
+
+    async def _announce(self) -> None:
+        """Say how the start goes, and the address when it is done."""
+        plan = self._plan
+        try:
+            if "web" in plan.names:
+                await self._wait_for_web()
+            is_ready = await self._wait_for_roles()
+            say(make_memory_table(self._pids))
+            say(f"Logs are in {Path(plan.data_dir) / 'logs'}")
+            if plan.new_password:
+                say(f"Sign in as {plan.admin_username} / {plan.new_password}  (shown only now)")
+            is_web_here = "web" in plan.names
+            address = make_url(plan.host, plan.port) if is_web_here else f"inference at {plan.inference_address}"
+            if is_ready:
+                say(f"AVATAR is ready: {address}  ({time.monotonic() - plan.began_s:.0f} s, Ctrl-C stops it)")
+            else:
+                say(f"AVATAR serves, but cannot hold a spoken conversation yet (see above): {address}")
+        except Exception:
+            # This task is awaited only at the end: a failure here must not go unseen, nor serve on.
+            self._is_sound = False
+            self._supervisor.stop()
+            raise
+
+    async def _wait_for_web(self) -> None:
+        while not await _answers_http(self._plan.host, self._plan.port):  # noqa: ASYNC110 — another process
+            await asyncio.sleep(POLL_S)
+        self._is_web_up = True
+        say("  web    answers")
+
+    async def _wait_for_roles(self) -> bool:
+        """Follow the engines until each is ready or has said why not. Return whether all are ready."""
+        # Here, not above: gRPC is needed for the start only, and not where `--only` leaves it elsewhere.
+        from inference.client import InferenceClient
+        from inference.interfaces import InferenceError
+
+        client = InferenceClient(self._plan.inference_address, secret=self._plan.inference_secret)
+        told: dict[str, str] = {}
+        try:
+            while True:
+                try:
+                    status = await client.status()
+                except InferenceError:
+                    if self._deaths.get("inference", 0) >= HOPELESS_DEATHS:
+                        say("  inference does not start; it is tried again and again")
+                        return False
+                else:
+                    for role in status.roles:
+                        if told.get(role.role) != (line := describe_role(role)):
+                            told[role.role] = line
+                            say(line)
+                    if status.is_settled:
+                        if status.is_ready:
+                            await self._read_opening(client)
+                        return status.is_ready
+                await asyncio.sleep(POLL_S)
+        finally:
+            await client.close()
+
+    async def _read_opening(self, client: InferenceClient) -> None:
+        """Have the language model read what every conversation begins with, before the first person waits for it."""
+        from inference.interfaces import InferenceError, Message
+
+        messages = [Message(role, content) for role, content in self._plan.opening]  # type: ignore[arg-type]  # JSON
+        with suppress(InferenceError, TimeoutError):
+            async with asyncio.timeout(READ_TIMEOUT_S):
+                await client.llm.prefill(messages)
+
+
+def say(line: str) -> None:
+    """Write a line for the operator. A terminal that is gone or a full disk does not end the service."""
+    with suppress(OSError):
+        print(line, flush=True)
+
+
+async def _answers_http(host: str, port: int) -> bool:
+    """Return whether an HTTP server answers there, whatever it says."""
+    reachable = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 — compared with, not bound to
+    writer = None
+    try:
+        async with asyncio.timeout(5):
+            reader, writer = await asyncio.open_connection(reachable, port)
+            writer.write(b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+            return (await reader.readline()).startswith(b"HTTP/")
+    except (OSError, TimeoutError):
+        return False
+    finally:
+        if writer is not None:
+            writer.close()
+
+
+def make_url(host: str, port: int) -> str:
+    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, host)  # noqa: S104 — compared with, not bound to
+    if ":" in host and not host.startswith("["):
+        host = f"[{host}]"
+    return f"http://{host}:{port}"
+
+
+def describe_role(role: RoleStatus) -> str:
+    name = f"  {role.role.value:<6} {role.state.value}"
+    match role.state.value:
+        case "ready":
+            memory = f", {role.memory_bytes / MIB:.0f} MiB" if role.memory_bytes else ""
+            fallback = f"  ({role.reason})" if role.reason else ""
+            return f"{name}  {role.engine} {role.model} on {role.device}, {role.load_s:.1f} s{memory}{fallback}"
+        case "unavailable":
+            return f"{name}: {role.reason}"
+        case _:
+            return f"{name} … {role.engine} {role.model}".rstrip()
+
+
+def make_memory_table(pids: dict[str, int]) -> str:
+    lines, total = [], 0
+    for name, pid in pids.items():
+        size = processes.measure_memory_bytes(pid, with_children=name != "supervisor")
+        total += size or 0
+        lines.append(f"  {name:<11} pid {pid:<8} {f'{size / MIB:>6.0f} MiB' if size is not None else 'gone':>10}")
+    return "\n".join(["Resident memory:", *lines, f"  {'together':<24} {total / MIB:>6.0f} MiB"])
+
+
+def main(plan_fd: int, kept_fds: list[int]) -> int:
+    # The children must not hold the data folder's lock after we are gone.
+    for fd in kept_fds:
+        os.set_inheritable(fd, False)
+    with open(plan_fd, encoding="utf-8") as file:
+        plan = ServePlan.from_json(file.read())
+    return 0 if asyncio.run(Serving(plan).run()) else 1
+
+
+if __name__ == "__main__":
+    arguments: Any = sys.argv
+    sys.exit(main(int(arguments[1]), [int(fd) for fd in arguments[2].split(",") if fd]))

@@ -1,0 +1,102 @@
+"""
+Where the inference process listens: a Unix socket by default, or host:port. Knows no gRPC.
+
+A Unix socket of mode 0600 lets in processes of the same user only. Whoever reaches a TCP port may be any user of the
+machine, or any machine: there, a shared secret lets callers in.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+UNIX = "unix:"
+SOCKET_NAME = "inference.sock"
+#: `sun_path` of Linux is 108 bytes, the zero at its end included.
+MAX_SOCKET_PATH_BYTES = 107
+MIN_SECRET_CHARACTERS = 16
+
+
+class AddressError(ValueError):
+    """An address cannot be used. The message says what is wrong with it, and does not repeat it."""
+
+
+class AddressTaken(Exception):
+    """Another process listens there."""
+
+
+def make_default_address(data_dir: Path) -> str:
+    return f"{UNIX}{data_dir / SOCKET_NAME}"
+
+
+def check_address(address: str) -> None:
+    """Raises AddressError unless it is `unix:/path` or `host:port`."""
+    path = find_socket_path(address)
+    if path is not None:
+        size = len(os.fsencode(path))
+        if not path.is_absolute():
+            raise AddressError("expected host:port, or unix: and an absolute path")
+        if size > MAX_SOCKET_PATH_BYTES:
+            raise AddressError(
+                f"the path of a socket has at most {MAX_SOCKET_PATH_BYTES} bytes and this one has {size}: choose a "
+                "shorter one, such as AVATAR_INFERENCE_ADDRESS=unix:/run/avatar/inference.sock"
+            )
+        return
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise AddressError("expected host:port, or unix: and an absolute path")
+
+
+def check_secret(address: str, secret: str) -> None:
+    """Raises AddressError when strangers could reach the address: TCP without a secret, or with one easily guessed."""
+    if find_socket_path(address) is not None and not secret:
+        return
+    if not secret:
+        raise AddressError(
+            "AVATAR_INFERENCE_SECRET is not set, and any user of this machine could command the models over TCP. "
+            "Set the same one for every process, or leave AVATAR_INFERENCE_ADDRESS unset for a Unix socket"
+        )
+    if len(secret) < MIN_SECRET_CHARACTERS:
+        raise AddressError(f"AVATAR_INFERENCE_SECRET: expected at least {MIN_SECRET_CHARACTERS} characters")
+
+
+def find_socket_path(address: str) -> Path | None:
+    """Return the path of a Unix socket; None for TCP."""
+    return Path(address.removeprefix(UNIX)) if address.startswith(UNIX) else None
+
+
+@contextmanager
+def hold_socket(path: Path) -> Iterator[None]:
+    """
+    Be the only one that listens at `path`, and remove what a process that was killed has left there.
+
+    The lock is a file beside the socket: gRPC itself would take a socket away from the process that listens on it. The
+    kernel lets go of it however we end. Raises AddressTaken, OSError.
+    """
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    lock = os.open(path.with_name(f"{path.name}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise AddressTaken(str(path)) from None
+        if path.is_socket():
+            path.unlink()
+        elif path.exists():
+            raise FileExistsError(f"{path} is there and is not a socket")
+        yield
+    finally:
+        os.close(lock)
+
+
+@contextmanager
+def private_files() -> Iterator[None]:
+    """Make files of mode 0600, a socket among them. Holds for the whole process."""
+    before = os.umask(0o177)
+    try:
+        yield
+    finally:
+        os.umask(before)
