@@ -3,12 +3,19 @@
 from django.contrib import admin
 from django.contrib.auth import views as auth_views
 from django.urls import include, path
+from django.views.generic import RedirectView
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitView
 
+from avatar_site.accounts.views import AccountView, LoginView, admin_login
+
 urlpatterns = [
+    # One login page: the admin's own would be a second door, without the throttle.
+    path("admin/login/", admin_login),
+    path("admin/password_change/", RedirectView.as_view(pattern_name="account")),
     path("admin/", admin.site.urls),
-    path("accounts/login/", auth_views.LoginView.as_view(redirect_authenticated_user=True), name="login"),
+    path("accounts/login/", LoginView.as_view(), name="login"),
     path("accounts/logout/", auth_views.LogoutView.as_view(), name="logout"),
+    path("account/", AccountView.as_view(), name="account"),
     path("i18n/", include("django.conf.urls.i18n")),
     path("", include("avatar_site.operations.urls")),
     path("api/schema", SpectacularAPIView.as_view(), name="schema"),

@@ -89,6 +89,8 @@ INSTALLED_APPS = [
     "drf_spectacular_sidecar",
     "channels",
     "avatar_site.operations",
+    # After django.contrib.auth and unfold: its admin takes over from theirs.
+    "avatar_site.accounts",
     "voices",
     "conversations",
 ]
@@ -149,11 +151,22 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 REDIS_URL = env.text("REDIS_URL")
 if REDIS_URL:
     CHANNEL_LAYERS = {"default": {"BACKEND": "channels_redis.core.RedisChannelLayer", "CONFIG": {"hosts": [REDIS_URL]}}}
-    CACHES = {"default": {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": REDIS_URL}}
+    CACHES = {
+        name: {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": REDIS_URL}
+        for name in ("default", "throttle")
+    }
     CELERY_BROKER_URL = REDIS_URL
 else:
     CHANNEL_LAYERS = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
-    CACHES = {"default": {"BACKEND": "django.core.cache.backends.db.DatabaseCache", "LOCATION": "cache"}}
+    CACHES = {
+        "default": {"BACKEND": "django.core.cache.backends.db.DatabaseCache", "LOCATION": "cache"},
+        # In the memory of the one web process: a guesser must not cost a write to SQLite per guess.
+        "throttle": {
+            "BACKEND": "django.core.cache.backends.locmem.LocMemCache",
+            "LOCATION": "throttle",
+            "OPTIONS": {"MAX_ENTRIES": 20_000},
+        },
+    }
     CELERY_BROKER_URL = "filesystem://"
     _queue_dir = AVATAR_DATA_DIR / "queue"
     CELERY_BROKER_TRANSPORT_OPTIONS = {

@@ -1,6 +1,7 @@
 // The call: joins microphone, socket, speaker, captions and presence, and the controls to them.
 import { describeCall } from "./call-state.js";
 import { Captions } from "./captions.js";
+import { joinLanguageSwitch } from "./language-switch.js";
 import { Microphone, MicrophoneError } from "./microphone.js";
 import { Notice } from "./notice.js";
 import { Presence } from "./presence.js";
@@ -17,6 +18,7 @@ const RELEASE_TAIL_MS = 240; // and let go while they end
 const SILENCE_AFTER_MUTE_FRAMES = 175; // 3.5 s: the server counts a pause in audio received, at most 3 s
 const STATUS_EVERY_MS = 3_000;
 const HANDS_FREE = "hands_free";
+const TRANSLATED = [".header", ".stage", "#log", "#welcome", "#turn-template", "#correction-template", "#composer", "#controls", "#settings"];
 
 const element = (id) => document.getElementById(id);
 
@@ -31,6 +33,9 @@ class Call {
 
   #facts = JSON.parse(element("call").textContent);
   #context = null;
+  #opened = null; // the promise of the speaker
+  #attempt = 0; // the latest start or end: what an earlier start still waits for is not to go on
+  #isStarting = false;
   #phase = "idle"; // idle → asking → connecting → live
   #trouble = null; // reconnecting, offline, full, warming, unavailable
   #stage = "listening";
@@ -98,28 +103,36 @@ class Call {
   // --- begin and end ---
 
   async start({ withMicrophone }) {
-    if (this.#phase === "asking") return;
+    if (this.#isStarting) return;
+    this.#isStarting = true;
+    this.#attempt += 1;
+    const attempt = this.#attempt;
     const wasIdle = this.#phase === "idle";
+    if (wasIdle) this.#phase = withMicrophone && !this.microphone.isOpen ? "asking" : "connecting";
     this.notice.hide();
     this.replay.stop();
+    this.#render();
     try {
       await this.#openSound();
-      if (withMicrophone && !this.microphone.isOpen) {
-        if (wasIdle) this.#phase = "asking";
-        this.#render();
-        await this.microphone.open(this.#context);
-      }
+      if (attempt === this.#attempt && withMicrophone && !this.microphone.isOpen) await this.microphone.open(this.#context);
     } catch (error) {
-      if (!(error instanceof MicrophoneError)) throw error;
+      if (attempt !== this.#attempt) return;
+      this.#isStarting = false;
       if (wasIdle) this.#phase = "idle";
-      this.#explainMicrophone(error.reason);
       this.#render();
+      if (!(error instanceof MicrophoneError)) throw error;
+      this.#explainMicrophone(error.reason);
       return;
     }
+    if (attempt !== this.#attempt) return; // ended while the permission was asked for
+    this.#isStarting = false;
     if (!withMicrophone) this.#showComposer(true);
     if (wasIdle) {
       this.#phase = "connecting";
-      this.socket.isKept = !element("keeps-nothing")?.checked;
+      const isKept = !element("keeps-nothing")?.checked;
+      // What is kept cannot go on unkept; and of what was not kept, the server remembers nothing to go on with.
+      if (!isKept || this.conversationId === null) this.#beginAnother();
+      this.socket.isKept = isKept;
       this.socket.open();
       this.#keepAwake();
       element("talk").focus({ preventScroll: true });
@@ -128,7 +141,28 @@ class Call {
     this.#render();
   }
 
+  /** From here on it is a new conversation. The one before stays in the history, if it is kept. */
+  #beginAnother() {
+    this.conversationId = null;
+    this.socket.conversationId = null;
+    this.#audioUrls.clear();
+    this.#typedTurns.clear();
+    this.captions.clear();
+    this.main.classList.remove("has-turns");
+    element("new-conversation").hidden = true;
+    window.history.replaceState(null, "", this.#facts.newUrl);
+    this.#explainKeeping();
+  }
+
+  /** Say what the switch means for what was said before. */
+  #explainKeeping() {
+    const keepsNothing = element("keeps-nothing");
+    if (keepsNothing) element("keeps-nothing-hint").hidden = !keepsNothing.checked || this.conversationId === null;
+  }
+
   end() {
+    this.#attempt += 1;
+    this.#isStarting = false;
     clearTimeout(this.#releaseTimer);
     clearTimeout(this.#statusTimer);
     this.socket.close();
@@ -145,21 +179,21 @@ class Call {
     this.#wakeLock = null;
     this.#showComposer(false);
     this.main.classList.toggle("has-turns", !this.captions.isEmpty);
+    this.#explainKeeping();
     this.#render();
     this.captions.scrollToEnd();
     element("start").focus();
   }
 
   async #openSound() {
-    if (this.#context) {
-      await this.#context.resume();
-      return;
+    if (this.#context) await this.#context.resume();
+    else {
+      this.#context = new AudioContext({ latencyHint: "interactive" });
+      this.#context.resume();
+      // Without AudioWorklet (an address that is not secure) replies are read, not heard.
+      this.#opened = this.#context.audioWorklet ? this.speaker.open(this.#context) : Promise.resolve();
     }
-    const context = new AudioContext({ latencyHint: "interactive" });
-    this.#context = context;
-    context.resume();
-    // Without AudioWorklet (an address that is not secure) replies are read, not heard.
-    if (context.audioWorklet) await this.speaker.open(context);
+    await this.#opened;
   }
 
   async #keepAwake() {
@@ -419,6 +453,17 @@ class Call {
 
   #joinControls() {
     const talk = element("talk");
+    element("keeps-nothing")?.addEventListener("change", () => this.#explainKeeping());
+    joinLanguageSwitch({
+      selectors: TRANSLATED,
+      mustStay: () => this.#phase !== "idle",
+      onswitched: () => {
+        this.captions.relabel();
+        this.settings.refill();
+        this.voices.refresh();
+        this.#render();
+      },
+    });
     element("start").addEventListener("click", () => this.start({ withMicrophone: true }));
     element("start-typing").addEventListener("click", () => this.start({ withMicrophone: false }));
     element("end").addEventListener("click", () => this.end());

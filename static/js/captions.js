@@ -1,4 +1,5 @@
 // The conversation as text: what was understood, what is answered. Knows nothing of sound or of the socket.
+import { retranslate } from "./retranslate.js";
 import { say } from "./words.js";
 
 const NEAR_THE_END_PX = 64;
@@ -45,6 +46,21 @@ export class Captions {
     this.list.replaceChildren(...elements);
     this.#turns.clear();
     this.adopt();
+  }
+
+  clear() {
+    this.list.replaceChildren();
+    this.#turns.clear();
+  }
+
+  /** The page has changed its language: name the speakers in it. `template` has been translated. */
+  relabel() {
+    for (const element of this.#turns.values()) {
+      retranslate(element, this.template.content.firstElementChild);
+      element.querySelector(".turn-speaker").textContent = say(element.classList.contains("is-user") ? "you" : "avatar");
+      const latency = element.querySelector(".turn-latency");
+      if (latency.children.length > 0) latency.replaceChildren(...latencyItems(latency.dataset));
+    }
   }
 
   get isEmpty() {
@@ -150,6 +166,7 @@ export class Captions {
   showLatency(turnId, latency) {
     const element = this.#turns.get(turnId)?.querySelector(".turn-latency");
     if (!element) return;
+    for (const [stage, ms] of Object.entries(latency ?? {})) element.dataset[stage] = ms ?? "";
     element.replaceChildren(...latencyItems(latency));
     this.#follow();
   }

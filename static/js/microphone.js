@@ -34,6 +34,7 @@ export async function openStream(constraints) {
 export class Microphone {
   #stream = null;
   #nodes = [];
+  #opening = 0; // the latest open or close: what an earlier one still waits for is thrown away
   #isMuted = false;
 
   onframe = () => {}; // (ArrayBuffer, level)
@@ -43,11 +44,17 @@ export class Microphone {
     return this.#stream !== null;
   }
 
-  /** Ask for the microphone and start hearing. Raises MicrophoneError. */
+  /** Ask for the microphone and start hearing. Returns false if it was closed while that was asked. Raises MicrophoneError. */
   async open(context) {
     if (window.isSecureContext && !context.audioWorklet) throw new MicrophoneError("unsupported");
+    this.#opening += 1;
+    const opening = this.#opening;
     const stream = await openStream(CONSTRAINTS);
-    await context.audioWorklet.addModule(new URL("./capture-worklet.js", import.meta.url));
+    if (opening === this.#opening) await context.audioWorklet.addModule(new URL("./capture-worklet.js", import.meta.url));
+    if (opening !== this.#opening) {
+      for (const track of stream.getTracks()) track.stop();
+      return false;
+    }
     const source = context.createMediaStreamSource(stream);
     const capture = new AudioWorkletNode(context, "avatar-capture", { channelCount: 1, channelCountMode: "explicit" });
     capture.port.onmessage = ({ data }) => this.onframe(data.frame, this.#isMuted ? 0 : toLevel(data.rms));
@@ -63,6 +70,7 @@ export class Microphone {
         this.onlost();
       });
     }
+    return true;
   }
 
   /** Muted, the browser itself delivers silence. */
@@ -72,6 +80,7 @@ export class Microphone {
   }
 
   close() {
+    this.#opening += 1;
     const stream = this.#stream;
     this.#stream = null;
     for (const node of this.#nodes) {

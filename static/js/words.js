@@ -1,7 +1,12 @@
 // What the page says, in the reader's language: the catalogue that the server put into the page.
 
 const element = document.getElementById("words");
-const catalogue = element ? JSON.parse(element.textContent) : {};
+let catalogue = element ? JSON.parse(element.textContent) : {};
+
+/** From now on sentences come from `replacement`: the page has changed its language. */
+export function replaceCatalogue(replacement) {
+  catalogue = replacement;
+}
 
 /** The sentence named `key`, with `{name}` replaced from `values`. */
 export function say(key, values = {}) {

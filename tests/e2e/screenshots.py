@@ -129,6 +129,26 @@ async def photograph_administration(stack: Stack, context: BrowserContext, photo
     await page.close()
 
 
+async def photograph_accounts(stack: Stack, context: BrowserContext, photographer: Photographer) -> None:
+    """One's own account, and users as an operator adds and changes them."""
+    page = await context.new_page()
+    await page.goto(f"{stack.url}/account/")
+    await photographer.take(page, "account")
+    for field, text in (("old_password", "wrong"), ("new_password1", "12345"), ("new_password2", "12345")):
+        await page.fill(f"#id_{field}", text)
+    await page.click("main button")
+    await photographer.take(page, "account-refused", is_whole=True)
+    for name, path in (
+        ("users", ""),
+        ("user-add", "add/"),
+        ("user-change", "1/change/"),
+        ("user-password", "1/password/"),
+    ):
+        await page.goto(f"{stack.url}/admin/auth/user/{path}")
+        await photographer.take(page, f"admin-{name}")
+    await page.close()
+
+
 async def photograph_call(call: CallPage, photographer: Photographer, words: tuple[str, str]) -> None:
     page = call.page
     await page.click("#start")
@@ -438,7 +458,7 @@ async def photograph_voice_sheet(call: CallPage, photographer: Photographer, lan
     await page.unroute_all(behavior="ignoreErrors")
 
 
-async def photograph(stack: Stack, folder: Path, *, only: str, only_voices: bool) -> None:
+async def photograph(stack: Stack, folder: Path, *, only: str, part: str) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         microphone = browser.write_speech(
             Path(temporary) / "voice.wav", [("silence", 4), ("voice", 2.5), ("silence", 1)]
@@ -463,11 +483,15 @@ async def photograph(stack: Stack, folder: Path, *, only: str, only_voices: bool
                         context = await started.new_context(**options)
                         photographer = Photographer(folder, prefix)
                         call = await photograph_calm_pages(stack, context, photographer)
+                        await photograph_accounts(stack, context, photographer)
+                        if part == "accounts":
+                            await started.close()
+                            continue
                         await photograph_voice_sheet(call, photographer, language)
                         await photograph_voices(stack, context, photographer, language)
                         await photograph_making(stack, context, photographer, language, recording)
                         await photograph_one_voice(stack, context, photographer, language, sound)
-                        if only_voices:
+                        if part == "voices":
                             await started.close()
                             continue
                         await refusals.photograph(context, photographer, language)
@@ -484,12 +508,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=ROOT / "screenshots", help="folder for the pictures")
     parser.add_argument("--only", default="", help="part of a name, such as phone, dark-zh")
-    parser.add_argument("--voices", action="store_true", help="the pages about voices and what lies before them, only")
+    parser.add_argument("--part", choices=("all", "accounts", "voices"), default="all", help="stop after these pages")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     pace = {"AVATAR_FAKE_FIRST_TOKEN_S": "1.5", "AVATAR_FAKE_TRANSCRIPTS": ""}
     with Stack(profile="fake", ready_timeout_s=60, AVATAR_MAX_SESSIONS="50", **pace) as stack:
-        asyncio.run(photograph(stack, arguments.out, only=arguments.only, only_voices=arguments.voices))
+        asyncio.run(photograph(stack, arguments.out, only=arguments.only, part=arguments.part))
 
 
 if __name__ == "__main__":

@@ -265,6 +265,110 @@ class TestGoingOn:
         await expect(bobs.page.locator("h1")).to_have_text("這裡沒有東西")
 
 
+#: The permission prompt stays open until `window.answerPrompt()`; sockets and microphones are counted.
+_HOLD_PROMPT = """() => {
+  window.microphones = [];
+  window.sockets = [];
+  const ask = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
+  const answered = new Promise((resolve) => { window.answerPrompt = resolve; });
+  navigator.mediaDevices.getUserMedia = async (constraints) => {
+    await answered;
+    const stream = await ask(constraints);
+    window.microphones.push(stream);
+    return stream;
+  };
+  window.WebSocket = class extends WebSocket {
+    constructor(...all) { super(...all); window.sockets.push(this); }
+  };
+}"""
+_COUNT_LIVE = """() => [
+  window.microphones.flatMap((stream) => stream.getTracks()).filter((track) => track.readyState === "live").length,
+  window.sockets.length,
+]"""
+#: Allows the microphone, and returns how many tracks are still live when it was there and had 3 s to be closed again.
+_ANSWER_AND_WATCH = """async () => {
+  const tick = () => new Promise((resolve) => setTimeout(resolve, 10));
+  const live = () => window.microphones[0].getTracks().filter((track) => track.readyState === "live").length;
+  window.answerPrompt();
+  while (window.microphones.length === 0) await tick();
+  for (const deadline = performance.now() + 3000; live() > 0 && performance.now() < deadline; ) await tick();
+  return live();
+}"""
+
+
+class TestStarting:
+    async def test_stays_ended_when_the_microphone_is_allowed_after_the_end(self, open_call: OpenCall) -> None:
+        call = await open_call()
+        await call.page.evaluate(_HOLD_PROMPT)
+        await call.page.click("#start")
+        await call.wait_for("asking")
+
+        await call.page.click("#end")
+        live_tracks = await call.page.evaluate(_ANSWER_AND_WATCH)
+
+        assert live_tracks == 0
+        await call.wait_for("idle")
+        assert await call.page.evaluate(_COUNT_LIVE) == [0, 0]
+
+    async def test_starts_once_for_two_quick_presses(self, open_call: OpenCall) -> None:
+        call = await open_call()
+        await call.page.evaluate(_HOLD_PROMPT)
+
+        await call.page.evaluate("() => { for (let press = 0; press < 2; press++) window.start.click(); }")
+        await call.page.evaluate("window.answerPrompt()")
+        await call.wait_for("listening")
+
+        assert await call.page.evaluate(_COUNT_LIVE) == [1, 1]
+        await call.type("你好")
+        await expect(call.replies).to_contain_text(["我聽到你說你好"])
+
+    async def test_starts_again_while_the_prompt_of_an_ended_call_is_open(self, open_call: OpenCall) -> None:
+        call = await open_call()
+        await call.page.evaluate(_HOLD_PROMPT)
+        await call.page.click("#start")
+        await call.wait_for("asking")
+        await call.page.click("#end")
+
+        await call.page.click("#start")
+        await call.page.evaluate("window.answerPrompt()")
+        await call.wait_for("listening")
+
+        assert await call.page.evaluate(_COUNT_LIVE) == [1, 1]
+
+
+class TestLanguage:
+    async def test_switches_without_ending_the_call(self, open_call: OpenCall) -> None:
+        call = await open_call()
+        page = call.page
+        await call.start()
+        await call.type("你好")
+        await expect(call.replies).to_contain_text(["我聽到你說你好"])
+        await page.evaluate("() => { window.socketBefore = window.avatar.socket; }")
+
+        await page.click(".menu summary")
+        await page.click(".language-switch button")
+
+        await expect(page.locator("html")).to_have_attribute("lang", "en")
+        await expect(page.locator("#end")).to_have_text("End")
+        await expect(page.locator("#settings-title")).to_have_text("Settings")
+        await expect(page.locator(".turn.is-user .turn-speaker")).to_have_text("You")
+        await call.type("還在嗎")
+        await expect(call.user_turns).to_have_text(["你好", "還在嗎"])
+        await expect(call.replies.last).to_contain_text("我聽到你說還在嗎")
+        assert await page.evaluate("() => window.socketBefore === window.avatar.socket && window.avatar.socket.isOpen")
+        assert call.problems == []
+
+    async def test_switches_back(self, open_call: OpenCall) -> None:
+        call = await open_call()
+        await call.start()
+        await call.page.click(".menu summary")
+
+        for language, label in (("en", "Stop"), ("zh-Hant-TW", "停止")):
+            await call.page.click(".language-switch button")
+            await expect(call.page.locator("html")).to_have_attribute("lang", language)
+            await expect(call.page.locator("#stop")).to_have_text(label)
+
+
 class TestTrouble:
     async def test_explains_a_blocked_microphone(self, open_call: OpenCall) -> None:
         call = await open_call(may_listen=False)

@@ -322,3 +322,36 @@ class TestUnkept:
         await page.goto(f"{call.url}/history/?q=不要記住")
         await expect(page.locator(".entry")).to_have_count(0)
         assert call.problems == []
+
+    async def test_leaves_nothing_of_what_is_said_after_it_is_chosen(self, open_call: OpenCall) -> None:
+        call = await open_call(user="bob")
+        page = call.page
+        await call.start()
+        await call.type("這句話可以留著")
+        await expect(call.replies).to_contain_text(["我聽到你說這句話可以留著"])
+        await call.wait_for("listening", timeout_s=30)
+        kept_url = page.url
+        await page.click("#end")
+
+        await page.check("#keeps-nothing", force=True)
+        await expect(page.locator("#keeps-nothing-hint")).to_be_visible()
+        await call.start()
+        await expect(page.locator("#unkept")).to_be_visible()
+        await call.type("這句話千萬別留")
+        await expect(call.replies).to_contain_text(["我聽到你說這句話千萬別留"])
+        await call.wait_for("listening", timeout_s=30)
+        assert page.url == f"{call.url}/"
+        await page.click("#end")
+
+        # The other way round: what follows is kept, in a conversation of its own.
+        await page.uncheck("#keeps-nothing", force=True)
+        await call.start()
+        await call.type("這一句又留著了")
+        await expect(call.replies).to_contain_text(["我聽到你說這一句又留著了"])
+        await call.wait_for("listening", timeout_s=30)
+        assert page.url not in (kept_url, f"{call.url}/")
+
+        for text, count in (("可以留著", 1), ("千萬別留", 0), ("又留著了", 1)):
+            await page.goto(f"{call.url}/history/?q={text}")
+            await expect(page.locator(".entry")).to_have_count(count)
+        assert call.problems == []

@@ -1,0 +1,29 @@
+// Switches the language without leaving the page, while there is something that leaving would end.
+import { retranslate } from "./retranslate.js";
+import { replaceCatalogue } from "./words.js";
+
+/** `mustStay()` says whether the page may not be left now; `onswitched()` is called when it speaks the other language. */
+export function joinLanguageSwitch({ selectors, mustStay, onswitched }) {
+  const form = document.querySelector(".language-switch");
+  form?.addEventListener("submit", async (event) => {
+    if (!mustStay()) return;
+    event.preventDefault();
+    const body = new FormData(form, event.submitter);
+    body.set("next", window.location.pathname); // where we are by now, not where the page began
+    let page;
+    try {
+      const response = await fetch(form.action, { method: "POST", body });
+      if (!response.ok) return;
+      page = new DOMParser().parseFromString(await response.text(), "text/html");
+    } catch {
+      return; // offline: the page stays in the language that it has
+    }
+    document.documentElement.lang = page.documentElement.lang;
+    for (const selector of selectors) {
+      const [shown, wanted] = [document.querySelector(selector), page.querySelector(selector)];
+      if (shown && wanted) retranslate(shown, wanted);
+    }
+    replaceCatalogue(JSON.parse(page.getElementById("words").textContent));
+    onswitched();
+  });
+}
