@@ -18,6 +18,9 @@ LIST := $(if $(filter gpu,$(PROFILE)),gpu,cpu)
 ARGS ?=
 
 MESSAGES := $(patsubst %.po,%.mo,$(wildcard locale/*/LC_MESSAGES/*.po */locale/*/LC_MESSAGES/*.po))
+# Tests run in as many processes as there are cores; tests/conftest.py says which belong together. A single file, and with
+# ARGS=-n0 anything, runs in one.
+SPREAD := -n auto --dist loadgroup --no-loadscope-reorder
 TEST_PACKAGES := chromium redis-server fonts-noto-cjk gettext ffmpeg postgresql
 
 # $(call install,PACKAGE …): those Debian packages that are missing.
@@ -49,7 +52,7 @@ run: $(STAMP)-$(LIST) $(MESSAGES) ## Prepare everything, start AVATAR (PROFILE=g
 test: $(STAMP)-test $(MESSAGES) models ## Run all tests, after preparing what they need
 	@$(call install,$(TEST_PACKAGES))
 	@$(BIN)/python -m inference.models fetch --model recordings
-	@$(BIN)/pytest $(ARGS)
+	@$(BIN)/pytest $(SPREAD) $(ARGS)
 
 .PHONY: engines-env
 engines-env: $(ENGINES)/.requirements ## Make the environment in which the production engines run on the processor

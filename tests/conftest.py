@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from django.apps import apps
@@ -13,7 +15,62 @@ from django.db.models.signals import post_migrate
 from django.test import Client
 from pytest_django import Settings
 
-from tests import factories
+from tests import factories, guard
+
+_watch = pytest.StashKey[guard.Watch]()
+#: Tests of these marks share what is slow to start (loaded models), so one process runs them all. The longest first.
+_GROUPS_BY_MARK = ("engines",)
+_FIRST = ("tests/e2e/",)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    workerinput: dict[str, Any] = getattr(config, "workerinput", {})
+    config.stash[_watch] = guard.start(workerinput.get("foreign_listeners"))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """What ran before the tests is found out once: a worker would take the servers of its neighbours for it."""
+    node.workerinput["foreign_listeners"] = guard.read_listeners()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
+    """With `-n auto`: a process a core, and none beside this one for a single file, which is then quicker to start."""
+    chosen = [name.partition("::")[0] for name in config.args]
+    if os.environ.get("PYTEST_XDIST_AUTO_NUM_WORKERS"):
+        return None
+    return 0 if all(name.endswith(".py") for name in chosen) and len(set(chosen)) == 1 else len(os.sched_getaffinity(0))
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Spread by file, but for what shares loaded models; what takes longest begins first."""
+    places = {}
+    for item in items:
+        file = item.nodeid.partition("::")[0]
+        mark = next((name for name in _GROUPS_BY_MARK if item.get_closest_marker(name)), None)
+        if mark and file.startswith(_FIRST):
+            mark = None
+        item.add_marker(pytest.mark.xdist_group(mark or file))
+        places[item] = 0 if mark else 1 if file.startswith(_FIRST) else 2
+    if not config.getoption("random_order_enabled", False):
+        items.sort(key=places.__getitem__)
+
+
+@pytest.fixture(autouse=True)
+def _reaches_nothing_else(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fails a test that connected to something it did not start, though the code under test handled the refusal."""
+    refused = request.config.stash[_watch].refused
+    refused.clear()
+    yield
+    assert not refused, refused
+
+
+@pytest.fixture
+def refused(request: pytest.FixtureRequest) -> list[str]:
+    """What the guard has refused in this test; to be cleared by a test that wanted it refused."""
+    return request.config.stash[_watch].refused
 
 
 def _restore_stock_voices(**kwargs: object) -> None:
