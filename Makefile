@@ -18,9 +18,9 @@ LIST := $(if $(filter gpu,$(PROFILE)),gpu,cpu)
 ARGS ?=
 
 MESSAGES := $(patsubst %.po,%.mo,$(wildcard locale/*/LC_MESSAGES/*.po */locale/*/LC_MESSAGES/*.po))
-# Tests run in as many processes as there are cores; tests/conftest.py says which belong together. A single file, and with
-# ARGS=-n0 anything, runs in one.
-SPREAD := -n auto --dist loadgroup --no-loadscope-reorder
+# Tests run in several processes; tests/spreading.py says in how many, and which belong together. With ARGS=-n0 all run
+# in one.
+SPREAD := -n auto --dist loadfile --no-loadscope-reorder
 TEST_PACKAGES := chromium redis-server fonts-noto-cjk gettext ffmpeg postgresql
 
 # $(call install,PACKAGE …): those Debian packages that are missing.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,11 +15,14 @@ from django.test import Client
 from pytest_django import Settings
 
 from tests import factories, guard
+from tests.spreading import (  # noqa: F401 — hooks, which pytest finds here
+    pytest_collection_modifyitems,
+    pytest_runtest_teardown,
+    pytest_xdist_auto_num_workers,
+    pytest_xdist_make_scheduler,
+)
 
 _watch = pytest.StashKey[guard.Watch]()
-#: Tests of these marks share what is slow to start (loaded models), so one process runs them all. The longest first.
-_GROUPS_BY_MARK = ("engines",)
-_FIRST = ("tests/e2e/",)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -32,30 +34,6 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_configure_node(node: Any) -> None:
     """What ran before the tests is found out once: a worker would take the servers of its neighbours for it."""
     node.workerinput["foreign_listeners"] = guard.read_listeners()
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
-    """With `-n auto`: a process a core, and none beside this one for a single file, which is then quicker to start."""
-    chosen = [name.partition("::")[0] for name in config.args]
-    if os.environ.get("PYTEST_XDIST_AUTO_NUM_WORKERS"):
-        return None
-    return 0 if all(name.endswith(".py") for name in chosen) and len(set(chosen)) == 1 else len(os.sched_getaffinity(0))
-
-
-@pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Spread by file, but for what shares loaded models; what takes longest begins first."""
-    places = {}
-    for item in items:
-        file = item.nodeid.partition("::")[0]
-        mark = next((name for name in _GROUPS_BY_MARK if item.get_closest_marker(name)), None)
-        if mark and file.startswith(_FIRST):
-            mark = None
-        item.add_marker(pytest.mark.xdist_group(mark or file))
-        places[item] = 0 if mark else 1 if file.startswith(_FIRST) else 2
-    if not config.getoption("random_order_enabled", False):
-        items.sort(key=places.__getitem__)
 
 
 @pytest.fixture(autouse=True)
