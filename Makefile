@@ -48,6 +48,11 @@ help: ## List these targets
 run: $(STAMP)-$(LIST) $(MESSAGES) ## Prepare everything, start AVATAR (PROFILE=gpu: on a GPU) and serve until Ctrl-C
 	@exec $(BIN)/python manage.py serve --prepare $(if $(filter-out file,$(origin PROFILE)),--profile $(PROFILE)) $(ARGS)
 
+.PHONY: prepare
+prepare: $(STAMP)-dev $(STAMP)-test $(ENGINES)/.requirements $(MESSAGES) models ## Install and fetch what tests and checks need
+	@$(call install,$(TEST_PACKAGES))
+	@$(BIN)/python -m inference.models fetch --model recordings --model whisper-base --model smollm2-135m --model f5-voices
+
 .PHONY: test
 test: $(STAMP)-test $(MESSAGES) models ## Run all tests, after preparing what they need
 	@$(call install,$(TEST_PACKAGES))
@@ -60,7 +65,7 @@ engines-env: $(ENGINES)/.requirements ## Make the environment in which the produ
 .PHONY: test-engines
 test-engines: $(ENGINES)/.requirements $(MESSAGES) ## Test the production engines' own code, with small weights
 	@$(ENGINES)/bin/python -m inference.models fetch --model whisper-base --model smollm2-135m --model f5-voices
-	@$(ENGINES)/bin/python -m pytest -W default tests/engines $(ARGS)
+	@$(ENGINES)/bin/python -m pytest -W default $(SPREAD) --maxprocesses 2 tests/engines $(ARGS)
 
 .PHONY: check-gpu
 check-gpu: $(STAMP)-gpu ## On a machine with a GPU: run every engine on it, and print what was measured

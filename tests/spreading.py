@@ -12,6 +12,8 @@ from xdist.scheduler import LoadFileScheduling
 
 #: One process runs them all: each keeps both of two cores busy, and holds models of a gigabyte or more in memory.
 WITH_MODELS = ("tests/e2e/test_conversation.py", "tests/inference/engines/", "tests/voices/test_with_engines.py")
+#: Of the production engines' tests, the file that takes longest.
+_LONGEST = "tests/engines/test_llm.py"
 _FIRST, _NEXT, _LAST = range(3)
 
 
@@ -23,7 +25,7 @@ def choose_group(nodeid: str) -> str:
 
 def choose_place(item: pytest.Item) -> int:
     """Order by time: what takes minutes begins first, so that the processes end together."""
-    if choose_group(item.nodeid) == "models":
+    if choose_group(item.nodeid) in ("models", _LONGEST):
         return _FIRST
     if item.get_closest_marker("engines"):
         raise pytest.UsageError(f"{item.nodeid} loads models: spreading.WITH_MODELS has to name its file")
