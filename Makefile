@@ -18,6 +18,9 @@ LIST := $(if $(filter gpu,$(PROFILE)),gpu,cpu)
 ARGS ?=
 
 MESSAGES := $(patsubst %.po,%.mo,$(wildcard locale/*/LC_MESSAGES/*.po */locale/*/LC_MESSAGES/*.po))
+# Tests run in several processes; tests/spreading.py says in how many, and which belong together. With ARGS=-n0 all run
+# in one.
+SPREAD := -n auto --dist loadfile --no-loadscope-reorder
 TEST_PACKAGES := chromium redis-server fonts-noto-cjk gettext ffmpeg postgresql
 
 # $(call install,PACKAGE …): those Debian packages that are missing.
@@ -45,11 +48,16 @@ help: ## List these targets
 run: $(STAMP)-$(LIST) $(MESSAGES) ## Prepare everything, start AVATAR (PROFILE=gpu: on a GPU) and serve until Ctrl-C
 	@exec $(BIN)/python manage.py serve --prepare $(if $(filter-out file,$(origin PROFILE)),--profile $(PROFILE)) $(ARGS)
 
+.PHONY: prepare
+prepare: $(STAMP)-dev $(STAMP)-test $(ENGINES)/.requirements $(MESSAGES) models ## Install and fetch what tests and checks need
+	@$(call install,$(TEST_PACKAGES))
+	@$(BIN)/python -m inference.models fetch --model recordings --model whisper-base --model smollm2-135m --model f5-voices
+
 .PHONY: test
 test: $(STAMP)-test $(MESSAGES) models ## Run all tests, after preparing what they need
 	@$(call install,$(TEST_PACKAGES))
 	@$(BIN)/python -m inference.models fetch --model recordings
-	@$(BIN)/pytest $(ARGS)
+	@$(BIN)/pytest $(SPREAD) $(ARGS)
 
 .PHONY: engines-env
 engines-env: $(ENGINES)/.requirements ## Make the environment in which the production engines run on the processor
@@ -57,7 +65,7 @@ engines-env: $(ENGINES)/.requirements ## Make the environment in which the produ
 .PHONY: test-engines
 test-engines: $(ENGINES)/.requirements $(MESSAGES) ## Test the production engines' own code, with small weights
 	@$(ENGINES)/bin/python -m inference.models fetch --model whisper-base --model smollm2-135m --model f5-voices
-	@$(ENGINES)/bin/python -m pytest -W default tests/engines $(ARGS)
+	@$(ENGINES)/bin/python -m pytest -W default $(SPREAD) --maxprocesses 2 tests/engines $(ARGS)
 
 .PHONY: check-gpu
 check-gpu: $(STAMP)-gpu ## On a machine with a GPU: run every engine on it, and print what was measured

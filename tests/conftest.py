@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from django.apps import apps
@@ -13,7 +14,41 @@ from django.db.models.signals import post_migrate
 from django.test import Client
 from pytest_django import Settings
 
-from tests import factories
+from tests import factories, guard
+from tests.spreading import (  # noqa: F401 — hooks, which pytest finds here
+    pytest_collection_modifyitems,
+    pytest_runtest_teardown,
+    pytest_xdist_auto_num_workers,
+    pytest_xdist_make_scheduler,
+)
+
+_watch = pytest.StashKey[guard.Watch]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    workerinput: dict[str, Any] = getattr(config, "workerinput", {})
+    config.stash[_watch] = guard.start(workerinput.get("foreign_listeners"))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """What ran before the tests is found out once: a worker would take the servers of its neighbours for it."""
+    node.workerinput["foreign_listeners"] = guard.read_listeners()
+
+
+@pytest.fixture(autouse=True)
+def _reaches_nothing_else(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fails a test that connected to something it did not start, though the code under test handled the refusal."""
+    refused = request.config.stash[_watch].refused
+    refused.clear()
+    yield
+    assert not refused, refused
+
+
+@pytest.fixture
+def refused(request: pytest.FixtureRequest) -> list[str]:
+    """What the guard has refused in this test; to be cleared by a test that wanted it refused."""
+    return request.config.stash[_watch].refused
 
 
 def _restore_stock_voices(**kwargs: object) -> None:

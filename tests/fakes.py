@@ -162,6 +162,11 @@ class Call:
             raise AssertionError(f"no {kind.__name__} among {describe(self.sent)}") from None
         return find()[count - 1]
 
+    async def wait_for_kept(self, speaker: str) -> SaidTurn:
+        """Return the first turn of `speaker`, when it is kept; that is some steps after its end was announced."""
+        await self.until(lambda: any(turn.speaker == speaker for turn in self.kept))
+        return next(turn for turn in self.kept if turn.speaker == speaker)
+
     async def wait_until_listening(self, count: int = 1) -> None:
         """Return when so many replies are over."""
         await self.wait_for(

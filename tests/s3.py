@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import subprocess
 import sys
 import time
@@ -12,6 +11,8 @@ from typing import Any
 import boto3
 import httpx
 
+from tests.ports import find_free_port
+
 BUCKET = "avatar-test"
 ACCESS = {"aws_access_key_id": "test", "aws_secret_access_key": "test", "region_name": "us-east-1"}
 TIMEOUT_S = 60
@@ -19,9 +20,7 @@ TIMEOUT_S = 60
 
 class S3Server:
     def __init__(self, log: Path) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        port = find_free_port()
         self.url = f"http://127.0.0.1:{port}"
         with log.open("wb") as output:
             self._process = subprocess.Popen(

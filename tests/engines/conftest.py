@@ -14,6 +14,9 @@ from tests.engines.tiny_f5 import write_tiny_f5
 
 SMOLLM2 = "smollm2-135m"
 
+# vLLM finds out its own address by a connection to a name server on the Internet, unless it is told.
+os.environ.setdefault("VLLM_HOST_IP", "127.0.0.1")
+
 
 @pytest.fixture(scope="session")
 def models_dir() -> Path:
