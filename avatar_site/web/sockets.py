@@ -161,15 +161,13 @@ class Socket(WebSocketProtocol):
     # --- pings ---
 
     def check_timeouts(self) -> None:
-        # One ping at a time: Autobahn forgets the timer of the one before, which then ends a connection that lives.
+        # No ping while nothing is read: its answer would wait unread. And one at a time: Autobahn forgets the timer of
+        # the one before, which then ends a connection that lives.
         if self._is_held or self.autoPingTimeoutCall is not None:
             self.last_ping = time.time()
         super().check_timeouts()
 
     def onAutoPingTimeout(self) -> None:
-        if self._is_held:  # the answer may wait behind what is not read
-            self.autoPingPending = self.autoPingTimeoutCall = None
-            return
         logger.info("%s: no answer to a ping for %g s, closed", self.path.decode(), self.autoPingTimeout)
         super().onAutoPingTimeout()
 

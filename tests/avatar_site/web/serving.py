@@ -87,13 +87,18 @@ async def hold_socket(path: str, receive: Any, send: Any) -> None:
     taking.cancel()
     with suppress(asyncio.CancelledError):
         await taking
+    print("no more is said", flush=True)
 
 
 async def talk(path: str, send: Any) -> None:
     if path == "/close-1012":
         await send({"type": "websocket.close", "code": 1012})
     while path == "/chatter":
-        await send({"type": "websocket.send", "bytes": bytes(PIECE_BYTES)})
+        saying = asyncio.ensure_future(send({"type": "websocket.send", "bytes": bytes(PIECE_BYTES)}))
+        _, waiting = await asyncio.wait([saying], timeout=0.3)
+        if waiting:
+            print("waits for its reader", flush=True)
+        await saying
         await asyncio.sleep(0)
     if path != "/talk":
         return

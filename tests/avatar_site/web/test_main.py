@@ -4,6 +4,7 @@ import base64
 import json
 from collections.abc import Iterator
 
+import psutil
 import pytest
 from pytest_django import Settings
 from websockets.exceptions import ConnectionClosed
@@ -64,7 +65,10 @@ class TestAMessage:
 
 class TestOpenFiles:
     def test_are_as_many_as_the_system_allows(self, served: Served) -> None:
-        assert int(served.wait_for(r"open files: at most (\d+), raised from 256").group(1)) > 256
+        said = served.wait_for(r"open files: at most (\d+), raised from 256")
+        soft, hard = psutil.Process(served.process.pid).rlimit(psutil.RLIMIT_NOFILE)
+
+        assert int(said.group(1)) == soft == hard > 256
 
     def test_limit_connections_when_the_system_allows_few(self, settings: Settings) -> None:
         settings.AVATAR_MAX_CONNECTIONS = 1000

@@ -109,11 +109,12 @@ class TestWhatIsSent:
 
     def test_is_dropped_without_a_word_when_the_client_has_closed_and_reads_no_more(self) -> None:
         with serving("DROP_TIMEOUT_S=0.3") as served, open_websocket(served, "/chatter") as connection:
-            assert connection.recv(1)
+            served.wait_for("waits for its reader")
             connection.sendall(CLOSE_FRAME)
 
             # The application is told, though the response to the close frame cannot be delivered.
             served.wait_for("left with 1000")
+            served.wait_for("no more is said")
 
     def test_are_no_pongs_for_a_client_that_does_not_read(self) -> None:
         with serving() as served, open_websocket(served, "/slow") as connection:
@@ -154,19 +155,19 @@ class TestADeadClient:
         clock.advance(60)
 
         assert (ping[0], ping[1], len(ping)) == (0x89, 12, 14)
-        assert not transport.disconnected
+        assert not transport.disconnecting
 
     async def test_is_not_one_that_is_not_listened_to(self) -> None:
         clock = Clock()
         socket, transport = await open_in_process(clock, ping_timeout_s=10, max_waiting_messages=1)
-        socket.last_ping = 0
-        socket.check_timeouts()
         socket.dataReceived(make_frame(b"1") * 3)
 
+        socket.last_ping = 0
+        socket.check_timeouts()
         clock.advance(60)
 
         assert transport.producerState == "paused"
-        assert not transport.disconnected
+        assert not transport.disconnecting
 
 
 class TestAHandshake:
