@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from socket import SO_SNDBUF, SOL_SOCKET
 from typing import TYPE_CHECKING, Any
 
 from daphne.ws_protocol import WebSocketFactory, WebSocketProtocol
@@ -19,6 +20,7 @@ logger = logging.getLogger(__name__)
 
 Message = dict[str, Any]
 
+KERNEL_BUFFER_BYTES = 128 * 1024
 #: How long what was written may still be read after the socket was closed.
 DROP_TIMEOUT_S = 5.0
 
@@ -41,6 +43,8 @@ class Socket(WebSocketProtocol):
         self._dropping: Any = None
         self._has_room = asyncio.Event()
         self._has_room.set()
+        # The kernel's own buffer grows to 4 MB, which is a minute and a half of speech that nobody reads.
+        self.transport.getHandle().setsockopt(SOL_SOCKET, SO_SNDBUF, KERNEL_BUFFER_BYTES)
         self.transport.unregisterProducer()
         self.transport.registerProducer(self, True)
         super().connectionMade()

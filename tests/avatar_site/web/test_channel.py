@@ -6,8 +6,15 @@ from contextlib import contextmanager, suppress
 
 import httpx
 import pytest
+from twisted.internet.address import IPv4Address
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
 
+from avatar_site.web.channel import Channel
+from avatar_site.web.limits import Limits
+from avatar_site.web.server import Factory, Server
 from tests.avatar_site.web.served import Served
+from tests.avatar_site.web.serving import ScriptedGate, application
 
 BUSY = "GET /flood HTTP/1.1\nHost: localhost\n\n"
 
@@ -127,3 +134,63 @@ class TestTheAccessLog:
             served.wait_for(r'"GET /conversations" 200')
             assert "secret" not in served.output
             assert "%E7" not in served.output
+
+
+class TestDeadlinesOnAClock:
+    def test_let_a_slow_body_pass_that_keeps_the_pace(self) -> None:
+        clock, channel, transport = make_channel(body_window_s=20, min_body_bytes_per_s=500)
+        channel.dataReceived(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000\r\n\r\n")
+
+        for _ in range(9):
+            clock.advance(19)
+            channel.dataReceived(bytes(10_000))
+            clock.advance(1)
+        assert transport.value() == b""
+
+        clock.advance(20)
+        assert transport.value().startswith(b"HTTP/1.1 408 ")
+
+    def test_give_a_response_that_is_being_read_more_time_than_an_idle_connection(self) -> None:
+        clock, channel, transport = make_channel(keep_alive_s=75, stall_timeout_s=300)
+        channel.pauseProducing()
+        channel.requests = [channel]
+        channel.requestDone(channel)
+
+        clock.advance(299)
+        assert not transport.disconnecting
+
+        channel.resumeProducing()
+        clock.advance(74)
+        assert not transport.disconnecting
+        clock.advance(1)
+        assert transport.disconnecting
+
+
+class TestBehindAProxy:
+    def test_there_is_no_limit_per_address(self) -> None:
+        served = make_server(proxy_forwarded_address_header="X-Forwarded-For")
+
+        assert served.limits.max_connections_per_address is None
+        assert make_server().limits.max_connections_per_address == 100
+
+
+def make_server(*, proxy_forwarded_address_header: str | None = None, **limits: float) -> Server:
+    server = Server(
+        application,
+        gate=ScriptedGate(),
+        limits=Limits(**limits),  # type: ignore[arg-type]  # whole numbers among them
+        endpoints=["none"],
+        proxy_forwarded_address_header=proxy_forwarded_address_header,
+    )
+    server.connections = {}
+    return server
+
+
+def make_channel(**limits: float) -> tuple[Clock, Channel, StringTransport]:
+    clock = Clock()
+    factory = Factory(make_server(**limits))
+    factory.reactor = clock
+    channel = factory.buildProtocol(None)
+    transport = StringTransport(peerAddress=IPv4Address("TCP", "192.0.2.7", 40000))
+    channel.makeConnection(transport)
+    return clock, channel, transport
