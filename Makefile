@@ -120,6 +120,10 @@ bench-voices: $(STAMP)-test models ## Measure how like real speakers matched and
 bench-history: $(STAMP)-test ## Measure listing and searching a hundred thousand turns
 	@$(BIN)/python -m tests.bench.history $(ARGS)
 
+.PHONY: bench-strangers
+bench-strangers: $(STAMP)-test $(MESSAGES) ## Measure how quickly /health is answered while clients misbehave
+	@$(BIN)/python -m tests.bench.strangers $(ARGS)
+
 .PHONY: screenshots
 screenshots: $(STAMP)-test $(MESSAGES) ## Take pictures of every page into screenshots/
 	@$(call install,chromium fonts-noto-cjk gettext)

@@ -1,6 +1,7 @@
 """What the web process serves: pages over HTTP, calls over a WebSocket."""
 
 import os
+from typing import Any
 
 from channels.auth import AuthMiddlewareStack
 from channels.routing import ProtocolTypeRouter, URLRouter
@@ -10,13 +11,28 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "avatar_site.settings.prod")
 django_application = get_asgi_application()
 
 # What follows imports models, which need the line above.
+from django.urls import re_path  # noqa: E402
+
+from realtime.protocol import CLOSE_UNKNOWN_CONVERSATION  # noqa: E402
 from realtime.routing import websocket_urlpatterns  # noqa: E402
 from voices.engines import get_inference  # noqa: E402
 
+
+async def close_unknown(scope: dict[str, Any], receive: Any, send: Any) -> None:
+    """Close a socket whose address is none of ours. Without this Channels raises, and the log has a traceback."""
+    await receive()
+    await send({"type": "websocket.accept"})
+    await send({"type": "websocket.close", "code": CLOSE_UNKNOWN_CONVERSATION})
+
+
+urlpatterns = [
+    *websocket_urlpatterns(get_inference()),
+    re_path(r"", close_unknown),  # type: ignore[arg-type]  # an ASGI application, as Channels has it
+]
 # The consumer itself refuses strangers and foreign origins: a browser sees a close code only after `accept()`.
 application = ProtocolTypeRouter(
     {
         "http": django_application,
-        "websocket": AuthMiddlewareStack(URLRouter(websocket_urlpatterns(get_inference()))),
+        "websocket": AuthMiddlewareStack(URLRouter(urlpatterns)),
     }
 )

@@ -38,6 +38,11 @@ AVATAR_ADMIN_USERNAME = env.text("AVATAR_ADMIN_USERNAME", "admin")
 AVATAR_ADMIN_PASSWORD = env.text("AVATAR_ADMIN_PASSWORD")
 
 AVATAR_MAX_SESSIONS = env.whole_number("AVATAR_MAX_SESSIONS", 5, minimum=1, maximum=1000)
+# Of the web process. Behind a proxy (AVATAR_HTTPS) there is no limit per address: all connections come from one.
+AVATAR_MAX_CONNECTIONS = env.whole_number("AVATAR_MAX_CONNECTIONS", 1000, minimum=20, maximum=100_000)
+AVATAR_MAX_CONNECTIONS_PER_ADDRESS = env.whole_number(
+    "AVATAR_MAX_CONNECTIONS_PER_ADDRESS", 100, minimum=10, maximum=100_000
+)
 AVATAR_MAX_UTTERANCE_BYTES = env.whole_number(
     "AVATAR_MAX_UTTERANCE_BYTES", 10_000_000, minimum=1000, maximum=100_000_000
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from http import HTTPStatus
 from importlib import import_module
 
@@ -14,11 +15,14 @@ from django.http.cookie import parse_cookie
 from django.urls import Resolver404, resolve
 from django.utils import translation
 
+from avatar_site.web.limits import Limits
 from avatar_site.web.server import Head, Refusal
 from voices.api import ENVELOPE_BYTES
 from voices.archive import MAX_ARCHIVE_BYTES
 from voices.services import MAX_UPLOAD_BYTES
 from voices.wording import word_problem
+
+logger = logging.getLogger(__name__)
 
 _RECORDING = (MAX_UPLOAD_BYTES + ENVELOPE_BYTES, "audio_too_large", "audio")
 _ARCHIVE = (MAX_ARCHIVE_BYTES + ENVELOPE_BYTES, "archive_too_large", "file")
@@ -28,6 +32,10 @@ _UPLOADS = {
     for prefix in ("", "singular-")
     for name, upload in (("list", _RECORDING), ("recordings", _RECORDING), ("import", _ARCHIVE))
 }
+
+
+#: Files that are no connections: the database's, logs, connections to engines and storage, what is being played.
+RESERVED_FILES = 100
 
 
 class SiteGate:
@@ -57,6 +65,22 @@ class SiteGate:
             return _UPLOADS.get(resolve(head.path).view_name, ordinary)
         except Resolver404:
             return ordinary
+
+
+def read_limits(*, open_files: int) -> Limits:
+    """Read the operator's choices. Each connection may need two of the files: itself, and a body on disk."""
+    possible = max(10, (open_files - RESERVED_FILES) // 2)
+    if possible < settings.AVATAR_MAX_CONNECTIONS:
+        logger.warning(
+            "AVATAR_MAX_CONNECTIONS=%d: only %d are possible with %d open files; raise the hard limit (ulimit -Hn)",
+            settings.AVATAR_MAX_CONNECTIONS,
+            possible,
+            open_files,
+        )
+    return Limits(
+        max_connections=min(possible, settings.AVATAR_MAX_CONNECTIONS),
+        max_connections_per_address=settings.AVATAR_MAX_CONNECTIONS_PER_ADDRESS,
+    )
 
 
 def _is_logged_in(session_key: str) -> bool:

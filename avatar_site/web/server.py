@@ -2,15 +2,17 @@
 Daphne, with limits in both directions. Knows nothing of Django, pages or people.
 
 By itself it takes a request's body whole before it calls the application, and of a response all that the application
-has to give. Here a body is refused while it comes, and a response waits for whoever reads it.
+has to give. Here a body is refused while it comes, and a response waits for whoever reads it. Connections have limits
+(`limits.py`), deadlines (`channel.py`) and back-pressure (`sockets.py`).
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from http import HTTPStatus
 from io import BytesIO
@@ -21,14 +23,16 @@ import daphne.server  # before anything else of Twisted: it chooses the reactor
 from daphne.http_protocol import HTTPFactory, WebRequest
 from twisted.python.failure import Failure
 
+from avatar_site.web.channel import Channel
+from avatar_site.web.limits import Connections, Limits, Tally
+from avatar_site.web.sockets import Socket, SocketFactory
+
 logger = logging.getLogger(__name__)
 
 Message = dict[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 
 PIECE_BYTES = 64 * 1024
-#: A client that has taken nothing of a response for so long is given up, with the file and the thread behind it.
-STALL_TIMEOUT_S = 300.0
 #: What is still read, and thrown away, of a body that was refused. Closed before that, a connection may be reset under
 #: the client that is still sending, and the reason lost with it.
 LINGER_BYTES = 64 * 1024 * 1024
@@ -81,7 +85,7 @@ class Request(WebRequest):
         self._gate: Gate = self.server.gate
         self._received_bytes = 0
         self._asking: asyncio.Task[None] | None = None
-        self._is_refused = False
+        self.is_refused = False
         self._is_complete = False
         self._giving_up: Any = None
         self._body: IO[bytes] | None = None
@@ -99,7 +103,7 @@ class Request(WebRequest):
         )
         self._most_bytes = self._gate.find_most_bytes(self._head)
         self._measure(length or 0)
-        if self._is_refused:
+        if self.is_refused:
             length = 0  # nothing of it is kept: no file
             self.requestHeaders.removeHeader(b"Expect")  # no "100 Continue" after the answer
         super().gotLength(length)
@@ -107,9 +111,9 @@ class Request(WebRequest):
     def handleContentChunk(self, data: bytes) -> None:
         """Twisted's: a part of the body."""
         self._received_bytes += len(data)
-        if not self._is_refused:
+        if not self.is_refused:
             self._measure(self._received_bytes)
-        if not self._is_refused:
+        if not self.is_refused:
             super().handleContentChunk(data)
         elif self._received_bytes > LINGER_BYTES:
             self._give_up()
@@ -117,10 +121,18 @@ class Request(WebRequest):
     def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
         """Twisted's: the body is complete."""
         self._is_complete = True
-        if self._is_refused:
+        if self.is_refused:
             self.channel.loseConnection()
         else:
             super().requestReceived(command, path, version)
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether reading the body waits for the gate, not for the client."""
+        return self._asking is not None and not self._asking.done()
+
+    def refuse_slow_body(self) -> None:
+        self._refuse(Refusal(HTTPStatus.REQUEST_TIMEOUT, "text/plain", b""))
 
     def take_body(self) -> IO[bytes]:
         """The body, to be read by the application at its pace; daphne would put all of it into a queue."""
@@ -143,7 +155,7 @@ class Request(WebRequest):
         except Exception:
             logger.exception("whether %s comes from somebody who is logged in", self._head.path)
             refusal = Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "text/plain", b"")
-        if self.channel is None or self._is_complete or self._is_refused:
+        if self.channel is None or self._is_complete or self.is_refused:
             return
         if refusal is not None:
             self._refuse(refusal)
@@ -151,7 +163,7 @@ class Request(WebRequest):
 
     def _refuse(self, refusal: Refusal) -> None:
         """Answer at once, read on for a while without keeping anything, and close."""
-        self._is_refused = True
+        self.is_refused = True
         if self.content is not None:
             self.content.close()
             self.content = BytesIO()
@@ -183,13 +195,13 @@ class Request(WebRequest):
             self.registerProducer(self, streaming=True)
         super().handle_reply(message)
 
-    async def wait_for_room(self) -> None:
-        """Return when the client has taken what was written, or is gone."""
+    async def wait_for_room(self, timeout_s: float) -> None:
+        """Return when the client has taken what was written, or is gone. It is cut off after `timeout_s`."""
         try:
-            async with asyncio.timeout(STALL_TIMEOUT_S):
+            async with asyncio.timeout(timeout_s):
                 await self._has_room.wait()
         except TimeoutError:
-            logger.info("%s: taken no further for %d s, given up", self._head.path, STALL_TIMEOUT_S)
+            logger.info("%s: taken no further for %d s, given up", self._head.path, timeout_s)
             self._give_up()
 
     def pauseProducing(self) -> None:
@@ -225,6 +237,13 @@ class Request(WebRequest):
 
 
 class Factory(HTTPFactory):
+    # Twisted's own would choose between HTTP/1.1 and HTTP/2, which is not spoken here.
+    protocol = Channel
+
+    def __init__(self, server: Server) -> None:
+        super().__init__(server)
+        self.timeOut = server.limits.head_timeout_s
+
     def buildProtocol(self, address: Any) -> Any:
         protocol = super().buildProtocol(address)
         protocol.requestFactory = Request
@@ -232,29 +251,71 @@ class Factory(HTTPFactory):
 
 
 class Server(daphne.server.Server):
-    def __init__(self, application: Any, *, gate: Gate, **options: Any) -> None:
+    def __init__(self, application: Any, *, gate: Gate, limits: Limits, **options: Any) -> None:
         super().__init__(partial(_feed, application), **options)
         self.gate = gate
+        if self.proxy_forwarded_address_header:
+            # All connections are the proxy's.
+            limits = replace(limits, max_connections_per_address=None)
+        self.limits = limits
+        #: By transport.
+        self.connected: Connections[Any] = Connections(limits)
+        self._tally = Tally()
 
     def run(self) -> None:
-        # Daphne makes its factory in the middle of this method, by its name.
+        # Daphne makes its factories in the middle of this method, by their names.
         daphne.server.HTTPFactory = Factory
+        daphne.server.WebSocketFactory = SocketFactory
         super().run()
+
+    def admit(self, transport: Any) -> None:
+        """Count a new connection. Where there is no room, an idle one is closed, or else the new one."""
+        host = str(getattr(transport.getPeer(), "host", ""))
+        admission = self.connected.enter(transport, host)
+        if not admission.is_admitted:
+            self.report("refused", f"{admission.reason}, none of them idle: {host} refused")
+            transport.abortConnection()
+        elif admission.replaced is not None:
+            self.report("replaced", f"{admission.reason}: the longest idle one closed for another of {host}")
+            admission.replaced.abortConnection()
+
+    def report(self, kind: str, sentence: str) -> None:
+        """Log what strangers can cause as often as they like: one line per kind and ten seconds."""
+        count = self._tally.add(kind, time.monotonic())
+        if count:
+            logger.warning("%s%s", sentence, f" ({count} times since the last such line)" if count > 1 else "")
 
     def create_application(self, protocol: Any, scope: Message) -> Any:
         if isinstance(protocol, Request):
             scope["avatar.body"] = protocol.take_body()
+        else:
+            scope["avatar.socket"] = protocol
         return super().create_application(protocol, scope)
 
     async def handle_reply(self, protocol: Any, message: Message) -> None:
         await super().handle_reply(protocol, message)
-        if isinstance(protocol, Request):
-            await protocol.wait_for_room()
+        if isinstance(protocol, Request) or message["type"] == "websocket.send":
+            await protocol.wait_for_room(self.limits.stall_timeout_s)
+
+    def log_action(self, protocol: str, action: str, details: dict[str, Any]) -> None:
+        # What people search for stands in the query.
+        super().log_action(protocol, action, details | {"path": details["path"].partition("?")[0]})
 
 
 async def _feed(application: Any, scope: Message, receive: Receive, send: Any) -> None:
     body: IO[bytes] | None = scope.pop("avatar.body", None)
-    await application(scope, receive if body is None else partial(_read, body, receive), send)
+    socket: Socket | None = scope.pop("avatar.socket", None)
+    if body is not None:
+        receive = partial(_read, body, receive)
+    elif socket is not None:
+        receive = partial(_take, socket, receive)
+    await application(scope, receive, send)
+
+
+async def _take(socket: Socket, receive: Receive) -> Message:
+    message = await receive()
+    socket.note_taken(message)
+    return message
 
 
 async def _read(body: IO[bytes], receive: Receive) -> Message:

@@ -3,10 +3,14 @@
 import asyncio
 import logging
 import sys
+from contextlib import suppress
 from http import HTTPStatus
 from typing import Any
 
-from avatar_site.web import server
+from daphne.access import AccessLogGenerator
+
+from avatar_site.web import server, sockets
+from avatar_site.web.limits import Limits
 from avatar_site.web.server import Head, Refusal, Server
 
 MIB = 1024 * 1024
@@ -38,6 +42,9 @@ class ScriptedGate:
 
 
 async def application(scope: dict[str, Any], receive: Any, send: Any) -> None:
+    if scope["type"] == "websocket":
+        await hold_socket(scope["path"], receive, send)
+        return
     received = 0
     while True:
         message = await receive()
@@ -57,6 +64,55 @@ async def application(scope: dict[str, Any], receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": str(received).encode()})
 
 
+async def hold_socket(path: str, receive: Any, send: Any) -> None:
+    """Does what the path says; `/echo` answers the length of each message."""
+    assert (await receive())["type"] == "websocket.connect"
+    if path == "/reject":
+        await send({"type": "websocket.close"})
+        return
+    if path == "/pending":
+        await receive()
+        return
+    await send({"type": "websocket.accept"})
+    taking = asyncio.create_task(talk(path, send))
+    while True:
+        message = await receive()
+        if message["type"] == "websocket.disconnect":
+            print(f"left with {message['code']}", flush=True)
+            break
+        if path == "/echo":
+            await send({"type": "websocket.send", "text": str(len(message.get("text") or message.get("bytes")))})
+        else:
+            await asyncio.sleep(0.02)
+    taking.cancel()
+    with suppress(asyncio.CancelledError):
+        await taking
+    print("no more is said", flush=True)
+
+
+async def talk(path: str, send: Any) -> None:
+    if path == "/close-1012":
+        await send({"type": "websocket.close", "code": 1012})
+    while path == "/chatter":
+        saying = asyncio.ensure_future(send({"type": "websocket.send", "bytes": bytes(PIECE_BYTES)}))
+        _, waiting = await asyncio.wait([saying], timeout=0.3)
+        if waiting:
+            print("waits for its reader", flush=True)
+        await saying
+        await asyncio.sleep(0)
+    if path != "/talk":
+        return
+    for number in range(FLOOD_BYTES // PIECE_BYTES):
+        try:
+            async with asyncio.timeout(0.5):
+                await send({"type": "websocket.send", "bytes": bytes([number % 256]) * PIECE_BYTES})
+        except TimeoutError:
+            print(f"waited in send after {number} pieces", flush=True)
+            await send({"type": "websocket.close", "code": 4408})
+            return
+        await asyncio.sleep(0)
+
+
 async def flood(send: Any) -> None:
     for number in range(FLOOD_BYTES // PIECE_BYTES):
         # Each of its own: the same one would lie in memory once.
@@ -65,9 +121,29 @@ async def flood(send: Any) -> None:
     await send({"type": "http.response.body"})
 
 
+def serve(settings: list[str]) -> None:
+    """Serve with `settings`: fields of `Limits`, constants of its modules, options of daphne's server."""
+    limits: dict[str, Any] = {}
+    options: dict[str, Any] = {}
+    for setting in settings:
+        name, _, value = setting.partition("=")
+        number = float(value) if "." in value else int(value)
+        if name in Limits.__dataclass_fields__:
+            limits[name] = number
+        elif module := next((module for module in (server, sockets) if hasattr(module, name)), None):
+            setattr(module, name, number)
+        else:
+            options[name] = number
+    Server(
+        application,
+        gate=ScriptedGate(),
+        limits=Limits(**limits),
+        endpoints=["tcp:port=0:interface=127.0.0.1"],
+        action_logger=AccessLogGenerator(sys.stdout),
+        **options,
+    ).run()
+
+
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stdout)
-    for setting in sys.argv[1:]:
-        name, _, value = setting.partition("=")
-        setattr(server, name, float(value))
-    Server(application, gate=ScriptedGate(), endpoints=["tcp:port=0:interface=127.0.0.1"]).run()
+    serve(sys.argv[1:])

@@ -1,20 +1,10 @@
-import re
-import socket
-import stat
-import subprocess
-import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import suppress
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator
 
 import httpx
-import psutil
 import pytest
-from django.conf import settings
 
+from tests.avatar_site.web.served import Served, measure_open_files
 from tests.avatar_site.web.serving import FLOOD_BYTES, MIB, STRANGERS_BYTES, UPLOAD_BYTES
 
 KNOWN = {"Cookie": "known=yes"}
@@ -22,80 +12,11 @@ KNOWN = {"Cookie": "known=yes"}
 MOST_GROWTH_BYTES = 30 * MIB
 
 
-class Served:
-    """A server in a process of its own."""
-
-    def __init__(self, *settings_of_server: str) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-u", "-m", "tests.avatar_site.web.serving", *settings_of_server],
-            cwd=settings.BASE_DIR,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        self.output = ""
-        self._said = threading.Condition()
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-        self.port = int(self.wait_for(r"Listening on TCP address 127.0.0.1:(\d+)").group(1))
-        self.url = f"http://127.0.0.1:{self.port}"
-
-    def _read(self) -> None:
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            with self._said:
-                self.output += line
-                self._said.notify_all()
-
-    def wait_for(self, pattern: str) -> re.Match[str]:
-        with self._said:
-            if not self._said.wait_for(lambda: re.search(pattern, self.output), 20):
-                pytest.fail(f"never said {pattern!r}:\n{self.output}")
-            match = re.search(pattern, self.output)
-        assert match is not None
-        return match
-
-    def connect(self, request: str) -> socket.socket:
-        """A connection on which a request, or the beginning of one, was sent."""
-        connection = socket.create_connection(("127.0.0.1", self.port), timeout=20)
-        connection.sendall(request.replace("\n", "\r\n").encode())
-        return connection
-
-    def measure(self, during: Callable[[], Any]) -> tuple[Any, int, int]:
-        """What `during` returns; by how much the process grew meanwhile, at most; the most bytes it had in files."""
-        process = psutil.Process(self.process.pid)
-        before = largest = process.memory_info().rss
-        on_disk = 0
-        result: list[Any] = []
-        doing = threading.Thread(target=lambda: result.append(during()))
-        doing.start()
-        while doing.is_alive():
-            largest = max(largest, process.memory_info().rss)
-            on_disk = max(on_disk, measure_open_files(self.process.pid))
-            doing.join(0.02)
-        return result[0], largest - before, on_disk
-
-    def close(self) -> None:
-        self.process.terminate()
-        self.process.wait(20)
-        self._reader.join(10)
-        assert self.process.stdout is not None
-        self.process.stdout.close()
-
-
 @pytest.fixture(scope="module")
 def served() -> Iterator[Served]:
     served = Served()
     yield served
     served.close()
-
-
-def read_all(connection: socket.socket) -> str:
-    """What comes until the server closes the connection."""
-    received = b""
-    while data := connection.recv(65536):
-        received += data
-    return received.decode()
 
 
 def in_pieces(size: int) -> Iterator[bytes]:
@@ -215,7 +136,7 @@ class TestAResponse:
         assert "Traceback" not in served.output
 
     def test_is_given_up_when_nothing_is_taken_of_it(self) -> None:
-        served = Served("STALL_TIMEOUT_S=0.5")
+        served = Served("stall_timeout_s=0.5")
         try:
             with served.connect("GET /flood HTTP/1.1\nHost: localhost\n\n"):
                 served.wait_for("/flood: taken no further")
@@ -224,14 +145,3 @@ class TestAResponse:
             served.close()
 
         assert "Traceback" not in served.output
-
-
-def measure_open_files(pid: int) -> int:
-    """How many bytes lie in the regular files that a process has open, those without a name included."""
-    total = 0
-    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
-        # It may be closed before it is looked at.
-        with suppress(FileNotFoundError):
-            status = descriptor.stat()
-            total += status.st_size if stat.S_ISREG(status.st_mode) else 0
-    return total
