@@ -20,6 +20,7 @@ SENTENCES = {
     ErrorCode.UNSUPPORTED_FORMAT: gettext_noop("This kind of audio cannot be read. WAV and WebM can."),
     ErrorCode.VOICE_GONE: gettext_noop("The voice you chose is not available any more. Another one speaks now."),
     ErrorCode.NOT_KEPT: gettext_noop("Not everything of this conversation can be kept just now."),
+    ErrorCode.KEPT_AGAIN: gettext_noop("Keeping works again. What you say is kept."),
     ErrorCode.CONVERSATION_GONE: gettext_noop(
         "This conversation has been deleted. You can go on talking, but nothing of it is kept any more."
     ),
