@@ -21,7 +21,7 @@ from django.db.models import Count, Max, Sum
 from django.utils import timezone
 
 from conversations import erasure, retention, spool, tasks
-from conversations.files import StorageAway, remove_files
+from conversations.files import StorageAway, find_audio_folder, list_files, remove_files
 from conversations.models import DELETED_VOICE, Conversation, RetentionChoice, Speaker, Turn, TurnSearch
 from conversations.search import index_text
 from conversations.sound import suffix_of
@@ -349,12 +349,13 @@ def _delete_batch(wanted: list[uuid.UUID]) -> Deleted:
             problem = error
             _forget_files(conversation_id, error.removed)
             break
+    folders = list(map(find_audio_folder, Conversation.objects.filter(pk__in=gone)))
     deleted = _delete_rows(list(gone))
     spool.remove(gone)
-    # Saved or replaced between the files and the rows.
+    # Saved or replaced between the files and the rows, or left there by a process that was killed.
     late = deleted.names - {name for names in gone.values() for name in names}
-    with suppress(StorageAway):
-        remove_files(late)
+    with suppress(StorageAway, OSError):
+        remove_files(late | {name for folder in folders for name in list_files(folder)})
     if problem is not None:
         raise FilesRemain from problem
     return Deleted(deleted.conversations, deleted.turns, len(deleted.names))
@@ -374,8 +375,10 @@ def delete_rows_of_conversations(*, conversations: ConversationQuerySet) -> None
     Their files go once it is kept; one that cannot be removed then is an orphan, which `remove_orphans` removes.
     """
     wanted = list(conversations.values_list("pk", flat=True))
+    folders = list(map(find_audio_folder, conversations))
     names = _delete_rows(wanted).names
     transaction.on_commit(lambda: remove_files(names), robust=True)
+    transaction.on_commit(lambda: remove_files([name for each in folders for name in list_files(each)]), robust=True)
     transaction.on_commit(lambda: spool.remove(wanted), robust=True)
     forget_deleted_words()
 
