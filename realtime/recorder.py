@@ -20,9 +20,9 @@ from django.conf import settings
 from django.db import DataError, Error, IntegrityError
 from django.utils import timezone
 
+from conversations.encoding import encoder, encoding_thread
 from conversations.models import Conversation, Turn
 from conversations.services import NotCorrectable, apply_change, spool_change, take_in_spooled_turns
-from conversations.sound import encode_audio
 from conversations.spool import Change
 from realtime.pipeline import BegunTurn, CorrectedTurn, DroppedTurn, SaidTurn
 
@@ -261,7 +261,7 @@ class Recorder:
         if not turn.pcm:
             return None
         try:
-            return await asyncio.to_thread(_encode, turn)
+            return await asyncio.get_running_loop().run_in_executor(encoding_thread, _encode, turn)
         except Exception:
             logger.exception("the sound of turn %s cannot be encoded", turn.turn_id)
             self._tell(Trouble.NO_SOUND)
@@ -294,6 +294,6 @@ def _describe(turn: SaidTurn) -> dict[str, object]:
 
 def _encode(turn: SaidTurn) -> bytes:
     is_synthetic = turn.speaker == "avatar"
-    return encode_audio(
+    return encoder.encode(
         turn.pcm, turn.sample_rate_hz, audio_format=settings.AVATAR_AUDIO_FORMAT, is_synthetic=is_synthetic
     )
