@@ -3,9 +3,12 @@
 import os
 from typing import Any
 
+from asgiref.sync import SyncToAsync
 from channels.auth import AuthMiddlewareStack
 from channels.routing import ProtocolTypeRouter, URLRouter
 from django.core.asgi import get_asgi_application
+from django.core.signals import request_finished
+from django.db import connections
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "avatar_site.settings.prod")
 django_application = get_asgi_application()
@@ -29,6 +32,20 @@ urlpatterns = [
     *websocket_urlpatterns(get_inference()),
     re_path(r"", close_unknown),  # type: ignore[arg-type]  # an ASGI application, as Channels has it
 ]
+
+
+def close_connections(**kwargs: Any) -> None:
+    """
+    Close the database connections of a request's thread, which ends with its request.
+
+    Connections are kept (CONN_MAX_AGE) for the one thread that serves all calls, and has no such context.
+    """
+    if SyncToAsync.thread_sensitive_context.get(None) is not None:
+        connections.close_all()
+
+
+request_finished.connect(close_connections)
+
 # The consumer itself refuses strangers and foreign origins: a browser sees a close code only after `accept()`.
 application = ProtocolTypeRouter(
     {

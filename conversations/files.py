@@ -11,7 +11,7 @@ from pathlib import PurePosixPath
 
 from django.core.files.storage import default_storage
 
-from conversations.models import AUDIO_ROOT, StorageCheck, Turn
+from conversations.models import AUDIO_ROOT, Conversation, StorageCheck, Turn, audio_folder
 from voices.files import FEW_ORPHANS, are_doubtful
 
 logger = logging.getLogger(__name__)
@@ -57,6 +57,22 @@ def remove_files(names: Iterable[str], *, max_failures: int = MAX_FAILURES) -> l
         removed.append(name)
     _remove_empty_folders_of(removed)
     return removed
+
+
+def find_audio_folder(conversation: Conversation) -> str:
+    return audio_folder(owner_id=conversation.owner_id, conversation_id=conversation.pk)
+
+
+def list_files(folder: str) -> Iterator[str]:
+    """Names of all files under a folder, those of writes that were interrupted as well; none if there is no folder."""
+    try:
+        folders, files = default_storage.listdir(folder)
+    except FileNotFoundError:
+        return
+    for name in files:
+        yield f"{folder}/{name}"
+    for name in folders:
+        yield from list_files(f"{folder}/{name}")
 
 
 def _remove_empty_folders_of(names: Iterable[str]) -> None:
@@ -111,7 +127,7 @@ class DoubtfulOrphans(Exception):
 def find_orphans(*, now: dt.datetime) -> Orphans:
     """Look at every file and every row. Files younger than an hour are passed over."""
     orphans = Orphans()
-    files = _list_files(AUDIO_ROOT)
+    files = list_files(AUDIO_ROOT)
     while batch := [name for _, name in zip(range(BATCH), files, strict=False)]:
         orphans.file_count += len(batch)
         kept = set(Turn.objects.filter(audio__in=batch).values_list("audio", flat=True))
@@ -134,17 +150,6 @@ def _is_old(name: str, *, now: dt.datetime) -> bool:
     except FileNotFoundError:
         # Removed meanwhile.
         return False
-
-
-def _list_files(folder: str) -> Iterator[str]:
-    try:
-        folders, files = default_storage.listdir(folder)
-    except FileNotFoundError:
-        return
-    for name in files:
-        yield f"{folder}/{name}"
-    for name in folders:
-        yield from _list_files(f"{folder}/{name}")
 
 
 def remove_orphans(*, now: dt.datetime, is_dry_run: bool = False, is_forced: bool = False) -> Orphans:

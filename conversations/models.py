@@ -12,6 +12,7 @@ from django.db import connections, models
 from django.db.models import Count, OuterRef, Q, QuerySet, Subquery, Sum
 from django.db.models.expressions import RawSQL
 from django.db.models.functions import Coalesce
+from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
 from conversations import search
@@ -206,6 +207,8 @@ class Turn(models.Model):
     audio_duration_ms = models.PositiveIntegerField(_("audio duration (ms)"), default=0)
     audio_bytes = models.PositiveIntegerField(_("audio size (bytes)"), default=0)
     was_interrupted = models.BooleanField(_("was interrupted"), default=False)
+    #: Begun and not finished: it is being spoken, or the process that spoke it was killed.
+    is_in_progress = models.BooleanField(_("in progress"), default=False)
     voice_profile = models.ForeignKey(
         VoiceProfile,
         verbose_name=_("voice"),
@@ -218,7 +221,8 @@ class Turn(models.Model):
     voice_name = models.CharField(_("name of the voice"), max_length=80, blank=True)
     quality = models.CharField(_("quality"), max_length=16, choices=Quality, blank=True)
     latency = models.JSONField(_("latency (ms)"), null=True, blank=True)
-    created_at = models.DateTimeField(_("created at"), auto_now_add=True)
+    #: When it was said, which may be some time before it could be saved.
+    created_at = models.DateTimeField(_("created at"), default=timezone.now, editable=False)
 
     objects = TurnQuerySet.as_manager()
 
@@ -232,6 +236,11 @@ class Turn(models.Model):
             models.CheckConstraint(
                 condition=Q(heard_text="") | Q(speaker=Speaker.USER, corrected_at__isnull=False),
                 name="turn_corrected_is_the_users",
+            ),
+            # Whatever becomes of the process: an answer that was not finished reads as interrupted.
+            models.CheckConstraint(
+                condition=Q(is_in_progress=False) | Q(speaker=Speaker.AVATAR, was_interrupted=True),
+                name="turn_in_progress_reads_as_interrupted",
             ),
         )
         indexes = (

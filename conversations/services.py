@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import errno
 import logging
 import uuid
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
+from django.contrib.auth import get_user_model
 from django.core.cache import cache
 from django.core.files.base import ContentFile
-from django.db import transaction
+from django.db import DatabaseError, DataError, IntegrityError, InterfaceError, transaction
 from django.db.models import Count, Max, Sum
 from django.utils import timezone
 
-from conversations import erasure, retention, tasks
-from conversations.files import StorageAway, remove_files
+from conversations import erasure, retention, spool, tasks
+from conversations.files import StorageAway, find_audio_folder, list_files, remove_files
 from conversations.models import DELETED_VOICE, Conversation, RetentionChoice, Speaker, Turn, TurnSearch
 from conversations.search import index_text
 from conversations.sound import suffix_of
+from conversations.spool import Change
 from conversations.titles import find_title, make_title
 from voices.models import Quality, VoiceProfile
 from voices.services import mark_used
@@ -78,8 +83,13 @@ def resume_conversation(*, conversation_id: uuid.UUID, limit: int) -> list[tuple
     """
     Note that a call goes on with a conversation, and return its `recent_messages`.
 
-    For a day the retention does not delete it, even if nothing that was said is left in it.
+    For a day the retention does not delete it, even if nothing that was said is left in it. What an earlier call could
+    not save comes first.
     """
+    try:
+        take_in_spooled_turns(conversation_id=conversation_id)
+    except OSError as error:
+        logger.warning("the spool of conversation %s waits: %s", conversation_id, error)
     Conversation.objects.filter(pk=conversation_id).update(opened_at=timezone.now())
     return recent_messages(conversation_id=conversation_id, limit=limit)
 
@@ -97,21 +107,28 @@ def append_turn(
     voice_profile_id: uuid.UUID | None,
     latency: Mapping[str, Any] | None,
     quality: str = "",
+    said_at: dt.datetime | None = None,
+    begun_by: int | None = None,
 ) -> Turn:
     """
-    Keep a turn at the end of its conversation.
+    Keep a turn at the end of its conversation, or finish the one that `begin_turn` began.
+
+    `begun_by` is who begins the conversation with this turn, if it is the first: both rows are made in one transaction.
+    Without it the conversation has to be there already; one that was deleted is not made again.
 
     `audio` is Ogg/Opus or FLAC, or None. Saving a `turn_id` again changes nothing and returns the turn that is there.
     The first words of the user become the title of a conversation that has none. A voice deleted meanwhile is left out.
     `quality` is what an answer was spoken in; a fast one may be spoken anew later (AVATAR_BEAUTIFUL_LATER).
+    `said_at` dates a turn that is saved late; without it, it is dated now.
 
-    Raises Conversation.DoesNotExist, and TurnOfAnotherConversation.
+    Raises Conversation.DoesNotExist (also when `begun_by` is gone), and TurnOfAnotherConversation.
     """
-    if kept := _kept_turn(turn_id, conversation_id):
+    kept = _kept_turn(turn_id, conversation_id)
+    if kept is not None and not kept.is_in_progress:
         return kept
     turn = Turn(
         pk=turn_id,
-        conversation=Conversation.objects.get(pk=conversation_id),
+        conversation=_find_or_draft(conversation_id, begun_by),
         speaker=Speaker(speaker),
         text=text,
         language=language,
@@ -124,11 +141,114 @@ def append_turn(
     if audio:
         _write_audio(turn, audio)
     try:
-        return _place(turn, voice_profile_id=voice_profile_id)
+        placed = _place(turn, voice_profile_id=voice_profile_id, said_at=said_at, begun_by=begun_by)
     except BaseException:
-        if turn.audio and not Turn.objects.filter(pk=turn_id).exists():
+        if turn.audio and not Turn.objects.filter(pk=turn_id, audio=turn.audio_name).exists():
             turn.audio.delete(save=False)
         raise
+    return placed
+
+
+def begin_turn(
+    *,
+    conversation_id: uuid.UUID,
+    turn_id: uuid.UUID,
+    text: str,
+    language: str,
+    voice_profile_id: uuid.UUID | None,
+    said_at: dt.datetime | None = None,
+    begun_by: int | None = None,
+) -> Turn:
+    """
+    Keep the words of a reply that is being spoken; called again, those that it has come to since.
+
+    Until `append_turn` finishes it, it reads as interrupted: what a web process that is killed leaves behind is true.
+    A turn that is finished stays as it is. Raises as `append_turn` does.
+    """
+    kept = _kept_turn(turn_id, conversation_id)
+    if kept is not None and not kept.is_in_progress:
+        return kept
+    turn = Turn(
+        pk=turn_id,
+        conversation=_find_or_draft(conversation_id, begun_by),
+        speaker=Speaker.AVATAR,
+        text=text,
+        language=language,
+        was_interrupted=True,
+        is_in_progress=True,
+    )
+    return _place(turn, voice_profile_id=voice_profile_id, said_at=said_at, begun_by=begun_by)
+
+
+def drop_turn(*, conversation_id: uuid.UUID, turn_id: uuid.UUID) -> None:
+    """
+    Take back a turn that was begun and of which nothing was heard. A finished one, and none, is no error.
+
+    The nightly retention run clears its words out of the search index: nobody has asked for them to be deleted.
+    """
+    with transaction.atomic():
+        begun = Turn.objects.filter(pk=turn_id, conversation=conversation_id, is_in_progress=True)
+        TurnSearch.objects.filter(turn__in=list(begun)).delete()
+        begun.delete()
+
+
+def apply_change(*, conversation_id: uuid.UUID, change: Change) -> None:
+    """Make a change to what is kept of a conversation. Raises what its service raises."""
+    match change.verb:
+        case "append_turn":
+            append_turn(conversation_id=conversation_id, **change.fields)
+        case "begin_turn":
+            begin_turn(conversation_id=conversation_id, **change.fields)
+        case "drop_turn":
+            drop_turn(conversation_id=conversation_id, **change.fields)
+        case "correct_turn":
+            correct_turn(conversation_id=conversation_id, **change.fields)
+
+
+def spool_change(*, conversation_id: uuid.UUID, change: Change) -> None:
+    """Keep a change on the disk until the database is back. Raises OSError."""
+    spool.append(conversation_id, [change])
+
+
+def take_in_spooled_turns(*, conversation_id: uuid.UUID) -> int:
+    """
+    Make the changes that a conversation's spool has, and return how many those were.
+
+    A change that can never be made is logged and passed over; the spool of a conversation that was deleted is removed.
+    Raises what may pass: django.db.Error and OSError. Nothing of the spool is lost by it.
+    """
+    try:
+        return spool.take_in(conversation_id, partial(_take_in, conversation_id))
+    except Conversation.DoesNotExist:
+        spool.remove([conversation_id])
+        return 0
+
+
+def take_in_all_spooled_turns() -> int:
+    """Make what waits in spools whole, of every conversation. Return how many changes those were."""
+    taken = 0
+    for conversation_id in spool.list_conversations():
+        try:
+            taken += take_in_spooled_turns(conversation_id=conversation_id)
+        except (DatabaseError, InterfaceError, OSError) as error:
+            logger.warning("the spool of conversation %s waits: %s", conversation_id, error)
+    if taken:
+        logger.info("%d changes were taken in from spools", taken)
+    return taken
+
+
+def _take_in(conversation_id: uuid.UUID, change: Change) -> None:
+    try:
+        apply_change(conversation_id=conversation_id, change=change)
+    except OSError as error:
+        if not change.has_audio or error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        logger.warning("turn %s is kept without its sound: %s", change.turn_id, error)
+        apply_change(conversation_id=conversation_id, change=change.without_audio())
+    except (NotCorrectable, Turn.DoesNotExist, TurnOfAnotherConversation, ValueError, TypeError) as error:
+        logger.error("%s of turn %s is passed over: %s", change.verb, change.turn_id, error)
+    except (DataError, IntegrityError):
+        logger.exception("%s of turn %s is passed over", change.verb, change.turn_id)
 
 
 def recent_messages(*, conversation_id: uuid.UUID, limit: int) -> list[tuple[uuid.UUID, str, str]]:
@@ -229,11 +349,13 @@ def _delete_batch(wanted: list[uuid.UUID]) -> Deleted:
             problem = error
             _forget_files(conversation_id, error.removed)
             break
+    folders = list(map(find_audio_folder, Conversation.objects.filter(pk__in=gone)))
     deleted = _delete_rows(list(gone))
-    # Saved or replaced between the files and the rows.
+    spool.remove(gone)
+    # Saved or replaced between the files and the rows, or left there by a process that was killed.
     late = deleted.names - {name for names in gone.values() for name in names}
-    with suppress(StorageAway):
-        remove_files(late)
+    with suppress(StorageAway, OSError):
+        remove_files(late | {name for folder in folders for name in list_files(folder)})
     if problem is not None:
         raise FilesRemain from problem
     return Deleted(deleted.conversations, deleted.turns, len(deleted.names))
@@ -252,8 +374,12 @@ def delete_rows_of_conversations(*, conversations: ConversationQuerySet) -> None
 
     Their files go once it is kept; one that cannot be removed then is an orphan, which `remove_orphans` removes.
     """
-    names = _delete_rows(list(conversations.values_list("pk", flat=True))).names
+    wanted = list(conversations.values_list("pk", flat=True))
+    folders = list(map(find_audio_folder, conversations))
+    names = _delete_rows(wanted).names
     transaction.on_commit(lambda: remove_files(names), robust=True)
+    transaction.on_commit(lambda: remove_files([name for each in folders for name in list_files(each)]), robust=True)
+    transaction.on_commit(lambda: spool.remove(wanted), robust=True)
     forget_deleted_words()
 
 
@@ -288,9 +414,9 @@ def forget_deleted_words() -> None:
 
 
 def _forget_deleted_words() -> None:
-    if erasure.is_quick():
-        erasure.erase_deleted_words()
-    elif cache.add(tasks.ERASURE_IS_QUEUED, True, _QUEUED_FOR_S):
+    if erasure.is_quick() and erasure.erase_deleted_words():
+        return
+    if cache.add(tasks.ERASURE_IS_QUEUED, True, _QUEUED_FOR_S):
         tasks.erase_deleted_words.apply_async(countdown=ERASED_AFTER_S)
 
 
@@ -333,24 +459,47 @@ def describe_retention(*, user: User) -> dict[str, Any]:
     }
 
 
+def _find_or_draft(conversation_id: uuid.UUID, begun_by: int | None) -> Conversation:
+    """Return the conversation, or one that is not saved yet. Raises Conversation.DoesNotExist."""
+    if begun_by is None:
+        return Conversation.objects.get(pk=conversation_id)
+    found = Conversation.objects.filter(pk=conversation_id).first()
+    if found is None and not get_user_model().objects.filter(pk=begun_by).exists():
+        raise Conversation.DoesNotExist(f"user {begun_by} is gone")
+    return found or Conversation(pk=conversation_id, owner_id=begun_by, opened_at=timezone.now())
+
+
 @transaction.atomic
-def _place(turn: Turn, *, voice_profile_id: uuid.UUID | None) -> Turn:
+def _place(
+    turn: Turn, *, voice_profile_id: uuid.UUID | None, said_at: dt.datetime | None, begun_by: int | None
+) -> Turn:
+    if begun_by is not None:
+        defaults = {"owner_id": begun_by, "opened_at": turn.conversation.opened_at}
+        Conversation.objects.get_or_create(pk=turn.conversation_id, defaults=defaults)
     # The conversation's row is the queue for its next place. SQLite took the whole file's lock with BEGIN IMMEDIATE.
     conversation = Conversation.objects.select_for_update().get(pk=turn.conversation_id)
-    if kept := _kept_turn(turn.pk, conversation.pk):
+    kept = _kept_turn(turn.pk, conversation.pk)
+    if kept is not None and not kept.is_in_progress:
         return kept
-    last = conversation.turns.aggregate(last=Max("sequence"))["last"]
-    turn.sequence = 1 if last is None else last + 1
+    now = timezone.now()
+    if kept is None:
+        last = conversation.turns.aggregate(last=Max("sequence"))["last"]
+        turn.sequence = 1 if last is None else last + 1
+        turn.created_at = said_at or now
+    else:
+        # Its place and its beginning are the begun row's; a correction may have superseded it since.
+        turn.sequence, turn.created_at, turn.is_superseded = kept.sequence, kept.created_at, kept.is_superseded
     turn.voice_profile = VoiceProfile.objects.filter(pk=voice_profile_id).first() if voice_profile_id else None
     if voice_profile_id:
         turn.voice_name = turn.voice_profile.name if turn.voice_profile else DELETED_VOICE
-    turn.save(force_insert=True)
-    if turn.voice_profile_id:
+    turn.save(force_insert=kept is None, force_update=kept is not None)
+    if turn.voice_profile_id and kept is None:
         mark_used(voice_profile_id=turn.voice_profile_id)
     if settings.AVATAR_BEAUTIFUL_LATER and turn.audio and turn.quality == Quality.FAST:
         tasks.render_in_high_quality.delay_on_commit(turn_id=str(turn.pk))
     _index(turn, owner_id=conversation.owner_id)
-    conversation.last_turn_at = timezone.now()
+    spoken_at = said_at or now
+    conversation.last_turn_at = max(conversation.last_turn_at or spoken_at, spoken_at)
     if not conversation.title and turn.speaker == Speaker.USER:
         conversation.title = make_title(turn.text)
     conversation.save(update_fields=["last_turn_at", "title"])

@@ -9,9 +9,9 @@ from django.db import transaction
 from django.db.models.signals import pre_delete
 from django.dispatch import receiver
 
-from conversations import services
-from conversations.files import remove_files
-from conversations.models import Turn
+from conversations import services, spool
+from conversations.files import list_files, remove_files
+from conversations.models import AUDIO_ROOT, Conversation, Turn
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 def remove_audio_of(instance: User, **kwargs: Any) -> None:
     turns = Turn.objects.filter(conversation__owner=instance).exclude(audio="")
     names = list(turns.values_list("audio", flat=True))
+    folder = f"{AUDIO_ROOT}/{instance.pk}"
     # The person is gone; what fails to be removed now is found as an orphan, and stops nobody else's work.
     transaction.on_commit(lambda: remove_files(names), robust=True)
+    transaction.on_commit(lambda: remove_files(list(list_files(folder))), robust=True)
+    conversations = list(Conversation.objects.filter(owner=instance).values_list("pk", flat=True))
+    transaction.on_commit(lambda: spool.remove(conversations), robust=True)
     services.forget_deleted_words()

@@ -241,7 +241,8 @@ class VoiceConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels p
     def _report_trouble(self, trouble: Trouble) -> None:
         if trouble is Trouble.GONE:
             self.is_conversation_gone = True
-        code = ErrorCode.CONVERSATION_GONE if trouble is Trouble.GONE else ErrorCode.NOT_KEPT
+        told_apart = {Trouble.GONE: ErrorCode.CONVERSATION_GONE, Trouble.RECOVERED: ErrorCode.KEPT_AGAIN}
+        code = told_apart.get(trouble, ErrorCode.NOT_KEPT)
         self._answer_at_once(protocol.ErrorMessage(code=code, error="", detail=trouble.value))
 
     async def _find_voice(self, voice_profile_id: UUID | None) -> Voice | None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -131,6 +132,23 @@ class SaidTurn:
     @property
     def duration_ms(self) -> int:
         return len(self.pcm) * 1000 // (self.sample_rate_hz * BYTES_PER_SAMPLE)
+
+
+@dataclass(frozen=True, slots=True)
+class BegunTurn:
+    """What a reply has come to that is being spoken: kept at its first sound and from clause to clause."""
+
+    turn_id: UUID
+    text: str
+    language: str
+    voice_profile_id: UUID | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DroppedTurn:
+    """A reply that was begun and stopped before anything of it was heard."""
+
+    turn_id: UUID
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,7 +279,7 @@ _Item = (
 SendEvent = Callable[[ServerMessage], Awaitable[None]]
 SendAudio = Callable[[bytes], Awaitable[None]]
 #: Takes what is to be kept, at once: saving happens elsewhere.
-Record = Callable[[SaidTurn | CorrectedTurn], None]
+Record = Callable[[SaidTurn | BegunTurn | DroppedTurn | CorrectedTurn], None]
 #: Finds a turn of the user's that is not remembered any more: what came before it, and itself. None: no such turn.
 FindPast = Callable[[UUID], Awaitable[Sequence[PastTurn] | None]]
 #: Finds the voice of a profile that the user may use. None: there is none. Raises VoiceUnreadable.
@@ -331,6 +349,7 @@ class VoicePipeline:
             on_audible=self._notice_sound,
             on_failure=self._report_failure,
             before_clause=self._prepare_clause,
+            on_sound=self._begin_keeping,
             make_audio_url=make_audio_url,
         )
         self._group: asyncio.TaskGroup | None = None
@@ -339,6 +358,8 @@ class VoicePipeline:
         self._speculation: tuple[Reply, asyncio.Task[None]] | None = None
         self._reply: tuple[Reply, asyncio.Task[None]] | None = None
         self._partial_text = ""
+        #: What was kept last of the reply that is being spoken.
+        self._begun: BegunTurn | None = None
         self._gone_voices: set[UUID | None] = set()
         self._voice_watch: asyncio.Task[None] | None = None
         #: The choice that is being looked up, and its task; set: none is.
@@ -1047,9 +1068,23 @@ class VoicePipeline:
         await self._act(self._machine.take(turns.ReplyEnded()))
         self._read_ahead(self._compose(""))
 
+    def _begin_keeping(self) -> None:
+        """Keep the clauses whose sound goes out, so that a process which is killed leaves what was heard behind."""
+        if self._reply is None:
+            return
+        reply = self._reply[0]
+        text = reply.playout.read_heard(math.inf)
+        begun = BegunTurn(reply.turn_id, text, "zh" if _is_chinese(text) else "en", self._find_speaker(reply))
+        if text and begun != self._begun:
+            self._begun = begun
+            self._record(begun)
+
     def _keep_reply(self, reply: Reply, *, was_interrupted: bool, heard_ms: int) -> None:
+        begun, self._begun = self._begun, None
         text = reply.read_heard_text(heard_ms) if was_interrupted else reply.text.strip()
         if not text:
+            if begun is not None:
+                self._record(DroppedTurn(reply.turn_id))
             return
         self._history.append(PastTurn(reply.turn_id, Message("assistant", text)))
         self._record(

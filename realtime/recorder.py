@@ -1,126 +1,271 @@
-"""Keeps what was said: turns go into a queue during the call and into the database beside it."""
+"""
+Keeps what was said: changes wait in a queue during the call and go into the database one after another.
+
+A database that is away for a moment is asked again; away for longer, what waits goes into the conversation's spool on
+the disk, and from there into the database once it is back: by this recorder, the next start, or beat.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Awaitable, Callable
+from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
 
 from channels.db import database_sync_to_async
 from django.conf import settings
+from django.db import DataError, Error, IntegrityError
+from django.utils import timezone
 
-from conversations.models import Conversation
-from conversations.services import NotCorrectable, append_turn, correct_turn
-from conversations.sound import encode_audio
-from realtime.pipeline import CorrectedTurn, SaidTurn
+from conversations.encoding import encoder, encoding_thread
+from conversations.models import Conversation, Turn
+from conversations.services import NotCorrectable, apply_change, spool_change, take_in_spooled_turns
+from conversations.spool import Change
+from realtime.pipeline import BegunTurn, CorrectedTurn, DroppedTurn, SaidTurn
 
 logger = logging.getLogger(__name__)
 
-#: Turns that wait to be saved. A call makes one every few seconds, so a full queue means a database that has stopped:
-#: further turns are dropped, loudly.
+Item = SaidTurn | BegunTurn | DroppedTurn | CorrectedTurn
+
+#: Changes that wait to be saved. They leave within seconds, into the database or the spool: a full queue means that
+#: neither takes anything (a full disk), and further changes are dropped, loudly.
 MAX_WAITING = 32
-#: How often saving is tried, and how long to wait after the first failure (twice as long after each further one).
+#: After so many attempts a change goes into the spool, and the person is told.
 ATTEMPTS = 4
-RETRY_S = 0.5
-#: How long the end of a call waits for what is not saved yet.
+#: The pause after the first failure; twice as long after each further one, up to the longest.
+FIRST_PAUSE_S = 0.5
+LONGEST_PAUSE_S = 5.0
+#: How long the end of a call waits for the database before what is left goes into the spool.
 DRAIN_S = 30.0
 
 
 class Trouble(StrEnum):
-    """Why not everything is kept."""
+    """What becomes of keeping. Of each outage DELAYED is told once, and RECOVERED after it; the others once a call."""
 
     GONE = "the conversation was deleted"
     NO_SOUND = "words are kept, their sound is not"
     LOST = "a turn is lost"
+    DELAYED = "what is said waits to be kept"
+    RECOVERED = "what waited is kept"
+
+
+def compute_pause_s(failures: int) -> float:
+    """Return how long to wait after so many failures in a row."""
+    return min(FIRST_PAUSE_S * 2.0 ** min(failures - 1, 16), LONGEST_PAUSE_S)
 
 
 class Recorder:
     """
-    One conversation's recorder. `record` never waits; `close` returns when everything has been saved.
+    One conversation's recorder. `record` never waits; `close` returns when everything is saved or in the spool.
 
     Its task belongs to itself, not to the call: a call that is cancelled still gets its turns saved. Words are worth
-    more than their sound: where the sound cannot be encoded or stored, the words are kept without. Each kind of trouble
-    is told once.
+    more than their sound: where the sound cannot be encoded or stored, the words are kept without.
     """
 
-    def __init__(self, *, conversation_id: UUID, on_trouble: Callable[[Trouble], None]) -> None:
+    def __init__(
+        self,
+        *,
+        conversation_id: UUID,
+        on_trouble: Callable[[Trouble], None],
+        begun_by: int | None = None,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
         self._conversation_id = conversation_id
+        #: Who begins the conversation with the first turn that is kept. None: it is there, or was and is deleted.
+        self._begun_by = begun_by
+        self._has_row = begun_by is None
         self._on_trouble = on_trouble
+        self._sleep = sleep
         self._told: set[Trouble] = set()
-        self._queue: asyncio.Queue[SaidTurn | CorrectedTurn | None] = asyncio.Queue(MAX_WAITING)
+        #: An item leaves once it is saved or in the spool: what is left at the end is what waits here.
+        self._waiting: deque[tuple[Item | Change, datetime]] = deque()
+        self._changed = asyncio.Event()
+        self._failures = 0
+        self._has_spooled = False
+        self._is_spool_full = False
+        self._is_closing = False
         self._task = asyncio.create_task(self._run(), name=f"recorder {conversation_id}")
+        self._end: asyncio.Task[None] | None = None
 
-    def record(self, turn: SaidTurn | CorrectedTurn) -> None:
-        if self._queue.qsize() >= MAX_WAITING - 1:  # one place is kept for the end
-            logger.error("turn %s is lost: %d turns wait to be saved", turn.turn_id, self._queue.qsize())
+    @property
+    def is_begun(self) -> bool:
+        """Whether the conversation has had a row."""
+        return self._has_row
+
+    def record(self, item: Item) -> None:
+        if len(self._waiting) > 1 and _replaces(item, self._waiting[-1][0]):
+            self._waiting[-1] = (item, self._waiting[-1][1])
+            return
+        if len(self._waiting) >= MAX_WAITING:
+            if Trouble.LOST not in self._told:
+                logger.error("turn %s and those after it are lost: %d wait already", item.turn_id, MAX_WAITING)
             self._tell(Trouble.LOST)
             return
-        self._queue.put_nowait(turn)
+        self._waiting.append((item, timezone.now()))
+        self._changed.set()
 
     async def close(self) -> None:
         """Save what waits and end. Cancelling the caller does not cancel the saving."""
-        self._queue.put_nowait(None)
-        done, _ = await asyncio.wait([self._task], timeout=DRAIN_S)
-        if not done:
-            logger.error("turns of conversation %s were not saved within %g s", self._conversation_id, DRAIN_S)
-            self._task.cancel()
+        if self._end is None:
+            self._end = asyncio.create_task(self._finish(), name=f"end of recorder {self._conversation_id}")
+        await asyncio.wait([self._end])
+
+    async def _finish(self) -> None:
+        self._is_closing = True
+        self._changed.set()
+        patience = asyncio.ensure_future(self._sleep(DRAIN_S))
+        await asyncio.wait({self._task, patience}, return_when=asyncio.FIRST_COMPLETED)
+        patience.cancel()
+        if self._task.done():
+            self._task.result()
+            return
+        logger.error("turns of conversation %s were not saved within %g s", self._conversation_id, DRAIN_S)
+        left = list(self._waiting)
+        # Not awaited: the thread that it waits for may be stuck in the database. Saved twice is saved once.
+        self._task.cancel()
+        for item, said_at in left:
+            if not await self._spool(await self._prepare(item, said_at)):
+                self._tell(Trouble.LOST)
 
     async def _run(self) -> None:
-        while (turn := await self._queue.get()) is not None:
-            await self._save(turn)
-
-    async def _save(self, turn: SaidTurn | CorrectedTurn) -> None:
-        audio = await self._encode(turn)
-        for attempt in range(ATTEMPTS):
-            try:
-                await database_sync_to_async(self._write)(turn, audio)
-            except (Conversation.DoesNotExist, NotCorrectable) as error:
-                # Deleted while the call goes on: there is nothing to add to. Trying again would not bring it back.
-                logger.warning("turn %s is not saved: %s", turn.turn_id, error)
-                if isinstance(error, Conversation.DoesNotExist):
-                    self._tell(Trouble.GONE)
-                return
-            except Exception as error:
-                # Whatever it is, the turns that follow are to be tried, and the call goes on.
-                logger.exception("saving turn %s failed (attempt %d of %d)", turn.turn_id, attempt + 1, ATTEMPTS)
-                if isinstance(error, OSError) and audio:
-                    audio = None
-                    self._tell(Trouble.NO_SOUND)
-                else:
-                    await asyncio.sleep(RETRY_S * 2**attempt)
+        while True:
+            if self._waiting:
+                await self._keep(*self._waiting[0])
+                self._waiting.popleft()
+            elif self._is_closing:
+                break
             else:
-                return
-        self._tell(Trouble.LOST)
+                await self._wait()
+                if self._has_spooled and not self._waiting:
+                    await self._attempt(None)
+        if self._has_spooled:
+            await self._attempt(None)
 
-    async def _encode(self, turn: SaidTurn | CorrectedTurn) -> bytes | None:
-        if isinstance(turn, CorrectedTurn) or not turn.pcm:
+    async def _wait(self) -> None:
+        """Wait for something to do: with a spool, for the time of its next attempt at the latest."""
+        self._changed.clear()
+        tasks = [asyncio.ensure_future(self._changed.wait())]
+        if self._has_spooled:
+            tasks.append(asyncio.ensure_future(self._sleep(compute_pause_s(self._failures))))
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
+
+    async def _keep(self, item: Item | Change, said_at: datetime) -> None:
+        """Return when a change is saved, or in the spool, or never can be."""
+        change = await self._prepare(item, said_at)
+        self._waiting[0] = (change, said_at)
+        attempts = 0
+        while not await self._attempt(change):
+            attempts += 1
+            # In order: behind what is in the spool already.
+            if attempts >= ATTEMPTS or self._has_spooled:
+                self._tell(Trouble.DELAYED)
+                if await self._spool(change):
+                    return
+            await self._sleep(compute_pause_s(self._failures))
+
+    async def _attempt(self, change: Change | None) -> bool:
+        """Save a change, after what is in the spool. Return whether nothing is left to be done about it."""
+        try:
+            if self._has_spooled:
+                await database_sync_to_async(take_in_spooled_turns)(conversation_id=self._conversation_id)
+                self._has_spooled, self._has_row = False, True
+        except (Error, OSError) as error:
+            self._count_failure(error)
+            return False
+        if change is None or await self._save(change):
+            self._note_recovery()
+            return True
+        return False
+
+    async def _save(self, change: Change) -> bool:
+        try:
+            await database_sync_to_async(apply_change)(conversation_id=self._conversation_id, change=change)
+            self._begun_by, self._has_row = None, True
+        except (Conversation.DoesNotExist, Turn.DoesNotExist, NotCorrectable) as error:
+            # Deleted while the call goes on: there is nothing to add to. Trying again would not bring it back.
+            logger.warning("turn %s is not saved: %s", change.turn_id, error)
+            if isinstance(error, Conversation.DoesNotExist):
+                self._tell(Trouble.GONE)
+        except (DataError, IntegrityError):
+            # What the database refuses today it refuses tomorrow.
+            logger.exception("turn %s is lost", change.turn_id)
+            self._tell(Trouble.LOST)
+        except OSError as error:
+            if not change.has_audio:
+                self._count_failure(error)
+                return False
+            logger.exception("the sound of turn %s cannot be stored", change.turn_id)
+            self._tell(Trouble.NO_SOUND)
+            return await self._save(change.without_audio())
+        except Error as error:
+            self._count_failure(error)
+            return False
+        except Exception:
+            # Whatever it is, the turns that follow are to be tried, and the call goes on.
+            logger.exception("turn %s is lost", change.turn_id)
+            self._tell(Trouble.LOST)
+        return True
+
+    def _count_failure(self, error: Exception) -> None:
+        """Log the first failure of an outage; the others say nothing new."""
+        self._failures += 1
+        if self._failures == 1:
+            logger.error("conversation %s is not saved now", self._conversation_id, exc_info=error)
+
+    def _note_recovery(self) -> None:
+        if self._failures:
+            logger.info("conversation %s is saved again after %d attempts", self._conversation_id, self._failures + 1)
+        self._failures = 0
+        self._is_spool_full = False
+        if Trouble.DELAYED in self._told:
+            self._told.discard(Trouble.DELAYED)
+            self._on_trouble(Trouble.RECOVERED)
+
+    async def _spool(self, change: Change) -> bool:
+        try:
+            await asyncio.to_thread(spool_change, conversation_id=self._conversation_id, change=change)
+        except OSError:
+            if not self._is_spool_full:
+                logger.exception("the spool takes nothing: conversation %s waits in memory", self._conversation_id)
+            self._is_spool_full = True
+            return False
+        # Taken in, the first change makes the row; those behind it must not make one that was deleted again.
+        self._begun_by = None
+        self._has_spooled = True
+        self._is_spool_full = False
+        return True
+
+    async def _prepare(self, item: Item | Change, said_at: datetime) -> Change:
+        match item:
+            case SaidTurn():
+                fields = _describe(item) | {"audio": await self._encode(item)}
+                return Change("append_turn", fields | {"said_at": said_at, "begun_by": self._begun_by})
+            case BegunTurn():
+                fields = {name: getattr(item, name) for name in ("turn_id", "text", "language", "voice_profile_id")}
+                return Change("begin_turn", fields | {"said_at": said_at, "begun_by": self._begun_by})
+            case DroppedTurn(turn_id=turn_id):
+                return Change("drop_turn", {"turn_id": turn_id})
+            case CorrectedTurn(turn_id=turn_id, text=text):
+                return Change("correct_turn", {"turn_id": turn_id, "text": text, "supersede": True})
+            case Change():
+                return item
+
+    async def _encode(self, turn: SaidTurn) -> bytes | None:
+        if not turn.pcm:
             return None
         try:
-            return await asyncio.to_thread(_encode, turn)
+            return await asyncio.get_running_loop().run_in_executor(encoding_thread, _encode, turn)
         except Exception:
             logger.exception("the sound of turn %s cannot be encoded", turn.turn_id)
             self._tell(Trouble.NO_SOUND)
             return None
-
-    def _write(self, turn: SaidTurn | CorrectedTurn, audio: bytes | None) -> None:
-        if isinstance(turn, CorrectedTurn):
-            correct_turn(conversation_id=self._conversation_id, turn_id=turn.turn_id, text=turn.text, supersede=True)
-            return
-        append_turn(
-            conversation_id=self._conversation_id,
-            turn_id=turn.turn_id,
-            speaker=turn.speaker,
-            text=turn.text,
-            language=turn.language,
-            audio=audio,
-            audio_duration_ms=turn.duration_ms,
-            was_interrupted=turn.was_interrupted,
-            voice_profile_id=turn.voice_profile_id,
-            latency=turn.latency,
-            quality=turn.quality.value if turn.quality else "",
-        )
 
     def _tell(self, trouble: Trouble) -> None:
         if trouble not in self._told:
@@ -128,8 +273,27 @@ class Recorder:
             self._on_trouble(trouble)
 
 
+def _replaces(item: Item, waiting: Item | Change) -> bool:
+    """Whether what is begun and still waits need not be saved for itself."""
+    return isinstance(waiting, BegunTurn) and isinstance(item, BegunTurn | SaidTurn) and item.turn_id == waiting.turn_id
+
+
+def _describe(turn: SaidTurn) -> dict[str, object]:
+    return {
+        "turn_id": turn.turn_id,
+        "speaker": turn.speaker,
+        "text": turn.text,
+        "language": turn.language,
+        "audio_duration_ms": turn.duration_ms,
+        "was_interrupted": turn.was_interrupted,
+        "voice_profile_id": turn.voice_profile_id,
+        "latency": turn.latency,
+        "quality": turn.quality.value if turn.quality else "",
+    }
+
+
 def _encode(turn: SaidTurn) -> bytes:
     is_synthetic = turn.speaker == "avatar"
-    return encode_audio(
+    return encoder.encode(
         turn.pcm, turn.sample_rate_hz, audio_format=settings.AVATAR_AUDIO_FORMAT, is_synthetic=is_synthetic
     )

@@ -81,6 +81,8 @@ class Outlet:
     on_failure: Callable[[Stage, InferenceError], Awaitable[None]]
     #: Waited for before each clause is spoken, the first of the reply or another.
     before_clause: Callable[[bool], Awaitable[None]]
+    #: Called when the first audio of each clause leaves.
+    on_sound: Callable[[], None]
     make_audio_url: Callable[[UUID], str | None]
 
 
@@ -131,6 +133,7 @@ class Reply:
         self._committed = asyncio.Event()
         self._is_thought = False
         self._is_speechless = False
+        self._is_clause_silent = True
         self._is_stopped = False
         self._text_changed = asyncio.Event()
         self._played = asyncio.Event()
@@ -335,6 +338,7 @@ class Reply:
                 if is_inside_clause:
                     self.playout.end_clause()
                 self.playout.start_clause(item)
+                self._is_clause_silent = True
                 is_inside_clause = True
                 self._ahead.release()
                 continue
@@ -363,6 +367,9 @@ class Reply:
                     quality=self.quality.value,
                 )
             )
+        if self._is_clause_silent:
+            self._is_clause_silent = False
+            self._outlet.on_sound()
         await self._outlet.send_audio(pcm)
         self.audio += pcm
         self.playout.add(length_ms, self._clock())

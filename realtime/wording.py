@@ -23,6 +23,7 @@ SENTENCES = {
         "I cannot keep up just now: answers come late, or are left out. Please try again in a moment."
     ),
     ErrorCode.NOT_KEPT: gettext_noop("Not everything of this conversation can be kept just now."),
+    ErrorCode.KEPT_AGAIN: gettext_noop("Keeping works again. What you say is kept."),
     ErrorCode.CONVERSATION_GONE: gettext_noop(
         "This conversation has been deleted. You can go on talking, but nothing of it is kept any more."
     ),

@@ -74,6 +74,16 @@ def media_root(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> 
         shutil.rmtree(root)
 
 
+@pytest.fixture(autouse=True)
+def spool_dir(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A spool of the test's own, as the media folder."""
+    root = tmp_path_factory.getbasetemp() / "spool"
+    settings.AVATAR_SPOOL_DIR = root
+    yield root
+    if root.exists():
+        shutil.rmtree(root)
+
+
 @pytest.fixture
 def alice(db: None) -> User:
     return factories.create_user("alice")

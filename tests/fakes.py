@@ -15,7 +15,7 @@ from uuid import UUID, uuid4
 from inference.engines.fake import FakeInference, FakeLanguageModel, FakeSpeechToText, FakeTextToSpeech
 from inference.interfaces import Message
 from realtime import protocol
-from realtime.pipeline import CallSettings, CorrectedTurn, PastTurn, SaidTurn, VoicePipeline
+from realtime.pipeline import BegunTurn, CallSettings, CorrectedTurn, DroppedTurn, PastTurn, SaidTurn, VoicePipeline
 from realtime.protocol import AudioFormat, ServerMessage
 from realtime.reply import Voice, VoiceUnreadable
 
@@ -62,6 +62,8 @@ class Call:
         self.inference = inference
         self.sent: list[ServerMessage | bytes] = []
         self.kept: list[SaidTurn] = []
+        #: What was kept of replies before they ended, and which of those were taken back.
+        self.begun: list[BegunTurn | DroppedTurn] = []
         self.corrected: list[CorrectedTurn] = []
         #: What is not remembered any more, by the turn that can be corrected.
         self.past: dict[UUID, list[PastTurn]] = {}
@@ -98,9 +100,11 @@ class Call:
         self._changed.set()
         await asyncio.sleep(self.send_s.get(type(message), 0))
 
-    def _record(self, turn: SaidTurn | CorrectedTurn) -> None:
+    def _record(self, turn: SaidTurn | BegunTurn | DroppedTurn | CorrectedTurn) -> None:
         if isinstance(turn, CorrectedTurn):
             self.corrected.append(turn)
+        elif isinstance(turn, BegunTurn | DroppedTurn):
+            self.begun.append(turn)
         else:
             self.kept.append(turn)
         self._changed.set()

@@ -135,16 +135,21 @@ def delete_orphans(*, is_forced: bool = False) -> int:
     return len(orphans)
 
 
-def forget_deleted_rows() -> None:
+def forget_deleted_rows() -> bool:
     """
-    Have SQLite give up the copies of deleted rows in its write-ahead log.
+    Have SQLite give up the copies of deleted rows in its write-ahead log. Return whether none are left.
 
-    Best effort: readers may still need it; then the next checkpoint does it. Rows themselves are overwritten when they
-    are deleted (`secure_delete`).
+    A reader in the midst of a query keeps them: then it has to be done again. Rows themselves are overwritten when they
+    are deleted (`secure_delete`). Connections are kept open, so that no last one that closes does it instead.
     """
-    if connection.vendor == "sqlite" and not connection.in_atomic_block:
-        with connection.cursor() as cursor:
-            cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    if connection.vendor != "sqlite":
+        return True
+    if connection.in_atomic_block:
+        return False
+    with connection.cursor() as cursor:
+        cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        is_busy, *_ = cursor.fetchone()
+    return not is_busy
 
 
 def _names_in_rows(profile_id: uuid.UUID) -> set[str]:

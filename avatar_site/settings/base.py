@@ -140,6 +140,14 @@ DATABASES = {
         "DATABASE_URL", {"ENGINE": "django.db.backends.sqlite3", "NAME": AVATAR_DATA_DIR / "avatar.sqlite3"}
     )
 }
+# Opening a connection costs more than saving a turn. Those of threads that last are kept, and looked at before they are
+# used again: a database that was restarted meanwhile costs nothing. See also avatar_site/asgi.py.
+DATABASES["default"].setdefault("CONN_MAX_AGE", None)
+DATABASES["default"].setdefault("CONN_HEALTH_CHECKS", True)
+if DATABASES["default"]["ENGINE"] == "django.db.backends.postgresql":
+    # A server that has vanished is an error after seconds, not after the minutes that TCP takes to notice.
+    for _name, _value in {"connect_timeout": 5, "tcp_user_timeout": 15_000}.items():
+        DATABASES["default"].setdefault("OPTIONS", {}).setdefault(_name, _value)
 if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
     DATABASES["default"]["OPTIONS"] = {
         # A transaction that will write takes the lock at once: a deferred one can fail in its middle, without waiting.
@@ -195,6 +203,7 @@ CELERY_BEAT_SCHEDULE = {
     "requeue-lost-voices": {"task": "voices.tasks.requeue_lost_work", "schedule": 30},
     "renew-voices": {"task": "voices.tasks.renew", "schedule": 5 * 60},
     "delete-orphaned-voice-files": {"task": "voices.tasks.delete_orphans", "schedule": 60 * 60},
+    "take-in-spooled-turns": {"task": "avatar_site.operations.tasks.take_in_spooled_turns", "schedule": 60},
     "purge-expired": {"task": "conversations.tasks.purge_expired", "schedule": _AT_NIGHT},
     "remove-orphans": {"task": "conversations.tasks.remove_orphans", "schedule": _AT_NIGHT},
 }
@@ -203,13 +212,15 @@ CELERY_BEAT_SCHEDULE_FILENAME = str(AVATAR_DATA_DIR / "beat-schedule")
 # --- files ---
 
 MEDIA_ROOT = AVATAR_DATA_DIR / "media"
+# What calls could not save while the database was away.
+AVATAR_SPOOL_DIR = AVATAR_DATA_DIR / "spool"
 # Recordings have owners: views check them, and nothing under MEDIA_ROOT has an address of its own.
 MEDIA_URL = "/media-is-not-served/"
 STATIC_URL = "/static/"
 STATICFILES_DIRS = [BASE_DIR / "static"]
 AVATAR_STORAGE = env.choice("AVATAR_STORAGE", "folder", ("folder", "s3"))
 STORAGES: dict[str, dict[str, Any]] = {
-    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+    "default": {"BACKEND": "avatar_site.folder.Folder"},
     "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
 }
 if AVATAR_STORAGE == "s3":

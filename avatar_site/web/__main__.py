@@ -1,5 +1,7 @@
 """Translates daphne's command line: its server is ours, with the gate of this site."""
 
+import logging
+import threading
 from functools import partial
 from typing import Any
 
@@ -15,6 +17,22 @@ MAX_MESSAGE_BYTES = 2 * MAX_MESSAGE_CHARACTERS
 #: A client that is gone without a word gives its place back after 5 + 10 s, and at most 2 s until the next look.
 PING_INTERVAL_S = 5
 PING_TIMEOUT_S = 10
+
+logger = logging.getLogger(__name__)
+
+
+def take_in_spooled_turns() -> None:
+    """Save what the calls of the process before could not. What cannot be saved now is left to beat."""
+    from django.db import Error, connections
+
+    from conversations.services import take_in_all_spooled_turns
+
+    try:
+        take_in_all_spooled_turns()
+    except (Error, OSError):
+        logger.exception("what waits to be kept is left for later")
+    finally:
+        connections.close_all()
 
 
 class Command(CommandLineInterface):
@@ -33,6 +51,8 @@ class Command(CommandLineInterface):
         from avatar_site.web.bodies import SiteGate, read_limits
 
         self.server_class = partial(Server, gate=SiteGate(), limits=read_limits(open_files=raise_limit()))
+        # Nobody waits for it: a database that is away would keep the site from starting.
+        threading.Thread(target=take_in_spooled_turns, name="spool", daemon=True).start()
         return application
 
 

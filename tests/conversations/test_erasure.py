@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import random
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,10 @@ def find_secrets() -> list[tuple[str, bytes]]:
     database = Path(str(connection.settings_dict["NAME"]))
     files = [(path.name, path.read_bytes()) for path in database.parent.glob(f"{database.name}*")]
     return [(name, secret) for name, data in files for secret in SECRETS if secret in data]
+
+
+def open_connection() -> sqlite3.Connection:
+    return sqlite3.connect(str(connection.settings_dict["NAME"]))
 
 
 @pytest.fixture
@@ -89,6 +94,44 @@ class TestDeletedWords:
         admin_client.post(f"/admin/conversations/conversation/{secret.conversation_id}/delete/", {"post": "yes"})
 
         assert find_secrets() == []
+
+    @pytest.mark.parametrize("delete", [delete_conversation, correct_again, expire, remove_person])
+    def test_go_though_other_connections_stay_open(
+        self, secret: Turn, delete: Callable[[Turn], None], settings: Any
+    ) -> None:
+        """As those of web and worker do: none that closes last empties the log."""
+        settings.AVATAR_RETENTION_TEXT_DAYS = 90
+        others = [open_connection() for _ in range(3)]
+        for other in others:
+            assert other.execute("SELECT count(*) FROM conversations_turn").fetchone() == (81,)
+
+        delete(secret)
+
+        assert find_secrets() == []
+        for other in others:
+            other.close()
+
+    def test_that_a_reader_holds_on_to_go_when_it_has_read(self, secret: Turn, monkeypatch: pytest.MonkeyPatch) -> None:
+        cache.clear()
+        queued: list[Any] = []
+        monkeypatch.setattr(tasks.erase_deleted_words, "apply_async", lambda **options: queued.append(options))
+        # What it reads is in the log.
+        factories.create_turn(secret.conversation, text="Zanzibar")
+        reader = open_connection()
+        reading = reader.execute("SELECT text FROM conversations_turn")
+        reading.fetchone()
+        with connection.cursor() as cursor:
+            cursor.execute("PRAGMA busy_timeout = 0")
+
+        delete_conversation(secret)
+        assert find_secrets() != []
+        assert queued == [{"countdown": services.ERASED_AFTER_S}]
+
+        reading.close()
+        reader.close()
+        tasks.erase_deleted_words()
+        assert find_secrets() == []
+        connection.close()
 
     def test_of_a_long_memory_go_in_a_task_that_is_queued_once(
         self, secret: Turn, monkeypatch: pytest.MonkeyPatch

@@ -17,7 +17,7 @@ from inference.interfaces import (
     VoiceReference,
 )
 from realtime import protocol
-from realtime.pipeline import POST_ROLL_MS, CallOverrun, PastTurn
+from realtime.pipeline import POST_ROLL_MS, BegunTurn, CallOverrun, DroppedTurn, PastTurn
 from realtime.protocol import AudioFormat, ErrorCode, Mode, ProtocolError, Stage
 from realtime.reply import ReplyLimits, Voice
 from tests.fakes import (
@@ -1067,6 +1067,37 @@ class TestHangingUp:
 
         assert inference.active_calls == 0
         assert call.kept == []
+
+
+class TestKeepingOfAReply:
+    async def test_begins_with_its_first_sound_and_goes_on_with_its_clauses(self) -> None:
+        inference = make_inference(replies=[REPLY], ms_per_character=20)
+        async with open_call(inference) as call:
+            call.send(protocol.TextMessage("你好"))
+            await call.until(lambda: call.begun)
+            assert [turn.speaker for turn in call.kept] == ["user"]
+            begun = call.begun[0]
+            await call.wait_until_listening()
+
+        assert isinstance(begun, BegunTurn)
+        texts = [turn.text for turn in call.begun if isinstance(turn, BegunTurn)]
+        assert len(texts) > 2
+        assert all(REPLY.startswith(text) for text in texts)
+        assert [len(text) for text in texts] == sorted({len(text) for text in texts})
+        assert {turn.turn_id for turn in call.begun} == {begun.turn_id} == {call.kept[1].turn_id}
+
+    async def test_is_taken_back_when_nothing_of_it_was_heard(self) -> None:
+        # Its first character takes longer to say than anybody takes to interrupt.
+        inference = make_inference(replies=[REPLY], ms_per_character=5000)
+        async with open_call(inference) as call:
+            call.send(protocol.TextMessage("你好"))
+            ready = await call.wait_for(protocol.TtsReady)
+            call.send(protocol.InterruptMessage())
+            await call.wait_for(protocol.Interrupted)
+            await call.wait_until_listening()
+
+        assert call.begun[-1] == DroppedTurn(ready.turn_id)
+        assert [turn.speaker for turn in call.kept] == ["user"]
 
 
 class TestConfiguring:

@@ -2,23 +2,35 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import pytest
 import soundfile
 from asgiref.sync import sync_to_async
+from channels.db import database_sync_to_async
+from django.conf import settings
 from django.contrib.auth.models import User
 from django.core.files.storage import FileSystemStorage
-from django.db import OperationalError
+from django.db import OperationalError, connection
+from django.utils import timezone
 
+from conversations import services, spool
 from conversations.models import Conversation, Turn
 from inference.interfaces import Quality
-from realtime import recorder as recorder_module
-from realtime.pipeline import CorrectedTurn, SaidTurn
-from realtime.recorder import MAX_WAITING, Recorder, Trouble
+from realtime.pipeline import BegunTurn, CorrectedTurn, DroppedTurn, SaidTurn
+from realtime.recorder import ATTEMPTS, DRAIN_S, LONGEST_PAUSE_S, MAX_WAITING, Recorder, Trouble
 from tests import factories
 from tests.fakes import SPEECH
+
+ROOT = Path(__file__).parents[2]
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -32,8 +44,68 @@ def make_turn(text: str = "你好", **fields: Any) -> SaidTurn:
     return SaidTurn(**{"turn_id": uuid4(), "speaker": "user", "text": text, "language": "zh"} | fields)
 
 
-def make_recorder(conversation: Conversation, troubles: list[Trouble] | None = None) -> Recorder:
-    return Recorder(conversation_id=conversation.pk, on_trouble=(troubles if troubles is not None else []).append)
+class Patience:
+    """Stands for the clock of a recorder: pauses are over at once, and the end's patience when the test says so."""
+
+    def __init__(self) -> None:
+        self.pauses: list[float] = []
+        self.is_over = asyncio.Event()
+
+    async def __call__(self, delay_s: float) -> None:
+        if delay_s == DRAIN_S:
+            await self.is_over.wait()
+        else:
+            self.pauses.append(delay_s)
+            await asyncio.sleep(0)
+
+
+class Database:
+    """Puts itself before the database: away, it answers no service of a recorder."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.is_away = False
+        self.attempts = 0
+        #: Comes back by itself after so many attempts.
+        self.comes_back_after: int | None = None
+        self._place = services._place
+        monkeypatch.setattr(services, "_place", self._answer)
+
+    def _answer(self, *arguments: Any, **fields: Any) -> Turn:
+        if self.is_away:
+            self.attempts += 1
+            if self.attempts != self.comes_back_after:
+                raise OperationalError("the database system is starting up")
+            self.is_away = False
+        return self._place(*arguments, **fields)
+
+
+@pytest.fixture
+def database(monkeypatch: pytest.MonkeyPatch) -> Database:
+    return Database(monkeypatch)
+
+
+@pytest.fixture
+def patience() -> Patience:
+    return Patience()
+
+
+def make_recorder(
+    conversation: Conversation,
+    troubles: list[Trouble] | None = None,
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+) -> Recorder:
+    on_trouble = (troubles if troubles is not None else []).append
+    return Recorder(conversation_id=conversation.pk, on_trouble=on_trouble, sleep=sleep)
+
+
+async def until(is_true: Callable[[], Any]) -> None:
+    async with asyncio.timeout(10):
+        while not is_true():  # noqa: ASYNC110 — the recorder says nobody when it has saved
+            await asyncio.sleep(0.001)
+
+
+def read_spool() -> str:
+    return "".join(path.read_text() for path in Path(settings.AVATAR_SPOOL_DIR).glob("*.jsonl"))
 
 
 async def list_texts(conversation: Conversation) -> list[str]:
@@ -111,27 +183,7 @@ class TestRecorder:
         assert "is not saved" in caplog.text
         assert "attempt" not in caplog.text
 
-    async def test_tries_again(self, conversation: Conversation, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(recorder_module, "RETRY_S", 0.001)
-        failures = [OperationalError("locked"), OperationalError("locked")]
-        append_turn = recorder_module.append_turn
-
-        def fail_twice(**fields: Any) -> Turn:
-            if failures:
-                raise failures.pop()
-            return append_turn(**fields)
-
-        monkeypatch.setattr(recorder_module, "append_turn", fail_twice)
-        recorder = make_recorder(conversation)
-        recorder.record(make_turn("一"))
-        await recorder.close()
-
-        assert await list_texts(conversation) == ["一"]
-
-    async def test_goes_on_after_a_turn_that_cannot_be_saved(
-        self, conversation: Conversation, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(recorder_module, "RETRY_S", 0.001)
+    async def test_goes_on_after_a_turn_that_cannot_be_saved(self, conversation: Conversation) -> None:
         troubles: list[Trouble] = []
         recorder = make_recorder(conversation, troubles)
         recorder.record(make_turn("一", speaker="nobody"))
@@ -169,13 +221,212 @@ class TestRecorder:
         assert [bool(turn.audio) async for turn in Turn.objects.order_by("sequence")] == [False, True]
         assert troubles == [Trouble.NO_SOUND]
 
-    async def test_drops_turns_loudly_when_nothing_is_saved(
-        self, conversation: Conversation, caplog: pytest.LogCaptureFixture
-    ) -> None:
+    async def test_keeps_a_reply_from_its_first_sound_on(self, conversation: Conversation) -> None:
+        reply_id = uuid4()
         recorder = make_recorder(conversation)
-        for number in range(MAX_WAITING + 5):
-            recorder.record(make_turn(str(number)))
+        recorder.record(make_turn("說故事"))
+        recorder.record(BegunTurn(reply_id, "從前，", "zh"))
+        await until(lambda: not recorder._waiting)
+        begun = await Turn.objects.aget(pk=reply_id)
+        recorder.record(BegunTurn(reply_id, "從前，有一隻", "zh"))
+        recorder.record(make_turn("從前，有一隻貓。", turn_id=reply_id, speaker="avatar", pcm=SPEECH))
         await recorder.close()
 
-        assert len(await list_texts(conversation)) == MAX_WAITING - 1
-        assert sum("is lost" in record.message for record in caplog.records) == 6
+        assert (begun.text, begun.was_interrupted, begun.is_in_progress) == ("從前，", True, True)
+        ended = await Turn.objects.aget(pk=reply_id)
+        assert (ended.text, ended.was_interrupted, ended.is_in_progress) == ("從前，有一隻貓。", False, False)
+        assert (ended.sequence, ended.created_at, bool(ended.audio)) == (2, begun.created_at, True)
+
+    async def test_takes_back_a_reply_that_nobody_heard(self, conversation: Conversation) -> None:
+        reply_id = uuid4()
+        recorder = make_recorder(conversation)
+        recorder.record(make_turn("一"))
+        recorder.record(BegunTurn(reply_id, "從前，", "zh"))
+        recorder.record(DroppedTurn(reply_id))
+        recorder.record(make_turn("二"))
+        await recorder.close()
+
+        assert await list_texts(conversation) == ["一", "二"]
+
+
+class TestOutage:
+    async def test_of_a_moment_is_waited_for_and_not_told(
+        self, conversation: Conversation, database: Database, patience: Patience
+    ) -> None:
+        database.is_away, database.comes_back_after = True, ATTEMPTS
+        troubles: list[Trouble] = []
+        recorder = make_recorder(conversation, troubles, patience)
+        recorder.record(make_turn("一", pcm=SPEECH))
+        await recorder.close()
+
+        assert await list_texts(conversation) == ["一"]
+        assert patience.pauses == [0.5, 1.0, 2.0]
+        assert (troubles, read_spool()) == ([], "")
+
+    async def test_loses_nothing_and_keeps_the_order(
+        self, conversation: Conversation, database: Database, patience: Patience, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        database.is_away = True
+        troubles: list[Trouble] = []
+        recorder = make_recorder(conversation, troubles, patience)
+        said = [make_turn(str(number), pcm=SPEECH if number == 1 else b"") for number in range(MAX_WAITING)]
+        for turn in said:
+            recorder.record(turn)
+        # All of it is on the disk: killed now, this process loses nothing.
+        await until(lambda: read_spool().count('"append_turn"') == MAX_WAITING and not recorder._waiting)
+        assert troubles == [Trouble.DELAYED]
+        database.is_away = False
+        recorder.record(make_turn("後來"))
+        await recorder.close()
+
+        assert await list_texts(conversation) == [*map(str, range(MAX_WAITING)), "後來"]
+        assert [bool(turn.audio) async for turn in Turn.objects.order_by("sequence")[:3]] == [False, True, False]
+        assert troubles == [Trouble.DELAYED, Trouble.RECOVERED]
+        assert read_spool() == ""
+        # However often it was tried.
+        assert sum(record.levelname == "ERROR" for record in caplog.records) == 1
+
+    async def test_is_over_though_nothing_more_is_said(
+        self, conversation: Conversation, database: Database, patience: Patience
+    ) -> None:
+        database.is_away, database.comes_back_after = True, 2 * ATTEMPTS
+        troubles: list[Trouble] = []
+        recorder = make_recorder(conversation, troubles, patience)
+        recorder.record(make_turn("一"))
+        await until(lambda: Trouble.RECOVERED in troubles)
+
+        assert await list_texts(conversation) == ["一"]
+        assert max(patience.pauses) == LONGEST_PAUSE_S
+        await recorder.close()
+
+    async def test_that_outlasts_the_call_leaves_its_turns_to_the_next_start(
+        self, conversation: Conversation, database: Database, patience: Patience
+    ) -> None:
+        database.is_away = True
+        recorder = make_recorder(conversation, sleep=patience)
+        reply_id = uuid4()
+        recorder.record(make_turn("說故事", pcm=SPEECH))
+        recorder.record(BegunTurn(reply_id, "從前，", "zh"))
+        recorder.record(make_turn("從前。", turn_id=reply_id, speaker="avatar", latency={"stt": 5}))
+        await recorder.close()
+        said_at = timezone.now()
+        database.is_away = False
+
+        assert await sync_to_async(services.take_in_all_spooled_turns)() == 2
+        assert await sync_to_async(services.take_in_all_spooled_turns)() == 0
+        first, second = [turn async for turn in Turn.objects.order_by("sequence")]
+        assert (first.text, bool(first.audio), first.created_at < said_at) == ("說故事", True, True)
+        assert (second.text, second.is_in_progress, second.latency) == ("從前。", False, {"stt": 5})
+
+    async def test_of_a_database_that_hangs_leaves_its_turns_on_the_disk(
+        self, conversation: Conversation, patience: Patience, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        is_asked, is_back = threading.Event(), threading.Event()
+        place = services._place
+
+        def hang(*arguments: Any, **fields: Any) -> Turn:
+            is_asked.set()
+            is_back.wait(10)
+            return place(*arguments, **fields)
+
+        monkeypatch.setattr(services, "_place", hang)
+        recorder = make_recorder(conversation, sleep=patience)
+        recorder.record(make_turn("一"))
+        recorder.record(make_turn("二"))
+        end = asyncio.create_task(recorder.close())
+        await until(is_asked.is_set)
+        patience.is_over.set()
+        await end
+
+        assert read_spool().count("append_turn") == 2
+        is_back.set()
+        await asyncio.wait([recorder._task])
+        assert await sync_to_async(services.take_in_all_spooled_turns)() == 2
+        assert await list_texts(conversation) == ["一", "二"]
+
+    async def test_on_a_full_disk_keeps_what_memory_holds(
+        self,
+        conversation: Conversation,
+        database: Database,
+        patience: Patience,
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        def fail(*arguments: Any, **options: Any) -> None:
+            raise OSError(errno.ENOSPC, "no space left on device")
+
+        database.is_away = True
+        monkeypatch.setattr(spool, "append", fail)
+        troubles: list[Trouble] = []
+        recorder = make_recorder(conversation, troubles, patience)
+        for number in range(MAX_WAITING + 5):
+            recorder.record(make_turn(str(number)))
+        await until(lambda: database.attempts > 50)
+        database.is_away = False
+        await recorder.close()
+
+        assert await list_texts(conversation) == [*map(str, range(MAX_WAITING))]
+        assert troubles == [Trouble.LOST, Trouble.DELAYED, Trouble.RECOVERED]
+        # Not one for each attempt: the disk is full.
+        assert sum(record.levelname == "ERROR" for record in caplog.records) == 3
+
+    async def test_of_a_full_database_is_one_like_others(self, conversation: Conversation, patience: Patience) -> None:
+        """SQLite's own error, from a file that may not grow."""
+        troubles: list[Trouble] = []
+
+        def limit(pages: int) -> int:
+            with connection.cursor() as cursor:
+                cursor.execute(f"PRAGMA max_page_count = {pages}")
+                return int(cursor.fetchone()[0])
+
+        limit_in_thread = database_sync_to_async(limit)
+        await limit_in_thread(1)
+        recorder = make_recorder(conversation, troubles, patience)
+        recorder.record(make_turn("很長" * 20_000))
+        await until(lambda: troubles)
+        assert troubles == [Trouble.DELAYED]
+        await limit_in_thread(2**30)
+        await recorder.close()
+
+        assert [len(text) for text in await list_texts(conversation)] == [40_000]
+        assert troubles == [Trouble.DELAYED, Trouble.RECOVERED]
+
+
+class TestKilledProcess:
+    def test_leaves_a_reply_that_reads_as_interrupted(self, conversation: Conversation, tmp_path: Path) -> None:
+        """A process of its own, killed while it speaks."""
+        reply_id = uuid4()
+        script = tmp_path / "speak.py"
+        script.write_text(
+            f"""
+import asyncio, os, signal
+from uuid import UUID
+import django
+from django.conf import settings
+settings.DATABASES["default"]["NAME"] = {str(connection.settings_dict["NAME"])!r}
+django.setup()
+from realtime.pipeline import BegunTurn, SaidTurn
+from realtime.recorder import Recorder
+from uuid import uuid4
+
+async def speak():
+    recorder = Recorder(conversation_id=UUID({str(conversation.pk)!r}), on_trouble=print)
+    recorder.record(SaidTurn(uuid4(), "user", "說故事", "zh"))
+    recorder.record(BegunTurn(UUID({str(reply_id)!r}), "從前，有一隻", "zh"))
+    while recorder._waiting:
+        await asyncio.sleep(0.01)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+asyncio.run(speak())
+"""
+        )
+        environment = os.environ | {"DJANGO_SETTINGS_MODULE": "avatar_site.settings.test", "PYTHONPATH": str(ROOT)}
+
+        killed = subprocess.run([sys.executable, str(script)], env=environment, cwd=ROOT, timeout=60, check=False)
+
+        assert killed.returncode == -signal.SIGKILL
+        turn = Turn.objects.get(pk=reply_id)
+        assert (turn.text, turn.was_interrupted, turn.is_in_progress) == ("從前，有一隻", True, True)
+        remembered = services.resume_conversation(conversation_id=conversation.pk, limit=10)
+        assert [text for _, _, text in remembered] == ["說故事", "從前，有一隻"]
+        assert list(Conversation.objects.matching("一隻", owner=conversation.owner)) == [conversation]

@@ -1,0 +1,63 @@
+"""
+Files in a folder, whole or not at all. Apart from `storage`, so that nobody loads a bucket's library for it.
+
+A process that is killed, or a disk that is full, in mid-write leaves a temporary file and never a part of a file under
+its own name. Temporary files lie beside what they were to be, have no row, and go as orphans do.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import uuid
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from django.core.files.storage import FileSystemStorage
+
+TEMPORARY_SUFFIX = ".part"
+#: What file systems without hard links answer.
+_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
+
+
+class Folder(FileSystemStorage):
+    """Writes under a temporary name, syncs, and gives the file its name last. Overwrites nothing."""
+
+    def _save(self, name: str, content: Any) -> str:
+        temporary = str(Path(name).parent / f".{uuid.uuid4().hex}{TEMPORARY_SUFFIX}")
+        source = Path(self.path(temporary))
+        try:
+            super()._save(temporary, content)
+            _sync(source)
+            while not _give_name(source, Path(self.path(name))):
+                # Somebody else has just taken it: Django's own storage evades in the same way.
+                name = self.get_available_name(name)
+        finally:
+            with suppress(FileNotFoundError):
+                source.unlink()
+        _sync(source.parent)
+        return name.replace("\\", "/")
+
+
+def _give_name(source: Path, target: Path) -> bool:
+    """Let a file have a name as well, or instead, and return whether the name was free."""
+    try:
+        os.link(source, target)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        if target.exists():
+            return False
+        source.replace(target)
+    return True
+
+
+def _sync(path: Path) -> None:
+    file = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)

@@ -1,0 +1,187 @@
+"""
+What could not be saved while the database was away: one file a conversation in the data folder, taken in later.
+
+A line is a change as JSON, its audio in base64, synced to the disk before `append` returns; or a note of how many
+changes have been taken in. A process that dies between a change and its note takes that one change in twice, which
+every change allows. Knows no rows: `apply` is given.
+"""
+
+from __future__ import annotations
+
+import base64
+import datetime as dt
+import fcntl
+import json
+import logging
+import os
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from django.conf import settings
+
+logger = logging.getLogger(__name__)
+
+SUFFIX = ".jsonl"
+
+Verb = Literal["append_turn", "begin_turn", "drop_turn", "correct_turn"]
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A service to be called for a conversation, with its arguments but the conversation's id."""
+
+    verb: Verb
+    fields: dict[str, Any]
+
+    @property
+    def turn_id(self) -> uuid.UUID:
+        turn_id: uuid.UUID = self.fields["turn_id"]
+        return turn_id
+
+    @property
+    def has_audio(self) -> bool:
+        return bool(self.fields.get("audio"))
+
+    def without_audio(self) -> Change:
+        return Change(self.verb, self.fields | {"audio": None})
+
+
+def append(conversation_id: uuid.UUID, changes: Sequence[Change]) -> None:
+    """Write changes to the disk, all or none of them. Raises OSError."""
+    lines = "".join(f"{_write_line(change)}\n" for change in changes).encode()
+    path = _find_path(conversation_id)
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with _open_locked(path, os.O_RDWR | os.O_CREAT) as file:
+        _append(file, lines)
+    # The name of a new file is the folder's.
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def take_in(conversation_id: uuid.UUID, apply: Callable[[Change], None]) -> int:
+    """
+    Apply what waits, in order, and remove the file. Return how many changes that were.
+
+    What `apply` raises ends it; the changes before stay applied, and the next call goes on with the one that failed.
+    """
+    taken = 0
+    with suppress(FileNotFoundError), _open_locked(_find_path(conversation_id), os.O_RDWR) as file:
+        changes, done = _read(file, conversation_id)
+        for number, change in enumerate(changes[done:], start=done + 1):
+            apply(change)
+            taken += 1
+            # On a full disk there is no place for the note either.
+            with suppress(OSError):
+                _append(file, f"{json.dumps({'taken': number})}\n".encode())
+        remove([conversation_id])
+    return taken
+
+
+def list_conversations() -> list[uuid.UUID]:
+    """Those of which something waits."""
+    found = []
+    for path in sorted(_find_folder().glob(f"*{SUFFIX}")):
+        with suppress(ValueError):
+            found.append(uuid.UUID(path.stem))
+    return found
+
+
+def remove(conversation_ids: Iterable[uuid.UUID]) -> None:
+    """Forget what waits. A file that cannot be removed is logged: `take_in` finds no conversation for it."""
+    for conversation_id in conversation_ids:
+        try:
+            _find_path(conversation_id).unlink(missing_ok=True)
+        except OSError:
+            logger.exception("could not remove the spool of conversation %s", conversation_id)
+
+
+def _find_folder() -> Path:
+    return Path(settings.AVATAR_SPOOL_DIR)
+
+
+def _find_path(conversation_id: uuid.UUID) -> Path:
+    return _find_folder() / f"{conversation_id}{SUFFIX}"
+
+
+@contextmanager
+def _open_locked(path: Path, flags: int) -> Iterator[int]:
+    """Open the file that has this name once it is ours alone. Raises FileNotFoundError, unless it may be created."""
+    while True:
+        file = os.open(path, flags, 0o600)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            # Whoever had the lock before may have removed it.
+            with suppress(FileNotFoundError):
+                if path.stat().st_ino == os.fstat(file).st_ino:
+                    yield file
+                    return
+        finally:
+            os.close(file)
+
+
+def _append(file: int, data: bytes) -> None:
+    """Add whole lines, or nothing. What a process that died in mid-line has left is ended first."""
+    size = os.fstat(file).st_size
+    if size and os.pread(file, 1, size - 1) != b"\n":
+        data = b"\n" + data
+    try:
+        os.lseek(file, size, os.SEEK_SET)
+        left = memoryview(data)
+        while left:
+            left = left[os.write(file, left) :]
+        os.fsync(file)
+    except OSError:
+        os.ftruncate(file, size)
+        raise
+
+
+def _read(file: int, conversation_id: uuid.UUID) -> tuple[list[Change], int]:
+    """Return all changes, and how many of them have been taken in."""
+    changes: list[Change] = []
+    taken = 0
+    with os.fdopen(os.dup(file), "rb") as lines:
+        lines.seek(0)
+        for line in lines:
+            try:
+                content = json.loads(line)
+                if "taken" in content:
+                    taken = int(content["taken"])
+                else:
+                    changes.append(_read_change(content))
+            except (ValueError, KeyError, TypeError):
+                # It was never acknowledged: its process died while it wrote.
+                logger.exception("a line in the spool of conversation %s cannot be read", conversation_id)
+    return changes, taken
+
+
+def _write_line(change: Change) -> str:
+    fields = dict(change.fields)
+    for name, value in fields.items():
+        if isinstance(value, uuid.UUID):
+            fields[name] = str(value)
+        elif isinstance(value, dt.datetime):
+            fields[name] = value.isoformat()
+        elif isinstance(value, bytes):
+            fields[name] = base64.b64encode(value).decode()
+    return json.dumps({"verb": change.verb, "fields": fields}, ensure_ascii=False)
+
+
+def _read_change(content: dict[str, Any]) -> Change:
+    fields = dict(content["fields"])
+    readers: dict[str, Callable[[str], object]] = {
+        "turn_id": uuid.UUID,
+        "voice_profile_id": uuid.UUID,
+        "said_at": dt.datetime.fromisoformat,
+        "audio": base64.b64decode,
+    }
+    for name, read in readers.items():
+        if fields.get(name) is not None:
+            fields[name] = read(fields[name])
+    return Change(content["verb"], fields)

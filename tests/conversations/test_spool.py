@@ -1,0 +1,246 @@
+"""What waits on the disk while the database is away."""
+
+from __future__ import annotations
+
+import datetime as dt
+import errno
+import os
+import stat
+import uuid
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import User
+from django.core.files.storage import FileSystemStorage
+from django.db import OperationalError
+from django.test import Client
+from django.utils import timezone
+
+from avatar_site.operations import tasks
+from conversations import services, spool
+from conversations.models import Conversation, Turn
+from conversations.spool import Change
+from tests import factories
+
+AUDIO = factories.make_flac()
+
+
+def make_change(text: str = "你好", **fields: Any) -> Change:
+    defaults: dict[str, Any] = {
+        "turn_id": uuid.uuid4(),
+        "speaker": "user",
+        "text": text,
+        "language": "zh",
+        "audio": None,
+        "audio_duration_ms": 0,
+        "was_interrupted": False,
+        "voice_profile_id": None,
+        "latency": None,
+        "said_at": timezone.now(),
+    }
+    return Change("append_turn", defaults | fields)
+
+
+def list_texts() -> list[str]:
+    return list(Turn.objects.in_order().values_list("text", flat=True))
+
+
+@pytest.fixture
+def conversation(alice: User) -> Conversation:
+    return factories.create_conversation(alice)
+
+
+@pytest.fixture
+def path(conversation: Conversation, spool_dir: Path) -> Path:
+    return spool_dir / f"{conversation.pk}.jsonl"
+
+
+@pytest.mark.django_db(transaction=True)
+class TestSpool:
+    def test_gives_back_what_went_in(self, conversation: Conversation) -> None:
+        voice = uuid.uuid4()
+        changes = [
+            make_change(audio=AUDIO, voice_profile_id=voice, latency={"stt": 5}),
+            Change("drop_turn", {"turn_id": uuid.uuid4()}),
+        ]
+        taken: list[Change] = []
+
+        spool.append(conversation.pk, changes)
+
+        assert spool.take_in(conversation.pk, taken.append) == 2
+        assert taken == changes
+        assert spool.list_conversations() == []
+
+    def test_is_for_its_owner_alone(self, conversation: Conversation, path: Path) -> None:
+        before = os.umask(0)
+        try:
+            spool.append(conversation.pk, [make_change()])
+        finally:
+            os.umask(before)
+
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+
+    def test_goes_on_where_it_was_interrupted(self, conversation: Conversation) -> None:
+        spool.append(conversation.pk, [make_change(text) for text in ("一", "二", "三")])
+        taken: list[str] = []
+
+        def take_one(change: Change) -> None:
+            if taken:
+                raise OperationalError("away again")
+            taken.append(change.fields["text"])
+
+        with pytest.raises(OperationalError):
+            spool.take_in(conversation.pk, take_one)
+        spool.append(conversation.pk, [make_change("四")])
+
+        assert spool.take_in(conversation.pk, lambda change: taken.append(change.fields["text"])) == 3
+        assert taken == ["一", "二", "三", "四"]
+
+    def test_reads_past_a_line_that_a_killed_process_did_not_end(self, conversation: Conversation, path: Path) -> None:
+        spool.append(conversation.pk, [make_change("一")])
+        with path.open("ab") as file:
+            file.write('{"verb": "append_turn", "fields": {"text": "沒'.encode())
+        spool.append(conversation.pk, [make_change("二")])
+
+        assert services.take_in_spooled_turns(conversation_id=conversation.pk) == 2
+        assert list_texts() == ["一", "二"]
+
+    def test_has_nothing_of_a_change_that_the_disk_did_not_take(
+        self, conversation: Conversation, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        spool.append(conversation.pk, [make_change("一")])
+        before = path.read_bytes()
+        write = os.write
+
+        def write_a_part(file: int, data: bytes) -> int:
+            write(file, bytes(data[:10]))
+            raise OSError(errno.ENOSPC, "no space left on device")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(spool.os, "write", write_a_part)
+            with pytest.raises(OSError, match="no space"):
+                spool.append(conversation.pk, [make_change("二")])
+
+        assert path.read_bytes() == before
+
+
+@pytest.mark.django_db(transaction=True)
+class TestTakingIn:
+    def test_by_beat_saves_what_waits(self, conversation: Conversation) -> None:
+        said_at = timezone.now() - dt.timedelta(hours=2)
+        spool.append(conversation.pk, [make_change(audio=AUDIO, said_at=said_at)])
+
+        tasks.take_in_spooled_turns.delay()
+
+        turn = Turn.objects.get()
+        assert (turn.created_at, turn.audio_bytes) == (said_at, len(AUDIO))
+        conversation.refresh_from_db()
+        assert (conversation.title, conversation.last_turn_at) == ("你好", said_at)
+
+    def test_never_doubles_a_turn(self, conversation: Conversation, path: Path) -> None:
+        said, answer = make_change("名天"), make_change("什麼？", speaker="avatar")
+        corrected = Change("correct_turn", {"turn_id": said.turn_id, "text": "明天", "supersede": True})
+        spool.append(conversation.pk, [said, answer, corrected, make_change("晴天", speaker="avatar")])
+        kept = path.read_bytes()
+        services.take_in_spooled_turns(conversation_id=conversation.pk)
+        # Killed after the last change and before its note: it is made once more.
+        path.write_bytes(kept + b'{"taken": 3}\n')
+
+        services.take_in_spooled_turns(conversation_id=conversation.pk)
+
+        turns = Turn.objects.in_order().values_list("text", "is_superseded")
+        assert list(turns) == [("明天", False), ("什麼？", True), ("晴天", False)]
+
+    def test_passes_over_what_can_never_be_saved(self, conversation: Conversation) -> None:
+        spool.append(conversation.pk, [make_change("一", speaker="nobody"), make_change("二")])
+
+        services.take_in_all_spooled_turns()
+
+        assert list_texts() == ["二"]
+        assert spool.list_conversations() == []
+
+    def test_leaves_it_while_the_storage_is_away(
+        self, conversation: Conversation, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def fail(*arguments: Any, **options: Any) -> None:
+            raise OSError(errno.EIO, "away")
+
+        spool.append(conversation.pk, [make_change("一", audio=AUDIO), make_change("二")])
+        with monkeypatch.context() as patch:
+            patch.setattr(FileSystemStorage, "_save", fail)
+            assert services.take_in_all_spooled_turns() == 0
+        assert list_texts() == []
+
+        assert services.take_in_all_spooled_turns() == 2
+        assert [bool(turn.audio) for turn in Turn.objects.in_order()] == [True, False]
+
+    def test_onto_a_full_disk_keeps_the_words(
+        self, conversation: Conversation, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def fail(*arguments: Any, **options: Any) -> None:
+            raise OSError(errno.ENOSPC, "no space left on device")
+
+        spool.append(conversation.pk, [make_change("一", audio=AUDIO)])
+        monkeypatch.setattr(FileSystemStorage, "_save", fail)
+
+        assert services.take_in_all_spooled_turns() == 1
+        assert not Turn.objects.get().audio
+
+    def test_makes_the_conversation_that_begins_with_it(self, alice: User) -> None:
+        conversation_id = uuid.uuid4()
+        spool.append(conversation_id, [make_change("一", begun_by=alice.pk), make_change("二")])
+
+        assert services.take_in_all_spooled_turns() == 2
+        assert Conversation.objects.get(pk=conversation_id).owner == alice
+
+    def test_comes_before_a_conversation_is_resumed(self, conversation: Conversation) -> None:
+        spool.append(conversation.pk, [make_change("一")])
+
+        remembered = services.resume_conversation(conversation_id=conversation.pk, limit=10)
+
+        assert [text for _, _, text in remembered] == ["一"]
+
+
+@pytest.mark.django_db(transaction=True)
+class TestDeleting:
+    def test_a_conversation_takes_its_spool_along(
+        self, conversation: Conversation, spool_dir: Path, alices_client: Client
+    ) -> None:
+        other = factories.create_conversation(conversation.owner)
+        for each in (conversation, other):
+            spool.append(each.pk, [make_change("鳳梨酥")])
+
+        alices_client.delete(f"/api/conversations/{conversation.pk}")
+
+        assert [path.stem for path in spool_dir.glob("*.jsonl")] == [str(other.pk)]
+
+    def test_by_an_operator_does_so_too(self, conversation: Conversation, path: Path, admin_client: Client) -> None:
+        spool.append(conversation.pk, [make_change("鳳梨酥")])
+
+        admin_client.post(f"/admin/conversations/conversation/{conversation.pk}/delete/", {"post": "yes"})
+
+        assert not path.exists()
+
+    def test_a_person_takes_theirs_along(self, conversation: Conversation, path: Path) -> None:
+        spool.append(conversation.pk, [make_change("鳳梨酥")])
+
+        conversation.owner.delete()
+
+        assert not path.exists()
+
+    def test_is_not_undone_by_what_a_call_spools_afterwards(self, conversation: Conversation, path: Path) -> None:
+        services.delete_conversations(conversations=Conversation.objects.all())
+        spool.append(conversation.pk, [make_change("鳳梨酥", audio=AUDIO)])
+
+        assert services.take_in_all_spooled_turns() == 0
+        assert not path.exists()
+        assert not Conversation.objects.exists()
+
+    def test_of_a_person_ends_what_they_were_about_to_begin(self, alice: User, spool_dir: Path) -> None:
+        spool.append(uuid.uuid4(), [make_change("鳳梨酥", begun_by=alice.pk)])
+        alice.delete()
+
+        assert services.take_in_all_spooled_turns() == 0
+        assert list(spool_dir.glob("*.jsonl")) == []
