@@ -12,11 +12,11 @@ import ctypes
 import importlib.util
 import logging
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import faster_whisper
 import numpy as np
@@ -47,12 +47,15 @@ from inference.models import model_dir
 
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
 Samples = NDArray[np.float32]
 
 SAMPLES_PER_MS = MICROPHONE_SAMPLE_RATE_HZ // 1000
 WINDOW_SAMPLES = WINDOW_MS * SAMPLES_PER_MS
 #: What Silero sees of the window before.
 CONTEXT_SAMPLES = 64
+#: Windows between two turns of the event loop, about 2 ms of it: an upload arrives as 16 s in one item.
+WINDOWS_PER_SLICE = 8
 #: Audio kept from before the speech: the VAD notices a soft consonant late.
 PREROLL_MS = 320
 #: Audio kept after the speech.
@@ -206,8 +209,7 @@ class FasterWhisper:
             await feeding
         finally:
             feeding.cancel()
-            with suppress(asyncio.CancelledError, Exception):
-                await feeding
+            await asyncio.gather(feeding, return_exceptions=True)
             await session.close()
 
     async def recognise_soon(self, samples: Samples, language: str | None) -> Recognition:
@@ -419,6 +421,29 @@ class _Recording:
         return self._buffer[self._start + start : min(self._end, self._start + stop)].copy()
 
 
+class _Tasks:
+    """The tasks of one stream. Logs what a task raises, whoever has stopped waiting for it; none outlives `close`."""
+
+    def __init__(self) -> None:
+        self._running: set[asyncio.Task[Any]] = set()
+
+    def start(self, coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        task = asyncio.create_task(coroutine)
+        self._running.add(task)
+        task.add_done_callback(self._settle)
+        return task
+
+    def _settle(self, task: asyncio.Task[Any]) -> None:
+        self._running.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("recognition failed", exc_info=error)
+
+    async def close(self) -> None:
+        for task in self._running:
+            task.cancel()
+        await asyncio.gather(*self._running, return_exceptions=True)
+
+
 class _Session:
     """One stream: windows in, events out. Everything happens in the event loop; recognition in the engine's thread."""
 
@@ -434,6 +459,8 @@ class _Session:
         self._audio_start_ms = 0
         self._settled: list[str] = []  # the text of pieces already cut off a long utterance
         self._language: str | None = None
+        self._windows = 0
+        self._tasks = _Tasks()
         self._partial: asyncio.Task[None] | None = None
         self._partial_at_ms = 0
         self._final: asyncio.Task[Recognition] | None = None
@@ -458,17 +485,16 @@ class _Session:
             self.events.put_nowait(None)
 
     async def close(self) -> None:
-        for task in (self._partial, self._final, self._announcing):
-            if task is not None:
-                task.cancel()
-                with suppress(asyncio.CancelledError, Exception):
-                    await task
+        await self._tasks.close()
 
     async def _feed_samples(self, samples: Samples) -> None:
         self._pending = np.concatenate([self._pending, samples])
         while len(self._pending) >= WINDOW_SAMPLES:
             window, self._pending = self._pending[:WINDOW_SAMPLES], self._pending[WINDOW_SAMPLES:]
             await self._feed_window(window)
+            self._windows += 1
+            if self._windows % WINDOWS_PER_SLICE == 0:
+                await asyncio.sleep(0)
 
     async def _feed_window(self, window: Samples) -> None:
         self._audio.append(window)
@@ -508,7 +534,7 @@ class _Session:
         if self._partial is not None and not self._partial.done():
             return
         self._partial_at_ms = position_ms
-        self._partial = asyncio.create_task(self._say_partial(self._speech()))
+        self._partial = self._tasks.start(self._say_partial(self._speech()))
 
     async def _say_partial(self, samples: Samples) -> None:
         recognition = await self._engine.draft(samples, self._chosen_language)
@@ -519,16 +545,19 @@ class _Session:
 
     def _start_final(self, *, announce: bool) -> None:
         self._drop_partial()
-        self._final = asyncio.create_task(self._recognise_final(self._speech()))
+        self._final = self._tasks.start(self._recognise_final(self._speech()))
         if announce:
-            self._announcing = asyncio.create_task(self._announce(self._final))
+            self._announcing = self._tasks.start(self._announce(self._final))
 
     async def _recognise_final(self, samples: Samples) -> Recognition:
         recognition = await self._recognise(samples, self._chosen_language)
         return replace(recognition, text=self._with_settled(recognition))
 
     async def _announce(self, final: asyncio.Task[Recognition]) -> None:
-        recognition = await asyncio.shield(final)
+        await asyncio.wait({final})
+        if final.cancelled() or final.exception() is not None:
+            return  # `_finish` tells the caller, if the utterance ends here
+        recognition = final.result()
         if self._final is final and recognition.text:
             self._announced = recognition
             self.events.put_nowait(ProvisionalTranscript(recognition.text, recognition.language))

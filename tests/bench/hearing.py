@@ -324,7 +324,9 @@ def has_operator(text: str) -> bool:
 
 def report(clips: Sequence[Clip], heard: Sequence[Heard]) -> None:
     by_name = {clip.name: clip for clip in clips}
-    print("| | Mandarin, CER | English, WER | people, errors | operators | doubled | `stt` median | p90 | worst | again |")
+    print(
+        "| | Mandarin, CER | English, WER | people, errors | operators | doubled | `stt` median | p90 | worst | again |"
+    )
     print("|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|")
     for name in CONFIGURATIONS:
         rows = [(by_name[each.clip], each) for each in heard if each.configuration == name and each.clip in by_name]
@@ -336,7 +338,10 @@ def report(clips: Sequence[Clip], heard: Sequence[Heard]) -> None:
             for is_recording, languages in ((False, "zh"), (False, "en"), (True, ("zh", "en")))
         ]
         operators = sum(has_operator(each.text) for _, each in rows)
-        doubled = sum(len(to_units(each.text, clip.language)) > 1.6 * len(to_units(clip.text, clip.language)) for clip, each in rows)
+        doubled = sum(
+            len(to_units(each.text, clip.language)) > 1.6 * len(to_units(clip.text, clip.language))
+            for clip, each in rows
+        )
         again = sum(each.looked_again for _, each in rows)
         print(
             f"| {name} | {' | '.join(f'{100 * rate:.1f} %' for rate in kinds)} | {operators} | {doubled} "

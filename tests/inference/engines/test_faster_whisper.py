@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import gc
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,7 +12,13 @@ import numpy as np
 import pytest
 
 from inference.config import InferenceConfig
-from inference.interfaces import TranscriptionOptions
+from inference.interfaces import (
+    FinalTranscript,
+    InferenceError,
+    SpeechStarted,
+    TranscriptionInput,
+    TranscriptionOptions,
+)
 
 faster_whisper = pytest.importorskip("inference.engines.faster_whisper")
 
@@ -153,3 +161,134 @@ class TestRecording:
                 start, stop = sorted(generator.integers(0, len(expected) + 600, 2))
                 np.testing.assert_array_equal(recording.read(start, stop), expected[start:stop])
         assert len(recording) == len(expected)
+
+
+class ScriptedEngine:
+    """Probabilities of speech are the samples themselves; a draft and a recognition do what the test has them do."""
+
+    is_busy = False
+
+    def __init__(self) -> None:
+        self.probed = 0
+        self.draft: Callable[..., Awaitable[Any]] = self.hear
+        self.recognise_soon: Callable[..., Awaitable[Any]] = self.hear
+
+    async def hear(self, samples: Any, language: str | None) -> Any:
+        return faster_whisper.Recognition("你好", "zh")
+
+    async def fail(self, samples: Any, language: str | None) -> Any:
+        raise RuntimeError("out of order")
+
+    def voice_activity(self) -> Any:
+        return SimpleNamespace(probability=self.probe)
+
+    def probe(self, window: Any) -> float:
+        self.probed += 1
+        return float(window[0])
+
+    def transcribe(self, windows: str) -> AsyncIterator[Any]:
+        """Hear windows one by one: "x" is speech, "." is none."""
+
+        async def audio() -> AsyncIterator[TranscriptionInput]:
+            for window in windows:
+                yield to_item(window)
+                for _ in range(4):  # tasks that were started have their turns
+                    await asyncio.sleep(0)
+
+        return faster_whisper.FasterWhisper.transcribe(self, audio(), TranscriptionOptions())  # type: ignore[no-any-return]
+
+
+def to_item(windows: str) -> bytes:
+    levels = [0.9 * 32767 if window == "x" else 0.0 for window in windows]
+    return np.repeat(np.array(levels), 512).astype("<i2").tobytes()
+
+
+@pytest.fixture
+async def unretrieved() -> AsyncIterator[list[str]]:
+    """What the event loop complains of: exceptions of tasks that nobody asked for them."""
+    complaints: list[str] = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda loop, context: complaints.append(str(context.get("exception"))))
+    yield complaints
+    loop.set_exception_handler(None)
+
+
+class TestTasks:
+    @pytest.fixture
+    def engine(self) -> ScriptedEngine:
+        return ScriptedEngine()
+
+    async def test_log_what_a_partial_transcript_fails_with_and_go_on(
+        self, engine: ScriptedEngine, unretrieved: list[str], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        engine.draft = engine.fail
+
+        events = [event async for event in engine.transcribe("x" * 60 + "." * 30)]
+
+        gc.collect()
+        assert unretrieved == []
+        assert [str(record.exc_info[1]) for record in caplog.records if record.exc_info] == ["out of order"] * 3
+        assert [type(event) for event in events if not isinstance(event, SpeechStarted)][-1] is FinalTranscript
+
+    async def test_log_the_failure_of_a_recognition_that_the_speaker_made_useless(
+        self, engine: ScriptedEngine, unretrieved: list[str], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        failures = iter([engine.fail, engine.hear, engine.hear])
+        engine.recognise_soon = lambda *arguments: next(failures)(*arguments)
+
+        events = [event async for event in engine.transcribe("x" * 10 + "." * 9 + "x" * 5 + "." * 30)]
+
+        gc.collect()
+        assert unretrieved == []
+        assert [str(record.exc_info[1]) for record in caplog.records if record.exc_info] == ["out of order"]
+        assert events[-1].text == "你好"
+
+    async def test_tell_the_caller_when_the_final_transcript_fails(
+        self, engine: ScriptedEngine, unretrieved: list[str]
+    ) -> None:
+        engine.recognise_soon = engine.fail
+
+        with pytest.raises(InferenceError, match="out of order"):
+            async for _ in engine.transcribe("x" * 10 + "." * 30):
+                pass
+
+        gc.collect()
+        assert unretrieved == []
+
+    async def test_do_not_outlive_the_stream(self, engine: ScriptedEngine) -> None:
+        running: set[asyncio.Task[Any]] = set()
+
+        async def wait(samples: Any, language: str | None) -> None:
+            task = asyncio.current_task()
+            assert task is not None
+            running.add(task)
+            task.add_done_callback(running.discard)
+            await asyncio.Event().wait()
+
+        engine.draft = engine.recognise_soon = wait
+        events: Any = engine.transcribe("x" * 20 + "." * 9)
+
+        async with aclosing(events):
+            async for _ in events:
+                while not running:  # noqa: ASYNC110 — the engine tells nobody
+                    await asyncio.sleep(0)
+                break
+            assert running
+
+        assert not running
+
+    async def test_let_others_go_on_while_a_large_item_is_searched_for_speech(self, engine: ScriptedEngine) -> None:
+        session = faster_whisper._Session(engine, TranscriptionOptions())
+        feeding = asyncio.create_task(session.feed(one_item(to_item("." * 500))))
+        most = 0
+        while not feeding.done():
+            before = engine.probed
+            await asyncio.sleep(0)
+            most = max(most, engine.probed - before)
+
+        assert engine.probed == 500
+        assert most <= faster_whisper.WINDOWS_PER_SLICE
+
+
+async def one_item(item: bytes) -> AsyncIterator[TranscriptionInput]:
+    yield item
