@@ -1,8 +1,8 @@
 """
 `make bench-hearing`: what the recogniser understands of everyday sentences, and how long a speaker waits for it.
 
-Makes the table of docs/measurements.md. 64 Mandarin sentences, each by one of Kokoro's eight Mandarin voices in turn, and
-eight English ones by four voices; the recordings of real people are rows of their own. Every clip is heard through
+Makes the table of docs/measurements.md. 64 Mandarin sentences, each by one of Kokoro's eight Mandarin voices in turn,
+and eight English ones by four voices; the recordings of real people are rows of their own. Every clip is heard through
 `transcribe()` with endpointing, as a call hears it: fast until a second before its end, then in real time, so that
 `stt` (end of speech to final transcript, the pause of 600 ms included) is what a caller would wait. Configurations take
 turns clip by clip: what else the machine does strikes all alike.
@@ -32,6 +32,7 @@ import numpy as np
 from inference.config import InferenceConfig
 from inference.engines import faster_whisper, kokoro
 from inference.engines.chinese import to_simplified
+from inference.engines.doubt import find_loop
 from inference.interfaces import FinalTranscript, TranscriptionInput, TranscriptionOptions
 from tests.inference.engines.speech import FRAME_BYTES, count_edits, say, silence
 from tests.recordings import read_recordings
@@ -131,9 +132,10 @@ ENGLISH = (
     "Can you say that again, please?",
     "I would like to learn Mandarin, but I only have half an hour a day.",
 )
-#: Seconds of the end of a clip that are heard in real time: what is unfinished when the pause begins is, in a call, too.
+#: Seconds of a clip's end that are heard in real time: what is unfinished when the pause begins would be in a call.
 LAST_S = 1.0
-CALIBRATION_S = 1.0
+#: Silence after the clip: the pause that ends an utterance, and the ear's lag.
+SILENCE_MS = 800
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,37 +163,9 @@ class Heard:
 # --- configurations ---
 
 
-class Before(faster_whisper.FasterWhisper):
-    """As it was up to 3eaa83f: a short window, a beam of two, a second look at guesses below -1.0 and at loops."""
+class Counting(faster_whisper.FasterWhisper):
+    """Counts second looks. As it is: `after`."""
 
-    looks = 0
-
-    def _recognise_well(self, samples: Any, language: str | None) -> Any:
-        (decoding,) = self._decode([samples], language, beam_size=2)
-        if decoding.score < -1.0 or decoding.loop:
-            self.looks += 1
-            full = faster_whisper.MAX_WINDOW_FRAMES
-            (decoding,) = self._decode([samples], decoding.language, beam_size=2, window_frames=full)
-        return decoding.settle()
-
-
-class Full(faster_whisper.FasterWhisper):
-    """The window of 30 s for everything."""
-
-    looks = 0
-    beam_size = 1
-
-    def _recognise_well(self, samples: Any, language: str | None) -> Any:
-        full = faster_whisper.MAX_WINDOW_FRAMES
-        (decoding,) = self._decode([samples], language, beam_size=self.beam_size, window_frames=full)
-        return decoding.settle()
-
-
-class FullBeam(Full):
-    beam_size = 5
-
-
-class After(faster_whisper.FasterWhisper):
     looks = 0
 
     def _look_again(self, *arguments: Any, **options: Any) -> Any:
@@ -199,7 +173,54 @@ class After(faster_whisper.FasterWhisper):
         return super()._look_again(*arguments, **options)
 
 
-CONFIGURATIONS = {"before": Before, "after": After, "full window, greedy": Full, "full window, beam 5": FullBeam}
+class Before(Counting):
+    """As it was up to 3eaa83f: a draft's window, a beam of two, a second look at guesses below -1.0 and at loops."""
+
+    def _look(self, samples: Any, language: str | None) -> Any:
+        (decoding,) = self._decode([samples], language, beam_size=2)
+        is_hurried = decoding.tokens > 6 * decoding.duration_s
+        if decoding.log_probability < -1.0 or (is_hurried and find_loop(decoding.text)):
+            self.looks += 1
+            full = faster_whisper.MAX_WINDOW_FRAMES
+            (decoding,) = self._decode([samples], decoding.language, beam_size=2, window_frames=full)
+        return Undoubted(decoding)
+
+    def _operator_tokens(self, *, in_words: bool) -> list[int]:
+        return []
+
+
+class Full(Counting):
+    """The window of 30 s for everything, greedily."""
+
+    beam_size = 1
+
+    def _look(self, samples: Any, language: str | None) -> Any:
+        full = faster_whisper.MAX_WINDOW_FRAMES
+        (decoding,) = self._decode([samples], language, beam_size=self.beam_size, window_frames=full)
+        return Undoubted(decoding)
+
+    def _operator_tokens(self, *, in_words: bool) -> list[int]:
+        return []
+
+
+class FullBeam(Full):
+    beam_size = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Undoubted:
+    """A decoding that gets no second look but the one that its configuration gave it."""
+
+    decoding: Any
+
+    def find_doubt(self) -> None:
+        return None
+
+    def settle(self) -> Any:
+        return self.decoding.settle()
+
+
+CONFIGURATIONS = {"before": Before, "after": Counting, "full window, greedy": Full, "full window, beam 5": FullBeam}
 
 
 # --- clips ---
@@ -248,7 +269,7 @@ async def hear(engine: Any, name: str, clip: Clip) -> Heard:
         for start in range(0, last, FRAME_BYTES):
             yield stream[start : min(last, start + FRAME_BYTES)]
         began = time.perf_counter()
-        tail = stream[last:] + silence(1500)
+        tail = stream[last:] + silence(SILENCE_MS)
         for start in range(0, len(tail), FRAME_BYTES):
             yield tail[start : start + FRAME_BYTES]
             await asyncio.sleep(max(0.0, began + (start + FRAME_BYTES) / 32_000 - time.perf_counter()))
@@ -266,6 +287,12 @@ async def hear(engine: Any, name: str, clip: Clip) -> Heard:
 
 # --- comparing ---
 
+ENGLISH_NUMERALS = {
+    word: str(value)
+    for value, word in enumerate(
+        ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
+    )
+}
 _DIGITS = {character: value for value, character in enumerate("零一二三四五六七八九")} | {"〇": 0, "兩": 2, "两": 2}
 _UNITS = {"十": 10, "百": 100, "千": 1000}
 _BIG = {"萬": 10_000, "万": 10_000, "億": 100_000_000, "亿": 100_000_000}
@@ -282,7 +309,7 @@ def normalise(text: str, language: str) -> str:
     text = unicodedata.normalize("NFKC", text).casefold()
     text = re.sub(r"(?<=\d),(?=\d{3})", "", text)
     if language == "en":
-        return text
+        return re.sub(r"[a-z]+", lambda m: ENGLISH_NUMERALS.get(m[0], m[0]), text)
     text = re.sub(r"(\d+)%", r"百分之\1", text)
     text = re.sub(r"(\d+):(\d\d)", lambda m: f"{m[1]}點{int(m[2])}分" if int(m[2]) else f"{m[1]}點", text)
     text = re.sub(r"(?<=\d)\.(?=\d)", "點", text)

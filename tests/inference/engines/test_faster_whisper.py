@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import AsyncIterator, Awaitable, Callable
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import aclosing
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,6 +22,8 @@ from inference.interfaces import (
 )
 
 faster_whisper = pytest.importorskip("inference.engines.faster_whisper")
+
+SAMPLES = np.zeros(3 * 16_000, np.float32)
 
 
 class TestCreateStt:
@@ -70,27 +73,104 @@ class TestCreateStt:
         assert opened == [str(library)]
 
 
-class TestFindLoop:
-    @pytest.mark.parametrize(
-        ("text", "unit"),
-        [
-            ("Can you tell me? Can you tell me? Can you t", "Can you tell me?"),
-            ("台灣最高的山。台灣最高的山。", "台灣最高的山。"),
-            ("好好好", "好"),
-            ("Oh, there. Oh, there! oh there", "Oh, there."),
-            # Cut off by the most tokens that may be made.
-            (
-                "Can you tell me the name of a fruit that is yellow? Can you tell me the name of a fruit that is",
-                "Can you tell me the name of a fruit that is yellow?",
-            ),
-        ],
-    )
-    def test_finds_what_is_repeated(self, text: str, unit: str) -> None:
-        assert faster_whisper.find_loop(text) == unit
+class TestLooks:
+    """What is decoded how, with Whisper's answers written down."""
 
-    @pytest.mark.parametrize("text", ["", "。", "a", "Can you tell me? Can you", "今天天氣很好，我們一起去公園。"])
-    def test_finds_none_in_ordinary_speech(self, text: str) -> None:
-        assert faster_whisper.find_loop(text) == ""
+    @pytest.fixture
+    def looks(self) -> list[dict[str, Any]]:
+        return []
+
+    @pytest.fixture
+    def start(
+        self, looks: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> Iterator[Callable[..., Any]]:
+        """Start an engine that gives these answers in turn: a text with its log probability, or an exception."""
+        monkeypatch.setattr(faster_whisper.faster_whisper, "WhisperModel", lambda folder, **options: None)
+        engine = faster_whisper.FasterWhisper(tmp_path, threads=1)
+
+        def start(*answers: tuple[str, float] | Exception) -> Any:
+            left = iter(answers)
+
+            def decode(utterances: Any, language: str | None, **options: Any) -> Any:
+                looks.append(options)
+                answer = next(left)
+                if isinstance(answer, Exception):
+                    raise answer
+                return [faster_whisper._Decoding(answer[0], "zh", answer[1], len(answer[0]), 3.0)]
+
+            monkeypatch.setattr(engine, "_decode", decode)
+            return engine
+
+        yield start
+        engine._worker.close()
+
+    async def test_are_one_when_nothing_is_doubtful(
+        self, start: Callable[..., Any], looks: list[dict[str, Any]]
+    ) -> None:
+        recognition = await start(("一年有幾個季節？", -0.2)).recognise_soon(SAMPLES, None)
+
+        assert recognition.text == "一年有幾個季節？"
+        # The speech plus four seconds, ten at least.
+        assert looks == [{"beam_size": 2, "window_frames": 1000}]
+
+    async def test_are_two_when_the_first_is_a_guess(
+        self, start: Callable[..., Any], looks: list[dict[str, Any]]
+    ) -> None:
+        engine = start(("不知痛的時候該去什麼？", -0.8), ("肚子痛的時候該吃什麼？", -0.7))
+
+        recognition = await engine.recognise_soon(SAMPLES, None)
+
+        assert recognition.text == "肚子痛的時候該吃什麼？"
+        assert looks[1:] == [{"beam_size": 5, "window_frames": 3000, "in_words": False}]
+
+    async def test_write_words_where_the_first_wrote_an_operator(
+        self, start: Callable[..., Any], looks: list[dict[str, Any]]
+    ) -> None:
+        engine = start(("36-19是多少？", -0.3), ("36減19是多少？", -0.3))
+
+        assert (await engine.recognise_soon(SAMPLES, None)).text == "36減19是多少？"
+        assert [look.get("in_words") for look in looks] == [None, True]
+
+    async def test_write_words_where_only_the_second_wrote_an_operator(
+        self, start: Callable[..., Any], looks: list[dict[str, Any]]
+    ) -> None:
+        engine = start(("36.19是多少？", -0.8), ("36-19是多少？", -0.3), ("36減19是多少？", -0.3))
+
+        assert (await engine.recognise_soon(SAMPLES, None)).text == "36減19是多少？"
+        assert [look.get("in_words") for look in looks] == [None, False, True]
+
+    async def test_say_once_what_even_the_second_says_twice(self, start: Callable[..., Any]) -> None:
+        loop = ("144除以12是多少。144除以12是多少。", -0.4)
+
+        assert (await start(loop, loop).recognise_soon(SAMPLES, None)).text == "144除以12是多少。"
+
+    async def test_spare_the_second_when_the_speaker_goes_on(
+        self, start: Callable[..., Any], looks: list[dict[str, Any]]
+    ) -> None:
+        engine = start(("不知痛", -0.8), ("肚子痛", -0.7))
+        begun, go_on = threading.Event(), threading.Event()
+        decode = engine._decode
+
+        def wait(*arguments: Any, **options: Any) -> Any:
+            begun.set()
+            assert go_on.wait(10)
+            return decode(*arguments, **options)
+
+        engine._decode = wait
+        recognising = asyncio.create_task(engine.recognise_soon(SAMPLES, None))
+        await asyncio.to_thread(begun.wait, 10)
+
+        recognising.cancel()
+        go_on.set()
+        await asyncio.gather(recognising, return_exceptions=True)
+
+        await engine._worker.run(lambda: None)
+        assert len(looks) == 1
+
+    async def test_keep_the_first_when_the_memory_is_too_small_for_the_second(self, start: Callable[..., Any]) -> None:
+        engine = start(("不知痛", -0.8), RuntimeError("CUDA failed with error out of memory"))
+
+        assert (await engine.recognise_soon(SAMPLES, None)).text == "不知痛"
 
 
 class TestPartials:
