@@ -3,9 +3,10 @@
 
 Makes the table of docs/measurements.md. 64 Mandarin sentences, each by one of Kokoro's eight Mandarin voices in turn,
 and eight English ones by four voices; the recordings of real people are rows of their own. Every clip is heard through
-`transcribe()` with endpointing, as a call hears it: fast until a second before its end, then in real time, so that
-`stt` (end of speech to final transcript, the pause of 600 ms included) is what a caller would wait. Configurations take
-turns clip by clip: what else the machine does strikes all alike.
+`transcribe()` with endpointing, as a call hears it. `before` and `after` hear the last second in real time, so that
+`stt` (end of speech to final transcript, the pause of 600 ms included) is what a caller would wait; the full windows
+are there for their errors, and hear as fast as they can. Configurations take turns clip by clip: what else the machine
+does strikes all alike.
 
 The audio is made once and kept in `--folder`; so is what was measured, and a run that was stopped goes on there.
 """
@@ -155,7 +156,7 @@ class Heard:
     configuration: str
     text: str
     language: str
-    stt_s: float
+    stt_s: float | None
     utterances: int
     looked_again: bool
 
@@ -167,6 +168,7 @@ class Counting(faster_whisper.FasterWhisper):
     """Counts second looks. As it is: `after`."""
 
     looks = 0
+    is_timed = True
 
     def _look_again(self, *arguments: Any, **options: Any) -> Any:
         self.looks += 1
@@ -193,6 +195,7 @@ class Full(Counting):
     """The window of 30 s for everything, greedily."""
 
     beam_size = 1
+    is_timed = False
 
     def _look(self, samples: Any, language: str | None) -> Any:
         full = faster_whisper.MAX_WINDOW_FRAMES
@@ -272,7 +275,8 @@ async def hear(engine: Any, name: str, clip: Clip) -> Heard:
         tail = stream[last:] + silence(SILENCE_MS)
         for start in range(0, len(tail), FRAME_BYTES):
             yield tail[start : start + FRAME_BYTES]
-            await asyncio.sleep(max(0.0, began + (start + FRAME_BYTES) / 32_000 - time.perf_counter()))
+            if engine.is_timed:
+                await asyncio.sleep(max(0.0, began + (start + FRAME_BYTES) / 32_000 - time.perf_counter()))
         ended_at = began + (len(stream) - last) / 32_000
 
     heard: list[tuple[FinalTranscript, float]] = []
@@ -280,9 +284,9 @@ async def hear(engine: Any, name: str, clip: Clip) -> Heard:
         if isinstance(event, FinalTranscript):
             heard.append((event, time.perf_counter()))
     text = " ".join(final.text for final, _ in heard)
-    last_at = heard[-1][1] if heard else ended_at
+    stt_s = heard[-1][1] - ended_at if heard and engine.is_timed else None
     language = heard[-1][0].language if heard else ""
-    return Heard(clip.name, name, text, language, last_at - ended_at, len(heard), engine.looks > looks)
+    return Heard(clip.name, name, text, language, stt_s, len(heard), engine.looks > looks)
 
 
 # --- comparing ---
@@ -359,7 +363,8 @@ def report(clips: Sequence[Clip], heard: Sequence[Heard]) -> None:
         rows = [(by_name[each.clip], each) for each in heard if each.configuration == name and each.clip in by_name]
         if not rows:
             continue
-        waits = sorted(each.stt_s * 1000 for _, each in rows)
+        waits = sorted(each.stt_s * 1000 for _, each in rows if each.stt_s is not None)
+        quantiles = (statistics.median(waits), waits[int(0.9 * len(waits))], waits[-1]) if waits else ()
         kinds = [
             compute_rate([row for row in rows if row[0].is_recording is is_recording and row[0].language in languages])
             for is_recording, languages in ((False, "zh"), (False, "en"), (True, ("zh", "en")))
@@ -372,7 +377,7 @@ def report(clips: Sequence[Clip], heard: Sequence[Heard]) -> None:
         again = sum(each.looked_again for _, each in rows)
         print(
             f"| {name} | {' | '.join(f'{100 * rate:.1f} %' for rate in kinds)} | {operators} | {doubled} "
-            f"| {statistics.median(waits):.0f} | {waits[int(0.9 * len(waits))]:.0f} | {waits[-1]:.0f} "
+            f"| {' | '.join(f'{wait:.0f}' for wait in quantiles) or ' | | '} "
             f"| {again} of {len(rows)} |"
         )
 
@@ -422,7 +427,8 @@ async def measure(options: argparse.Namespace) -> int:
                 is_complete = False
                 break
             # Another is first each time.
-            for name in names[index % len(names) :] + names[: index % len(names)]:
+            turn = index % len(names)
+            for name in names[turn:] + names[:turn]:
                 if (clip.name, name) not in done:
                     heard.append(await hear(engines[name], name, clip))
                     print(json.dumps(asdict(heard[-1]), ensure_ascii=False), file=file, flush=True)
