@@ -3,10 +3,10 @@
 
 Makes the table of docs/measurements.md. 64 Mandarin sentences, each by one of Kokoro's eight Mandarin voices in turn,
 and eight English ones by four voices; the recordings of real people are rows of their own. Every clip is heard through
-`transcribe()` with endpointing, as a call hears it. `before` and `after` hear the last second in real time, so that
+`transcribe()` with endpointing, as a call hears it. `before` and `after` hear the clip's end in real time, so that
 `stt` (end of speech to final transcript, the pause of 600 ms included) is what a caller would wait; the full windows
-are there for their errors, and hear as fast as they can. Configurations take turns clip by clip: what else the machine
-does strikes all alike.
+are there for their errors, and hear as fast as they can, when those two are done. Configurations take turns clip by
+clip: what else the machine does strikes all alike.
 
 The audio is made once and kept in `--folder`; so is what was measured, and a run that was stopped goes on there.
 """
@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -134,7 +135,7 @@ ENGLISH = (
     "I would like to learn Mandarin, but I only have half an hour a day.",
 )
 #: Seconds of a clip's end that are heard in real time: what is unfinished when the pause begins would be in a call.
-LAST_S = 1.0
+LAST_S = 0.6
 #: Silence after the clip: the pause that ends an utterance, and the ear's lag.
 SILENCE_MS = 800
 
@@ -420,15 +421,17 @@ async def measure(options: argparse.Namespace) -> int:
             engines[name] = create(CONFIGURATIONS[name], config)
             await engines[name].warm_up()
             engines[name].looks = 0
+    timed = [name for name in names if CONFIGURATIONS[name].is_timed]
+    rounds = (timed, [name for name in names if name not in timed])
     is_complete = True
     with results.open("a") as file:
-        for index, clip in enumerate(clips):
+        for turns, (index, clip) in itertools.product(rounds, enumerate(clips)):
             if time.monotonic() - began > options.seconds:
                 is_complete = False
                 break
             # Another is first each time.
-            turn = index % len(names)
-            for name in names[turn:] + names[:turn]:
+            first = index % max(1, len(turns))
+            for name in turns[first:] + turns[:first]:
                 if (clip.name, name) not in done:
                     heard.append(await hear(engines[name], name, clip))
                     print(json.dumps(asdict(heard[-1]), ensure_ascii=False), file=file, flush=True)
@@ -438,7 +441,9 @@ async def measure(options: argparse.Namespace) -> int:
         for clip in clips:
             print_texts(clip, [each for each in heard if each.clip == clip.name])
     report(clips, heard)
-    print(f"{'complete' if is_complete else 'to be continued'}; load average {os.getloadavg()[0]:.1f}")
+    print(
+        f"{len(clips)} clips; {'complete' if is_complete else 'to be continued'}; load average {os.getloadavg()[0]:.1f}"
+    )
     return 0
 
 
