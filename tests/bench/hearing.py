@@ -36,6 +36,7 @@ from inference.engines import faster_whisper, kokoro
 from inference.engines.chinese import to_simplified
 from inference.engines.doubt import find_loop
 from inference.interfaces import FinalTranscript, TranscriptionInput, TranscriptionOptions
+from inference.models import model_dir
 from tests.inference.engines.speech import FRAME_BYTES, count_edits, say, silence
 from tests.recordings import read_recordings
 
@@ -457,7 +458,7 @@ def print_texts(clip: Clip, heard: Sequence[Heard]) -> None:
 
 
 def create(kind: Any, config: InferenceConfig) -> Any:
-    folder = faster_whisper.model_dir(config.models_dir, "whisper-base")
+    folder = model_dir(config.models_dir, "whisper-base")
     return kind(folder, threads=config.threads)
 
 

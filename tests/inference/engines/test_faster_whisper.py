@@ -275,7 +275,7 @@ class ScriptedEngine:
                 for _ in range(4):  # tasks that were started have their turns
                     await asyncio.sleep(0)
 
-        return faster_whisper.FasterWhisper.transcribe(self, audio(), TranscriptionOptions())  # type: ignore[no-any-return]
+        return faster_whisper.FasterWhisper.transcribe(self, audio(), TranscriptionOptions())
 
 
 def to_item(windows: str) -> bytes:
