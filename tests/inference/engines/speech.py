@@ -89,7 +89,7 @@ async def understand(stt: SpeechToText, speech: bytes, language: str | None = No
 def error_rate(expected: str, understood: str, language: str) -> float:
     """Of characters in Mandarin, of words in English: edits for each one expected."""
     one, other = _units(expected, language), _units(understood, language)
-    return _distance(one, other) / len(one)
+    return count_edits(one, other) / len(one)
 
 
 def _units(text: str, language: str) -> list[str]:
@@ -98,7 +98,8 @@ def _units(text: str, language: str) -> list[str]:
     return re.findall(r"[a-z0-9']+", text.lower())
 
 
-def _distance(one: Sequence[str], other: Sequence[str]) -> int:
+def count_edits(one: Sequence[str], other: Sequence[str]) -> int:
+    """Levenshtein's distance: insertions, deletions and substitutions."""
     row = list(range(len(other) + 1))
     for i, a in enumerate(one, 1):
         diagonal, row[0] = row[0], i

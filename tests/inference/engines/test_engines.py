@@ -17,6 +17,7 @@ import pytest_asyncio
 from inference.config import InferenceConfig
 from inference.engines import fake
 from inference.engines.chinese import to_taiwanese, to_traditional
+from inference.engines.doubt import has_operator
 from inference.engines.worker import Urgency
 from inference.interfaces import (
     DiscardUtterance,
@@ -56,6 +57,7 @@ from tests.inference.engines.speech import (
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 SYSTEM = Message("system", "你是台灣的語音助理，用繁體中文簡短回答。")
+SUM = "一百二十五加三百七十八等於多少？"
 PARK = "今天天氣很好，我們一起去公園散步。"
 RAIN = "請問明天下午會下雨嗎？"
 MORNING = "Good morning, how are you today?"
@@ -313,6 +315,19 @@ class TestWhisper:
         heard = [(await stt.draft(np.pad(speech, (ms * 16, 1600)), None)).text for ms in range(200, 260, 5)]
 
         assert [text for text in heard if error_rate(FRANCE, text, "en") > 0.1] == []
+
+    @pytest.mark.parametrize("voice", ["zf_xiaobei", "zm_yunjian"])
+    async def test_writes_no_operator_that_nobody_said(self, real_engines: Engines, voice: str) -> None:
+        """With "×" allowed, both 加 were heard as one."""
+        stt: Any = real_engines.stt
+        text = (await understand(stt, await real_engines.speech(SUM, voice), "zh")).text
+
+        assert not has_operator(text)
+        assert "125" in text
+        tokens = stt._operator_tokens(in_words=True)
+        symbols = {stt._model.hf_tokenizer.decode([token]).strip() for token in tokens}
+        assert {"×", "+", "=", "-", "x"} <= symbols
+        assert not symbols & {"", "加", "?", "，", "e"}
 
     @pytest.mark.parametrize("noise", [silence, white_noise, fan])
     @pytest.mark.parametrize("endpointing", [True, False], ids=["hands-free", "hold to talk"])
