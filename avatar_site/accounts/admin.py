@@ -18,7 +18,7 @@ admin.site.unregister(Group)
 
 
 @admin.register(User)
-class UserAdmin(DjangoUserAdmin, ModelAdmin):  # type: ignore[misc]  # both are generic in the stubs, unfold's has none
+class UserAdmin(DjangoUserAdmin, ModelAdmin):
     form = UserChangeForm
     add_form = UserCreationForm
     change_password_form = AdminPasswordChangeForm
@@ -32,5 +32,5 @@ class UserAdmin(DjangoUserAdmin, ModelAdmin):  # type: ignore[misc]  # both are 
 
 
 @admin.register(Group)
-class GroupAdmin(DjangoGroupAdmin, ModelAdmin):  # type: ignore[misc]  # as above
+class GroupAdmin(DjangoGroupAdmin, ModelAdmin):
     ordering = ("name", "pk")
