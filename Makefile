@@ -112,6 +112,10 @@ bench-voices: $(STAMP)-test models ## Measure how like real speakers matched and
 bench-history: $(STAMP)-test ## Measure listing and searching a hundred thousand turns
 	@$(BIN)/python -m tests.bench.history $(ARGS)
 
+.PHONY: bench-load
+bench-load: $(STAMP)-test ## Measure how late transcripts come with many calls at once
+	@$(BIN)/python -m tests.bench.load $(ARGS)
+
 .PHONY: screenshots
 screenshots: $(STAMP)-test $(MESSAGES) ## Take pictures of every page into screenshots/
 	@$(call install,chromium fonts-noto-cjk gettext)
