@@ -129,6 +129,10 @@ bench-history: $(STAMP)-test ## Measure listing and searching a hundred thousand
 bench-strangers: $(STAMP)-test $(MESSAGES) ## Measure how quickly /health is answered while clients misbehave
 	@$(BIN)/python -m tests.bench.strangers $(ARGS)
 
+.PHONY: bench-load
+bench-load: $(STAMP)-test ## Measure how late transcripts come with many calls at once
+	@$(BIN)/python -m tests.bench.load $(ARGS)
+
 .PHONY: screenshots
 screenshots: $(STAMP)-test $(MESSAGES) ## Take pictures of every page into screenshots/
 	@$(call install,chromium fonts-noto-cjk gettext)
