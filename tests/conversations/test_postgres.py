@@ -7,7 +7,9 @@ import pwd
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -20,8 +22,22 @@ PORT = "54329"
 pytestmark = pytest.mark.skipif(not FOLDERS, reason="PostgreSQL is not installed (make test installs it)")
 
 
+@dataclass(frozen=True)
+class Postgres:
+    """A server, to be stopped and started. `address` is its socket's folder and its port."""
+
+    address: str
+    run: Callable[..., None]
+
+    def stop(self) -> None:
+        self.run("-m", "immediate", "-w", "stop")
+
+    def start(self) -> None:
+        self.run("-w", "start")
+
+
 @pytest.fixture(scope="module")
-def socket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
     """A server on a socket in a folder that is thrown away. It refuses to run as root: then it is another user's."""
     folder = tmp_path_factory.mktemp("postgres")
     as_user: list[str] = []
@@ -41,20 +57,111 @@ def socket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     try:
         run(str(tools / "initdb"), "-D", data, "-A", "trust", "-U", "avatar", "-E", "UTF8", "--locale=C", "--no-sync")
         options = f"-k {folder} -p {PORT} -c listen_addresses= -c fsync=off"
-        run(str(tools / "pg_ctl"), "-D", data, "-o", options, "-l", str(folder / "log"), "-w", "start")
+        control = (str(tools / "pg_ctl"), "-D", data, "-o", options, "-l", str(folder / "log"))
+        server = Postgres(f"{folder}:{PORT}", partial(run, *control))
+        server.start()
         try:
-            yield f"{folder}:{PORT}"
+            yield server
         finally:
-            run(str(tools / "pg_ctl"), "-D", data, "-m", "immediate", "-w", "stop")
+            server.stop()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def test_postgresql_does_what_sqlite_does(socket: str) -> None:
+#: A call, in a process of its own. What it says is what its person is told; a line in is something said.
+CALL = """
+import asyncio, sys
+from uuid import uuid4
+import django
+django.setup()
+from django.conf import settings
+from django.contrib.auth.models import User
+from django.core.management import call_command
+from django.db import close_old_connections
+from conversations.models import Conversation
+from realtime.pipeline import SaidTurn
+from realtime.recorder import Recorder
+
+async def hold_call(conversation_id):
+    recorder = Recorder(conversation_id=conversation_id, on_trouble=lambda trouble: print(trouble.name, flush=True))
+    while line := (await asyncio.to_thread(sys.stdin.readline)).strip():
+        recorder.record(SaidTurn(uuid4(), "user", line, "zh"))
+        while recorder._waiting:
+            await asyncio.sleep(0.01)
+        print("saved or spooled", flush=True)
+    await recorder.close()
+
+call_command("migrate", verbosity=0)
+conversation = Conversation.objects.create(owner=User.objects.create_user(str(uuid4())))
+print("begun", flush=True)
+asyncio.run(hold_call(conversation.pk))
+close_old_connections()
+print(*conversation.turns.in_order().values_list("text", flat=True), flush=True)
+"""
+
+
+def test_a_restart_of_postgresql_costs_a_call_nothing(postgres: Postgres, tmp_path: Path) -> None:
+    """Its connection is kept, and dead afterwards. What is said while there is no server waits on the disk."""
+    folder, _, port = postgres.address.rpartition(":")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("AVATAR_")} | {
+        "DJANGO_SETTINGS_MODULE": "avatar_site.settings.base",
+        "DATABASE_URL": f"postgres://avatar@/postgres?host={folder}&port={port}",
+        "AVATAR_ENV_FILE": "",
+        "AVATAR_PROFILE": "fake",
+        "AVATAR_DATA_DIR": str(tmp_path),
+        "PYTHONPATH": str(ROOT),
+    }
+    log = (tmp_path / "log").open("w")
+    call = subprocess.Popen(
+        [sys.executable, "-c", CALL],
+        env=environment,
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=log,
+        text=True,
+    )
+    assert call.stdin is not None
+    assert call.stdout is not None
+
+    def say(line: str) -> None:
+        assert call.stdin is not None
+        call.stdin.write(f"{line}\n")
+        call.stdin.flush()
+
+    def told() -> str:
+        assert call.stdout is not None
+        return call.stdout.readline().strip()
+
+    try:
+        assert told() == "begun", (tmp_path / "log").read_text()[-2000:]
+        say("before")
+        assert told() == "saved or spooled"
+        postgres.stop()
+        postgres.start()
+        say("after")
+        # Not as much as one attempt failed.
+        assert told() == "saved or spooled"
+        postgres.stop()
+        say("without")
+        assert [told(), told()] == ["DELAYED", "saved or spooled"]
+        assert "without" in next((tmp_path / "spool").glob("*.jsonl")).read_text()
+        postgres.start()
+        assert told() == "RECOVERED"
+        say("")
+        assert told() == "before after without"
+    finally:
+        call.kill()
+        call.communicate()
+        log.close()
+    assert (tmp_path / "log").read_text().count("is not saved now") == 1
+
+
+def test_postgresql_does_what_sqlite_does(postgres: Postgres) -> None:
     """In a process of its own: this one's settings are for SQLite, and are read once."""
     environment = os.environ | {
         "DJANGO_SETTINGS_MODULE": "tests.conversations.postgres_settings",
-        "AVATAR_TEST_POSTGRES": socket,
+        "AVATAR_TEST_POSTGRES": postgres.address,
     }
     command = [
         sys.executable,

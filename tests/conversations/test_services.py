@@ -1,5 +1,8 @@
+import datetime as dt
+import io
 import threading
 import uuid
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -7,14 +10,19 @@ from typing import Any
 import pytest
 from django.contrib.auth.models import User
 from django.db import connection
+from django.test import Client
+from django.utils import timezone
 from pytest_django import DjangoCaptureOnCommitCallbacks, Settings
 
-from conversations import services
+from conversations import retention, services
+from conversations.archive import write_archive
 from conversations.models import Conversation, Turn
 from conversations.services import (
     TurnOfAnotherConversation,
     append_turn,
+    begin_turn,
     correct_turn,
+    drop_turn,
     find_memory_of,
     recent_messages,
     start_conversation,
@@ -251,6 +259,88 @@ class TestAppendTurnAtOnce:
 
         assert raised == []
         assert conversation.turns.count() == 1
+
+
+def begin(conversation: Conversation, text: str = "從前，", **fields: Any) -> Turn:
+    defaults: dict[str, Any] = {"turn_id": uuid.uuid4(), "language": "zh", "voice_profile_id": None}
+    return begin_turn(conversation_id=conversation.pk, text=text, **(defaults | fields))
+
+
+@pytest.mark.django_db
+class TestTurnInProgress:
+    def test_follows_its_clauses_until_it_is_finished(self, alice: User, settings: Settings) -> None:
+        settings.AVATAR_BEAUTIFUL_LATER = False
+        conversation = factories.create_conversation(alice)
+        said = factories.create_turn(conversation, text="說故事")
+        begun = begin(conversation)
+        later = factories.create_turn(conversation, text="等一下")
+        begin(conversation, "從前，有一隻貓，", turn_id=begun.pk)
+
+        grown = Turn.objects.get(pk=begun.pk)
+        assert (grown.text, grown.sequence, grown.is_in_progress) == ("從前，有一隻貓，", 2, True)
+
+        # Stopped before its second clause was heard.
+        finish = {"turn_id": begun.pk, "speaker": "avatar", "text": "從前，有", "audio": FLAC, "was_interrupted": True}
+        factories.create_turn(conversation, **finish)
+        begin(conversation, "太晚了", turn_id=begun.pk)
+        turns = list(conversation.turns.in_order())
+        assert [turn.pk for turn in turns] == [said.pk, begun.pk, later.pk]
+        assert (turns[1].text, turns[1].is_in_progress, bool(turns[1].audio)) == ("從前，有", False, True)
+        assert not Conversation.objects.matching("貓", owner=alice).exists()
+        assert Conversation.objects.matching("從前", owner=alice).exists()
+
+    def test_is_found_remembered_exported_and_shown(self, alice: User, alices_client: Client) -> None:
+        conversation = factories.create_conversation(alice)
+        said = factories.create_turn(conversation, text="說故事")
+        begun = begin(conversation)
+        address = f"/api/conversations/{conversation.pk}"
+
+        assert Conversation.objects.matching("從前", owner=alice).exists()
+        remembered = recent_messages(conversation_id=conversation.pk, limit=5)
+        assert remembered[-1] == (begun.pk, "avatar", "從前，")
+        turns = alices_client.get(f"{address}/turns").json()
+        assert "從前" in str(turns)
+        assert "從前，" in alices_client.get(f"/history/{conversation.pk}/").content.decode()
+        assert alices_client.get(f"{address}/turns/{begun.pk}/audio").status_code == 404
+        with zipfile.ZipFile(io.BytesIO(b"".join(write_archive([conversation.pk])))) as exported:
+            assert "從前，" in "".join(exported.read(name).decode() for name in exported.namelist())
+
+        correct_turn(conversation_id=conversation.pk, turn_id=said.pk, text="說笑話", supersede=True)
+        finish = {"turn_id": begun.pk, "speaker": "avatar", "text": "從前，有"}
+        factories.create_turn(conversation, **finish)
+        assert Turn.objects.get(pk=begun.pk).is_superseded
+
+    def test_is_taken_back_but_never_when_it_is_finished(self, alice: User) -> None:
+        conversation = factories.create_conversation(alice)
+        begun, finished = begin(conversation), factories.create_turn(conversation, speaker="avatar")
+
+        for turn in (begun, finished):
+            drop_turn(conversation_id=conversation.pk, turn_id=turn.pk)
+
+        assert list(conversation.turns.all()) == [finished]
+        assert not Conversation.objects.matching("從前", owner=alice).exists()
+
+    def test_keeps_the_voice_that_was_deleted_in_its_midst(self, alice: User) -> None:
+        conversation = factories.create_conversation(alice)
+        voice = factories.create_voice_profile(owner=alice)
+        begun = begin(conversation, voice_profile_id=voice.pk)
+        delete_voice_profile(profile=voice)
+
+        finish = {"turn_id": begun.pk, "speaker": "avatar", "voice_profile_id": voice.pk}
+        factories.create_turn(conversation, **finish)
+
+        assert Turn.objects.get(pk=begun.pk).voice_was_deleted
+
+    def test_expires_and_is_deleted_as_others_are(self, alice: User, settings: Settings) -> None:
+        settings.AVATAR_RETENTION_TEXT_DAYS = 30
+        conversation = factories.create_conversation(alice)
+        long_ago = timezone.now() - dt.timedelta(days=31)
+        begin(conversation, said_at=long_ago)
+
+        assert retention.purge_expired(now=timezone.now()).turns == 1
+        begin(factories.create_conversation(alice))
+        services.delete_conversations(conversations=Conversation.objects.all())
+        assert not Turn.objects.exists()
 
 
 @pytest.mark.django_db
