@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, ClassVar
 
 from django.urls import reverse
 from django.utils.translation import gettext_lazy as _
@@ -13,6 +14,7 @@ from rest_framework import serializers
 from conversations.models import ANY_DELETED_VOICE, Conversation, RetentionChoice, Speaker, Turn
 from conversations.search import MAX_QUERY_CHARACTERS
 from conversations.sound import MEDIA_TYPES
+from voices.models import Quality
 
 MAX_TEXT_CHARACTERS = 4_000
 MAX_IDS = 1_000
@@ -87,6 +89,7 @@ class AudioSerializer(serializers.Serializer[Any]):
 
 
 class TurnSerializer(serializers.ModelSerializer[Turn]):
+    quality = serializers.ChoiceField(choices=Quality.choices, allow_blank=True, read_only=True)
     voice = serializers.SerializerMethodField()
     latency_ms = LatencySerializer(source="latency", allow_null=True)
     audio = serializers.SerializerMethodField()
@@ -142,6 +145,19 @@ class VoiceField(serializers.UUIDField):
         return data if data == ANY_DELETED_VOICE else super().to_internal_value(data)
 
 
+class DayField(serializers.DateField):
+    """A day on which something can have been said: the first ones of the calendar are none in other time zones."""
+
+    FIRST = dt.date(1970, 1, 1)
+    default_error_messages: ClassVar = {"too_early": _("Please choose a day from 1970 on.")}
+
+    def to_internal_value(self, value: Any) -> dt.date:
+        day = super().to_internal_value(value)
+        if day < self.FIRST:
+            self.fail("too_early")
+        return day
+
+
 class ListingSerializer(serializers.Serializer[Any]):
     """What a listing may be asked for."""
 
@@ -151,8 +167,8 @@ class ListingSerializer(serializers.Serializer[Any]):
         max_length=MAX_QUERY_CHARACTERS,
         help_text="All terms in one turn, or the whole in the title: any substring in Chinese, words from their start.",
     )
-    since = serializers.DateField(required=False, help_text="A day, included, in the site's time zone.")
-    until = serializers.DateField(required=False, help_text="A day, included.")
+    since = DayField(required=False, help_text="A day, included, in the site's time zone.")
+    until = DayField(required=False, help_text="A day, included.")
     voice = VoiceField(
         required=False, help_text="A voice that some turn was spoken in; `deleted`: one that is no more."
     )

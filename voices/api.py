@@ -14,11 +14,12 @@ from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse, extend_schema
 from rest_framework import status
 from rest_framework.pagination import PageNumberPagination
-from rest_framework.parsers import JSONParser, MultiPartParser
+from rest_framework.parsers import MultiPartParser
 from rest_framework.renderers import JSONRenderer
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from avatar_site.lib.parsers import JSONParser
 from voices import services
 from voices.archive import MAX_ARCHIVE_BYTES
 from voices.byte_ranges import AnyRenderer, respond_with_audio
@@ -195,6 +196,8 @@ class VoiceView(APIView):
 
 class VoiceProfileList(VoiceView):
     parser_classes = (MultiPartParser,)
+    # Read by the schema: without it, its answer would be an array.
+    pagination_class = VoicePages
 
     @extend_schema(
         operation_id="list_voice_profiles",
@@ -207,7 +210,7 @@ class VoiceProfileList(VoiceView):
         responses={200: VoiceProfileSerializer(many=True)} | _NOT_LOGGED_IN | _refusals("not_found", http_status=404),
     )
     def get(self, request: Request) -> Response:
-        pages = VoicePages()
+        pages = self.pagination_class()
         page = pages.paginate_queryset(self._find(request.query_params.get("scope", "")), request, view=self) or []
         return pages.get_paginated_response(self.describe(*page))
 
