@@ -16,6 +16,7 @@ from django.db import transaction
 from django.db.models import Count, Max, Sum
 from django.utils import timezone
 
+from avatar_site.lib.handover import delay_on_commit
 from conversations import erasure, retention, tasks
 from conversations.files import StorageAway, remove_files
 from conversations.models import DELETED_VOICE, Conversation, RetentionChoice, Speaker, Turn, TurnSearch
@@ -348,7 +349,7 @@ def _place(turn: Turn, *, voice_profile_id: uuid.UUID | None) -> Turn:
     if turn.voice_profile_id:
         mark_used(voice_profile_id=turn.voice_profile_id)
     if settings.AVATAR_BEAUTIFUL_LATER and turn.audio and turn.quality == Quality.FAST:
-        tasks.render_in_high_quality.delay_on_commit(turn_id=str(turn.pk))
+        delay_on_commit(tasks.render_in_high_quality, turn_id=str(turn.pk))
     _index(turn, owner_id=conversation.owner_id)
     conversation.last_turn_at = timezone.now()
     if not conversation.title and turn.speaker == Speaker.USER:

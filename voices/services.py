@@ -13,10 +13,11 @@ from django.conf import settings
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth import get_user_model
 from django.contrib.contenttypes.models import ContentType
-from django.db import transaction
+from django.db import DatabaseError, transaction
 from django.db.models import F, Q, Sum
 from django.utils import timezone
 
+from avatar_site.lib.handover import delay_on_commit
 from voices import claims, decoding, engines, files, previews, tasks, verdict
 from voices.archive import (
     MAX_ARCHIVE_BYTES,
@@ -121,7 +122,7 @@ def _create(name: str, examined: Sequence[ExaminedAudio], *, consent: Consent, l
             profile.save(force_insert=True)
             for recording in recordings:
                 recording.save(force_insert=True)
-            tasks.extract_embedding.delay_on_commit(voice_profile_id=str(profile.pk))
+            delay_on_commit(tasks.extract_embedding, voice_profile_id=str(profile.pk))
     return profile
 
 
@@ -171,7 +172,7 @@ def extract_again(*, profile: VoiceProfile) -> None:
     with transaction.atomic():
         if not claims.make_again(VoiceProfile.objects.filter(pk=profile.pk), now=timezone.now()):
             raise VoiceProblem("disabled")
-        tasks.extract_embedding.delay_on_commit(voice_profile_id=str(profile.pk))
+        delay_on_commit(tasks.extract_embedding, voice_profile_id=str(profile.pk))
 
 
 def retry(*, profile: VoiceProfile) -> None:
@@ -196,7 +197,7 @@ def enable(*, profile: VoiceProfile) -> None:
         return
     with transaction.atomic():
         if claims.enable(voices, now=timezone.now()):
-            tasks.extract_embedding.delay_on_commit(voice_profile_id=str(profile.pk))
+            delay_on_commit(tasks.extract_embedding, voice_profile_id=str(profile.pk))
 
 
 def change_voice_profile(
@@ -365,7 +366,7 @@ def start_fitting(*, profile: VoiceProfile) -> None:
             fitting_claim=None,
             fitting_claimed_at=timezone.now(),
         ):
-            tasks.fit_style.delay_on_commit(voice_profile_id=str(profile.pk))
+            delay_on_commit(tasks.fit_style, voice_profile_id=str(profile.pk))
 
 
 def cancel_fitting(*, profile: VoiceProfile) -> None:
@@ -461,10 +462,20 @@ def _kept_or_removed(recording: Recording, flac: bytes) -> Iterator[None]:
         files.write(recording.audio, flac)
         yield
     except BaseException:
-        with suppress(OSError):
-            files.delete(recording.audio.name)
-            files.delete_folder_if_empty(recording.profile)
+        if not _may_have_row(recording):
+            with suppress(OSError):
+                files.delete(recording.audio.name)
+                files.delete_folder_if_empty(recording.profile)
         raise
+
+
+def _may_have_row(recording: Recording) -> bool:
+    """Whether the file is needed: what failed may have been a hook after the commit."""
+    try:
+        return Recording.objects.filter(pk=recording.pk).exists()
+    except DatabaseError:
+        # `delete_orphans` will know.
+        return True
 
 
 def _check_room(owner: User, more_bytes: int, *, profile: VoiceProfile | None = None) -> None:
