@@ -85,9 +85,9 @@ def import_voice_profile(*, owner: User, file: bytes, attestation: str, consent_
         raise VoiceProblem("archive_too_large", field="file")
     try:
         archive = read_archive(file)
+        examined = [examine_audio(recording) for recording in archive.recordings]
     except Unreadable as error:
         raise VoiceProblem("archive_unreadable", field="file", detail=str(error)) from error
-    examined = [examine_audio(recording) for recording in archive.recordings]
     language = archive.language if archive.language in Language.values else ""
     return _create(check_name(archive.name), examined, consent=consent, language=language)
 
