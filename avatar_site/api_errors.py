@@ -31,6 +31,8 @@ _STATUS = {
     "recording_missing": HTTPStatus.CONFLICT,
     "not_failed": HTTPStatus.CONFLICT,
     "disabled": HTTPStatus.CONFLICT,
+    "deleting": HTTPStatus.CONFLICT,
+    "deletion_unfinished": HTTPStatus.SERVICE_UNAVAILABLE,
     "fitting_impossible": HTTPStatus.CONFLICT,
     "stock_voice": HTTPStatus.FORBIDDEN,
     "operators_only": HTTPStatus.FORBIDDEN,

@@ -107,11 +107,14 @@ class VoiceProfileAdmin(ModelAdmin):
         return super().has_delete_permission(request, obj) and (obj is None or not obj.is_stock)
 
     def delete_model(self, request: HttpRequest, obj: VoiceProfile) -> None:
-        services.delete_voice_profile(profile=obj)
+        try:
+            services.delete_voice_profile(profile=obj)
+        except VoiceProblem as problem:
+            self.message_user(request, f"{obj}: {problem.sentence}", messages.WARNING)
 
     def delete_queryset(self, request: HttpRequest, queryset: QuerySet[VoiceProfile]) -> None:
         for profile in queryset.filter(owner__isnull=False):
-            services.delete_voice_profile(profile=profile)
+            self.delete_model(request, profile)
 
     @admin.display(description=_("size"))
     def size(self, profile: VoiceProfile) -> str:

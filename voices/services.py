@@ -10,15 +10,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from django.conf import settings
-from django.contrib.admin.models import LogEntry
 from django.contrib.auth import get_user_model
-from django.contrib.contenttypes.models import ContentType
 from django.db import DatabaseError, transaction
 from django.db.models import F, Q, Sum
 from django.utils import timezone
 
 from avatar_site.lib.handover import delay_on_commit
-from voices import claims, decoding, engines, files, previews, tasks, verdict
+from voices import claims, decoding, deletion, engines, files, previews, tasks, verdict
 from voices.archive import (
     MAX_ARCHIVE_BYTES,
     MAX_RECORDINGS,
@@ -49,6 +47,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 MAX_UPLOAD_BYTES = 20 * 1024 * 1024
+#: Why nobody is answered in a voice of this state.
+_SILENT: dict[str, str] = {State.DISABLED: "disabled", State.DELETING: "deleting"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +171,7 @@ def extract_again(*, profile: VoiceProfile) -> None:
     _owner_of(profile)
     with transaction.atomic():
         if not claims.make_again(VoiceProfile.objects.filter(pk=profile.pk), now=timezone.now()):
-            raise VoiceProblem("disabled")
+            raise VoiceProblem(_SILENT.get(profile.state, "disabled"))
         delay_on_commit(tasks.extract_embedding, voice_profile_id=str(profile.pk))
 
 
@@ -185,7 +185,8 @@ def retry(*, profile: VoiceProfile) -> None:
 
 def disable(*, profile: VoiceProfile) -> None:
     """Let nobody be answered in this voice, and stop what is under way for it."""
-    VoiceProfile.objects.filter(pk=profile.pk).update(state=State.DISABLED, claim=None, claimed_at=None)
+    voices = VoiceProfile.objects.filter(pk=profile.pk).exclude(state=State.DELETING)
+    voices.update(state=State.DISABLED, claim=None, claimed_at=None)
     cancel_fitting(profile=profile)
 
 
@@ -257,32 +258,16 @@ def delete_voice_profile(*, profile: VoiceProfile) -> None:
     """
     Delete a voice and everything that was made of it: recordings, embedding, clip, style, previews, consent.
 
-    Files first: should the storage fail, the voice is still there to be deleted again. Past turns keep their words.
+    Past turns keep their words. Raises VoiceProblem where the storage is away: nobody is answered in the voice any
+    more, its owner can delete it again, and beat does so too.
     """
     _owner_of(profile)
-    # Workers notice that they have lost it, and remove what they write from now on.
-    VoiceProfile.objects.filter(pk=profile.pk).update(
-        state=State.DISABLED, claim=None, claimed_at=None, fitting_state=FittingState.CANCELLED, fitting_claim=None
-    )
-    files.delete_folder(profile)
-    with transaction.atomic():
-        voices = VoiceProfile.objects.filter(pk=profile.pk)
-        # Held, so that no recording comes with a consent of its own meanwhile.
-        voices.select_for_update().first()
-        given = list(Consent.objects.of_voice(profile).values_list("pk", flat=True))
-        voices.delete()
-        Consent.objects.filter(pk__in=given).delete()
-        forget_in_log([profile])
-    # Of a worker that was writing just then.
-    files.delete_folder(profile)
-    files.forget_deleted_rows()
-
-
-def forget_in_log(profiles: Sequence[VoiceProfile]) -> None:
-    """Who listened or changed something stays on record; what the voice was called does not."""
-    entries = LogEntry.objects.filter(content_type=ContentType.objects.get_for_model(VoiceProfile))
-    for profile in profiles:
-        entries.filter(object_id=str(profile.pk)).update(object_repr=str(profile.pk))
+    deletion.begin(profile)
+    try:
+        deletion.finish(profile)
+    except OSError as error:
+        logger.warning("deleting voice %s is not finished: %s", profile.pk, error)
+        raise VoiceProblem("deletion_unfinished") from error
 
 
 def choose_default(*, user: User, profile: VoiceProfile | None) -> VoicePreference:
@@ -305,13 +290,13 @@ def mark_used(*, voice_profile_id: uuid.UUID) -> None:
 def check_speakable(profile: VoiceProfile) -> None:
     """Raises VoiceProblem if it cannot be spoken in now."""
     if not profile.is_speakable:
-        raise VoiceProblem("disabled" if profile.state == State.DISABLED else "not_ready")
+        raise VoiceProblem(_SILENT.get(profile.state, "not_ready"))
 
 
 def check_not_disabled(profile: VoiceProfile) -> None:
-    """Raises VoiceProblem if an operator has disabled it: nobody but an operator takes that back."""
-    if profile.state == State.DISABLED:
-        raise VoiceProblem("disabled")
+    """Raises VoiceProblem if an operator has disabled it, which nobody else takes back, or if it is being deleted."""
+    if code := _SILENT.get(profile.state):
+        raise VoiceProblem(code)
 
 
 def preview(*, profile: VoiceProfile, user: User, text: str, quality: str = "") -> tuple[Preview, bool]:
@@ -353,7 +338,7 @@ def start_fitting(*, profile: VoiceProfile) -> None:
     """Have a worker look for a style that is nearer than the nearest voice. Takes minutes. Raises VoiceProblem."""
     _owner_of(profile)
     if profile.state != State.READY:
-        raise VoiceProblem("disabled" if profile.state == State.DISABLED else "not_ready")
+        raise VoiceProblem(_SILENT.get(profile.state, "not_ready"))
     if profile.kind != Kind.MATCHED:
         raise VoiceProblem("fitting_impossible")
     startable = VoiceProfile.objects.filter(pk=profile.pk, state=State.READY).exclude(

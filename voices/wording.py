@@ -57,6 +57,11 @@ PROBLEMS = {
     "not_ready": _("This voice is not ready yet. Please try again in a moment."),
     "not_failed": _("Nothing has failed here: there is nothing to try again."),
     "disabled": _("This voice has been disabled by the operator."),
+    "deleting": _("This voice is being deleted."),
+    "deletion_unfinished": _(
+        "Nobody is answered in this voice any more, but its files cannot be reached just now. They are deleted as soon "
+        "as they can be; you can also delete the voice again."
+    ),
     "operators_only": _("Only operators may share a voice with everybody."),
     "stock_voice": _("This voice comes with AVATAR and cannot be changed."),
     "fitting_impossible": _("This voice cannot be brought closer with the engine that is running."),

@@ -173,6 +173,7 @@ _AT_NIGHT = crontab(hour=3, minute=30)
 CELERY_BEAT_SCHEDULE = {
     "clear-expired-logins": {"task": "avatar_site.operations.tasks.clear_expired_logins", "schedule": _AT_NIGHT},
     "requeue-lost-voices": {"task": "voices.tasks.requeue_lost_work", "schedule": 30},
+    "finish-deletions-of-voices": {"task": "voices.tasks.finish_deletions", "schedule": 60},
     "renew-voices": {"task": "voices.tasks.renew", "schedule": 5 * 60},
     "delete-orphaned-voice-files": {"task": "voices.tasks.delete_orphans", "schedule": 60 * 60},
     "purge-expired": {"task": "conversations.tasks.purge_expired", "schedule": _AT_NIGHT},
