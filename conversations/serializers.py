@@ -11,6 +11,7 @@ from django.utils.translation import gettext_lazy as _
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
+from avatar_site.lib.text import clean_line, strip_unseen
 from conversations.models import ANY_DELETED_VOICE, Conversation, RetentionChoice, Speaker, Turn
 from conversations.search import MAX_QUERY_CHARACTERS
 from conversations.sound import MEDIA_TYPES
@@ -64,8 +65,22 @@ class ConversationSerializer(serializers.ModelSerializer[Conversation]):
         )
 
 
+class ShownField(serializers.CharField):
+    """Text that is shown beside ours: without what would reorder or hide it. NUL is refused, as everywhere."""
+
+    def __init__(self, *, is_line: bool = False, **options: Any) -> None:
+        super().__init__(**options)
+        self.is_line = is_line
+
+    def run_validation(self, data: Any = serializers.empty) -> Any:
+        if isinstance(data, str) and "\0" not in data:
+            data = clean_line(data) if self.is_line else strip_unseen(data)
+        return super().run_validation(data)
+
+
 class ConversationChangeSerializer(serializers.Serializer[Any]):
-    title = serializers.CharField(
+    title = ShownField(
+        is_line=True,
         max_length=Conversation.TITLE_LENGTH,
         required=False,
         allow_blank=True,
@@ -135,7 +150,7 @@ def find_media_type(name: str) -> str:
 
 
 class TurnChangeSerializer(serializers.Serializer[Any]):
-    text = serializers.CharField(max_length=MAX_TEXT_CHARACTERS)
+    text = ShownField(max_length=MAX_TEXT_CHARACTERS)
 
 
 class VoiceField(serializers.UUIDField):

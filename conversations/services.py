@@ -17,6 +17,7 @@ from django.db.models import Count, Max, Sum
 from django.utils import timezone
 
 from avatar_site.lib.handover import delay_on_commit
+from avatar_site.lib.text import strip_unseen
 from conversations import erasure, retention, tasks
 from conversations.files import StorageAway, remove_files
 from conversations.models import DELETED_VOICE, Conversation, RetentionChoice, Speaker, Turn, TurnSearch
@@ -336,6 +337,7 @@ def describe_retention(*, user: User) -> dict[str, Any]:
 
 @transaction.atomic
 def _place(turn: Turn, *, voice_profile_id: uuid.UUID | None) -> Turn:
+    turn.text = strip_unseen(turn.text)
     # The conversation's row is the queue for its next place. SQLite took the whole file's lock with BEGIN IMMEDIATE.
     conversation = Conversation.objects.select_for_update().get(pk=turn.conversation_id)
     if kept := _kept_turn(turn.pk, conversation.pk):

@@ -16,6 +16,7 @@ from django.db.models import F, Q, Sum
 from django.utils import timezone
 
 from avatar_site.lib.handover import delay_on_commit
+from avatar_site.lib.text import clean_line
 from voices import claims, decoding, deletion, engines, files, previews, tasks, verdict
 from voices.archive import (
     MAX_ARCHIVE_BYTES,
@@ -394,7 +395,7 @@ def examine_audio(audio: bytes) -> ExaminedAudio:
 
 def check_name(name: str) -> str:
     check_characters(name, field="name")
-    name = " ".join(name.split())
+    name = clean_line(name)
     if not name:
         raise VoiceProblem("name_required", field="name")
     if len(name) > 80:

@@ -290,6 +290,15 @@ class TestRecordings:
 
 
 class TestChange:
+    @pytest.mark.parametrize("hidden", ["\u202e", "\u2066", "\x1b", "\u200b", "\ufeff"])
+    def test_names_without_what_reorders_or_hides_text(self, alice: User, hidden: str) -> None:
+        profile = create(alice, name=f"{hidden}my{hidden} voice")
+        assert profile.name == "my voice"
+
+        assert services.change_voice_profile(profile=profile, user=alice, name=f"e{hidden}xe").name == "exe"
+        with pytest.raises(VoiceProblem, match="name_required"):
+            services.change_voice_profile(profile=profile, user=alice, name=hidden)
+
     def test_renames(self, alice: User) -> None:
         profile = services.change_voice_profile(profile=create(alice), user=alice, name=" New  name ")
 
