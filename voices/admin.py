@@ -36,8 +36,8 @@ class RecordingInline(TabularInline):
     """What a voice was made from. A recording is private: each time somebody listens to it is written down."""
 
     model = Recording
-    fields: ClassVar = ("listen", "duration_s", "speech_s", "snr_db", "speaker_count", "size_bytes")
-    readonly_fields = fields
+    fields: ClassVar[tuple[str, ...]] = ("listen", "duration_s", "speech_s", "snr_db", "speaker_count", "size_bytes")
+    readonly_fields: ClassVar[tuple[str, ...]] = fields
     ordering = ("created_at", "pk")
     extra = 0
     can_delete = False
@@ -54,7 +54,7 @@ class RecordingInline(TabularInline):
 class TranscriptInline(RecordingInline):
     """The same with what was said, which takes the same permission as listening and is written down as well."""
 
-    fields: ClassVar = ("listen", "duration_s", "speaker_count", "transcript")
+    fields: ClassVar[tuple[str, ...]] = ("listen", "duration_s", "speaker_count", "transcript")
     readonly_fields = fields
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -130,7 +131,7 @@ async def make_voice(
         report(progress)
         embeddings.append(await _embed(inference, samples))
         # Each answer of an engine is progress, however little of it can be seen.
-        counts.append(await _count_speakers(inference, samples, on_answer=lambda told=progress: report(told)))
+        counts.append(await _count_speakers(inference, samples, on_answer=partial(report, progress)))
     target = average(embeddings, weights=[len(samples) for samples in audible])
 
     report(Progress("clip", 0.5))
