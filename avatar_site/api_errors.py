@@ -6,13 +6,15 @@ import logging
 from http import HTTPStatus
 from typing import Any
 
-from django.core.exceptions import PermissionDenied
+from django.core.exceptions import PermissionDenied, RequestDataTooBig, SuspiciousOperation
+from django.db import OperationalError
 from django.http import Http404
 from rest_framework import exceptions
 from rest_framework.response import Response
 from rest_framework.views import exception_handler
 
 from avatar_site.failures import StorageUnavailable
+from avatar_site.lib.disk import is_disk_full
 from inference.interfaces import InferenceBusy, InferenceError, InferenceUnavailable
 from voices.wording import VoiceProblem, word_problem
 
@@ -29,6 +31,8 @@ _STATUS = {
     "recording_missing": HTTPStatus.CONFLICT,
     "not_failed": HTTPStatus.CONFLICT,
     "disabled": HTTPStatus.CONFLICT,
+    "deleting": HTTPStatus.CONFLICT,
+    "deletion_unfinished": HTTPStatus.SERVICE_UNAVAILABLE,
     "fitting_impossible": HTTPStatus.CONFLICT,
     "stock_voice": HTTPStatus.FORBIDDEN,
     "operators_only": HTTPStatus.FORBIDDEN,
@@ -65,6 +69,13 @@ def handle(error: Exception, context: dict[str, Any]) -> Response | None:
         case StorageUnavailable():
             logger.error("the storage of files: %s", error)
             return _respond("storage_unavailable", HTTPStatus.SERVICE_UNAVAILABLE)
+        case OSError() | OperationalError() if is_disk_full(error):
+            logger.error("the disk is full: %s", error)
+            return _respond("storage_full", HTTPStatus.INSUFFICIENT_STORAGE)
+        case RequestDataTooBig():
+            return _respond("request_too_large", HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+        case SuspiciousOperation():
+            return _respond("invalid", HTTPStatus.BAD_REQUEST)
         case exceptions.ValidationError():
             code, detail, field = _take_first(error.get_full_details())
             return _respond(code, HTTPStatus.BAD_REQUEST, detail=detail, field=field)

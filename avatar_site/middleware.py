@@ -1,4 +1,4 @@
-"""Static files, and what a browser may do on our pages."""
+"""Static files, and what a browser may do with our pages and answers."""
 
 from __future__ import annotations
 
@@ -54,4 +54,13 @@ class BrowserPolicyMiddleware(MiddlewareMixin):
         policy = _CONTENT_OF_ADMIN if request.path.startswith("/admin/") else _CONTENT
         response.headers.setdefault("Content-Security-Policy", policy)
         response.headers.setdefault("Permissions-Policy", _PERMISSIONS)
+        return response
+
+
+class NoStoreMiddleware(MiddlewareMixin):
+    """Keep the API's JSON out of caches, a browser's included: it says who is logged in and what was said."""
+
+    def process_response(self, request: HttpRequest, response: HttpResponse) -> HttpResponse:
+        if request.path.startswith("/api/") and response.headers.get("Content-Type", "").startswith("application/json"):
+            response.headers.setdefault("Cache-Control", "no-store")
         return response

@@ -8,6 +8,11 @@ from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitVie
 
 from avatar_site.accounts.views import AccountView, LoginView, admin_login
 
+handler400 = "avatar_site.error_pages.bad_request"
+handler403 = "avatar_site.error_pages.permission_denied"
+handler404 = "avatar_site.error_pages.page_not_found"
+handler500 = "avatar_site.error_pages.server_error"
+
 urlpatterns = [
     # One login page: the admin's own would be a second door, without the throttle.
     path("admin/login/", admin_login),
@@ -19,7 +24,11 @@ urlpatterns = [
     path("i18n/", include("django.conf.urls.i18n")),
     path("", include("avatar_site.operations.urls")),
     path("api/schema", SpectacularAPIView.as_view(), name="schema"),
-    path("api/docs", SpectacularSwaggerSplitView.as_view(url_name="schema"), name="api-docs"),
+    path(
+        "api/docs",
+        SpectacularSwaggerSplitView.as_view(url_name="schema", http_method_names=["get", "head"]),
+        name="api-docs",
+    ),
     path("api/", include("voices.api_urls")),
     path("voices/", include("voices.page_urls")),
     path("api/", include("conversations.api_urls")),

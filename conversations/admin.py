@@ -19,6 +19,7 @@ from django.utils.html import format_html
 from django.utils.translation import gettext_lazy as _
 from unfold.admin import ModelAdmin, TabularInline
 
+from avatar_site.lib.admin import ListedLookupsMixin
 from conversations import services
 from conversations.models import Conversation, ConversationQuerySet, RetentionRun, StorageCheck, Turn
 
@@ -62,7 +63,7 @@ class ContentInline(_ReadOnlyInline):
 
 
 @admin.register(Conversation)
-class ConversationAdmin(ModelAdmin):
+class ConversationAdmin(ListedLookupsMixin, ModelAdmin):
     list_display = ("id", "owner", "created_at", "last_turn_at", "is_pinned", "turn_count", "audio_size")
     list_select_related = ("owner",)
     list_filter = ("is_pinned",)
@@ -123,7 +124,7 @@ class ConversationAdmin(ModelAdmin):
         services.delete_rows_of_conversations(conversations=chosen)
 
 
-class _RecordAdmin(ModelAdmin):
+class _RecordAdmin(ListedLookupsMixin, ModelAdmin):
     """What was done, to be read."""
 
     def has_add_permission(self, request: HttpRequest) -> bool:

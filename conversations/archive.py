@@ -18,6 +18,7 @@ from typing import IO, Any, cast
 from asgiref.sync import sync_to_async
 from django.utils import timezone
 
+from avatar_site.lib.text import clean_line, strip_unseen
 from conversations.models import Conversation, Speaker, Turn
 
 logger = logging.getLogger(__name__)
@@ -136,7 +137,7 @@ def make_audio_name(turn: Turn) -> str:
 
 def _write_heading(conversation: Conversation) -> str:
     began_at = timezone.localtime(conversation.created_at)
-    title = " ".join(conversation.title.split()) or str(conversation.pk)
+    title = clean_line(conversation.title) or str(conversation.pk)
     return f"# {_escape(title)}\n\n{began_at:%Y-%m-%d %H:%M:%S %z}\n"
 
 
@@ -144,7 +145,7 @@ def _write_paragraph(turn: Turn) -> str:
     who = "You" if turn.speaker == Speaker.USER else "AVATAR"
     notes = [f"{timezone.localtime(turn.created_at):%Y-%m-%d %H:%M:%S}"]
     if turn.voice_name:
-        notes.append(turn.voice_name)
+        notes.append(clean_line(turn.voice_name))
     if turn.was_interrupted:
         notes.append("interrupted")
     if turn.is_superseded:
@@ -152,9 +153,9 @@ def _write_paragraph(turn: Turn) -> str:
     lines = [f"\n**{who}** ({_escape(', '.join(notes))})"]
     if turn.audio:
         lines[0] += f" [audio]({make_audio_name(turn)})"
-    lines.append("\n".join(f"> {_escape(line)}" for line in turn.text.splitlines()) or ">")
+    lines.append("\n".join(f"> {_escape(line)}" for line in strip_unseen(turn.text).splitlines()) or ">")
     if turn.heard_text:
-        lines.append(f"(heard as: {_escape(' '.join(turn.heard_text.split()))})")
+        lines.append(f"(heard as: {_escape(clean_line(turn.heard_text))})")
     return "\n\n".join(lines) + "\n"
 
 

@@ -6,7 +6,6 @@ Behind everything that somebody waits for. Where high quality cannot be had, the
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import uuid
 from dataclasses import replace
@@ -17,7 +16,8 @@ from django.core.files.storage import default_storage
 
 from conversations.models import Speaker, Turn
 from conversations.sound import encode_audio, suffix_of
-from inference.interfaces import Inference, InferenceError, SynthesisOptions
+from inference.blocking import ask
+from inference.interfaces import Inference, InferenceError
 from inference.interfaces import Quality as EngineQuality
 from voices import asking
 from voices.models import Quality
@@ -37,7 +37,7 @@ def render(*, turn_id: uuid.UUID, inference: Inference) -> None:
     sound = read_sound(turn.voice_profile) if turn.voice_profile else VoiceSound()
     options = replace(sound.as_options(), quality=EngineQuality.HIGH_QUALITY, is_background=True)
     try:
-        spoken = asyncio.run(_speak(inference, turn.text, options))
+        spoken = ask(asking.speak(inference.tts, asking.cut_sentences(turn.text), options), timeout_s=TIMEOUT_S)
     except (InferenceError, TimeoutError) as error:
         logger.warning("turn %s stays as it is: %s", turn_id, error or "it took too long")
         return
@@ -52,15 +52,6 @@ def _find(turn_id: uuid.UUID) -> Turn | None:
     turn = turns.select_related("voice_profile", "conversation").first()
     # In another voice than it was spoken in, it would be another turn.
     return None if turn is None or turn.voice_was_deleted else turn
-
-
-async def _speak(inference: Inference, text: str, options: SynthesisOptions) -> asking.Spoken:
-    try:
-        async with asyncio.timeout(TIMEOUT_S):
-            return await asking.speak(inference.tts, asking.cut_sentences(text), options)
-    finally:
-        # This loop's connection; the client itself stays.
-        await inference.close()
 
 
 def _replace(turn: Turn, spoken: asking.Spoken) -> None:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, ClassVar
 
 from django.urls import reverse
 from django.utils.translation import gettext_lazy as _
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
+from avatar_site.lib.text import clean_line, strip_unseen
 from conversations.models import ANY_DELETED_VOICE, Conversation, RetentionChoice, Speaker, Turn
 from conversations.search import MAX_QUERY_CHARACTERS
 from conversations.sound import MEDIA_TYPES
+from voices.models import Quality
 
 MAX_TEXT_CHARACTERS = 4_000
 MAX_IDS = 1_000
@@ -62,8 +65,22 @@ class ConversationSerializer(serializers.ModelSerializer[Conversation]):
         )
 
 
+class ShownField(serializers.CharField):
+    """Text that is shown beside ours: without what would reorder or hide it. NUL is refused, as everywhere."""
+
+    def __init__(self, *, is_line: bool = False, **options: Any) -> None:
+        super().__init__(**options)
+        self.is_line = is_line
+
+    def run_validation(self, data: Any = serializers.empty) -> Any:
+        if isinstance(data, str) and "\0" not in data:
+            data = clean_line(data) if self.is_line else strip_unseen(data)
+        return super().run_validation(data)
+
+
 class ConversationChangeSerializer(serializers.Serializer[Any]):
-    title = serializers.CharField(
+    title = ShownField(
+        is_line=True,
         max_length=Conversation.TITLE_LENGTH,
         required=False,
         allow_blank=True,
@@ -87,6 +104,7 @@ class AudioSerializer(serializers.Serializer[Any]):
 
 
 class TurnSerializer(serializers.ModelSerializer[Turn]):
+    quality = serializers.ChoiceField(choices=Quality.choices, allow_blank=True, read_only=True)
     voice = serializers.SerializerMethodField()
     latency_ms = LatencySerializer(source="latency", allow_null=True)
     audio = serializers.SerializerMethodField()
@@ -132,7 +150,7 @@ def find_media_type(name: str) -> str:
 
 
 class TurnChangeSerializer(serializers.Serializer[Any]):
-    text = serializers.CharField(max_length=MAX_TEXT_CHARACTERS)
+    text = ShownField(max_length=MAX_TEXT_CHARACTERS)
 
 
 class VoiceField(serializers.UUIDField):
@@ -140,6 +158,19 @@ class VoiceField(serializers.UUIDField):
 
     def to_internal_value(self, data: Any) -> Any:
         return data if data == ANY_DELETED_VOICE else super().to_internal_value(data)
+
+
+class DayField(serializers.DateField):
+    """A day on which something can have been said: the first ones of the calendar are none in other time zones."""
+
+    FIRST = dt.date(1970, 1, 1)
+    default_error_messages: ClassVar = {"too_early": _("Please choose a day from 1970 on.")}
+
+    def to_internal_value(self, value: Any) -> dt.date:
+        day = super().to_internal_value(value)
+        if day < self.FIRST:
+            self.fail("too_early")
+        return day
 
 
 class ListingSerializer(serializers.Serializer[Any]):
@@ -151,8 +182,8 @@ class ListingSerializer(serializers.Serializer[Any]):
         max_length=MAX_QUERY_CHARACTERS,
         help_text="All terms in one turn, or the whole in the title: any substring in Chinese, words from their start.",
     )
-    since = serializers.DateField(required=False, help_text="A day, included, in the site's time zone.")
-    until = serializers.DateField(required=False, help_text="A day, included.")
+    since = DayField(required=False, help_text="A day, included, in the site's time zone.")
+    until = DayField(required=False, help_text="A day, included.")
     voice = VoiceField(
         required=False, help_text="A voice that some turn was spoken in; `deleted`: one that is no more."
     )

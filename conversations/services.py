@@ -20,6 +20,8 @@ from django.db import DatabaseError, DataError, IntegrityError, InterfaceError, 
 from django.db.models import Count, Max, Sum
 from django.utils import timezone
 
+from avatar_site.lib.handover import delay_on_commit
+from avatar_site.lib.text import strip_unseen
 from conversations import erasure, retention, spool, tasks
 from conversations.files import StorageAway, find_audio_folder, list_files, remove_files
 from conversations.models import DELETED_VOICE, Conversation, RetentionChoice, Speaker, Turn, TurnSearch
@@ -473,6 +475,7 @@ def _find_or_draft(conversation_id: uuid.UUID, begun_by: int | None) -> Conversa
 def _place(
     turn: Turn, *, voice_profile_id: uuid.UUID | None, said_at: dt.datetime | None, begun_by: int | None
 ) -> Turn:
+    turn.text = strip_unseen(turn.text)
     if begun_by is not None:
         defaults = {"owner_id": begun_by, "opened_at": turn.conversation.opened_at}
         Conversation.objects.get_or_create(pk=turn.conversation_id, defaults=defaults)
@@ -496,7 +499,7 @@ def _place(
     if turn.voice_profile_id and kept is None:
         mark_used(voice_profile_id=turn.voice_profile_id)
     if settings.AVATAR_BEAUTIFUL_LATER and turn.audio and turn.quality == Quality.FAST:
-        tasks.render_in_high_quality.delay_on_commit(turn_id=str(turn.pk))
+        delay_on_commit(tasks.render_in_high_quality, turn_id=str(turn.pk))
     _index(turn, owner_id=conversation.owner_id)
     spoken_at = said_at or now
     conversation.last_turn_at = max(conversation.last_turn_at or spoken_at, spoken_at)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from avatar_site.lib.text import clean_line
 from conversations.models import Conversation, Speaker
 
 
 def make_title(text: str) -> str:
     """Make a title of the first words of a conversation."""
-    words = " ".join(text.split())
+    words = clean_line(text)
     if len(words) <= Conversation.TITLE_LENGTH:
         return words
     return words[: Conversation.TITLE_LENGTH - 1].rstrip() + "…"

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from django import forms
 from django.contrib import admin, messages
+from django.contrib.admin.utils import unquote
 from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponse
@@ -16,6 +17,7 @@ from django.utils.timezone import localtime
 from django.utils.translation import gettext_lazy as _
 from unfold.admin import ModelAdmin, TabularInline
 
+from avatar_site.lib.admin import ListedLookupsMixin
 from voices import services
 from voices.byte_ranges import respond_with_audio
 from voices.models import Consent, Recording, VoiceProfile, VoiceProfileQuerySet
@@ -25,12 +27,17 @@ if TYPE_CHECKING:
     from django.contrib.auth.models import User
 
 
+#: In the address of a voice whose transcripts are to be seen.
+_TRANSCRIPTS = "transcripts"
+_LISTENING = "voices.listen_to_recording"
+
+
 class RecordingInline(TabularInline):
     """What a voice was made from. A recording is private: each time somebody listens to it is written down."""
 
     model = Recording
-    fields: ClassVar = ("listen", "duration_s", "speech_s", "snr_db", "speaker_count", "transcript", "size_bytes")
-    readonly_fields = fields
+    fields: ClassVar[tuple[str, ...]] = ("listen", "duration_s", "speech_s", "snr_db", "speaker_count", "size_bytes")
+    readonly_fields: ClassVar[tuple[str, ...]] = fields
     ordering = ("created_at", "pk")
     extra = 0
     can_delete = False
@@ -44,6 +51,13 @@ class RecordingInline(TabularInline):
         return format_html('<a href="{}">{}</a>', address, _("Listen (is written down)"))
 
 
+class TranscriptInline(RecordingInline):
+    """The same with what was said, which takes the same permission as listening and is written down as well."""
+
+    fields: ClassVar[tuple[str, ...]] = ("listen", "duration_s", "speaker_count", "transcript")
+    readonly_fields = fields
+
+
 class VoiceProfileForm(forms.ModelForm):
     def clean_name(self) -> str:
         try:
@@ -53,7 +67,7 @@ class VoiceProfileForm(forms.ModelForm):
 
 
 @admin.register(VoiceProfile)
-class VoiceProfileAdmin(ModelAdmin):
+class VoiceProfileAdmin(ListedLookupsMixin, ModelAdmin):
     """Voices are made by people, from recordings and with consent: not here."""
 
     form = VoiceProfileForm
@@ -64,11 +78,10 @@ class VoiceProfileAdmin(ModelAdmin):
     ordering = ("-created_at", "pk")
     fields = (
         *("id", "name", "owner", "language", "gender", "kind", "is_shared", "state", "step", "progress", "error_code"),
-        *("engine_voice", "measured", "fitting_state", "encoder", "version", "size", "declared"),
+        *("engine_voice", "measured", "fitting_state", "encoder", "version", "size", "declared", "transcripts"),
         *("created_at", "last_used_at"),
     )
     readonly_fields = tuple(field for field in fields if field not in ("name", "gender", "is_shared"))
-    inlines = (RecordingInline,)
     actions = ("extract_again", "disable", "enable", "unshare")
 
     def get_queryset(self, request: HttpRequest) -> VoiceProfileQuerySet:
@@ -81,6 +94,23 @@ class VoiceProfileAdmin(ModelAdmin):
             name="voices_recording_listen",
         )
         return [listen, *super().get_urls()]
+
+    def get_fields(self, request: HttpRequest, obj: VoiceProfile | None = None) -> list[str]:
+        return [name for name in self.fields if name != "transcripts" or request.user.has_perm(_LISTENING)]
+
+    def get_inlines(self, request: HttpRequest, obj: VoiceProfile | None) -> list[type[TabularInline]]:
+        return [TranscriptInline if _TRANSCRIPTS in request.GET else RecordingInline]
+
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        if _TRANSCRIPTS in request.GET:
+            if not request.user.has_perm(_LISTENING):
+                raise PermissionDenied
+            if (profile := self.get_object(request, unquote(object_id))) is not None:
+                # First written down, then read.
+                self.log_change(request, profile, "read what was said in its recordings")
+        return super().change_view(request, object_id, form_url, extra_context)
 
     def get_readonly_fields(self, request: HttpRequest, obj: VoiceProfile | None = None) -> tuple[str, ...]:
         if obj is None or obj.is_stock:
@@ -107,11 +137,14 @@ class VoiceProfileAdmin(ModelAdmin):
         return super().has_delete_permission(request, obj) and (obj is None or not obj.is_stock)
 
     def delete_model(self, request: HttpRequest, obj: VoiceProfile) -> None:
-        services.delete_voice_profile(profile=obj)
+        try:
+            services.delete_voice_profile(profile=obj)
+        except VoiceProblem as problem:
+            self.message_user(request, f"{obj}: {problem.sentence}", messages.WARNING)
 
     def delete_queryset(self, request: HttpRequest, queryset: QuerySet[VoiceProfile]) -> None:
         for profile in queryset.filter(owner__isnull=False):
-            services.delete_voice_profile(profile=profile)
+            self.delete_model(request, profile)
 
     @admin.display(description=_("size"))
     def size(self, profile: VoiceProfile) -> str:
@@ -129,6 +162,10 @@ class VoiceProfileAdmin(ModelAdmin):
             for each in consents
         )
         return format_html_join(mark_safe("<br>"), "{}, {}: {} (SHA-256 {})", lines) or "—"
+
+    @admin.display(description=_("transcripts"))
+    def transcripts(self, profile: VoiceProfile) -> str:
+        return format_html('<a href="?{}=1">{}</a>', _TRANSCRIPTS, _("Read what was said (is written down)"))
 
     @admin.action(description=_("Make the voice anew"), permissions=["change"])
     def extract_again(self, request: HttpRequest, queryset: QuerySet[VoiceProfile]) -> None:
@@ -160,7 +197,7 @@ class VoiceProfileAdmin(ModelAdmin):
 
     def listen(self, request: HttpRequest, recording_id: Any) -> HttpResponse:
         """A person's recording, for an operator who may: and it is written down who listened to what, when."""
-        if not request.user.has_perm("voices.listen_to_recording"):
+        if not request.user.has_perm(_LISTENING):
             raise PermissionDenied
         recording = Recording.objects.select_related("profile").filter(pk=recording_id).first()
         if recording is None:

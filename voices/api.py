@@ -14,11 +14,12 @@ from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse, extend_schema
 from rest_framework import status
 from rest_framework.pagination import PageNumberPagination
-from rest_framework.parsers import JSONParser, MultiPartParser
+from rest_framework.parsers import MultiPartParser
 from rest_framework.renderers import JSONRenderer
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from avatar_site.lib.parsers import JSONParser
 from voices import services
 from voices.archive import MAX_ARCHIVE_BYTES
 from voices.byte_ranges import AnyRenderer, respond_with_audio
@@ -195,6 +196,8 @@ class VoiceView(APIView):
 
 class VoiceProfileList(VoiceView):
     parser_classes = (MultiPartParser,)
+    # Read by the schema: without it, its answer would be an array.
+    pagination_class = VoicePages
 
     @extend_schema(
         operation_id="list_voice_profiles",
@@ -207,7 +210,7 @@ class VoiceProfileList(VoiceView):
         responses={200: VoiceProfileSerializer(many=True)} | _NOT_LOGGED_IN | _refusals("not_found", http_status=404),
     )
     def get(self, request: Request) -> Response:
-        pages = VoicePages()
+        pages = self.pagination_class()
         page = pages.paginate_queryset(self._find(request.query_params.get("scope", "")), request, view=self) or []
         return pages.get_paginated_response(self.describe(*page))
 
@@ -268,7 +271,7 @@ class VoiceProfileDetail(VoiceView):
         | _refusals("name_required", "name_too_long", "language_unknown", "invalid")
         | _refusals("not_logged_in", "operators_only", "stock_voice", http_status=403)
         | _refusals("not_found", http_status=404)
-        | _refusals("disabled", http_status=409),
+        | _refusals("disabled", "deleting", http_status=409),
     )
     def patch(self, request: Request, profile_id: uuid.UUID) -> Response:
         wanted = request.data if isinstance(request.data, dict) else {}
@@ -288,7 +291,7 @@ class VoiceProfileDetail(VoiceView):
         responses={204: None}
         | _refusals("not_logged_in", "stock_voice", http_status=403)
         | _refusals("not_found", http_status=404)
-        | _STORAGE_AWAY,
+        | _refusals("deletion_unfinished", http_status=503),
     )
     def delete(self, request: Request, profile_id: uuid.UUID) -> Response:
         services.delete_voice_profile(profile=self.own(profile_id))
@@ -311,7 +314,7 @@ class VoiceProfileRetry(VoiceView):
         operation_id="retry_voice_profile",
         summary="Make a voice once more whose making has failed",
         request=None,
-        responses={202: _PROFILE} | _NOT_FOUND | _refusals("not_failed", "disabled", http_status=409),
+        responses={202: _PROFILE} | _NOT_FOUND | _refusals("not_failed", "disabled", "deleting", http_status=409),
     )
     def post(self, request: Request, profile_id: uuid.UUID) -> Response:
         profile = self.own(profile_id)
@@ -324,7 +327,7 @@ class VoiceProfileDefault(VoiceView):
         operation_id="choose_default_voice",
         summary="Be answered in this voice from now on",
         request=None,
-        responses={204: None} | _NOT_FOUND | _refusals("not_ready", "disabled", http_status=409),
+        responses={204: None} | _NOT_FOUND | _refusals("not_ready", "disabled", "deleting", http_status=409),
     )
     def post(self, request: Request, profile_id: uuid.UUID) -> Response:
         profile = self.visible(profile_id)
@@ -395,7 +398,9 @@ class RecordingList(VoiceView):
         | _refusals("consent_required", "consent_invalid", *_AUDIO_REFUSALS)
         | _NOT_FOUND
         | _UPLOAD_REFUSALS
-        | _refusals("quota_exceeded", "too_many_recordings", "voice_too_large", "disabled", http_status=409),
+        | _refusals(
+            "quota_exceeded", "too_many_recordings", "voice_too_large", "disabled", "deleting", http_status=409
+        ),
     )
     def post(self, request: Request, profile_id: uuid.UUID) -> Response:
         profile = self.own(profile_id)
@@ -408,7 +413,10 @@ class RecordingDetail(VoiceView):
     @extend_schema(
         operation_id="remove_recording",
         summary="Remove one of several recordings; the voice is made anew from the others",
-        responses={204: None} | _NOT_FOUND | _refusals("last_recording", "disabled", http_status=409) | _STORAGE_AWAY,
+        responses={204: None}
+        | _NOT_FOUND
+        | _refusals("last_recording", "disabled", "deleting", http_status=409)
+        | _STORAGE_AWAY,
     )
     def delete(self, request: Request, profile_id: uuid.UUID, recording_id: uuid.UUID) -> Response:
         services.remove_recording(recording=self.own_recording(profile_id, recording_id))
@@ -429,7 +437,7 @@ class VoiceProfilePreview(VoiceView):
         responses={200: PreviewSerializer}
         | _refusals("text_required", "text_too_long", "quality_unknown", "invalid")
         | _NOT_FOUND
-        | _refusals("not_ready", "disabled", http_status=409)
+        | _refusals("not_ready", "disabled", "deleting", http_status=409)
         | _refusals("inference_failed", http_status=502)
         | _refusals("inference_unavailable", "inference_busy", "storage_unavailable", http_status=503)
         | _refusals("storage_full", http_status=507),
@@ -459,7 +467,7 @@ class PreviewAudio(VoiceView):
         summary="A preview as WAV, for whoever asked for it; ranges are served",
         responses={(200, "audio/wav"): OpenApiTypes.BINARY, (206, "audio/wav"): OpenApiTypes.BINARY}
         | _FILE_REFUSALS
-        | _refusals("not_ready", "disabled", http_status=409),
+        | _refusals("not_ready", "disabled", "deleting", http_status=409),
     )
     def get(self, request: Request, profile_id: uuid.UUID, preview_id: uuid.UUID) -> HttpResponse:
         previews = Preview.objects.filter(requested_by=self.user, profile_id=profile_id)
@@ -477,7 +485,7 @@ class VoiceProfileFit(VoiceView):
         request=None,
         responses={202: StatusSerializer}
         | _NOT_FOUND
-        | _refusals("not_ready", "disabled", "fitting_impossible", http_status=409),
+        | _refusals("not_ready", "disabled", "deleting", "fitting_impossible", http_status=409),
     )
     def post(self, request: Request, profile_id: uuid.UUID) -> Response:
         profile = self.own(profile_id)

@@ -12,6 +12,8 @@ import json
 import lzma
 import zipfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +29,10 @@ MAX_ARCHIVE_BYTES = 100 * 1024 * 1024
 #: Of all recordings of a voice: so that it can be taken in again, they fit in an archive beside its other entries.
 MAX_RECORDINGS_BYTES = MAX_ARCHIVE_BYTES - 4 * 1024 * 1024
 _READING_BYTES = 64 * 1024
+#: The library reads a zip's directory in one go, and makes an object of each of its entries.
+_MAX_READ_BYTES = 128 * 1024
+#: The library bounds what comes out of a piece of these; four kilobytes of bzip2 become eighty megabytes.
+_COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 
 #: What the library raises, each for another way in which a zip can be wrong, and what our own reading of the JSON does.
@@ -46,7 +52,8 @@ class Archive:
 
     name: str
     language: str
-    recordings: tuple[bytes, ...]
+    #: Unpacked one at a time, while they are taken. Raises Unreadable.
+    recordings: Iterator[bytes]
 
 
 def write_archive(profile: VoiceProfile) -> bytes:
@@ -111,29 +118,68 @@ def _describe_consent(consent: Consent | None) -> dict[str, str] | None:
 
 
 def read_archive(data: bytes) -> Archive:
-    """Take the recordings out of an exported voice, of each no more than an upload may have. Raises Unreadable."""
+    """
+    Read what an exported voice says of itself; its recordings are unpacked when they are taken. Raises Unreadable.
+
+    However small the file is, no more than one recording is in memory, and all together are no larger than a voice's.
+    """
+    with _blamed_on_the_file():
+        archive = zipfile.ZipFile(_ReadInPieces(data))
+        entries = archive.infolist()
+        names_in_zip = {entry.filename for entry in entries}
+        if len(names_in_zip) < len(entries) or len(entries) > MAX_RECORDINGS + 2:
+            raise Unreadable(f"{len(entries)} entries of {len(names_in_zip)} names")
+        if any(entry.compress_type not in _COMPRESSIONS for entry in entries):
+            raise Unreadable("a compression that is unpacked without a limit")
+        described = json.loads(_read_entry(archive, "profile.json", MAX_JSON_BYTES))
+        if not isinstance(described, dict) or described.get("format") != FORMAT:
+            raise Unreadable("not a voice")
+        if described.get("version") != VERSION:
+            raise Unreadable(f"version {described.get('version')!r}")
+        names = [str(each["file"]) for each in described["recordings"]]
+        if not 1 <= len(names) <= MAX_RECORDINGS:
+            raise Unreadable(f"{len(names)} recordings")
+        if len(set(names)) < len(names):
+            raise Unreadable("a recording is named twice")
+    return Archive(str(described.get("name", "")), str(described.get("language", "")), _read_recordings(archive, names))
+
+
+def _read_recordings(archive: zipfile.ZipFile, names: list[str]) -> Iterator[bytes]:
+    left_bytes = MAX_RECORDINGS_BYTES
+    for name in names:
+        with _blamed_on_the_file():
+            content = _read_entry(archive, name, min(MAX_ENTRY_BYTES, left_bytes))
+        left_bytes -= len(content)
+        yield content
+
+
+class _ReadInPieces(io.BytesIO):
+    """A file that hands out no large piece at once: a directory of a million entries would be one."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is None or size < 0:
+            position = self.tell()
+            size = self.seek(0, io.SEEK_END) - position
+            self.seek(position)
+        if size > _MAX_READ_BYTES:
+            raise Unreadable(f"a read of {size} bytes")
+        return super().read(size)
+
+
+@contextmanager
+def _blamed_on_the_file() -> Iterator[None]:
     try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            described = json.loads(_read_entry(archive, "profile.json", MAX_JSON_BYTES))
-            if not isinstance(described, dict) or described.get("format") != FORMAT:
-                raise Unreadable("not a voice")
-            if described.get("version") != VERSION:
-                raise Unreadable(f"version {described.get('version')!r}")
-            names = [each["file"] for each in described["recordings"]]
-            if not 1 <= len(names) <= MAX_RECORDINGS:
-                raise Unreadable(f"{len(names)} recordings")
-            recordings = tuple(_read_entry(archive, name, MAX_ENTRY_BYTES) for name in names)
-            return Archive(str(described.get("name", "")), str(described.get("language", "")), recordings)
+        yield
     except _NOT_OURS as error:
         raise Unreadable(str(error)) from error
 
 
 def _read_entry(archive: zipfile.ZipFile, name: str, most_bytes: int) -> bytes:
-    content = bytearray()
+    content = io.BytesIO()
     with archive.open(name) as entry:
         # What the directory says of its size need not be true.
         while piece := entry.read(_READING_BYTES):
-            content += piece
-            if len(content) > most_bytes:
+            content.write(piece)
+            if content.tell() > most_bytes:
                 raise Unreadable(f"{name} is larger than {most_bytes} bytes")
-    return bytes(content)
+    return content.getvalue()

@@ -1,17 +1,26 @@
-"""Whole questions to engines that answer in pieces: what is said in this, how does that sound. Knows no Django."""
+"""
+Whole questions to engines that answer in pieces: what is said in this, how does that sound. Knows no Django.
+
+Each has a deadline, after which the engine is taken for hung: see `EngineSilent`.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import re
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 
 from inference.interfaces import (
     BYTES_PER_SAMPLE,
+    MICROPHONE_SAMPLE_RATE_HZ,
     EndOfUtterance,
     FinalTranscript,
+    InferenceUnavailable,
     Quality,
+    SpeakerEmbedding,
+    SpeakerEncoder,
     SpeechToText,
     SynthesisOptions,
     TextToSpeech,
@@ -27,6 +36,15 @@ _PIECE_BYTES = 256 * 1024
 #: Silence before the first word and after the last, so that the recogniser hears them begin and end.
 _LEAD_MS = 200
 _PAUSE_MS = 700
+#: Background work waits for live calls for up to a minute (`engines/giving_way.py`), and as long for work before it.
+MAX_WAIT_S = 120.0
+#: Bounds, not estimates, of engines on two cores: for a second of audio heard, for a character spoken.
+MAX_S_PER_HEARD_S = 3.0
+MAX_S_PER_CHARACTER = 2.0
+
+
+class EngineSilent(InferenceUnavailable):
+    """An engine has not answered within the deadline of its question: it hangs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +58,25 @@ class Spoken:
     @property
     def duration_ms(self) -> int:
         return round(len(self.pcm) * 1000 / BYTES_PER_SAMPLE / self.sample_rate_hz) if self.sample_rate_hz else 0
+
+
+def compute_hearing_deadline_s(pcm: bytes, sample_rate_hz: int) -> float:
+    """How long an engine may take to answer a question about a recording (PCM16 mono)."""
+    return MAX_WAIT_S + MAX_S_PER_HEARD_S * len(pcm) / BYTES_PER_SAMPLE / sample_rate_hz
+
+
+def compute_speaking_deadline_s(text: str) -> float:
+    """How long an engine may take to speak a clause."""
+    return MAX_WAIT_S + MAX_S_PER_CHARACTER * len(text)
+
+
+@contextlib.asynccontextmanager
+async def _deadline(deadline_s: float, question: str) -> AsyncIterator[None]:
+    try:
+        async with asyncio.timeout(deadline_s):
+            yield
+    except TimeoutError:
+        raise EngineSilent(f"{question}: no answer within {deadline_s:.0f} s") from None
 
 
 def cut_sentences(text: str, *, longest: int = 60) -> list[str]:
@@ -63,7 +100,7 @@ async def recognise(stt: SpeechToText, pcm: bytes, *, language: str | None = Non
     """
     What is said in `pcm` (PCM16 mono, 16 kHz), and in which language; empty if nothing is.
 
-    Where the `language` is known, it is one utterance: pauses in it end nothing.
+    Where the `language` is known, it is one utterance: pauses in it end nothing. Raises EngineSilent.
     """
     texts: list[str] = []
     languages: dict[str, int] = {}
@@ -75,7 +112,10 @@ async def recognise(stt: SpeechToText, pcm: bytes, *, language: str | None = Non
         yield EndOfUtterance()
 
     options = TranscriptionOptions(language=language, endpointing=language is None, is_background=True)
-    async with contextlib.aclosing(stt.transcribe(audio(), options)) as events:
+    async with (
+        _deadline(compute_hearing_deadline_s(pcm, MICROPHONE_SAMPLE_RATE_HZ), "recognise"),
+        contextlib.aclosing(stt.transcribe(audio(), options)) as events,
+    ):
         async for event in events:
             if isinstance(event, FinalTranscript) and event.text.strip():
                 texts.append(event.text.strip())
@@ -85,13 +125,22 @@ async def recognise(stt: SpeechToText, pcm: bytes, *, language: str | None = Non
 
 
 async def speak(tts: TextToSpeech, clauses: Sequence[str], options: SynthesisOptions) -> Spoken:
-    """Speak clauses one after the other."""
+    """Speak clauses one after the other. Raises EngineSilent when one of them takes too long."""
     pcm, rate, qualities = bytearray(), 0, set()
     for number, clause in enumerate(clauses):
         here = replace(options, is_first=number == 0, is_last=number == len(clauses) - 1)
-        async with contextlib.aclosing(tts.synthesise(clause, here)) as chunks:
+        async with (
+            _deadline(compute_speaking_deadline_s(clause), "speak"),
+            contextlib.aclosing(tts.synthesise(clause, here)) as chunks,
+        ):
             async for chunk in chunks:
                 pcm += chunk.pcm
                 rate = chunk.sample_rate_hz
                 qualities.add(chunk.quality)
     return Spoken(bytes(pcm), rate, Quality.HIGH_QUALITY if qualities == {Quality.HIGH_QUALITY} else Quality.FAST)
+
+
+async def embed(encoder: SpeakerEncoder, pcm: bytes, *, sample_rate_hz: int) -> SpeakerEmbedding:
+    """Who speaks in `pcm`. Raises EngineSilent, and what the encoder raises."""
+    async with _deadline(compute_hearing_deadline_s(pcm, sample_rate_hz), "embed"):
+        return await encoder.embed(pcm, sample_rate_hz=sample_rate_hz)

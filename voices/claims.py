@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Self
 
+from django.db import IntegrityError, transaction
 from django.db.models import F, Q
 from django.utils import timezone
 
@@ -26,8 +27,6 @@ LOST_AFTER = timedelta(seconds=60)
 #: Work that was handed to a worker and begun by none for so long is handed out again: its message may be lost.
 FORGOTTEN_AFTER = timedelta(minutes=5)
 MAX_ATTEMPTS = 3
-#: Fitting takes minutes of the engines: one at a time, the others wait.
-FITTINGS_AT_ONCE = 1
 
 
 class ClaimLost(Exception):
@@ -81,14 +80,18 @@ class FittingClaim:
     def take(cls, profile_id: uuid.UUID) -> Self | None:
         """Take the work if it waits to be taken and no other fitting is under way."""
         claim = cls(profile_id, uuid.uuid4())
-        if VoiceProfile.objects.filter(fitting_state=FittingState.RUNNING).count() >= FITTINGS_AT_ONCE:
+        queued = VoiceProfile.objects.filter(pk=profile_id, state=State.READY, fitting_state=FittingState.QUEUED)
+        try:
+            with transaction.atomic():
+                taken = queued.update(
+                    fitting_state=FittingState.RUNNING,
+                    fitting_progress=0.0,
+                    fitting_claim=claim.token,
+                    fitting_claimed_at=timezone.now(),
+                )
+        except IntegrityError:
+            # The constraint: another one runs.
             return None
-        taken = VoiceProfile.objects.filter(pk=profile_id, state=State.READY, fitting_state=FittingState.QUEUED).update(
-            fitting_state=FittingState.RUNNING,
-            fitting_progress=0.0,
-            fitting_claim=claim.token,
-            fitting_claimed_at=timezone.now(),
-        )
         return claim if taken else None
 
     def update(self, **fields: Any) -> None:
@@ -105,9 +108,9 @@ def make_again(voices: VoiceProfileQuerySet, *, now: datetime) -> int:
     """
     Let voices wait to be made, whatever has become of them so far, and return how many.
 
-    Whoever works on one loses the claim. Those that are disabled are left so: that is for `enable`.
+    Whoever works on one loses the claim. Those that are disabled or being deleted are left so.
     """
-    return _make_again(voices.exclude(state=State.DISABLED), now)
+    return _make_again(voices.exclude(state__in=State.silent()), now)
 
 
 def enable(voices: VoiceProfileQuerySet, *, now: datetime) -> int:
@@ -154,10 +157,10 @@ def requeue_lost(*, now: datetime) -> tuple[list[uuid.UUID], list[uuid.UUID]]:
 
 def next_fittings(*, now: datetime) -> list[uuid.UUID]:
     """The voice whose turn it is to be fitted, if none is being fitted."""
-    if VoiceProfile.objects.filter(fitting_state=FittingState.RUNNING).count() >= FITTINGS_AT_ONCE:
+    if VoiceProfile.objects.filter(fitting_state=FittingState.RUNNING).exists():
         return []
     queued = VoiceProfile.objects.filter(fitting_state=FittingState.QUEUED, state=State.READY)
-    return list(queued.order_by("fitting_claimed_at", "pk").values_list("pk", flat=True)[:FITTINGS_AT_ONCE])
+    return list(queued.order_by("fitting_claimed_at", "pk").values_list("pk", flat=True)[:1])
 
 
 def _hand_out(waiting: Any, field: str, now: datetime) -> list[uuid.UUID]:

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import queue
-import threading
+import time
 from collections.abc import Callable, Coroutine
 from functools import cache
 from typing import Any, TypeVar
 
 from django.conf import settings
 
+from inference.blocking import Job
 from inference.client import InferenceClient
 from inference.interfaces import Inference
+from voices.asking import EngineSilent
 
 Result = TypeVar("Result")
 Report = Callable[[Any], None]
+
+#: Between two reports lie a few questions to engines, each with a deadline of its own: see `asking`.
+STALLED_AFTER_S = 15 * 60.0
 
 
 @cache
@@ -28,61 +31,36 @@ def get_inference() -> Inference:
 def run_beside(
     work: Callable[[Report], Coroutine[Any, Any, Result]],
     *,
-    inference: Inference,
     on_report: Callable[[Any], None],
     on_wait: Callable[[], None],
     wait_s: float = 5.0,
+    clock: Callable[[], float] = time.monotonic,
 ) -> Result:
     """
-    Run `work` in an event loop of its own, and meanwhile take what it reports, here, where rows may be written.
+    Run `work` in the process's event loop, and take what it reports here, where rows may be written.
 
-    `on_wait` is called when nothing was reported for `wait_s`. When either raises, the work is cancelled and the
-    exception passes on; so does what the work raises.
+    `on_wait` is called when nothing was reported for `wait_s`: the heartbeat of a lease. It ends with the progress:
+    after `STALLED_AFTER_S` without a report, the work is cancelled and EngineSilent raised. When a callback raises,
+    the work is cancelled and the exception passes on; so does what the work raises.
     """
     reports: queue.SimpleQueue[Any] = queue.SimpleQueue()
     is_over = object()
-    outcome: list[Result] = []
-    failure: list[BaseException] = []
-    running: list[tuple[asyncio.AbstractEventLoop, asyncio.Task[None]]] = []
-
-    async def main() -> None:
-        task = asyncio.current_task()
-        assert task is not None  # noqa: S101 — for the type checker: this is a task
-        running.append((asyncio.get_running_loop(), task))
-        try:
-            outcome.append(await work(reports.put))
-        finally:
-            # This loop's connection; the client itself stays.
-            await inference.close()
-
-    def run() -> None:
-        try:
-            asyncio.run(main())
-        except BaseException as error:
-            failure.append(error)
-        finally:
-            reports.put(is_over)
-
-    thread = threading.Thread(target=run, name="engines", daemon=True)
-    thread.start()
+    job = Job(work(reports.put))
+    job.when_ended(lambda: reports.put(is_over))
+    reported_at = clock()
     try:
         while True:
             try:
                 report = reports.get(timeout=wait_s)
             except queue.Empty:
+                if clock() - reported_at > STALLED_AFTER_S:
+                    raise EngineSilent(f"no progress for {STALLED_AFTER_S:.0f} s") from None
                 on_wait()
                 continue
             if report is is_over:
-                break
+                return job.result()
+            reported_at = clock()
             on_report(report)
     except BaseException:
-        if running:
-            loop, task = running[0]
-            with contextlib.suppress(RuntimeError):  # it has ended just now
-                loop.call_soon_threadsafe(task.cancel)
+        job.cancel()
         raise
-    finally:
-        thread.join(timeout=30)
-    if failure:
-        raise failure[0]
-    return outcome[0]

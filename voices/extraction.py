@@ -21,6 +21,7 @@ from inference.interfaces import (
     Role,
 )
 from voices import decoding, files, making
+from voices.asking import EngineSilent
 from voices.claims import ClaimLost, ExtractionClaim
 from voices.engines import run_beside
 from voices.making import Heard, Made, NoSpeech, Progress, Source, StockMeasured
@@ -83,6 +84,10 @@ def _extract(claim: ExtractionClaim, inference: Inference) -> None:
         claim.fail("recording_missing")
     except InferenceBusy as error:
         _try_again(claim, profile, "inference_busy", error)
+    except EngineSilent:
+        # Asked again at once, an engine that hangs would hold this worker for as long again.
+        logger.exception("making voice %s: an engine hangs", profile.pk)
+        claim.fail("inference_unavailable")
     except InferenceUnavailable as error:
         _try_again(claim, profile, "inference_unavailable", error)
     except StorageAway as error:
@@ -147,7 +152,7 @@ def _make(claim: ExtractionClaim, profile: VoiceProfile, sources: list[Source], 
                 voices = {key: list(values) for key, values in stock.items()}
                 cache.set(stock_key[0], {"encoder": encoder, "voices": voices}, None)
 
-    return run_beside(work, inference=inference, on_report=on_report, on_wait=claim.update)
+    return run_beside(work, on_report=on_report, on_wait=claim.update)
 
 
 def key_of_stock(status: InferenceStatus) -> str:

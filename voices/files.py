@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import uuid
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from django.core.files.storage import default_storage
 from django.db import connection
 from django.utils import timezone
 
+from avatar_site.lib.disk import is_disk_full
 from voices.models import VoiceProfile, profile_folder
 from voices.wording import VoiceProblem
 
@@ -43,7 +43,7 @@ def write(field: FieldFile, content: bytes) -> None:
     except BaseException as error:
         with suppress(OSError):
             field.storage.delete(name)
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if is_disk_full(error):
             raise VoiceProblem("storage_full") from error
         raise
     setattr(field.instance, field.field.attname, name)

@@ -29,7 +29,7 @@ from inference.interfaces import (
     TextToSpeech,
 )
 from inference.voice_options import find_heaviest, parse_blend
-from voices.asking import Spoken, recognise, speak
+from voices.asking import Spoken, embed, recognise, speak
 from voices.decoding import resample, to_pcm
 from voices.matching import embed_voice
 
@@ -111,7 +111,7 @@ async def fit_style(
         search.tell(point, await embed_voice(tts, encoder, [TRAINING[language]], options))
     on_progress(steps, steps, search.similarity)
 
-    judge = _Judge(tts, encoder, stt, wanted, language)
+    judge = _Judge(tts, encoder, stt, wanted, language, on_answer=lambda: on_progress(steps, steps, search.similarity))
     before = await judge.measure(SynthesisOptions(voice=voice, is_background=True))
     fit: Fit | None = None
     for way in WAYS:
@@ -296,8 +296,16 @@ class _Judge:
     """Says the held-out sentences in a voice, and finds how like the target they are and how well understood."""
 
     def __init__(
-        self, tts: TextToSpeech, encoder: SpeakerEncoder, stt: SpeechToText, target: Vector, language: str
+        self,
+        tts: TextToSpeech,
+        encoder: SpeakerEncoder,
+        stt: SpeechToText,
+        target: Vector,
+        language: str,
+        *,
+        on_answer: Callable[[], None],
     ) -> None:
+        self._on_answer = on_answer
         self._tts, self._encoder, self._stt = tts, encoder, stt
         self._target, self._language = target / np.linalg.norm(target), language
 
@@ -308,9 +316,10 @@ class _Judge:
             said = await speak(self._tts, [sentence], options)
             spoken, sample_rate_hz = spoken + said.pcm, said.sample_rate_hz or sample_rate_hz
             understood = await self._recognise(said)
+            self._on_answer()
             wrong += count_errors(sentence, understood)
             expected += len(to_characters(sentence))
-        embedding = await self._encoder.embed(spoken, sample_rate_hz=sample_rate_hz)
+        embedding = await embed(self._encoder, spoken, sample_rate_hz=sample_rate_hz)
         return _Verdict(float(np.asarray(embedding.values) @ self._target), wrong / expected)
 
     async def _recognise(self, said: Spoken) -> str:

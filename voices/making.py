@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +24,7 @@ from inference.interfaces import (
     VoiceReference,
 )
 from voices import matching
-from voices.asking import recognise, speak
+from voices.asking import embed, recognise, speak
 from voices.decoding import Samples, resample, to_pcm
 from voices.verdict import FRAME_S, find_speech, measure_levels
 
@@ -126,9 +127,11 @@ async def make_voice(
 
     embeddings, counts = [], []
     for number, samples in enumerate(audible):
-        report(Progress("embedding", 0.3 + 0.2 * number / len(sources)))
+        progress = Progress("embedding", 0.3 + 0.2 * number / len(sources))
+        report(progress)
         embeddings.append(await _embed(inference, samples))
-        counts.append(await _count_speakers(inference, samples))
+        # Each answer of an engine is progress, however little of it can be seen.
+        counts.append(await _count_speakers(inference, samples, on_answer=partial(report, progress)))
     target = average(embeddings, weights=[len(samples) for samples in audible])
 
     report(Progress("clip", 0.5))
@@ -228,14 +231,14 @@ def _most_spoken(transcripts: Sequence[tuple[str, str]]) -> str:
 
 async def _embed(inference: Inference, samples: Samples) -> SpeakerEmbedding:
     try:
-        return await inference.encoder.embed(to_pcm(samples), sample_rate_hz=HEARING_RATE_HZ)
+        return await embed(inference.encoder, to_pcm(samples), sample_rate_hz=HEARING_RATE_HZ)
     except (InferenceUnavailable, InferenceBusy):
         raise
     except InferenceError as error:
         raise NoSpeech(str(error)) from error
 
 
-async def _count_speakers(inference: Inference, samples: Samples) -> int:
+async def _count_speakers(inference: Inference, samples: Samples, *, on_answer: Callable[[], None]) -> int:
     """How many people speak: pieces of the recording, put together as long as they are alike. A hint, not a proof."""
     size = round(PIECE_S * HEARING_RATE_HZ)
     pieces = [samples[start : start + size] for start in range(0, len(samples) - size + 1, size)]
@@ -247,6 +250,8 @@ async def _count_speakers(inference: Inference, samples: Samples) -> int:
             embeddings.append((await _embed(inference, piece)).values)
         except NoSpeech:
             continue
+        finally:
+            on_answer()
     return count_clusters(np.array(embeddings)) if embeddings else 1
 
 
@@ -300,5 +305,5 @@ async def _measure_clone(
 ) -> float:
     options = SynthesisOptions(reference=reference, is_background=True)
     spoken = await speak(inference.tts, [MEASURING_SENTENCES[language]], options)
-    measured = await inference.encoder.embed(spoken.pcm, sample_rate_hz=spoken.sample_rate_hz)
+    measured = await embed(inference.encoder, spoken.pcm, sample_rate_hz=spoken.sample_rate_hz)
     return float(np.dot(measured.values, target.values))

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inference.interfaces import InferenceError, SpeakerEncoder, SynthesisOptions, TextToSpeech, VoiceInfo
-from voices.asking import speak
+from voices.asking import embed, speak
 
 #: What voices say when they are measured: every sound of the language about once. Two, so that one alone says little.
 SENTENCES = {
@@ -140,7 +140,7 @@ async def embed_voice(
     pcm = b"".join(each.pcm for each in spoken)
     if not pcm:
         raise InferenceError(f"the engine says nothing to {sentences!r}")
-    embedding = await encoder.embed(pcm, sample_rate_hz=spoken[0].sample_rate_hz)
+    embedding = await embed(encoder, pcm, sample_rate_hz=spoken[0].sample_rate_hz)
     return _unit(embedding.values)
 
 

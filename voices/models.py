@@ -39,6 +39,13 @@ class State(models.TextChoices):
     READY = "ready", _("ready")
     FAILED = "failed", _("failed")
     DISABLED = "disabled", _("disabled")
+    #: Its owner wants it gone, and the storage still has files of it.
+    DELETING = "deleting", _("being deleted")
+
+    @classmethod
+    def silent(cls) -> tuple[State, ...]:
+        """Those in which nobody is answered, and nothing but an operator or the storage changes that."""
+        return cls.DISABLED, cls.DELETING
 
 
 class Step(models.TextChoices):
@@ -115,7 +122,7 @@ class VoiceProfileQuerySet(models.QuerySet["VoiceProfile"]):
 
     def speakable(self) -> Self:
         """Those that can be spoken in now. One that is being made anew sounds as before until it is done."""
-        return self.filter(Q(owner__isnull=True) | Q(version__gt=0)).exclude(state=State.DISABLED)
+        return self.filter(Q(owner__isnull=True) | Q(version__gt=0)).exclude(state__in=State.silent())
 
     def visible_to(self, user: User | AnonymousUser) -> Self:
         """Stock voices, the user's own in every state, and what others share that can be used."""
@@ -253,6 +260,12 @@ class VoiceProfile(models.Model):
                 condition=~Q(state=State.EXTRACTING) | Q(claim__isnull=False, claimed_at__isnull=False),
                 name="voice_profile_being_made_is_claimed",
             ),
+            # Fitting takes minutes of the engines: one at a time, the others wait.
+            models.UniqueConstraint(
+                fields=["fitting_state"],
+                condition=Q(fitting_state=FittingState.RUNNING),
+                name="voice_profile_one_running_fit",
+            ),
             models.UniqueConstraint(
                 fields=["engine_voice"], condition=Q(owner__isnull=True), name="voice_profile_one_stock_row_per_voice"
             ),
@@ -270,7 +283,7 @@ class VoiceProfile(models.Model):
 
     @property
     def is_speakable(self) -> bool:
-        return self.state != State.DISABLED and (self.is_stock or self.version > 0)
+        return self.state not in State.silent() and (self.is_stock or self.version > 0)
 
     @property
     def qualities(self) -> list[str]:

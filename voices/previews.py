@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from asgiref.sync import async_to_sync
 from django.db import IntegrityError, transaction
 
-from inference.interfaces import Inference, InferenceBusy, InferenceError, SynthesisOptions
+from inference.blocking import ask
+from inference.interfaces import Inference, InferenceBusy, InferenceError
 from inference.interfaces import Quality as EngineQuality
 from voices import asking, files, marking
 from voices.models import Preview, VoiceProfile
@@ -49,7 +48,10 @@ def find_or_speak(
         return kept, True
     # Whoever is talked with comes first.
     options = replace(read_sound(profile).as_options(), quality=EngineQuality(quality), is_background=True)
-    spoken = async_to_sync(_speak)(inference, text, options)
+    try:
+        spoken = ask(asking.speak(inference.tts, asking.cut_sentences(text), options), timeout_s=TIMEOUT_S)
+    except TimeoutError:
+        raise InferenceBusy(f"not spoken within {TIMEOUT_S:g} s") from None
     if not spoken.pcm:
         raise InferenceError("nothing in the text can be spoken")
     wav = marking.make_wav(spoken.pcm, spoken.sample_rate_hz)
@@ -71,14 +73,6 @@ def find_or_speak(
         files.delete_or_leave(kept.audio.name)
     _make_room(profile, user)
     return preview, False
-
-
-async def _speak(inference: Inference, text: str, options: SynthesisOptions) -> asking.Spoken:
-    try:
-        async with asyncio.timeout(TIMEOUT_S):
-            return await asking.speak(inference.tts, asking.cut_sentences(text), options)
-    except TimeoutError:
-        raise InferenceBusy(f"not spoken within {TIMEOUT_S:g} s") from None
 
 
 def _make_room(profile: VoiceProfile, user: User) -> None:

@@ -7,9 +7,9 @@ import uuid
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from asgiref.sync import async_to_sync
 from django.db.models import Q
 
+from inference.blocking import ask
 from inference.interfaces import Inference, InferenceError, InferenceStatus, Role, RoleState
 from voices import claims
 from voices.models import Kind, State, VoiceProfile
@@ -21,6 +21,7 @@ logger = logging.getLogger(__name__)
 
 #: A voice whose renewal failed is tried again after so long: what failed may be over, and may be not.
 AGAIN_AFTER = timedelta(hours=6)
+STATUS_TIMEOUT_S = 10.0
 #: What trying again changes nothing about.
 _FINAL = ("no_speech", "recording_missing")
 
@@ -33,8 +34,8 @@ def take_outdated(*, inference: Inference, now: datetime) -> list[uuid.UUID]:
     engine clones. None of them while the engine that speaks cannot be had.
     """
     try:
-        status = async_to_sync(_ask)(inference)
-    except InferenceError as error:
+        status = ask(inference.status(), timeout_s=STATUS_TIMEOUT_S)
+    except (InferenceError, TimeoutError) as error:
         logger.info("no engine to renew voices for: %s", error)
         return []
     if not any(role.role is Role.TTS and role.state is RoleState.READY for role in status.roles):
@@ -62,11 +63,3 @@ def find_outdated(status: InferenceStatus, *, now: datetime) -> VoiceProfileQuer
         # Without the words of its clip a voice is matched there as well.
         return made.filter(kind=Kind.MATCHED).exclude(clip_transcript="")
     return made.filter(kind=Kind.CLONED)
-
-
-async def _ask(inference: Inference) -> InferenceStatus:
-    try:
-        return await inference.status()
-    finally:
-        # This loop's connection; the client itself stays.
-        await inference.close()

@@ -127,7 +127,6 @@ def _search(claim: FittingClaim, profile: VoiceProfile, inference: Inference) ->
 
     return run_beside(
         work,
-        inference=inference,
         on_report=lambda share: claim.update(fitting_progress=min(max(share, 0.0), 0.99)),
         on_wait=claim.update,
     )

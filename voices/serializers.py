@@ -11,6 +11,7 @@ from rest_framework import serializers
 from voices.models import (
     Attestation,
     FittingState,
+    Gender,
     Kind,
     Language,
     Quality,
@@ -82,6 +83,7 @@ class VoiceProfileSerializer(serializers.ModelSerializer[VoiceProfile]):
     What was recorded is told to its owner alone.
     """
 
+    gender = serializers.ChoiceField(choices=Gender.choices, allow_blank=True, read_only=True)
     kind = serializers.ChoiceField(choices=Kind.choices, read_only=True)
     state = serializers.ChoiceField(choices=State.choices, read_only=True)
     error = serializers.SerializerMethodField()

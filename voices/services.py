@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from django.conf import settings
-from django.contrib.admin.models import LogEntry
 from django.contrib.auth import get_user_model
-from django.contrib.contenttypes.models import ContentType
-from django.db import transaction
+from django.db import DatabaseError, transaction
 from django.db.models import F, Q, Sum
 from django.utils import timezone
 
-from voices import claims, decoding, engines, files, previews, tasks, verdict
+from avatar_site.lib.handover import delay_on_commit
+from avatar_site.lib.text import clean_line
+from voices import claims, decoding, deletion, engines, files, previews, tasks, verdict
 from voices.archive import (
     MAX_ARCHIVE_BYTES,
     MAX_RECORDINGS,
@@ -48,6 +48,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 MAX_UPLOAD_BYTES = 20 * 1024 * 1024
+#: Why nobody is answered in a voice of this state.
+_SILENT: dict[str, str] = {State.DISABLED: "disabled", State.DELETING: "deleting"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +86,9 @@ def import_voice_profile(*, owner: User, file: bytes, attestation: str, consent_
         raise VoiceProblem("archive_too_large", field="file")
     try:
         archive = read_archive(file)
+        examined = [examine_audio(recording) for recording in archive.recordings]
     except Unreadable as error:
         raise VoiceProblem("archive_unreadable", field="file", detail=str(error)) from error
-    examined = [examine_audio(recording) for recording in archive.recordings]
     language = archive.language if archive.language in Language.values else ""
     return _create(check_name(archive.name), examined, consent=consent, language=language)
 
@@ -121,7 +123,7 @@ def _create(name: str, examined: Sequence[ExaminedAudio], *, consent: Consent, l
             profile.save(force_insert=True)
             for recording in recordings:
                 recording.save(force_insert=True)
-            tasks.extract_embedding.delay_on_commit(voice_profile_id=str(profile.pk))
+            delay_on_commit(tasks.extract_embedding, voice_profile_id=str(profile.pk))
     return profile
 
 
@@ -170,8 +172,8 @@ def extract_again(*, profile: VoiceProfile) -> None:
     _owner_of(profile)
     with transaction.atomic():
         if not claims.make_again(VoiceProfile.objects.filter(pk=profile.pk), now=timezone.now()):
-            raise VoiceProblem("disabled")
-        tasks.extract_embedding.delay_on_commit(voice_profile_id=str(profile.pk))
+            raise VoiceProblem(_SILENT.get(profile.state, "disabled"))
+        delay_on_commit(tasks.extract_embedding, voice_profile_id=str(profile.pk))
 
 
 def retry(*, profile: VoiceProfile) -> None:
@@ -184,7 +186,8 @@ def retry(*, profile: VoiceProfile) -> None:
 
 def disable(*, profile: VoiceProfile) -> None:
     """Let nobody be answered in this voice, and stop what is under way for it."""
-    VoiceProfile.objects.filter(pk=profile.pk).update(state=State.DISABLED, claim=None, claimed_at=None)
+    voices = VoiceProfile.objects.filter(pk=profile.pk).exclude(state=State.DELETING)
+    voices.update(state=State.DISABLED, claim=None, claimed_at=None)
     cancel_fitting(profile=profile)
 
 
@@ -196,7 +199,7 @@ def enable(*, profile: VoiceProfile) -> None:
         return
     with transaction.atomic():
         if claims.enable(voices, now=timezone.now()):
-            tasks.extract_embedding.delay_on_commit(voice_profile_id=str(profile.pk))
+            delay_on_commit(tasks.extract_embedding, voice_profile_id=str(profile.pk))
 
 
 def change_voice_profile(
@@ -256,32 +259,16 @@ def delete_voice_profile(*, profile: VoiceProfile) -> None:
     """
     Delete a voice and everything that was made of it: recordings, embedding, clip, style, previews, consent.
 
-    Files first: should the storage fail, the voice is still there to be deleted again. Past turns keep their words.
+    Past turns keep their words. Raises VoiceProblem where the storage is away: nobody is answered in the voice any
+    more, its owner can delete it again, and beat does so too.
     """
     _owner_of(profile)
-    # Workers notice that they have lost it, and remove what they write from now on.
-    VoiceProfile.objects.filter(pk=profile.pk).update(
-        state=State.DISABLED, claim=None, claimed_at=None, fitting_state=FittingState.CANCELLED, fitting_claim=None
-    )
-    files.delete_folder(profile)
-    with transaction.atomic():
-        voices = VoiceProfile.objects.filter(pk=profile.pk)
-        # Held, so that no recording comes with a consent of its own meanwhile.
-        voices.select_for_update().first()
-        given = list(Consent.objects.of_voice(profile).values_list("pk", flat=True))
-        voices.delete()
-        Consent.objects.filter(pk__in=given).delete()
-        forget_in_log([profile])
-    # Of a worker that was writing just then.
-    files.delete_folder(profile)
-    files.forget_deleted_rows()
-
-
-def forget_in_log(profiles: Sequence[VoiceProfile]) -> None:
-    """Who listened or changed something stays on record; what the voice was called does not."""
-    entries = LogEntry.objects.filter(content_type=ContentType.objects.get_for_model(VoiceProfile))
-    for profile in profiles:
-        entries.filter(object_id=str(profile.pk)).update(object_repr=str(profile.pk))
+    deletion.begin(profile)
+    try:
+        deletion.finish(profile)
+    except OSError as error:
+        logger.warning("deleting voice %s is not finished: %s", profile.pk, error)
+        raise VoiceProblem("deletion_unfinished") from error
 
 
 def choose_default(*, user: User, profile: VoiceProfile | None) -> VoicePreference:
@@ -304,13 +291,13 @@ def mark_used(*, voice_profile_id: uuid.UUID) -> None:
 def check_speakable(profile: VoiceProfile) -> None:
     """Raises VoiceProblem if it cannot be spoken in now."""
     if not profile.is_speakable:
-        raise VoiceProblem("disabled" if profile.state == State.DISABLED else "not_ready")
+        raise VoiceProblem(_SILENT.get(profile.state, "not_ready"))
 
 
 def check_not_disabled(profile: VoiceProfile) -> None:
-    """Raises VoiceProblem if an operator has disabled it: nobody but an operator takes that back."""
-    if profile.state == State.DISABLED:
-        raise VoiceProblem("disabled")
+    """Raises VoiceProblem if an operator has disabled it, which nobody else takes back, or if it is being deleted."""
+    if code := _SILENT.get(profile.state):
+        raise VoiceProblem(code)
 
 
 def preview(*, profile: VoiceProfile, user: User, text: str, quality: str = "") -> tuple[Preview, bool]:
@@ -352,7 +339,7 @@ def start_fitting(*, profile: VoiceProfile) -> None:
     """Have a worker look for a style that is nearer than the nearest voice. Takes minutes. Raises VoiceProblem."""
     _owner_of(profile)
     if profile.state != State.READY:
-        raise VoiceProblem("disabled" if profile.state == State.DISABLED else "not_ready")
+        raise VoiceProblem(_SILENT.get(profile.state, "not_ready"))
     if profile.kind != Kind.MATCHED:
         raise VoiceProblem("fitting_impossible")
     startable = VoiceProfile.objects.filter(pk=profile.pk, state=State.READY).exclude(
@@ -365,7 +352,7 @@ def start_fitting(*, profile: VoiceProfile) -> None:
             fitting_claim=None,
             fitting_claimed_at=timezone.now(),
         ):
-            tasks.fit_style.delay_on_commit(voice_profile_id=str(profile.pk))
+            delay_on_commit(tasks.fit_style, voice_profile_id=str(profile.pk))
 
 
 def cancel_fitting(*, profile: VoiceProfile) -> None:
@@ -408,7 +395,7 @@ def examine_audio(audio: bytes) -> ExaminedAudio:
 
 def check_name(name: str) -> str:
     check_characters(name, field="name")
-    name = " ".join(name.split())
+    name = clean_line(name)
     if not name:
         raise VoiceProblem("name_required", field="name")
     if len(name) > 80:
@@ -461,10 +448,20 @@ def _kept_or_removed(recording: Recording, flac: bytes) -> Iterator[None]:
         files.write(recording.audio, flac)
         yield
     except BaseException:
-        with suppress(OSError):
-            files.delete(recording.audio.name)
-            files.delete_folder_if_empty(recording.profile)
+        if not _may_have_row(recording):
+            with suppress(OSError):
+                files.delete(recording.audio.name)
+                files.delete_folder_if_empty(recording.profile)
         raise
+
+
+def _may_have_row(recording: Recording) -> bool:
+    """Whether the file is needed: what failed may have been a hook after the commit."""
+    try:
+        return Recording.objects.filter(pk=recording.pk).exists()
+    except DatabaseError:
+        # `delete_orphans` will know.
+        return True
 
 
 def _check_room(owner: User, more_bytes: int, *, profile: VoiceProfile | None = None) -> None:

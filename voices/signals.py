@@ -9,7 +9,7 @@ from django.db import transaction
 from django.db.models.signals import pre_delete
 from django.dispatch import receiver
 
-from voices import files, services
+from voices import deletion, files
 from voices.models import Preview, VoiceProfile
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ def remove_voices_of(instance: User, **kwargs: Any) -> None:
     # What they had others' voices say.
     previews = Preview.objects.filter(requested_by=instance).exclude(profile__owner=instance)
     names = list(previews.values_list("audio", flat=True))
-    services.forget_in_log(profiles)
+    deletion.forget_in_log(profiles)
 
     def remove_all() -> None:
         for profile in profiles:

@@ -7,7 +7,7 @@ import uuid
 from celery import shared_task
 from django.utils import timezone
 
-from voices import claims, engines, extraction, files, renewal, restyling
+from voices import claims, deletion, engines, extraction, files, renewal, restyling
 
 
 @shared_task
@@ -44,6 +44,12 @@ def requeue_lost_work() -> None:
 def delete_orphans() -> None:
     """Delete files that belong to no voice any more."""
     files.delete_orphans()
+
+
+@shared_task
+def finish_deletions() -> None:
+    """Delete voices whose files could not be reached when their owners deleted them."""
+    deletion.finish_all()
 
 
 @shared_task

@@ -47,7 +47,7 @@ PROBLEMS = {
     "quota_exceeded": _(
         "You have no room left for recordings. Please delete a voice or a recording that you don’t need."
     ),
-    "storage_full": _("The recording could not be stored: the disk is full. Please tell the operator, and try later."),
+    "storage_full": _("The disk is full: nothing new can be stored. Please tell the operator, and try again later."),
     "storage_unavailable": _("The files cannot be reached just now. Nothing was lost; please try again in a moment."),
     "too_many_recordings": _("A voice has at most 20 recordings. Please remove one first."),
     "voice_too_large": _(
@@ -57,6 +57,11 @@ PROBLEMS = {
     "not_ready": _("This voice is not ready yet. Please try again in a moment."),
     "not_failed": _("Nothing has failed here: there is nothing to try again."),
     "disabled": _("This voice has been disabled by the operator."),
+    "deleting": _("This voice is being deleted."),
+    "deletion_unfinished": _(
+        "Nobody is answered in this voice any more, but its files cannot be reached just now. They are deleted as soon "
+        "as they can be; you can also delete the voice again."
+    ),
     "operators_only": _("Only operators may share a voice with everybody."),
     "stock_voice": _("This voice comes with AVATAR and cannot be changed."),
     "fitting_impossible": _("This voice cannot be brought closer with the engine that is running."),
@@ -74,6 +79,7 @@ PROBLEMS = {
     "recording_missing": _("The recording is gone from the storage. Please delete the voice and record it again."),
     "worker_lost": _("Making the voice was interrupted several times. The recording is kept; please try again."),
     "internal": _("Something went wrong on our side. The recording is kept; please try again."),
+    "server_error": _("Something went wrong on our side. Please try again in a moment."),
     "range_invalid": _("This part of the sound does not exist: it is shorter."),
     "invalid": _("This request could not be understood."),
     "request_too_large": _("This is more than can be sent here. Nothing of it was kept."),

@@ -65,6 +65,7 @@ WORDS: dict[str, str | Promise] = {
     "state_ready": _("Ready"),
     "state_failed": _("Could not be made"),
     "state_disabled": _("Switched off by an operator"),
+    "state_deleting": _("Being deleted; its files cannot be reached yet"),
     "step_queued": _("Waiting for its turn"),
     "step_recognising": _("Listening to what was said"),
     "step_embedding": _("Learning the sound of the voice"),

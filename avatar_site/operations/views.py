@@ -43,7 +43,7 @@ async def system_info(request: HttpRequest) -> JsonResponse:
     """What runs here: version, profile, each role's engine with its model, device, load time and memory."""
     user = await request.auser()
     if not user.is_authenticated:
-        return JsonResponse({"detail": _("Please log in.")}, status=HTTPStatus.UNAUTHORIZED)
+        return JsonResponse({"code": "not_logged_in", "detail": _("Please log in.")}, status=HTTPStatus.UNAUTHORIZED)
     report = await status.get_inference_probe().report()
     inference: dict[str, object] = {"is_ready": report.is_ready, "reason": report.reason, "roles": []}
     if report.status is not None:

@@ -104,6 +104,7 @@ MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     "avatar_site.middleware.StaticFilesMiddleware",
     "avatar_site.middleware.BrowserPolicyMiddleware",
+    "avatar_site.middleware.NoStoreMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.locale.LocaleMiddleware",
     "django.middleware.common.CommonMiddleware",
@@ -202,6 +203,7 @@ _AT_NIGHT = crontab(hour=3, minute=30)
 CELERY_BEAT_SCHEDULE = {
     "clear-expired-logins": {"task": "avatar_site.operations.tasks.clear_expired_logins", "schedule": _AT_NIGHT},
     "requeue-lost-voices": {"task": "voices.tasks.requeue_lost_work", "schedule": 30},
+    "finish-deletions-of-voices": {"task": "voices.tasks.finish_deletions", "schedule": 60},
     "renew-voices": {"task": "voices.tasks.renew", "schedule": 5 * 60},
     "delete-orphaned-voice-files": {"task": "voices.tasks.delete_orphans", "schedule": 60 * 60},
     "take-in-spooled-turns": {"task": "avatar_site.operations.tasks.take_in_spooled_turns", "schedule": 60},
@@ -270,7 +272,7 @@ REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": ["rest_framework.authentication.SessionAuthentication"],
     "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
-    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
+    "DEFAULT_PARSER_CLASSES": ["avatar_site.lib.parsers.JSONParser"],
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
     "EXCEPTION_HANDLER": "avatar_site.api_errors.handle",
 }

@@ -94,9 +94,9 @@ export class VoiceCard {
 
   #showNote({ state, error }) {
     const note = this.#find(".card-note");
-    note.hidden = state !== "failed" && state !== "disabled";
+    note.hidden = !["failed", "disabled", "deleting"].includes(state);
     if (state === "failed") note.textContent = error?.detail ?? say("failedUnknown");
-    if (state === "disabled") note.textContent = say("state_disabled");
+    if (state === "disabled" || state === "deleting") note.textContent = say(`state_${state}`);
   }
 
   #find(selector) {

@@ -228,8 +228,8 @@ class VoicePage {
     element("use").querySelector(".use-label").textContent = say(profile.is_default ? "inUse" : "use");
     if (profile.is_own) this.#showOwn(profile, { wasFitted });
     if (wasMade && isReady) announce(say("isReady", { name: profile.name }));
-    if (profile.state === "disabled") {
-      notice.show("problem", { text: say("state_disabled"), actions: [{ label: "allVoices", href: page.listUrl }] });
+    if (profile.state === "disabled" || profile.state === "deleting") {
+      notice.show("problem", { text: say(`state_${profile.state}`), actions: [{ label: "allVoices", href: page.listUrl }] });
     }
     this.#watch.follow(profile);
   }

@@ -51,6 +51,15 @@ class TestConversationAdmin:
 
         assert str(alices_turn.conversation_id) not in found
 
+    @pytest.mark.parametrize(
+        "query", ["title__startswith=我", "title=x", "turns__text__contains=我", "is_pinned__regex=1", "id__gt=0"]
+    )
+    def test_takes_no_lookup_but_its_filters(self, operators_client: Client, alices_turn: Turn, query: str) -> None:
+        listed = "/admin/conversations/conversation/"
+
+        assert operators_client.get(f"{listed}?{query}").status_code == 400
+        assert str(alices_turn.conversation_id) in operators_client.get(f"{listed}?is_pinned__exact=0").content.decode()
+
     def test_opens_what_was_said_and_logs_it(self, admin_client: Client, admin_user: User, alices_turn: Turn) -> None:
         response = admin_client.get(url(alices_turn) + "?content=1")
 

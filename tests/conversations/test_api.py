@@ -344,6 +344,21 @@ class TestConversation:
         entry = alices_client.get(address).json()
         assert (entry["title"], entry["is_pinned"], entry["turn_count"]) == ("旅行", True, 1)
 
+    def test_is_named_and_corrected_without_what_reorders_or_hides_text(
+        self, alices_client: Client, alice: User
+    ) -> None:
+        turn = factories.create_turn(factories.create_conversation(alice), text="one\u202e\x07 two")
+        conversation, address = turn.conversation, f"/api/conversations/{turn.conversation_id}"
+        conversation.refresh_from_db()
+        assert (turn.text, conversation.title) == ("one two", "one two")
+
+        def change(url: str, body: Any) -> Any:
+            return alices_client.patch(url, body, content_type="application/json").json()
+
+        assert change(address, {"title": "\u202egnp.\x1bexe\n"})["title"] == "gnp.exe"
+        assert change(f"{address}/turns/{turn.pk}", {"text": "th\u200bree\u2069"})["text"] == "three"
+        assert change(f"{address}/turns/{turn.pk}", {"text": "\u202e"})["code"] == "invalid"
+
     @pytest.mark.parametrize("title", ["", "   "])
     def test_is_named_by_its_first_words_again_when_the_title_is_emptied(
         self, alices_client: Client, alice: User, title: str
@@ -612,6 +627,22 @@ class TestExport:
             assert ".." not in name
             assert len(name.encode()) < 250
         assert len({name.split("/")[0] for name in taken.namelist()}) == 1
+
+    async def test_has_text_that_is_read_as_it_is_written(self, alice: User) -> None:
+        def prepare() -> None:
+            conversation = say(alice, "a\u202eb\x1bc\u2028d")
+            fields = {"heard_text": "x\u2066y", "corrected_at": conversation.created_at, "voice_name": "v\u200fw"}
+            conversation.turns.update(text="a\u202eb\x1bc", **fields)
+            Conversation.objects.filter(pk=conversation.pk).update(title="t\u202eu")
+
+        await sync_to_async(prepare)()
+        _, taken = await self.export(alice, "/api/conversations/export")
+
+        (name,) = [name for name in taken.namelist() if name.endswith(".md")]
+        written = taken.read(name).decode()
+        assert not set(written) & set("\u202e\u2066\u200f\x1b")
+        for text in ("# tu", "> abc", "heard as: xy", "vw"):
+            assert text in written
 
     async def test_leaves_out_audio_that_is_gone(self, alice: User) -> None:
         conversation = await sync_to_async(say)(alice, audio=FLAC)

@@ -140,6 +140,13 @@ class TestChanging:
         assert (stock.name, stock.is_shared) == ("Heart", False)
 
 
+class TestFilters:
+    @pytest.mark.parametrize("query", ["clip_transcript__startswith=我", "recordings__transcript__contains=我", "id=1"])
+    def test_are_those_that_are_offered(self, operators_client: Client, query: str) -> None:
+        assert operators_client.get(f"{LIST}?{query}").status_code == 400
+        assert operators_client.get(f"{LIST}?state__exact=ready&is_shared__exact=0").status_code == 200
+
+
 class TestListening:
     def test_is_written_down_before_anything_is_heard(
         self, operators_client: Client, operator: User, alice: User
@@ -166,6 +173,31 @@ class TestListening:
         assert not LogEntry.objects.exists()
         clerk.user_permissions.add(Permission.objects.get(codename="listen_to_recording"))
         assert client.get(address).status_code == 200
+
+    def test_is_as_reading_the_transcript(self, alice: User) -> None:
+        recording = factories.upload_voice(alice).recordings.get()
+        recording.transcript = "我有一個祕密"
+        recording.save()
+        clerk = factories.create_user("clerk", is_staff=True)
+        clerk.user_permissions.add(*Permission.objects.filter(codename__in=["view_voiceprofile", "view_recording"]))
+        client = Client()
+        client.force_login(clerk)
+        address = f"{LIST}{recording.profile_id}/change/"
+
+        page = client.get(address).content.decode()
+        assert "祕密" not in page
+        assert "transcripts=1" not in page
+        assert client.get(f"{address}?transcripts=1").status_code == 403
+        assert not LogEntry.objects.exists()
+
+        clerk.user_permissions.add(Permission.objects.get(codename="listen_to_recording"))
+        page = client.get(address).content.decode()
+        assert "祕密" not in page
+        assert "transcripts=1" in page
+        assert "祕密" in client.get(f"{address}?transcripts=1").content.decode()
+        entry = LogEntry.objects.get()
+        assert (entry.user, entry.object_id) == (clerk, str(recording.profile_id))
+        assert "祕密" not in entry.object_repr + entry.change_message
 
     def test_has_no_other_way(self, operators_client: Client, alice: User) -> None:
         profile = factories.upload_voice(alice)

@@ -603,7 +603,7 @@ class TestSchema:
             ("get", "/recordings/{recording_id}/audio", {"416": ["range_invalid"], "503": ["storage_unavailable"]}),
             ("get", "/previews/{preview_id}/audio", {"416": ["range_invalid"], "503": ["storage_unavailable"]}),
             ("get", "/export", {"503": ["storage_unavailable"]}),
-            ("delete", "", {"503": ["storage_unavailable"]}),
+            ("delete", "", {"503": ["deletion_unfinished"]}),
             (
                 "post",
                 "/preview",
@@ -616,7 +616,7 @@ class TestSchema:
             (
                 "post",
                 "/recordings",
-                {"409": ["quota_exceeded", "too_many_recordings", "voice_too_large", "disabled"]},
+                {"409": ["quota_exceeded", "too_many_recordings", "voice_too_large", "disabled", "deleting"]},
             ),
         ],
     )

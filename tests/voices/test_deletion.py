@@ -17,8 +17,9 @@ from django.test import Client
 
 from tests import factories
 from tests.fakes import FakeInference
-from voices import extraction, services
+from voices import deletion, extraction, services, tasks
 from voices.models import Consent, VoiceProfile
+from voices.wording import VoiceProblem
 
 STYLE = np.random.default_rng(5).normal(size=256).astype("<f4").tobytes()
 
@@ -137,13 +138,37 @@ class TestDelete:
         delete = FileSystemStorage.delete
         monkeypatch.setattr(FileSystemStorage, "delete", lambda *args: (_ for _ in ()).throw(OSError("down")))
 
-        with pytest.raises(OSError, match="down"):
+        with pytest.raises(VoiceProblem, match="deletion_unfinished"):
             services.delete_voice_profile(profile=profile)
-        assert VoiceProfile.objects.filter(pk=profile.pk).exists()
+        assert VoiceProfile.objects.get(pk=profile.pk).state == "deleting"
+        assert deletion.finish_all() == 0
 
         monkeypatch.setattr(FileSystemStorage, "delete", delete)
         services.delete_voice_profile(profile=profile)
         assert not VoiceProfile.objects.filter(pk=profile.pk).exists()
+
+    def test_is_finished_by_beat_and_taken_back_by_nobody(
+        self, alice: User, alices_client: Client, monkeypatch: pytest.MonkeyPatch, media_root: Path
+    ) -> None:
+        profile = factories.upload_voice(alice)
+        address = f"/api/voice-profiles/{profile.pk}"
+        with monkeypatch.context() as patched:
+            patched.setattr(FileSystemStorage, "delete", lambda *args: (_ for _ in ()).throw(OSError("down")))
+            answer = alices_client.delete(address)
+        assert (answer.status_code, answer.json()["code"]) == (503, "deletion_unfinished")
+
+        profile.refresh_from_db()
+        for change in (services.enable, services.disable):
+            change(profile=profile)
+        with pytest.raises(VoiceProblem, match="deleting"):
+            services.extract_again(profile=profile)
+        assert alices_client.post(f"{address}/retry").json()["code"] == "deleting"
+        assert alices_client.get(f"{address}/status").json()["state"] == "deleting"
+        tasks.finish_deletions()
+
+        assert not VoiceProfile.objects.filter(pk=profile.pk).exists()
+        assert not Consent.objects.exists()
+        assert [path for path in media_root.rglob("*") if path.is_file()] == []
 
 
 def test_sqlite_overwrites_what_is_deleted(tmp_path: Path) -> None:

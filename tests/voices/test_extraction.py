@@ -19,7 +19,7 @@ from inference.engines.fake import FakeSpeakerEncoder
 from inference.interfaces import InferenceError, InferenceUnavailable
 from tests import factories, sounds
 from tests.fakes import FakeInference
-from voices import claims, extraction, services, tasks
+from voices import asking, claims, extraction, services, tasks
 from voices.claims import ExtractionClaim
 from voices.models import VoiceProfile
 from voices.verdict import find_speech, measure_levels
@@ -265,6 +265,33 @@ class TestFailure:
         inference.encoder.start_outage()
 
         assert extract(pending_profile, inference).error_code == "inference_unavailable"
+
+
+class TestEngineThatHangs:
+    @pytest.mark.timeout(20)
+    @pytest.mark.parametrize("role", ["stt", "tts", "encoder"])
+    def test_fails_the_voice_which_can_be_tried_again(
+        self, pending_profile: VoiceProfile, inference: FakeInference, monkeypatch: pytest.MonkeyPatch, role: str
+    ) -> None:
+        with monkeypatch.context() as impatient:
+            impatient.setattr(asking, "MAX_WAIT_S", 0.3)
+            impatient.setattr(asking, "MAX_S_PER_HEARD_S", 0.0)
+            impatient.setattr(asking, "MAX_S_PER_CHARACTER", 0.0)
+            match role:
+                case "stt":
+                    inference.stt.recognition_s = 3600
+                case "tts":
+                    inference.tts.real_time_factor = 3600
+                case _:
+                    inference.encoder.hold()
+            profile = extract(pending_profile, inference)
+
+        assert (profile.state, profile.error_code) == ("failed", "inference_unavailable")
+        assert inference.active_calls == 0
+        inference.stt.recognition_s = inference.tts.real_time_factor = 0.0
+        inference.encoder.release()
+        services.retry(profile=profile)
+        assert extract(profile, inference).state == "ready"
 
 
 class TestLostClaim:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import stat
 import uuid
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
@@ -12,11 +13,12 @@ from django.core.files.base import ContentFile
 from django.core.files.storage import default_storage
 from django.core.management import call_command
 from django.db import IntegrityError, transaction
-from django.utils import translation
+from django.utils import timezone, translation
 from pytest_django import DjangoCaptureOnCommitCallbacks, Settings
 
+from avatar_site.celery import app
 from tests import factories, sounds
-from voices import archive, decoding, files, making, services, tasks, verdict
+from voices import archive, claims, decoding, files, making, services, tasks, verdict
 from voices.models import Consent, Recording, VoicePreference, VoiceProfile
 from voices.stock import write_stock_voices
 from voices.wording import VoiceProblem, word_consent
@@ -141,6 +143,53 @@ class TestCreateVoiceProfile:
         assert not (media_root / "voices" / str(alice.pk)).exists()
 
 
+@pytest.fixture(params=["a server", "a folder"])
+def broker_that_is_away(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[None]:
+    """The queue of the real Celery application: a Redis port where nothing listens, or a folder that is gone."""
+    gone = {"data_folder_in": str(tmp_path / "gone"), "data_folder_out": str(tmp_path / "gone")}
+    is_server = request.param == "a server"
+    changed = {
+        "task_always_eager": False,
+        "broker_url": "redis://127.0.0.1:1/0" if is_server else "filesystem://",
+        "broker_transport_options": {} if is_server else gone,
+    }
+    before = {name: getattr(app.conf, name) for name in changed}
+    app.conf.update(changed)
+    app.set_current()
+    _forget_connections()
+    yield
+    app.conf.update(before)
+    _forget_connections()
+
+
+def _forget_connections() -> None:
+    app._pool = None
+    app.amqp._producer_pool = None
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.usefixtures("broker_that_is_away")
+class TestBrokerAway:
+    def test_keeps_what_was_uploaded_and_beat_hands_it_out(
+        self, alice: User, media_root: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        profile = create(alice)
+
+        assert VoiceProfile.objects.get(pk=profile.pk).state == "pending"
+        assert list_media(media_root) == [media_root / profile.recordings.get().audio.name]
+        assert "on_commit" in caplog.text
+        later = timezone.now() + claims.FORGOTTEN_AFTER
+        assert claims.requeue_lost(now=later) == ([profile.pk], [])
+
+    def test_keeps_a_recording_that_was_added(self, alice: User, media_root: Path) -> None:
+        profile = create(alice)
+
+        services.add_recording(profile=profile, audio=WAV, attestation="own_voice")
+
+        assert profile.recordings.count() == 2
+        assert len(list_media(media_root)) == 2
+
+
 class TestConsent:
     def test_is_demanded_by_the_database_itself(self, alice: User) -> None:
         with pytest.raises(IntegrityError), transaction.atomic():
@@ -241,6 +290,15 @@ class TestRecordings:
 
 
 class TestChange:
+    @pytest.mark.parametrize("hidden", ["\u202e", "\u2066", "\x1b", "\u200b", "\ufeff"])
+    def test_names_without_what_reorders_or_hides_text(self, alice: User, hidden: str) -> None:
+        profile = create(alice, name=f"{hidden}my{hidden} voice")
+        assert profile.name == "my voice"
+
+        assert services.change_voice_profile(profile=profile, user=alice, name=f"e{hidden}xe").name == "exe"
+        with pytest.raises(VoiceProblem, match="name_required"):
+            services.change_voice_profile(profile=profile, user=alice, name=hidden)
+
     def test_renames(self, alice: User) -> None:
         profile = services.change_voice_profile(profile=create(alice), user=alice, name=" New  name ")
 

@@ -1,0 +1,65 @@
+"""The deletion of a voice, which takes as long as the storage of files is away."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from django.contrib.admin.models import LogEntry
+from django.contrib.contenttypes.models import ContentType
+from django.db import transaction
+
+from voices import files
+from voices.models import Consent, FittingState, State, VoiceProfile
+
+logger = logging.getLogger(__name__)
+
+
+def begin(profile: VoiceProfile) -> None:
+    """Let nobody be answered in the voice. Workers notice that they have lost it, and remove what they write later."""
+    VoiceProfile.objects.filter(pk=profile.pk).update(
+        state=State.DELETING, claim=None, claimed_at=None, fitting_state=FittingState.CANCELLED, fitting_claim=None
+    )
+
+
+def finish(profile: VoiceProfile) -> None:
+    """
+    Delete its files, then its rows.
+
+    Raises OSError while the storage is away; then the rows are still there, and it can be called again.
+    """
+    files.delete_folder(profile)
+    with transaction.atomic():
+        voices = VoiceProfile.objects.filter(pk=profile.pk)
+        # Held, so that no recording comes with a consent of its own meanwhile.
+        voices.select_for_update().first()
+        given = list(Consent.objects.of_voice(profile).values_list("pk", flat=True))
+        voices.delete()
+        Consent.objects.filter(pk__in=given).delete()
+        forget_in_log([profile])
+    try:
+        # Of a worker that was writing just then.
+        files.delete_folder(profile)
+    except OSError:
+        logger.exception("files of voice %s, which is deleted, are left for `delete_orphans`", profile.pk)
+    files.forget_deleted_rows()
+
+
+def finish_all() -> int:
+    """Finish every deletion that has begun, and return how many were finished."""
+    finished = 0
+    for profile in VoiceProfile.objects.filter(state=State.DELETING).order_by("created_at", "pk"):
+        try:
+            finish(profile)
+        except OSError as error:
+            logger.warning("voice %s cannot be deleted yet: %s", profile.pk, error)
+        else:
+            finished += 1
+    return finished
+
+
+def forget_in_log(profiles: Sequence[VoiceProfile]) -> None:
+    """Who listened or changed something stays on record; what the voice was called does not."""
+    entries = LogEntry.objects.filter(content_type=ContentType.objects.get_for_model(VoiceProfile))
+    for profile in profiles:
+        entries.filter(object_id=str(profile.pk)).update(object_repr=str(profile.pk))
