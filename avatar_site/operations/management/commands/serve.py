@@ -29,10 +29,12 @@ from avatar_site.operations import processes, services
 from avatar_site.operations.status import is_settled
 from avatar_site.operations.supervisor import ChildDied, ChildEvent, ChildStarted, ChildStopped, Supervisor
 from inference.client import InferenceClient
-from inference.interfaces import InferenceError, Message, RoleState, RoleStatus
+from inference.interfaces import InferenceError, RoleState, RoleStatus
+from realtime.prompt import EXAMPLES, Scene, compose_shared
 
 POLL_S = 0.25
-READ_TIMEOUT_S = 30.0
+#: About 550 tokens, at thirty a second on two cores that have nothing else to do.
+READ_TIMEOUT_S = 60.0
 #: A process that has died so often in a row before it was ready will not get ready by itself.
 HOPELESS_DEATHS = 3
 MIB = 1024 * 1024
@@ -339,7 +341,8 @@ async def _read_system_prompt(client: InferenceClient) -> None:
     """Have the language model read what every conversation begins with, before the first person waits for it."""
     with suppress(InferenceError, TimeoutError):
         async with asyncio.timeout(READ_TIMEOUT_S):
-            await client.llm.prefill([Message("system", settings.AVATAR_SYSTEM_PROMPT)])
+            examples = EXAMPLES if settings.AVATAR_EXAMPLES else ()
+            await client.llm.prefill(compose_shared(Scene(settings.AVATAR_SYSTEM_PROMPT, examples)))
 
 
 async def _answers_http(host: str, port: int) -> bool:
