@@ -19,8 +19,9 @@ def fit_messages(
     """
     Drop the oldest messages until the rest fits `budget_tokens`.
 
-    System messages, those all conversations share, and the last message stay, in their order. What is kept never begins with an assistant's message: an answer without
-    its question misleads. A last message that is itself too long keeps its end.
+    System messages, those all conversations share, and the last message stay, in their order. What is kept of others
+    never begins with an assistant's message: an answer without its question misleads. A last message that is itself too
+    long keeps its end.
     """
     kept = [message for message in messages if message.role == "system" or message.is_shared]
     others = [message for message in messages if message.role != "system" and not message.is_shared]

@@ -389,7 +389,8 @@ _CONVERSION = re.compile(
 )
 _CONVERSION_ENGLISH = re.compile(
     rf"how many\s+(?P<to>[a-z]+)\s+(?:is|are|in|are in|are there in|does)\s+(?P<value>{NUMBER}|an?)\s*(?P<unit>[a-z]+)"
-    rf"|(?:convert|what(?:'s| is| are)|how much is)\s+(?P<value2>{NUMBER})\s*(?P<unit2>[a-z]+)\s+(?:in|to|into)\s+(?P<to2>[a-z]+)",
+    rf"|(?:convert|what(?:'s| is| are)|how much is)\s+(?P<value2>{NUMBER})\s*(?P<unit2>[a-z]+)"
+    r"\s+(?:in|to|into)\s+(?P<to2>[a-z]+)",
     re.IGNORECASE,
 )
 _TEMPERATURE = re.compile(

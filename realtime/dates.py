@@ -5,16 +5,13 @@ Questions about the clock and the calendar, answered from a given moment. Pure: 
 from __future__ import annotations
 
 import re
+from calendar import day_name, month_name
 from datetime import datetime, timedelta
 
 from realtime.calculator import Fact, normalise, read_duration, say_time
 from realtime.numerals import NUMBER, parse_number
 
 _WEEKDAYS = "一二三四五六日"
-_WEEKDAYS_ENGLISH = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
-_MONTHS_ENGLISH = (
-    ["January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November", "December"]
-)  # fmt: skip
 #: Years of the Republic of China, as forms in Taiwan want them.
 REPUBLIC_YEARS_AFTER = 1911
 
@@ -93,7 +90,7 @@ def say_date(moment: datetime) -> str:
 
 
 def say_date_in_english(moment: datetime) -> str:
-    return f"{_WEEKDAYS_ENGLISH[moment.weekday()]}, {_MONTHS_ENGLISH[moment.month - 1]} {moment.day}, {moment.year}"
+    return f"{day_name[moment.weekday()]}, {month_name[moment.month]} {moment.day}, {moment.year}"
 
 
 def say_moment(moment: datetime, place: str) -> str:

@@ -1,7 +1,7 @@
 """
 Numbers as people say and write them, in Chinese, English and digits. Pure: knows no Django, no engine, no clock.
 
-`NUMBER` is a regular expression (without groups) for all of them; whether a match is a number is said by `parse_number`.
+`NUMBER` is a regular expression (without groups) for all of them; `parse_number` says whether a match is a number.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ SYSTEM_PROMPT = (
 EXAMPLES: tuple[tuple[str, str], ...] = (
     ("嗨，你好，你是誰？", "你好！我是 AVATAR，可以陪你聊天、回答問題，也可以幫你算數。"),
     ("今天天氣怎麼樣？", "我查不到即時天氣，出門前看一下氣象預報比較準喔。"),
-    (ANSWER_IN_ENGLISH + "What can I have for breakfast?", "How about a rice ball and warm soy milk? It's quick and filling."),
+    (ANSWER_IN_ENGLISH + "What can I have for breakfast?", "How about a rice ball and warm soy milk? It's quick."),
     (ANSWER_IN_CHINESE + "我頭有點暈，怎麼辦？", "先坐下來休息，喝點溫開水。如果一直沒好，要去看醫生。"),
     ("一個便當九十五元，兩個多少錢？\n（計算結果：95 × 2 = 190 元）", "兩個便當一共一百九十元。"),
     ("我今天被老闆罵了。", "辛苦你了，被罵一定很難過。要不要說說發生了什麼事？"),
@@ -165,7 +165,7 @@ def judge_beginning(beginning: str, wanted: Language | None) -> bool | None:
     """
     Say whether a reply that begins so is in the wanted language. None: it is too early to say.
 
-    A name or two of the other language settles nothing: a Chinese reply may begin with "OpenAI", an English one with 台北.
+    A name of the other language settles nothing: a Chinese reply may begin with "OpenAI", an English one with 台北.
     """
     if wanted is None:
         return True

@@ -16,7 +16,7 @@ import pytest
 import pytest_asyncio
 
 from inference.config import InferenceConfig
-from inference.engines import fake, llama_cpp
+from inference.engines import fake
 from inference.engines.chinese import to_taiwanese, to_traditional
 from inference.engines.worker import Urgency
 from inference.interfaces import (
@@ -756,6 +756,8 @@ class TestLlamaCpp:
         assert steps == []
 
     async def test_writes_no_foreign_script(self, real_engines: Engines) -> None:
+        from inference.engines import llama_cpp
+
         text, _ = await generate(real_engines.llm, Message("user", "用俄文說你好"), max_tokens=24, temperature=0)
 
         assert text
