@@ -53,7 +53,7 @@ TOKENIZE_TIMEOUT_S = 10.0
 #: Of 0 (as everybody) to 19 (only when nobody else wants to).
 BACKGROUND_NICENESS = 10
 #: What a Chinese and English conversation is never written in, and no voice here can speak: from Greek to Cherokee
-#: (with Cyrillic, Hebrew, Arabic, Thai), kana, Hangul. A grammar, because it sees characters: they are written in pieces
+#: (with Cyrillic, Hebrew, Arabic, Thai), kana, Hangul. A grammar, for it sees characters: these are written in pieces
 #: of bytes, which a bias on tokens misses. llama.cpp tries it on the token it has drawn, and on all only if that fails.
 FOREIGN_SCRIPTS = (
     r"\u0370-\u1dff\u2c00-\u2dff\u3040-\u30ff\u3130-\u318f\u31f0-\u31ff\ua4d0-\uabff\uac00-\ud7ff"

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from inference.config import ConfigurationError, InferenceConfig
-from inference.engines.openai_chat import OpenAiChat, join_system_messages, create_llm, estimate_tokens
+from inference.engines.openai_chat import OpenAiChat, create_llm, estimate_tokens, join_system_messages
 from inference.interfaces import (
     GenerationFinished,
     GenerationOptions,
