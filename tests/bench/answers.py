@@ -130,21 +130,35 @@ def make_after(temperature: float, repeat_penalty: float) -> Setting:
 
 
 async def ask_all(
-    llm: llama_cpp.LlamaCpp, setting: Setting, parts: Sequence[str], at_once: int, seed: int
+    llm: llama_cpp.LlamaCpp, setting: Setting, calls: Sequence[tuple[str, dict[str, Any]]], options: argparse.Namespace
 ) -> list[Answer]:
     llm.grammar = setting.grammar
-    places = asyncio.Semaphore(at_once)
+    rules = tomllib.loads(PARTS["open"].read_text())
+    places = asyncio.Semaphore(options.at_once)
 
-    async def ask_in_place(part: str, rules: dict[str, Any], call: dict[str, Any]) -> list[Answer]:
+    async def ask_in_place(part: str, call: dict[str, Any]) -> list[Answer]:
         async with places:
-            return await ask_call(llm, setting, part, rules, call, seed)
+            answers = await ask_call(llm, setting, part, rules, call, options.seed)
+        for answer in answers:
+            tell(answer, options)
+        return answers
 
-    tasks = []
-    for part in parts:
-        rules = tomllib.loads(PARTS["open"].read_text())
-        content = tomllib.loads(PARTS[part].read_text())
-        tasks += [asyncio.create_task(ask_in_place(part, rules, call)) for call in content["call"]]
-    return [answer for answers in await asyncio.gather(*tasks) for answer in answers]
+    asked = await asyncio.gather(*(ask_in_place(part, call) for part, call in calls))
+    return [answer for answers in asked for answer in answers]
+
+
+def read_calls(parts: Sequence[str], names: Sequence[str]) -> list[tuple[str, dict[str, Any]]]:
+    calls = [(part, call) for part in parts for call in tomllib.loads(PARTS[part].read_text())["call"]]
+    return [(part, call) for part, call in calls if not names or call["name"] in names]
+
+
+def tell(answer: Answer, options: argparse.Namespace) -> None:
+    if options.show_held_out or (options.show and answer.part == "open"):
+        mark = "; ".join(answer.faults) or "right"
+        print(f"{answer.setting:7} {answer.call}: {answer.question} → {answer.answer!r} [{mark}]", flush=True)
+    if options.json:
+        with options.json.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(asdict(answer), ensure_ascii=False) + "\n")
 
 
 async def ask_call(
@@ -267,7 +281,7 @@ async def run(options: argparse.Namespace) -> list[Answer]:
         answers = []
         for setting in settings:
             if setting.name in options.settings:
-                answers += await ask_all(llm, setting, options.parts, options.at_once, options.seed)
+                answers += await ask_all(llm, setting, read_calls(options.parts, options.calls), options)
         return answers
     finally:
         await llm.close()
@@ -276,6 +290,7 @@ async def run(options: argparse.Namespace) -> list[Answer]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parts", nargs="+", choices=tuple(PARTS), default=list(PARTS))
+    parser.add_argument("--calls", nargs="+", default=[], help="names of calls; all without")
     parser.add_argument("--settings", nargs="+", choices=("before", "after"), default=["before", "after"])
     parser.add_argument("--temperature", type=float, default=0.2)
     parser.add_argument("--repeat-penalty", type=float, default=1.05)
@@ -283,18 +298,17 @@ def main() -> int:
     parser.add_argument("--at-once", type=int, default=2, help="calls at the same time")
     parser.add_argument("--show", action="store_true", help="print the answers of the open part")
     parser.add_argument("--show-held-out", action="store_true", help="print the held-out answers, too")
-    parser.add_argument("--json", type=Path, help="write every answer here as well")
+    parser.add_argument("--json", type=Path, help="append every answer here as well")
+    parser.add_argument("--report", nargs="+", type=Path, help="ask nothing: report what --json has written")
     options = parser.parse_args()
+    if options.report:
+        lines = [line for path in options.report for line in path.read_text().splitlines()]
+        report([Answer(**json.loads(line)) for line in lines], options.settings)
+        return 0
     began = time.perf_counter()
     answers = asyncio.run(run(options))
-    for answer in answers:
-        if options.show_held_out or (options.show and answer.part == "open"):
-            mark = "; ".join(answer.faults) or "right"
-            print(f"{answer.setting:7} {answer.call}: {answer.question} → {answer.answer!r} [{mark}]")
     report(answers, options.settings)
     print(f"{time.perf_counter() - began:.0f} s, load {os.getloadavg()[0]:.1f}")
-    if options.json:
-        options.json.write_text("\n".join(json.dumps(asdict(answer), ensure_ascii=False) for answer in answers))
     return 0
 
 
