@@ -129,25 +129,47 @@ def make_after(temperature: float, repeat_penalty: float) -> Setting:
 # --- asking ---
 
 
-async def ask_all(
-    llm: llama_cpp.LlamaCpp, setting: Setting, calls: Sequence[tuple[str, dict[str, Any]]], options: argparse.Namespace
+Calls = Sequence[tuple[str, dict[str, Any]]]
+
+
+async def ask_all(llm: llama_cpp.LlamaCpp, settings: Sequence[Setting], options: argparse.Namespace) -> list[Answer]:
+    """Ask some calls at once, under one setting after the other, then the next calls, until the time is over."""
+    began = time.perf_counter()
+    answers = read_answers([options.json]) if options.json else []
+    done = {(answer.part, answer.call, answer.setting) for answer in answers}
+    calls = read_calls(options.parts, options.calls)
+    for start in range(0, len(calls), options.at_once):
+        if time.perf_counter() - began > options.seconds:
+            print("the time is over: run it again, with the same --json, for the rest")
+            break
+        for setting in settings:
+            group = [
+                (part, call)
+                for part, call in calls[start : start + options.at_once]
+                if (part, call["name"], setting.name) not in done
+            ]
+            answers += await ask_group(llm, setting, group, options)
+    return answers
+
+
+async def ask_group(
+    llm: llama_cpp.LlamaCpp, setting: Setting, calls: Calls, options: argparse.Namespace
 ) -> list[Answer]:
     llm.grammar = setting.grammar
     rules = tomllib.loads(PARTS["open"].read_text())
-    places = asyncio.Semaphore(options.at_once)
-
-    async def ask_in_place(part: str, call: dict[str, Any]) -> list[Answer]:
-        async with places:
-            answers = await ask_call(llm, setting, part, rules, call, options.seed)
-        for answer in answers:
-            tell(answer, options)
-        return answers
-
-    asked = await asyncio.gather(*(ask_in_place(part, call) for part, call in calls))
-    return [answer for answers in asked for answer in answers]
+    asked = await asyncio.gather(*(ask_call(llm, setting, part, rules, call, options.seed) for part, call in calls))
+    answers = [answer for answers in asked for answer in answers]
+    for answer in answers:
+        tell(answer, options)
+    return answers
 
 
-def read_calls(parts: Sequence[str], names: Sequence[str]) -> list[tuple[str, dict[str, Any]]]:
+def read_answers(paths: Sequence[Path]) -> list[Answer]:
+    lines = [line for path in paths if path.exists() for line in path.read_text(encoding="utf-8").splitlines()]
+    return [Answer(**json.loads(line)) for line in lines]
+
+
+def read_calls(parts: Sequence[str], names: Sequence[str]) -> Calls:
     calls = [(part, call) for part in parts for call in tomllib.loads(PARTS[part].read_text())["call"]]
     return [(part, call) for part, call in calls if not names or call["name"] in names]
 
@@ -268,6 +290,7 @@ def _print_row(label: str, answers: Sequence[Answer], names: Sequence[str], is_o
 
 async def run(options: argparse.Namespace) -> list[Answer]:
     config = InferenceConfig.from_env()
+    llama_cpp.BACKGROUND_NICENESS = 0  # nobody waits for a voice here
     llm = llama_cpp.LlamaCpp(
         llama_cpp.model_dir(config.models_dir, MODEL) / "model.gguf",
         name=MODEL,
@@ -278,10 +301,7 @@ async def run(options: argparse.Namespace) -> list[Answer]:
     try:
         await llm.warm_up()
         settings = [BEFORE, make_after(options.temperature, options.repeat_penalty)]
-        answers = []
-        for setting in settings:
-            if setting.name in options.settings:
-                answers += await ask_all(llm, setting, read_calls(options.parts, options.calls), options)
+        answers = await ask_all(llm, [each for each in settings if each.name in options.settings], options)
         return answers
     finally:
         await llm.close()
@@ -295,15 +315,15 @@ def main() -> int:
     parser.add_argument("--temperature", type=float, default=0.2)
     parser.add_argument("--repeat-penalty", type=float, default=1.05)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="begin no call after so long")
     parser.add_argument("--at-once", type=int, default=2, help="calls at the same time")
     parser.add_argument("--show", action="store_true", help="print the answers of the open part")
     parser.add_argument("--show-held-out", action="store_true", help="print the held-out answers, too")
-    parser.add_argument("--json", type=Path, help="append every answer here as well")
+    parser.add_argument("--json", type=Path, help="append every answer here; what is there is not asked again")
     parser.add_argument("--report", nargs="+", type=Path, help="ask nothing: report what --json has written")
     options = parser.parse_args()
     if options.report:
-        lines = [line for path in options.report for line in path.read_text().splitlines()]
-        report([Answer(**json.loads(line)) for line in lines], options.settings)
+        report(read_answers(options.report), options.settings)
         return 0
     began = time.perf_counter()
     answers = asyncio.run(run(options))
