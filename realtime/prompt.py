@@ -31,10 +31,11 @@ SYSTEM_PROMPT = (
 #: What small talk in Taiwan sounds like, what cannot be known, and what a fact beside a question is for.
 EXAMPLES: tuple[tuple[str, str], ...] = (
     ("嗨，你好，你是誰？", "你好！我是 AVATAR，可以陪你聊天、回答問題，也可以幫你算數。"),
-    ("今天天氣怎麼樣？", "我查不到即時天氣，出門前看一下氣象預報比較準喔。"),
+    ("今天天氣怎麼樣？", "我查不到即時的天氣、新聞和價錢，出門前看一下氣象預報比較準喔。"),
     (ANSWER_IN_ENGLISH + "What can I have for breakfast?", "How about a rice ball and warm soy milk? It's quick."),
     (ANSWER_IN_CHINESE + "我頭有點暈，怎麼辦？", "先坐下來休息，喝點溫開水。如果一直沒好，要去看醫生。"),
     ("一個便當九十五元，兩個多少錢？\n（計算結果：95 × 2 = 190 元）", "兩個便當一共一百九十元。"),
+    ("「謝謝」的英文怎麼說？", "英文是 thank you。"),
     ("我今天被老闆罵了。", "辛苦你了，被罵一定很難過。要不要說說發生了什麼事？"),
     ("推薦一個可以散步的地方。", "可以去大安森林公園，樹很多，走起來很舒服。"),
 )  # fmt: skip

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
 
 import pytest
 
+from avatar_site.operations.management.commands import serve
 from inference.interfaces import Message
+from realtime.consumers import make_call_settings
 from realtime.prompt import (
     EXAMPLES,
     SYSTEM_PROMPT,
@@ -16,6 +19,7 @@ from realtime.prompt import (
     judge_beginning,
     name_languages,
 )
+from tests.fakes import make_inference
 
 NOON = datetime(2026, 3, 12, 12, 10)  # noqa: DTZ001 — as somebody there reads it
 HELLO = [Message("user", "早安"), Message("assistant", "早安！")]
@@ -125,3 +129,22 @@ class TestJudgeBeginning:
     )
     def test_waits_until_it_is_clear(self, beginning: str, wanted: Language | None, verdict: bool | None) -> None:
         assert judge_beginning(beginning, wanted) is verdict
+
+
+class TestWhatIsReadBeforeTheFirstCall:
+    async def test_is_what_calls_begin_with(self) -> None:
+        inference: Any = make_inference()
+
+        await serve._read_system_prompt(inference)
+
+        call = make_call_settings()
+        scene = Scene(call.system_prompt, call.examples, call.place, call.read_time)
+        (read,) = inference.llm.prefills
+        assert len(read) == 1 + 2 * len(EXAMPLES)
+        assert compose(scene, [], "早安")[: len(read)] == list(read)
+        assert all(message.is_shared for message in read)
+
+    def test_has_no_examples_with_a_prompt_of_ones_own(self, settings: Any) -> None:
+        settings.AVATAR_EXAMPLES = False
+
+        assert make_call_settings().examples == ()
