@@ -31,6 +31,7 @@ import opencc
 from inference.config import InferenceConfig
 from inference.engines import llama_cpp
 from inference.interfaces import GenerationEvent, GenerationOptions, Message, TextDelta
+from inference.models import model_dir
 from realtime.prompt import (
     ANSWER_IN_CHINESE,
     ANSWER_IN_ENGLISH,
@@ -171,7 +172,11 @@ def read_answers(paths: Sequence[Path]) -> list[Answer]:
 
 def read_calls(parts: Sequence[str], names: Sequence[str]) -> Calls:
     calls = [(part, call) for part in parts for call in tomllib.loads(PARTS[part].read_text())["call"]]
-    return [(part, call) for part, call in calls if not names or call["name"] in names]
+    if not names:
+        return calls
+    return sorted(
+        ((part, call) for part, call in calls if call["name"] in names), key=lambda each: names.index(each[1]["name"])
+    )
 
 
 def tell(answer: Answer, options: argparse.Namespace) -> None:
@@ -263,10 +268,10 @@ def report(answers: Sequence[Answer], names: Sequence[str]) -> None:
     parts = list(dict.fromkeys(answer.part for answer in answers))
     print(f"{'':24}" + "".join(f"{name:>14}" for name in names))
     for part in parts:
-        _print_row(f"right, {part}", answers, names, lambda a, part=part: a.part == part)
-    _print_row("right, all", answers, names, lambda a: True)
+        _print_row(f"right, {part}", [answer for answer in answers if answer.part == part], names)
+    _print_row("right, all", answers, names)
     for kind in dict.fromkeys(answer.kind for answer in answers):
-        _print_row(f"  {kind}", answers, names, lambda a, kind=kind: a.kind == kind)
+        _print_row(f"  {kind}", [answer for answer in answers if answer.kind == kind], names)
     for label, fault in (("language drifts", "language"), ("Simplified", "simplified"), ("foreign scripts", "foreign")):
         counts = (sum(any(f.startswith(fault) for f in a.faults) for a in answers if a.setting == n) for n in names)
         print(f"{label:24}" + "".join(f"{count:>14}" for count in counts))
@@ -280,11 +285,11 @@ def report(answers: Sequence[Answer], names: Sequence[str]) -> None:
     print(f"{'median ms to first word':24}" + "".join(f"{ttft[n]:>14.0f}" for n in names))
 
 
-def _print_row(label: str, answers: Sequence[Answer], names: Sequence[str], is_of: Callable[[Answer], bool]) -> None:
+def _print_row(label: str, answers: Sequence[Answer], names: Sequence[str]) -> None:
     row = f"{label:24}"
     for name in names:
-        counted = [answer for answer in answers if answer.setting == name and is_of(answer)]
-        row += f"{f'{sum(not a.faults for a in counted)} of {len(counted)}':>14}"
+        counted = [answer for answer in answers if answer.setting == name]
+        row += f"{f'{sum(not answer.faults for answer in counted)} of {len(counted)}':>14}"
     print(row)
 
 
@@ -292,7 +297,7 @@ async def run(options: argparse.Namespace) -> list[Answer]:
     config = InferenceConfig.from_env()
     llama_cpp.BACKGROUND_NICENESS = 0  # nobody waits for a voice here
     llm = llama_cpp.LlamaCpp(
-        llama_cpp.model_dir(config.models_dir, MODEL) / "model.gguf",
+        model_dir(config.models_dir, MODEL) / "model.gguf",
         name=MODEL,
         threads=config.threads,
         context_tokens=config.context_tokens,
