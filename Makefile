@@ -111,6 +111,10 @@ messages: $(STAMP)-cpu ## Collect new texts for translation into locale/
 bench: $(STAMP)-test $(MESSAGES) ## Measure the latency of ten spoken turns through the whole product
 	@$(BIN)/python -m tests.bench.conversation $(ARGS)
 
+.PHONY: bench-answers
+bench-answers: $(STAMP)-test models ## Ask the language model 95 everyday questions, as AVATAR did before and does now
+	@$(BIN)/python -m tests.bench.answers $(ARGS)
+
 .PHONY: bench-voices
 bench-voices: $(STAMP)-test models ## Measure how like real speakers matched and fitted voices are
 	@$(BIN)/python -m inference.models fetch --model recordings

@@ -11,6 +11,7 @@ import os
 import secrets
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import environ
 from django.core.exceptions import ImproperlyConfigured
@@ -84,6 +85,16 @@ def decimal_number(name: str, default: float, *, minimum: float, maximum: float)
     if not minimum <= number <= maximum:
         raise ImproperlyConfigured(f"{name}={value}: expected {minimum} to {maximum}")
     return number
+
+
+def time_zone(name: str, default: str) -> str:
+    """The name of a time zone, such as Asia/Taipei."""
+    value = text(name, default)
+    try:
+        ZoneInfo(value)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise ImproperlyConfigured(f"{name}={value}: expected a time zone, such as Asia/Taipei") from None
+    return value
 
 
 def folder(name: str, default: Path) -> Path:

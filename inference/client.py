@@ -186,6 +186,7 @@ class _LanguageModel:
             max_tokens=options.max_tokens,
             temperature=options.temperature,
             seed=options.seed,
+            repeat_penalty=options.repeat_penalty,
         )
         async with _translated_errors():
             call = rpc.LanguageModelStub(self._client.channel()).Generate(request, metadata=self._client.metadata)
@@ -296,7 +297,7 @@ async def _translated_errors() -> AsyncIterator[None]:
 
 
 def _messages(messages: Sequence[Message]) -> list[pb.Message]:
-    return [pb.Message(role=m.role, content=m.content) for m in messages]
+    return [pb.Message(role=m.role, content=m.content, is_shared=m.is_shared) for m in messages]
 
 
 def _transcribe_request(item: TranscriptionInput) -> pb.TranscribeRequest:

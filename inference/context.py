@@ -19,16 +19,17 @@ def fit_messages(
     """
     Drop the oldest messages until the rest fits `budget_tokens`.
 
-    System messages and the last message stay. What is kept never begins with an assistant's message: an answer without
-    its question misleads. A last message that is itself too long keeps its end.
+    System messages, those all conversations share, and the last message stay, in their order. What is kept of others
+    never begins with an assistant's message: an answer without its question misleads. A last message that is itself too
+    long keeps its end.
     """
-    system = [message for message in messages if message.role == "system"]
-    others = [message for message in messages if message.role != "system"]
+    kept = [message for message in messages if message.role == "system" or message.is_shared]
+    others = [message for message in messages if message.role != "system" and not message.is_shared]
 
     def cost(message: Message) -> int:
         return count_tokens(message.content) + TEMPLATE_TOKENS
 
-    room = budget_tokens - sum(cost(message) for message in system)
+    room = budget_tokens - sum(cost(message) for message in kept)
     total = sum(cost(message) for message in others)
     if total > room:
         target = int(room * (1 - HEADROOM))
@@ -40,4 +41,4 @@ def fit_messages(
             last = others[-1]
             share = max(1, int(len(last.content) * max(0, room - TEMPLATE_TOKENS) / max(1, total)))
             others = [Message(last.role, last.content[-share:])]
-    return [*system, *others]
+    return [*kept, *others]

@@ -144,15 +144,23 @@ class Message:
 
     role: Literal["system", "user", "assistant"]
     content: str
+    #: One of those that all conversations begin with: never left out, and read once for all of them. Not part of what
+    #: the message says.
+    is_shared: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
 class GenerationOptions:
-    """How to answer. `max_tokens` caps the reply; `seed` None means a different answer each time."""
+    """
+    How to answer. `max_tokens` caps the reply; `seed` None means a different answer each time.
+
+    `repeat_penalty` divides the odds of what was just written (1: not at all). A server elsewhere may not know it.
+    """
 
     max_tokens: int = 256
     temperature: float = 0.6
     seed: int | None = None
+    repeat_penalty: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)

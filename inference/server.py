@@ -395,6 +395,7 @@ class LanguageModelService(rpc.LanguageModelServicer):
             max_tokens=request.max_tokens,
             temperature=request.temperature,
             seed=request.seed if request.HasField("seed") else None,
+            repeat_penalty=request.repeat_penalty or 1.0,
         )
         try:
             with _told_in_grpc(), self._host.call(Role.LLM) as engine, self._host.keep_clear(engine):
@@ -428,7 +429,7 @@ def _messages(messages: Any) -> list[Message]:
     for message in messages:
         if message.role not in ("system", "user", "assistant"):
             raise InvalidRequest(f"message role {message.role!r}: expected system, user or assistant")
-    return [Message(m.role, m.content) for m in messages]
+    return [Message(m.role, m.content, m.is_shared) for m in messages]
 
 
 class TextToSpeechService(rpc.TextToSpeechServicer):

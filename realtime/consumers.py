@@ -19,6 +19,7 @@ from django.conf import settings
 from django.db import DatabaseError
 from django.http.request import split_domain_port, validate_host
 from django.urls import reverse
+from django.utils import timezone
 
 from conversations.models import Conversation
 from conversations.services import find_memory_of, resume_conversation, start_conversation
@@ -26,6 +27,7 @@ from inference.interfaces import Inference, Message, Quality
 from realtime import protocol
 from realtime.audio_input import decode_audio
 from realtime.pipeline import CallOverrun, CallSettings, CorrectedTurn, PastTurn, SaidTurn, VoicePipeline
+from realtime.prompt import EXAMPLES
 from realtime.protocol import ErrorCode, ProtocolError, ServerMessage
 from realtime.recorder import Recorder, Trouble
 from realtime.reply import Voice, VoiceUnreadable
@@ -411,10 +413,14 @@ def make_call_settings() -> CallSettings:
     """Read the operator's choices."""
     return CallSettings(
         system_prompt=settings.AVATAR_SYSTEM_PROMPT,
+        examples=EXAMPLES if settings.AVATAR_EXAMPLES else (),
+        place=settings.AVATAR_PLACE,
+        read_time=timezone.localtime,
         pause_ms=settings.AVATAR_PAUSE_MS,
         sensitivity=settings.AVATAR_SENSITIVITY,
         max_reply_tokens=settings.AVATAR_MAX_REPLY_TOKENS,
         temperature=settings.AVATAR_TEMPERATURE,
+        repeat_penalty=settings.AVATAR_REPEAT_PENALTY,
         max_history_messages=settings.AVATAR_LANGUAGE_MODEL_HISTORY_TURNS,
         max_utterance_bytes=settings.AVATAR_MAX_UTTERANCE_BYTES,
         max_utterance_chunks=settings.AVATAR_MAX_UTTERANCE_CHUNKS,

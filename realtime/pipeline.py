@@ -15,6 +15,7 @@ import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Any, Literal, TypeVar
 from uuid import UUID, uuid4
 
@@ -51,6 +52,7 @@ from realtime.hearing import (
     UtteranceMeter,
     has_speech_like,
 )
+from realtime.prompt import Scene, compose, find_wanted_language, is_chinese
 from realtime.protocol import UNSET, AudioFormat, ErrorCode, Mode, ProtocolError, ServerMessage, Stage
 from realtime.reply import Outlet, Reply, ReplyLimits, Voice, VoiceUnreadable
 from realtime.turns import TurnMachine
@@ -64,8 +66,6 @@ PRE_ROLL_MS = 200
 POST_ROLL_MS = 200
 #: Requests that wait to be handled. A client that sends more without waiting is cut off.
 MAX_INBOX = 256
-ANSWER_IN_ENGLISH = "(Answer in English.) "
-ANSWER_IN_CHINESE = "（請用中文回答。）"
 
 
 class CallOverrun(Exception):
@@ -85,6 +85,10 @@ class CallSettings:
     """How a call begins, and its limits."""
 
     system_prompt: str = ""
+    #: What stands between the system prompt and the conversation.
+    examples: tuple[tuple[str, str], ...] = ()
+    place: str = ""
+    read_time: Callable[[], datetime] | None = None
     mode: Mode = Mode.HANDS_FREE
     language: Literal["auto", "zh", "en"] = "auto"
     pause_ms: int = 600
@@ -94,6 +98,7 @@ class CallSettings:
     voice: Voice = field(default_factory=Voice)
     max_reply_tokens: int = 256
     temperature: float = 0.6
+    repeat_penalty: float = 1.0
     max_history_messages: int = 40
     max_utterance_bytes: int = 10_000_000
     max_utterance_chunks: int = 1000
@@ -808,7 +813,7 @@ class VoicePipeline:
         self._give_up_utterance()
         await self._drop_speculation()
         self._user_turn_id = uuid4()
-        language = "zh" if _is_chinese(text) else "en"
+        language = "zh" if is_chinese(text) else "en"
         await self._send_event(
             protocol.Transcription(turn_id=self._user_turn_id, text=text, is_final=True, language=language)
         )
@@ -852,7 +857,7 @@ class VoicePipeline:
         await self._drop_speculation()
         self._history = list(past[:-1])
         self._record(CorrectedTurn(item.turn_id, text))
-        language = "zh" if _is_chinese(text) else "en"
+        language = "zh" if is_chinese(text) else "en"
         await self._send_event(protocol.Corrected(turn_id=item.turn_id, text=text, language=language))
         self._user_turn_id = item.turn_id
         await self._start_answer(text, asked_at=item.received_at, stt_ms=None)
@@ -933,45 +938,11 @@ class VoicePipeline:
 
     def _compose(self, user_text: str) -> list[Message]:
         """Return what the language model is to read: the system prompt, the conversation, and the user's words."""
-        most = self._settings.max_history_messages
-        messages = [past.message for past in self._history[-most:]] if most else []
-        if user_text:
-            messages = [*messages, Message("user", user_text)]
-        joined: list[Message] = []
-        if self._settings.system_prompt:
-            joined.append(Message("system", self._settings.system_prompt))
-        for message in self._name_languages(messages):
-            if joined and joined[-1].role == message.role == "user":
-                # A turn that was never answered, because the user went on.
-                joined[-1] = Message("user", f"{joined[-1].content}\n{message.content}")
-            else:
-                joined.append(message)
-        return joined
-
-    def _name_languages(self, messages: Sequence[Message]) -> list[Message]:
-        """
-        Say before a request which language it is to be answered in, when the system prompt alone would not do.
-
-        A small model that has read Chinese so far answers in Chinese, whatever the prompt said long ago, and the other
-        way round. Before the request, not after it: the words are then read ahead while the person still speaks.
-        """
-        is_expected_chinese = _is_chinese(self._settings.system_prompt)
-        if not is_expected_chinese:
-            return list(messages)
-        named: list[Message] = []
-        for message in messages:
-            if message.role == "user":
-                is_chinese = _is_chinese(message.content)
-                if not is_chinese:
-                    named.append(Message("user", ANSWER_IN_ENGLISH + message.content))
-                    is_expected_chinese = False
-                    continue
-                if not is_expected_chinese:
-                    named.append(Message("user", ANSWER_IN_CHINESE + message.content))
-                    is_expected_chinese = True
-                    continue
-            named.append(message)
-        return named
+        settings = self._settings
+        most = settings.max_history_messages
+        history = [past.message for past in self._history[-most:]] if most else []
+        scene = Scene(settings.system_prompt, settings.examples, settings.place, settings.read_time)
+        return compose(scene, history, user_text)
 
     def _make_reply(self, text: str) -> tuple[Reply, asyncio.Task[None]]:
         settings = self._settings
@@ -982,7 +953,12 @@ class VoicePipeline:
             messages=self._compose(text),
             llm=self._llm,
             tts=self._tts,
-            generation=GenerationOptions(max_tokens=settings.max_reply_tokens, temperature=settings.temperature),
+            generation=GenerationOptions(
+                max_tokens=settings.max_reply_tokens,
+                temperature=settings.temperature,
+                repeat_penalty=settings.repeat_penalty,
+            ),
+            language=find_wanted_language(text) if is_chinese(settings.system_prompt) else None,
             synthesis=SynthesisOptions(quality=settings.quality, speed=settings.speed),
             voice=self._voice,
             limits=settings.reply,
@@ -1074,7 +1050,7 @@ class VoicePipeline:
             return
         reply = self._reply[0]
         text = reply.playout.read_heard(math.inf)
-        begun = BegunTurn(reply.turn_id, text, "zh" if _is_chinese(text) else "en", self._find_speaker(reply))
+        begun = BegunTurn(reply.turn_id, text, "zh" if is_chinese(text) else "en", self._find_speaker(reply))
         if text and begun != self._begun:
             self._begun = begun
             self._record(begun)
@@ -1092,7 +1068,7 @@ class VoicePipeline:
                 turn_id=reply.turn_id,
                 speaker="avatar",
                 text=text,
-                language="zh" if _is_chinese(text) else "en",
+                language="zh" if is_chinese(text) else "en",
                 pcm=reply.read_heard_audio(heard_ms) if was_interrupted else bytes(reply.audio),
                 sample_rate_hz=reply.sample_rate_hz or protocol.REPLY_SAMPLE_RATE_HZ,
                 was_interrupted=was_interrupted,
@@ -1130,10 +1106,6 @@ class VoicePipeline:
         if self._prefill is not None:
             await _cancel(self._prefill)
             self._prefill = None
-
-
-def _is_chinese(text: str) -> bool:
-    return any("\u3400" <= character <= "\u9fff" for character in text)
 
 
 async def _attempt(work: Awaitable[Found], *, timeout_s: float) -> Found | Exception:

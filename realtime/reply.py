@@ -28,9 +28,11 @@ from inference.interfaces import (
     VoiceReference,
 )
 from realtime.playout import Playout
+from realtime.prompt import Language
 from realtime.protocol import LatencyMs, LlmResponse, ServerMessage, Stage, Status, TtsReady, TurnEnd
 from realtime.sentences import Clause, ClauseCutter
 from realtime.streams import within
+from realtime.thinking import generate_in
 
 #: The most audio one binary message holds.
 PIECE_MS = 200
@@ -107,6 +109,7 @@ class Reply:
         limits: ReplyLimits,
         outlet: Outlet,
         clock: Callable[[], float],
+        language: Language | None = None,
     ) -> None:
         self.turn_id = uuid4()
         self.user_turn_id = user_turn_id
@@ -130,6 +133,7 @@ class Reply:
         self._limits = limits
         self._outlet = outlet
         self._clock = clock
+        self._language = language
         self._committed = asyncio.Event()
         self._is_thought = False
         self._is_speechless = False
@@ -219,7 +223,7 @@ class Reply:
     async def _think(self) -> None:
         cutter = ClauseCutter()
         try:
-            events = self._llm.generate(self._messages, self._generation)
+            events = generate_in(self._language, self._llm, self._messages, self._generation)
             limits = self._limits
             async with contextlib.aclosing(
                 within(events, first_s=limits.first_token_s, next_s=limits.next_token_s, what="a token")

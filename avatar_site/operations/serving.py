@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from inference.interfaces import RoleStatus
 
 POLL_S = 0.25
-READ_TIMEOUT_S = 30.0
+#: About 550 tokens, at thirty a second on two cores that have nothing else to do.
+READ_TIMEOUT_S = 60.0
 #: A process that has died so often in a row before it was ready will not get ready by itself.
 HOPELESS_DEATHS = 3
 MIB = 1024 * 1024
@@ -226,7 +227,8 @@ class Serving:
         """Have the language model read what every conversation begins with, before the first person waits for it."""
         from inference.interfaces import InferenceError, Message
 
-        messages = [Message(role, content) for role, content in self._plan.opening]  # type: ignore[arg-type]  # JSON
+        opening: Any = self._plan.opening  # roles are strings in JSON
+        messages = [Message(role, content, is_shared=True) for role, content in opening]
         with suppress(InferenceError, TimeoutError):
             async with asyncio.timeout(READ_TIMEOUT_S):
                 await client.llm.prefill(messages)

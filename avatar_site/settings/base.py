@@ -13,6 +13,7 @@ import avatar_site
 from avatar_site import env
 from avatar_site.operations import appearance
 from inference.address import make_default_address
+from realtime import prompt
 
 BASE_DIR = Path(__file__).resolve().parents[2]
 if _env_file := os.environ.get("AVATAR_ENV_FILE", str(BASE_DIR / ".env")):
@@ -51,14 +52,19 @@ AVATAR_MAX_UTTERANCE_S = env.whole_number("AVATAR_MAX_UTTERANCE_S", 60, minimum=
 AVATAR_PAUSE_MS = env.whole_number("AVATAR_PAUSE_MS", 600, minimum=200, maximum=3000)
 AVATAR_SENSITIVITY = env.decimal_number("AVATAR_SENSITIVITY", 0.5, minimum=0.1, maximum=0.95)
 
-AVATAR_SYSTEM_PROMPT = env.text(
-    "AVATAR_SYSTEM_PROMPT",
-    # Short: every call has it read anew, at some thirty tokens a second on two cores.
-    "你是 AVATAR，台灣的語音助理，正在和人聊天。用台灣的繁體中文回答；對方說英文就用英文。"
-    "你的話會被唸出來：簡短自然，一到三句，第一句要短，不用條列、Markdown、表情符號或網址。不知道就說不知道。",
-)
+AVATAR_SYSTEM_PROMPT = env.text("AVATAR_SYSTEM_PROMPT", prompt.SYSTEM_PROMPT)
+# The examples are of the default avatar's manner: one with a prompt of its own has its own.
+AVATAR_EXAMPLES = env.boolean("AVATAR_EXAMPLES", AVATAR_SYSTEM_PROMPT == prompt.SYSTEM_PROMPT)
+AVATAR_PLACE = env.text("AVATAR_PLACE", "台灣台北")
+AVATAR_TIME_ZONE = env.time_zone("AVATAR_TIME_ZONE", "Asia/Taipei")
 AVATAR_MAX_REPLY_TOKENS = env.whole_number("AVATAR_MAX_REPLY_TOKENS", 256, minimum=16, maximum=4096)
-AVATAR_TEMPERATURE = env.decimal_number("AVATAR_TEMPERATURE", 0.6, minimum=0.0, maximum=2.0)
+# A small model rambles when it is free and repeats itself when it is not; a larger one needs neither bridle.
+AVATAR_TEMPERATURE = env.decimal_number(
+    "AVATAR_TEMPERATURE", 0.6 if AVATAR_PROFILE == "gpu" else 0.2, minimum=0.0, maximum=2.0
+)
+AVATAR_REPEAT_PENALTY = env.decimal_number(
+    "AVATAR_REPEAT_PENALTY", 1.0 if AVATAR_PROFILE == "gpu" else 1.05, minimum=1.0, maximum=2.0
+)
 AVATAR_LANGUAGE_MODEL_HISTORY_TURNS = env.whole_number(
     "AVATAR_LANGUAGE_MODEL_HISTORY_TURNS", 40, minimum=0, maximum=1000
 )
@@ -265,7 +271,7 @@ LANGUAGE_CODE = "zh-hant"
 LANGUAGES = [("zh-hant", _("Traditional Chinese")), ("en", _("English"))]
 LOCALE_PATHS = [BASE_DIR / "locale"]
 USE_I18N = True
-TIME_ZONE = "Asia/Taipei"
+TIME_ZONE = AVATAR_TIME_ZONE
 USE_TZ = True
 
 REST_FRAMEWORK = {

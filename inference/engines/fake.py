@@ -353,6 +353,7 @@ class FakeLanguageModel(_Scripted):
         self.prefill_calls = Calls()
         self.failures = _Failures()
         self.requests: list[tuple[Message, ...]] = []
+        self.options: list[GenerationOptions] = []
         self.prefills: list[tuple[Message, ...]] = []
         self._hold_after: int | None = None
         self._released = asyncio.Event()
@@ -377,6 +378,7 @@ class FakeLanguageModel(_Scripted):
         self._released.set()
 
     def generate(self, messages: Sequence[Message], options: GenerationOptions) -> AsyncGenerator[GenerationEvent]:
+        self.options.append(options)
         return self._generate(tuple(messages), options)
 
     async def _generate(

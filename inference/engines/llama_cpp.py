@@ -53,8 +53,14 @@ MIN_OWN_SHARE = 0.6
 TOKENIZE_TIMEOUT_S = 10.0
 #: Of 0 (as everybody) to 19 (only when nobody else wants to).
 BACKGROUND_NICENESS = 10
-#: A small model left alone repeats itself; llama.cpp's usual remedy, over the last 64 tokens.
-REPEAT_PENALTY = 1.1
+#: What a Chinese and English conversation is never written in, and no voice here can speak: from Greek to Cherokee
+#: (with Cyrillic, Hebrew, Arabic, Thai), kana, Hangul. A grammar, for it sees characters: these are written in pieces
+#: of bytes, which a bias on tokens misses. llama.cpp tries it on the token it has drawn, and on all only if that fails.
+FOREIGN_SCRIPTS = (
+    r"\u0370-\u1dff\u2c00-\u2dff\u3040-\u30ff\u3130-\u318f\u31f0-\u31ff\ua4d0-\uabff\uac00-\ud7ff"
+    r"\ufb13-\ufdff\ufe70-\ufefc\uff66-\uffdc"
+)
+GRAMMAR = f"root ::= [^{FOREIGN_SCRIPTS}]*"
 
 
 def create_llm(*, model: str, config: InferenceConfig) -> LlamaCpp:
@@ -93,15 +99,23 @@ class _Slot:
     used: int = 0
 
 
-def choose_slot(slots: Sequence[_Slot], text: str) -> _Slot:
+def choose_slot(slots: Sequence[_Slot], text: str, *, preamble_length: int = 0) -> _Slot:
     """
     Choose where `text` is read: the slot that has most of it already, even if it is busy reading it.
 
-    All conversations share the system prompt. A slot most of whose text is another conversation's is left to it as long
-    as there is one that has been used less.
+    All conversations share the preamble, the first `preamble_length` characters: whose a slot is, is said by what comes
+    after it. A slot most of whose text is another conversation's is left to it as long as there is one that has been
+    used less.
     """
     shared = {slot.number: _shared_length(slot.text, text) for slot in slots}
-    own = [slot for slot in slots if shared[slot.number] > MIN_OWN_SHARE * len(slot.text) and slot.text]
+
+    def is_own(slot: _Slot) -> bool:
+        beyond = len(slot.text) - preamble_length
+        if beyond <= 0:
+            return bool(slot.text) and shared[slot.number] > MIN_OWN_SHARE * len(slot.text)
+        return shared[slot.number] - preamble_length > MIN_OWN_SHARE * beyond
+
+    own = [slot for slot in slots if is_own(slot)]
     if own:
         return max(own, key=lambda slot: (shared[slot.number], slot.used))
     free = [slot for slot in slots if not slot.busy.locked()]
@@ -139,6 +153,7 @@ class LlamaCpp(Engine):
         ] = {}  # what was read of system prompts, by their text; the last used at the end
         self._slots = [_Slot(number) for number in range(slots)]
         self._calls = 0
+        self.grammar = GRAMMAR
         self._threads = ThreadPoolExecutor(max_workers=2 * slots, thread_name_prefix="llama")
         self.count_tokens = lru_cache(maxsize=1024)(self._count_tokens)
 
@@ -160,8 +175,9 @@ class LlamaCpp(Engine):
     ) -> AsyncGenerator[GenerationEvent]:
         fitted = await self._fit(messages, options.max_tokens)
         prompt = await self._in_thread(self._render, fitted)
-        async with self._slot_for(prompt) as slot:
-            await self._read(slot, prompt, preamble=_preamble(prompt, fitted))
+        preamble = find_preamble(prompt, fitted)
+        async with self._slot_for(prompt, preamble) as slot:
+            await self._read(slot, prompt, preamble=preamble)
             script = TaiwaneseStream()
             async with aclosing(self._stream(slot, fitted, options)) as events:
                 async for event in events:
@@ -183,8 +199,9 @@ class LlamaCpp(Engine):
         prompt = await self._in_thread(self._render, fitted)
         content = fitted[-1].content
         end = prompt.rfind(content) + len(content)  # what the template adds after it would be read in vain
-        async with self._slot_for(prompt[:end]) as slot:
-            await self._read(slot, prompt[:end], preamble=_preamble(prompt, fitted), to_the_end=True)
+        preamble = find_preamble(prompt, fitted)
+        async with self._slot_for(prompt[:end], preamble) as slot:
+            await self._read(slot, prompt[:end], preamble=preamble, to_the_end=True)
 
     async def _fit(self, messages: Sequence[Message], reply_tokens: int) -> list[Message]:
         return await self._in_thread(
@@ -196,9 +213,9 @@ class LlamaCpp(Engine):
     # --- slots ---
 
     @asynccontextmanager
-    async def _slot_for(self, text: str) -> AsyncIterator[_Slot]:
+    async def _slot_for(self, text: str, preamble: str) -> AsyncIterator[_Slot]:
         self._calls += 1
-        slot = choose_slot(self._slots, text)
+        slot = choose_slot(self._slots, text, preamble_length=len(preamble))
         async with slot.busy:
             slot.used = self._calls
             yield slot
@@ -307,7 +324,8 @@ class LlamaCpp(Engine):
             "stream": True,
             "max_tokens": options.max_tokens,
             "temperature": options.temperature,
-            "repeat_penalty": REPEAT_PENALTY,
+            "repeat_penalty": options.repeat_penalty,
+            "grammar": self.grammar,
             "cache_prompt": True,
             "id_slot": slot.number,
         }
@@ -362,13 +380,22 @@ def _events(chunk: Any) -> list[GenerationEvent]:
     return events
 
 
-def _preamble(prompt: str, messages: Sequence[Message]) -> str:
-    """Return what `prompt`, which is `messages` in the model's template, begins with up to the system prompt's end."""
-    if messages[0].role != "system":
-        return ""
-    content = messages[0].content.strip()
-    start = prompt.find(content)
-    return prompt[: start + len(content)] if start >= 0 else ""
+def find_preamble(prompt: str, messages: Sequence[Message]) -> str:
+    """
+    Return what `prompt`, which is `messages` in the model's template, has in common with other conversations.
+
+    That is up to the end of the last shared message, or of the system prompt when it is not said what is shared.
+    """
+    end = 0
+    for place, message in enumerate(messages):
+        if not message.is_shared and (place or message.role != "system"):
+            break
+        content = message.content.strip()
+        start = prompt.find(content, end)
+        if start < 0:
+            return ""
+        end = start + len(content)
+    return prompt[:end]
 
 
 def _shared_length(one: str, other: str) -> int:

@@ -106,7 +106,7 @@ class OpenAiChat(Engine):
     async def _stream(self, messages: Sequence[Message], options: GenerationOptions) -> AsyncGenerator[GenerationEvent]:
         request: dict[str, Any] = {
             "model": self.model_name,
-            "messages": [{"role": message.role, "content": message.content} for message in messages],
+            "messages": [{"role": each.role, "content": each.content} for each in join_system_messages(messages)],
             "max_tokens": options.max_tokens,
             "temperature": options.temperature,
             "stream": True,
@@ -149,6 +149,13 @@ class OpenAiChat(Engine):
             response = await self._client.send(request, stream=True)
         async with aclosing(response):
             yield response
+
+
+def join_system_messages(messages: Sequence[Message]) -> list[Message]:
+    """Put all system messages into one at the beginning: templates of some models know no other place for them."""
+    system = "\n".join(message.content for message in messages if message.role == "system")
+    others = [message for message in messages if message.role != "system"]
+    return [Message("system", system), *others] if system else others
 
 
 def estimate_tokens(text: str) -> int:

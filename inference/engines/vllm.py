@@ -196,6 +196,7 @@ class Vllm(Engine):
                 max_tokens=options.max_tokens,
                 temperature=options.temperature,
                 seed=options.seed,
+                repetition_penalty=options.repeat_penalty,
                 output_kind=RequestOutputKind.DELTA,
             )
         except VLLMClientError as error:

@@ -51,6 +51,12 @@ class TestReading:
         with pytest.raises(ImproperlyConfigured, match=r"^AVATAR_HTTPS=maybe: expected yes or no$"):
             env.boolean("AVATAR_HTTPS", False)
 
+    def test_refuses_a_time_zone_that_is_none(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("AVATAR_TIME_ZONE", "Asia/Taibei")
+
+        with pytest.raises(ImproperlyConfigured, match=r"^AVATAR_TIME_ZONE=Asia/Taibei: expected a time zone"):
+            env.time_zone("AVATAR_TIME_ZONE", "Asia/Taipei")
+
     def test_names_the_choices(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("AVATAR_PROFILE", "tpu")
 

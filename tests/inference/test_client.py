@@ -100,17 +100,21 @@ class TestWhatCrossesTheBorder:
 
     async def test_is_every_event_of_thinking(self, client: InferenceClient, llm: FakeLanguageModel) -> None:
         messages = (
-            Message("system", "短一點"),
+            Message("system", "短一點", is_shared=True),
             Message("user", "hi"),
             Message("assistant", "嗨"),
             Message("user", "再見"),
         )
         llm.replies = ["一二三四五"]
 
-        events = [event async for event in client.llm.generate(messages, GenerationOptions(max_tokens=3))]
+        options = GenerationOptions(max_tokens=3, temperature=0.5, seed=7, repeat_penalty=1.25)
+
+        events = [event async for event in client.llm.generate(messages, options)]
         await client.llm.prefill(messages[:2])
 
         assert llm.requests == [messages]
+        assert llm.options == [options]
+        assert [message.is_shared for message in llm.requests[0]] == [True, False, False, False]
         assert llm.prefills == [messages[:2]]
         assert events == [*map(TextDelta, "一二三"), GenerationFinished("length", prompt_tokens=8, completion_tokens=3)]
 

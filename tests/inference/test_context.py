@@ -34,6 +34,17 @@ class TestFitMessages:
         assert fitted[1:] == messages[-(len(fitted) - 1) :]
         assert len(fitted) < len(messages)
 
+    def test_keeps_what_all_conversations_share(self) -> None:
+        shared = [Message("system", "s" * 20, is_shared=True), Message("user", "Hi", is_shared=True)]
+        noon = Message("system", "It is noon.")
+        messages = [*shared, noon, *turn(1), *turn(2), *turn(3), Message("user", "now")]
+
+        fitted = fit(*messages, budget=cost(messages) - 1)
+
+        assert fitted[:3] == [*shared, noon]
+        assert all(message.is_shared for message in fitted[:2])
+        assert len(fitted) < len(messages)
+
     def test_frees_enough_for_some_turns_at_once(self) -> None:
         history = [message for number in range(20) for message in turn(number)]
         budget = cost(history)

@@ -5,7 +5,7 @@ import base64
 import contextlib
 import io
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from django.core.files.base import ContentFile
 from django.utils import translation
 
 from conversations.models import Conversation, Turn
-from inference.interfaces import Quality, VoiceReference
+from inference.interfaces import Message, Quality, VoiceReference
 from realtime import consumers, protocol
 from realtime.consumers import admission
 from realtime.reply import Voice, VoiceUnreadable
@@ -161,6 +161,11 @@ def read_file(turn: Turn) -> bytes:
     return Path(turn.audio.path).read_bytes()
 
 
+def list_said(request: Sequence[Message]) -> list[str]:
+    """The conversation of a request, without what stands before every one."""
+    return [message.content for message in request if message.role != "system" and not message.is_shared]
+
+
 class TestConnecting:
     async def test_tells_what_the_call_is(self, alice: User) -> None:
         async with call(alice, make_inference()) as (_, ready):
@@ -208,7 +213,7 @@ class TestConnecting:
             await client.wait_for("status", stage="listening")
 
         assert ready["is_resumed"] is True
-        assert [m.content for m in inference.llm.requests[0][1:]] == ["我叫小明。", "你好，小明。", "我叫什麼？"]
+        assert list_said(inference.llm.requests[0]) == ["我叫小明。", "你好，小明。", "我叫什麼？"]
         assert [turn.sequence for turn in await list_turns(str(conversation.pk))] == [1, 2, 3, 4]
         # Nothing deletes it under the call.
         await conversation.arefresh_from_db()
@@ -716,7 +721,7 @@ class TestCorrecting:
 
         assert (corrected["turn_id"], corrected["text"]) == (first["user_turn_id"], "明天天氣")
         assert second["user_turn_id"] == first["user_turn_id"]
-        assert [m.content for m in inference.llm.requests[-1][1:]] == ["明天天氣", "明天晴天", "謝謝"]
+        assert list_said(inference.llm.requests[-1]) == ["明天天氣", "明天晴天", "謝謝"]
         turns = await list_turns(ready["conversation_id"])
         assert [(turn.text, turn.heard_text, turn.is_superseded) for turn in turns] == [
             ("明天天氣", "名天天氣", False),
@@ -738,7 +743,7 @@ class TestCorrecting:
             await client.send(type="correct", turn_id=str(old.pk), text="明天")
             await client.wait_for("status", stage="listening", is_speaking=False)
 
-        assert [m.content for m in inference.llm.requests[-1][1:]] == ["早安", "早", "明天"]
+        assert list_said(inference.llm.requests[-1]) == ["早安", "早", "明天"]
         turns = await list_turns(str(conversation.pk))
         assert [turn.is_superseded for turn in turns] == [False, False, False, True, True, True, False]
 
@@ -769,7 +774,7 @@ class TestKeepingNothing:
             await client.wait_for("status", stage="listening", is_speaking=False)
 
         assert (ready["conversation_id"], announced["audio_url"]) == (None, None)
-        assert [m.content for m in inference.llm.requests[-1][1:]] == ["您好"]
+        assert list_said(inference.llm.requests[-1]) == ["您好"]
         assert not await Conversation.objects.aexists()
         assert not await Turn.objects.aexists()
         assert not await sync_to_async(media_root.exists)()
@@ -784,7 +789,7 @@ class TestKeepingNothing:
             await client.wait_for("status", stage="listening", is_speaking=False)
 
         assert ready["conversation_id"] is None
-        assert "我叫小明。" in inference.llm.requests[0][1].content
+        assert "我叫小明。" in list_said(inference.llm.requests[0])[0]
         assert len(await list_turns(str(conversation.pk))) == 1
 
     async def test_is_only_by_request(self, alice: User) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from datetime import UTC, datetime
 from uuid import UUID, uuid4
 
 import pytest
@@ -142,6 +143,37 @@ class TestSpokenTurn:
 
         asked = [message.content for message in inference.llm.requests[-1] if message.role == "user"]
         assert asked == ["(Answer in English.) Hi.", "（請用中文回答。）早安", "再見"]
+
+    async def test_speaks_nothing_of_a_beginning_in_the_wrong_language(self) -> None:
+        inference = make_inference("你好", replies=["Good morning, Jim. How are you?", REPLY])
+        async with open_call(inference, system_prompt="請簡短。") as call:
+            call.speak(UTTERANCE)
+            await call.wait_until_listening()
+
+        assert "Jim" not in "".join(m.text for m in call.list_of(protocol.LlmResponse))
+        assert not any("Jim" in text for text, _ in inference.tts.requests)
+        assert call.kept[-1].text == REPLY
+
+    async def test_gives_the_model_results_and_the_time(self) -> None:
+        noon = datetime(2026, 3, 12, 12, 0, tzinfo=UTC)
+        inference = make_inference("一百二十五加三百七十八等於多少", replies=[REPLY])
+        async with open_call(
+            inference,
+            system_prompt="請簡短。",
+            examples=(("嗨", "嗨，你好。"),),
+            place="台灣台北",
+            read_time=lambda: noon,
+            repeat_penalty=1.05,
+        ) as call:
+            call.speak(UTTERANCE)
+            await call.wait_until_listening()
+
+        *shared, moment, asked = inference.llm.requests[-1]
+        assert [message.is_shared for message in shared] == [True] * 3
+        assert moment.content.startswith("地點是台灣台北，今天是2026年")
+        assert asked.content == "一百二十五加三百七十八等於多少\n（計算結果：125 + 378 = 503）"
+        # What is read when a call begins is what its first reply begins with.
+        assert inference.llm.prefills[0] == (*shared, moment)
 
     async def test_says_so_when_nothing_was_heard(self) -> None:
         async with open_call(make_inference("")) as call:

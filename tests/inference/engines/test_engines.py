@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, aclosing
@@ -43,6 +44,7 @@ from inference.interfaces import (
     VoiceReference,
 )
 from inference.models import ModelError
+from realtime.prompt import Scene, compose_shared
 from tests.inference.engines.speech import (
     error_rate,
     fan,
@@ -750,6 +752,31 @@ class TestLlamaCpp:
         assert steps == []
         assert finished.prompt_tokens > 120
         assert other_answer == answer
+
+    async def test_reads_examples_with_the_system_prompt(
+        self, real_engines: Engines, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        llm: Any = real_engines.llm
+        shared = compose_shared(
+            Scene("Answer in one sentence.", (("Hi", "Hello."), ("How are you?", "Fine, thanks.")) * 4)
+        )
+        await llm.prefill(shared)
+        for slot in llm._slots:
+            slot.text = "somebody else's"
+        steps = note_steps(llm, monkeypatch)
+
+        _, finished = await generate(llm, *shared, Message("user", "Good evening."), max_tokens=4)
+
+        assert finished.prompt_tokens > 100
+        assert steps == []
+
+    async def test_writes_no_foreign_script(self, real_engines: Engines) -> None:
+        from inference.engines import llama_cpp
+
+        text, _ = await generate(real_engines.llm, Message("user", "用俄文說你好"), max_tokens=24, temperature=0)
+
+        assert text
+        assert not re.search(f"[{llama_cpp.FOREIGN_SCRIPTS}]", text)
 
     async def test_reads_a_system_prompt_anew_when_what_was_kept_of_it_is_lost(
         self, real_engines: Engines, monkeypatch: pytest.MonkeyPatch

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from inference.config import ConfigurationError, InferenceConfig
-from inference.engines.openai_chat import OpenAiChat, create_llm, estimate_tokens
+from inference.engines.openai_chat import OpenAiChat, create_llm, estimate_tokens, join_system_messages
 from inference.interfaces import (
     GenerationFinished,
     GenerationOptions,
@@ -92,6 +92,18 @@ def llm(make_llm: Callable[..., OpenAiChat]) -> OpenAiChat:
 
 async def ask(llm: OpenAiChat, *messages: Message) -> list[Any]:
     return [event async for event in llm.generate(messages or HELLO, GenerationOptions(max_tokens=20, seed=7))]
+
+
+class TestJoinSystemMessages:
+    def test_puts_them_first_where_every_template_takes_them(self) -> None:
+        hi, noon = Message("user", "hi"), Message("system", "It is noon.")
+
+        joined = join_system_messages([Message("system", "Be brief."), hi, noon])
+
+        assert joined == [Message("system", "Be brief.\nIt is noon."), hi]
+
+    def test_makes_none_of_none(self) -> None:
+        assert join_system_messages([Message("user", "hi")]) == [Message("user", "hi")]
 
 
 class TestGenerate:

@@ -30,12 +30,7 @@ from avatar_site.private_files import close_to_others, restrict_new_files
 from inference.address import AddressTaken, find_socket_path, hold_socket
 from inference.client import InferenceClient
 from inference.interfaces import InferenceError
-
-POLL_S = 0.25
-READ_TIMEOUT_S = 30.0
-#: A process that has died so often in a row before it was ready will not get ready by itself.
-HOPELESS_DEATHS = 3
-MIB = 1024 * 1024
+from realtime.prompt import EXAMPLES, Scene, compose_shared
 
 
 class Command(BaseCommand):
@@ -116,6 +111,7 @@ class Command(BaseCommand):
             raise CommandError(f"{finding.problem}\n{finding.remedy}")
 
     def _make_plan(self, names: tuple[str, ...], *, is_verbose: bool) -> ServePlan:
+        scene = Scene(settings.AVATAR_SYSTEM_PROMPT, EXAMPLES if settings.AVATAR_EXAMPLES else ())
         return ServePlan(
             names=names,
             data_dir=str(settings.AVATAR_DATA_DIR),
@@ -125,7 +121,7 @@ class Command(BaseCommand):
             is_behind_proxy=settings.AVATAR_HTTPS,
             inference_address=settings.AVATAR_INFERENCE_ADDRESS,
             inference_secret=settings.AVATAR_INFERENCE_SECRET,
-            opening=(("system", settings.AVATAR_SYSTEM_PROMPT),),
+            opening=tuple((message.role, message.content) for message in compose_shared(scene)),
             admin_username=settings.AVATAR_ADMIN_USERNAME,
             new_password=self._new_password,
             is_verbose=is_verbose,
