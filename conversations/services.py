@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
+from django.contrib.auth import get_user_model
 from django.core.cache import cache
 from django.core.files.base import ContentFile
 from django.db import transaction
@@ -97,21 +98,25 @@ def append_turn(
     voice_profile_id: uuid.UUID | None,
     latency: Mapping[str, Any] | None,
     quality: str = "",
+    begun_by: int | None = None,
 ) -> Turn:
     """
     Keep a turn at the end of its conversation.
+
+    `begun_by` is who begins the conversation with this turn, if it is the first: both rows are made in one transaction.
+    Without it the conversation has to be there already; one that was deleted is not made again.
 
     `audio` is Ogg/Opus or FLAC, or None. Saving a `turn_id` again changes nothing and returns the turn that is there.
     The first words of the user become the title of a conversation that has none. A voice deleted meanwhile is left out.
     `quality` is what an answer was spoken in; a fast one may be spoken anew later (AVATAR_BEAUTIFUL_LATER).
 
-    Raises Conversation.DoesNotExist, and TurnOfAnotherConversation.
+    Raises Conversation.DoesNotExist (also when `begun_by` is gone), and TurnOfAnotherConversation.
     """
     if kept := _kept_turn(turn_id, conversation_id):
         return kept
     turn = Turn(
         pk=turn_id,
-        conversation=Conversation.objects.get(pk=conversation_id),
+        conversation=_find_or_draft(conversation_id, begun_by),
         speaker=Speaker(speaker),
         text=text,
         language=language,
@@ -124,7 +129,7 @@ def append_turn(
     if audio:
         _write_audio(turn, audio)
     try:
-        return _place(turn, voice_profile_id=voice_profile_id)
+        return _place(turn, voice_profile_id=voice_profile_id, begun_by=begun_by)
     except BaseException:
         if turn.audio and not Turn.objects.filter(pk=turn_id).exists():
             turn.audio.delete(save=False)
@@ -333,8 +338,21 @@ def describe_retention(*, user: User) -> dict[str, Any]:
     }
 
 
+def _find_or_draft(conversation_id: uuid.UUID, begun_by: int | None) -> Conversation:
+    """Return the conversation, or one that is not saved yet. Raises Conversation.DoesNotExist."""
+    if begun_by is None:
+        return Conversation.objects.get(pk=conversation_id)
+    found = Conversation.objects.filter(pk=conversation_id).first()
+    if found is None and not get_user_model().objects.filter(pk=begun_by).exists():
+        raise Conversation.DoesNotExist(f"user {begun_by} is gone")
+    return found or Conversation(pk=conversation_id, owner_id=begun_by, opened_at=timezone.now())
+
+
 @transaction.atomic
-def _place(turn: Turn, *, voice_profile_id: uuid.UUID | None) -> Turn:
+def _place(turn: Turn, *, voice_profile_id: uuid.UUID | None, begun_by: int | None) -> Turn:
+    if begun_by is not None:
+        defaults = {"owner_id": begun_by, "opened_at": turn.conversation.opened_at}
+        Conversation.objects.get_or_create(pk=turn.conversation_id, defaults=defaults)
     # The conversation's row is the queue for its next place. SQLite took the whole file's lock with BEGIN IMMEDIATE.
     conversation = Conversation.objects.select_for_update().get(pk=turn.conversation_id)
     if kept := _kept_turn(turn.pk, conversation.pk):

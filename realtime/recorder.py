@@ -45,12 +45,21 @@ class Recorder:
     is told once.
     """
 
-    def __init__(self, *, conversation_id: UUID, on_trouble: Callable[[Trouble], None]) -> None:
+    def __init__(
+        self, *, conversation_id: UUID, on_trouble: Callable[[Trouble], None], begun_by: int | None = None
+    ) -> None:
         self._conversation_id = conversation_id
+        #: Who begins the conversation with the first turn that is saved. None: it is there, or was and is deleted.
+        self._begun_by = begun_by
         self._on_trouble = on_trouble
         self._told: set[Trouble] = set()
         self._queue: asyncio.Queue[SaidTurn | CorrectedTurn | None] = asyncio.Queue(MAX_WAITING)
         self._task = asyncio.create_task(self._run(), name=f"recorder {conversation_id}")
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether the conversation has had a row."""
+        return self._begun_by is None
 
     def record(self, turn: SaidTurn | CorrectedTurn) -> None:
         if self._queue.qsize() >= MAX_WAITING - 1:  # one place is kept for the end
@@ -120,7 +129,9 @@ class Recorder:
             voice_profile_id=turn.voice_profile_id,
             latency=turn.latency,
             quality=turn.quality.value if turn.quality else "",
+            begun_by=self._begun_by,
         )
+        self._begun_by = None
 
     def _tell(self, trouble: Trouble) -> None:
         if trouble not in self._told:
