@@ -13,8 +13,9 @@ class Command(CommandLineInterface):
         application = super().load_asgi_app(asgi_app_path)
         # It imports models, and Django is set up only by the application.
         from avatar_site.web.bodies import SiteGate
+        from realtime.admission import admission
 
-        self.server_class = partial(Server, gate=SiteGate())
+        self.server_class = partial(Server, gate=SiteGate(), drain=admission.drain)
         return application
 
 

@@ -19,6 +19,8 @@ from urllib.parse import unquote
 
 import daphne.server  # before anything else of Twisted: it chooses the reactor
 from daphne.http_protocol import HTTPFactory, WebRequest
+from daphne.ws_protocol import WebSocketFactory, WebSocketProtocol
+from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 logger = logging.getLogger(__name__)
@@ -33,6 +35,10 @@ STALL_TIMEOUT_S = 300.0
 #: the client that is still sending, and the reason lost with it.
 LINGER_BYTES = 64 * 1024 * 1024
 LINGER_S = 15.0
+#: How long the end of the process waits for the application. The supervisor waits a little longer.
+DRAIN_S = 20.0
+#: The WebSocket close code "service restart".
+RESTARTING = 1012
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,20 +237,57 @@ class Factory(HTTPFactory):
         return protocol
 
 
+class Socket(WebSocketProtocol):
+    def serverClose(self, code: int | None = None) -> None:
+        """Daphne's: close with a code. Autobahn's `sendClose` refuses those that RFC 6455 keeps for the protocol."""
+        if code == RESTARTING:
+            self.sendCloseFrame(code=code, isReply=False)
+        else:
+            super().serverClose(code)
+
+
+class SocketFactory(WebSocketFactory):
+    protocol = Socket
+
+
+async def _drain_nothing() -> None:
+    """For an application that has nothing to end."""
+
+
 class Server(daphne.server.Server):
-    def __init__(self, application: Any, *, gate: Gate, **options: Any) -> None:
+    """`drain` is awaited when the process is told to stop, while everything is still served."""
+
+    def __init__(
+        self, application: Any, *, gate: Gate, drain: Callable[[], Awaitable[None]] = _drain_nothing, **options: Any
+    ) -> None:
         super().__init__(partial(_feed, application), **options)
         self.gate = gate
+        self.drain = drain
 
     def run(self) -> None:
         # Daphne makes its factory in the middle of this method, by its name.
         daphne.server.HTTPFactory = Factory
+        daphne.server.WebSocketFactory = SocketFactory
         super().run()
 
     def create_application(self, protocol: Any, scope: Message) -> Any:
         if isinstance(protocol, Request):
             scope["avatar.body"] = protocol.take_body()
         return super().create_application(protocol, scope)
+
+    def kill_all_applications(self) -> Any:
+        """Daphne's, called before the reactor stops: first let the application end what it is at."""
+        draining = Deferred.fromFuture(asyncio.ensure_future(self._drain()))
+        return draining.addBoth(lambda _: super(Server, self).kill_all_applications())
+
+    async def _drain(self) -> None:
+        try:
+            async with asyncio.timeout(DRAIN_S):
+                await self.drain()
+        except TimeoutError:
+            logger.warning("not everything has ended by itself within %g s", DRAIN_S)
+        except Exception:
+            logger.exception("the application could not be drained")
 
     async def handle_reply(self, protocol: Any, message: Message) -> None:
         await super().handle_reply(protocol, message)
