@@ -35,6 +35,8 @@ AVATAR_ADMIN_USERNAME = env.text("AVATAR_ADMIN_USERNAME", "admin")
 AVATAR_ADMIN_PASSWORD = env.text("AVATAR_ADMIN_PASSWORD")
 
 AVATAR_MAX_SESSIONS = env.whole_number("AVATAR_MAX_SESSIONS", 5, minimum=1, maximum=1000)
+AVATAR_MAX_CALLS_PER_PERSON = env.whole_number("AVATAR_MAX_CALLS_PER_PERSON", 2, minimum=1, maximum=1000)
+AVATAR_IDLE_TIMEOUT_S = env.whole_number("AVATAR_IDLE_TIMEOUT_S", 600, minimum=0, maximum=86_400)
 AVATAR_MAX_UTTERANCE_BYTES = env.whole_number(
     "AVATAR_MAX_UTTERANCE_BYTES", 10_000_000, minimum=1000, maximum=100_000_000
 )
@@ -88,6 +90,7 @@ INSTALLED_APPS = [
     "avatar_site.operations",
     "voices",
     "conversations",
+    "realtime",
 ]
 
 MIDDLEWARE = [
