@@ -441,11 +441,12 @@ class VoiceConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels p
 
     async def _is_login_valid(self, login: Login) -> bool:
         try:
-            return await database_sync_to_async(is_valid)(login)
+            holds: bool = await database_sync_to_async(is_valid)(login)
         except DatabaseError as error:
             # A database that restarts ends no call; the next look is soon.
             logger.warning("session %s: whether its login holds is not known: %s", self.session_id, error)
             return True
+        return holds
 
     def _notice_logout(self) -> None:
         self.is_logged_out = True
