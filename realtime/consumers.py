@@ -13,6 +13,7 @@ from urllib.parse import parse_qs, urlsplit
 from uuid import UUID, uuid4
 
 import soundfile
+from autobahn.exception import Disconnected
 from channels.db import database_sync_to_async
 from channels.generic.websocket import AsyncWebsocketConsumer
 from django.conf import settings
@@ -22,16 +23,19 @@ from django.urls import reverse
 from django.utils import timezone
 
 from conversations.models import Conversation
-from conversations.services import find_memory_of, resume_conversation, start_conversation
+from conversations.services import find_memory_of, resume_conversation
 from inference.interfaces import Inference, Message, Quality
 from realtime import protocol
+from realtime.admission import Entry, admission
 from realtime.audio_input import decode_audio
-from realtime.pipeline import CallOverrun, CallSettings, CorrectedTurn, PastTurn, SaidTurn, VoicePipeline
+from realtime.limits import BudgetExceeded, Idleness, IdleWatch, SocketBudget
+from realtime.logins import RECHECK_S, Login, follow_changes, is_valid, read_login
+from realtime.pipeline import CallOverrun, CallSettings, PastTurn, VoicePipeline
 from realtime.prompt import EXAMPLES
 from realtime.protocol import ErrorCode, ProtocolError, ServerMessage
-from realtime.recorder import Recorder, Trouble
+from realtime.recorder import Item, Recorder, Trouble
 from realtime.reply import Voice, VoiceUnreadable
-from realtime.wording import find_language, word_error
+from realtime.wording import find_language, word_error, word_idle_warning
 from voices.models import VoiceProfile
 from voices.services import read_preference
 from voices.sound import read_sound
@@ -45,30 +49,24 @@ logger = logging.getLogger(__name__)
 #: stopped reading: nothing is dropped, the sender waits, and after `SEND_TIMEOUT_S` the call is over.
 MAX_OUTBOX = 256
 SEND_TIMEOUT_S = 10.0
-
-
-class Admission:
-    """Counts the calls of this process."""
-
-    def __init__(self) -> None:
-        self.active = 0
-
-    def enter(self, limit: int) -> bool:
-        """Take a place, if there is one."""
-        if self.active >= limit:
-            return False
-        self.active += 1
-        return True
-
-    def leave(self) -> None:
-        self.active -= 1
-
-
-admission = Admission()
+CLOSE_TIMEOUT_S = 2.0
+#: How long a call that takes over from another waits until the other's turns are saved.
+TAKEOVER_TIMEOUT_S = 10.0
+#: What servers raise when they are to write to a client that has left: ASGI's, and Daphne's (autobahn's) own.
+SOCKET_CLOSED = (OSError, Disconnected)
+_REFUSALS = {
+    Entry.FULL: (protocol.CLOSE_SERVER_FULL, ErrorCode.SERVER_FULL),
+    Entry.TOO_MANY: (protocol.CLOSE_TOO_MANY_CALLS, ErrorCode.TOO_MANY_CALLS),
+    Entry.DRAINING: (protocol.CLOSE_RESTARTING, None),
+}
 
 
 class ClientTooSlow(Exception):
     """The client has stopped reading."""
+
+
+class ClientLeft(Exception):
+    """There is nobody to write to any more. The socket's end follows."""
 
 
 class Refusal(Exception):
@@ -87,7 +85,8 @@ class VoiceConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels p
     Receiving only hands over: the call and the writing are tasks of their own, and end in `__call__`'s `finally`.
     """
 
-    # Calls talk to nobody else: without a layer there is no second stream of messages to wait for.
+    # Channels would wait for the layer and for every audio frame together. What is said of logins is heard in a task of
+    # the call instead.
     channel_layer_alias = None
 
     def __init__(self, *, inference: Inference, clock: Callable[[], float] = time.monotonic) -> None:
@@ -100,12 +99,29 @@ class VoiceConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels p
         self.recorder: Recorder | None = None
         self.outbox: asyncio.Queue[ServerMessage | bytes] = asyncio.Queue(MAX_OUTBOX)
         self.call: asyncio.Task[None] | None = None
-        self.is_admitted = False
+        self.cleaning: asyncio.Task[None] | None = None
         self.is_closed = False
         #: Whether what is said is kept. Decided before the call begins, for all of it.
         self.is_kept = True
         #: It was deleted while it goes on.
         self.is_conversation_gone = False
+        # As others see the call; set before it takes a place.
+        self.user_id = 0
+        self.conversation_id: UUID | None = None
+        #: Its conversation gets a row with its first turn.
+        self.is_new = False
+        self.login: Login | None = None
+        #: The login is to be looked at now, or is known to be over.
+        self.is_recheck_due = asyncio.Event()
+        self.is_logged_out = False
+        now = clock()
+        self.idle_watch = IdleWatch(limit_s=settings.AVATAR_IDLE_TIMEOUT_S, now=now)
+        self.budget = SocketBudget(
+            max_utterance_bytes=settings.AVATAR_MAX_UTTERANCE_BYTES,
+            max_utterance_chunks=settings.AVATAR_MAX_UTTERANCE_CHUNKS,
+            max_utterance_s=settings.AVATAR_MAX_UTTERANCE_S,
+            now=now,
+        )
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         try:
@@ -124,27 +140,28 @@ class VoiceConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels p
     # --- the beginning ---
 
     async def connect(self) -> None:
-        self.language = find_language(self.scope["headers"])
+        self.language = find_language(self.scope["headers"], wanted=self._read_query("language"))
         # First accept: a browser sees a close code only of a socket that was open.
         await self.accept()
         try:
             self._check_origin()
-            conversation, is_resumed = await self._find_conversation()
+            self._check_login()
+            wanted = self._read_wanted_conversation()
             self.is_kept = self._read_query("keep") in (None, "yes")
-            if not admission.enter(settings.AVATAR_MAX_SESSIONS):
-                raise Refusal(protocol.CLOSE_SERVER_FULL, ErrorCode.SERVER_FULL)
-            self.is_admitted = True
-            if conversation is None and self.is_kept:
-                conversation = await database_sync_to_async(start_conversation)(owner=self.scope["user"])
-            history = await self._read_history(conversation) if conversation and is_resumed else []
+            replaced = await self._take_place(wanted)
+            history = await self._find_history(wanted, replaced)
             voice, quality = await self._find_preferred_voice()
         except Refusal as refusal:
+            admission.leave(self)
             if refusal.code is not None:
-                await self._write(protocol.ErrorMessage(code=refusal.code, error="", is_fatal=True))
+                with contextlib.suppress(ClientLeft):
+                    await self._write(protocol.ErrorMessage(code=refusal.code, error="", is_fatal=True))
             await self._hang_up(refusal.close_code)
             return
+        if self.is_closed:
+            return  # ended from outside in the meantime: it was replaced, or the process ends
         call_settings = replace(make_call_settings(), voice=voice, quality=quality)
-        self._start_call(conversation, history, call_settings, is_resumed=is_resumed)
+        self._start_call(history, call_settings, is_resumed=wanted is not None)
 
     def _check_origin(self) -> None:
         headers = {name.lower(): value.decode("latin-1") for name, value in self.scope["headers"]}
@@ -155,60 +172,103 @@ class VoiceConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels p
         host = headers.get(b"host", "")
         name, _ = split_domain_port(host)
         allowed = settings.ALLOWED_HOSTS or ([".localhost", "127.0.0.1", "[::1]"] if settings.DEBUG else [])
-        if urlsplit(origin).netloc.lower() != host.lower() or not validate_host(name, allowed):
+        expected = (self._find_scheme(headers), host.lower())
+        if urlsplit(origin)[:2] != expected or not validate_host(name, allowed):
             raise Refusal(protocol.CLOSE_WRONG_ORIGIN)
 
-    async def _find_conversation(self) -> tuple[Conversation | None, bool]:
+    def _find_scheme(self, headers: dict[bytes, str]) -> str:
+        """Return what a page of this site is called with, as Django's `HttpRequest.scheme` does."""
+        if settings.SECURE_PROXY_SSL_HEADER:
+            header, secure_value = settings.SECURE_PROXY_SSL_HEADER
+            sent = headers.get(header.removeprefix("HTTP_").replace("_", "-").lower().encode())
+            if sent is not None:
+                return "https" if sent.split(",")[0].strip() == secure_value else "http"
+        return "https" if self.scope.get("scheme") == "wss" else "http"
+
+    def _check_login(self) -> None:
         user = self.scope.get("user")
         if user is None or not user.is_authenticated:
             raise Refusal(protocol.CLOSE_NOT_LOGGED_IN)
+        self.login = read_login(user, self.scope.get("session"))
+        self.user_id = user.pk
+
+    def _read_wanted_conversation(self) -> UUID | None:
         wanted = self._read_query("conversation")
-        if wanted is None:
-            return None, False
         try:
-            conversation_id = UUID(wanted)
+            return UUID(wanted) if wanted is not None else None
         except ValueError:
             raise Refusal(protocol.CLOSE_UNKNOWN_CONVERSATION) from None
-        conversation = await Conversation.objects.owned_by(user).filter(pk=conversation_id).afirst()
-        if conversation is None:
-            raise Refusal(protocol.CLOSE_UNKNOWN_CONVERSATION)
-        return conversation, True
+
+    async def _take_place(self, wanted: UUID | None) -> VoiceConsumer | None:
+        """
+        Take a place, or that of the person's own call which holds the wanted conversation: return it, ended and saved.
+
+        A connection that was lost is held for up to a minute, until its ping is missed; so is its place.
+        """
+        self.conversation_id = wanted
+        replaced = admission.find(user_id=self.user_id, conversation_id=wanted) if wanted else None
+        entry = admission.enter(
+            self,
+            limit=settings.AVATAR_MAX_SESSIONS,
+            limit_per_person=settings.AVATAR_MAX_CALLS_PER_PERSON,
+            replaced=replaced,
+        )
+        if entry in _REFUSALS:
+            raise Refusal(*_REFUSALS[entry])
+        if not isinstance(replaced, VoiceConsumer):
+            return None
+        try:
+            async with asyncio.timeout(TAKEOVER_TIMEOUT_S):
+                # Before the conversation is read: what was said last is then in it, once.
+                await replaced.end(protocol.CLOSE_REPLACED)
+        except TimeoutError:
+            logger.warning("session %s: what session %s has not saved comes late", self.session_id, replaced.session_id)
+        return replaced
+
+    async def _find_history(self, wanted: UUID | None, replaced: VoiceConsumer | None) -> list[PastTurn]:
+        """Return what is remembered of the wanted conversation; without one, a new one begins with its first turn."""
+        if wanted is None:
+            self.conversation_id = uuid4() if self.is_kept else None
+            self.is_new = True
+            return []
+        if await Conversation.objects.filter(pk=wanted, owner_id=self.user_id).aexists():
+            return await self._read_history(wanted)
+        if replaced is not None and replaced.is_new and not (replaced.recorder and replaced.recorder.is_begun):
+            # The connection was lost before anything was kept: the id still stands for nothing.
+            self.is_new = True
+            return []
+        raise Refusal(protocol.CLOSE_UNKNOWN_CONVERSATION)
 
     def _read_query(self, name: str) -> str | None:
         values = parse_qs(self.scope["query_string"].decode("latin-1"), keep_blank_values=True).get(name)
         return values[0] if values else None
 
-    async def _read_history(self, conversation: Conversation) -> list[PastTurn]:
+    async def _read_history(self, conversation_id: UUID) -> list[PastTurn]:
         said = await database_sync_to_async(resume_conversation)(
-            conversation_id=conversation.pk, limit=settings.AVATAR_LANGUAGE_MODEL_HISTORY_TURNS
+            conversation_id=conversation_id, limit=settings.AVATAR_LANGUAGE_MODEL_HISTORY_TURNS
         )
         return [_make_past_turn(*turn) for turn in said]
 
-    def _start_call(
-        self,
-        conversation: Conversation | None,
-        history: list[PastTurn],
-        call_settings: CallSettings,
-        *,
-        is_resumed: bool,
-    ) -> None:
-        """Without a conversation, or when it is not to be kept, nothing is written anywhere."""
-        conversation_id = conversation.pk if conversation and self.is_kept else None
-        if conversation_id is not None:
-            self.recorder = Recorder(conversation_id=conversation_id, on_trouble=self._report_trouble)
+    def _start_call(self, history: list[PastTurn], call_settings: CallSettings, *, is_resumed: bool) -> None:
+        """What is not to be kept is written nowhere: there is no recorder."""
+        conversation_id = self.conversation_id
+        kept_id = conversation_id if self.is_kept else None
+        if kept_id is not None:
+            begun_by = self.user_id if self.is_new else None
+            self.recorder = Recorder(conversation_id=kept_id, on_trouble=self._report_trouble, begun_by=begun_by)
 
         async def find_past(turn_id: UUID) -> list[PastTurn] | None:
-            if conversation is None:
+            if conversation_id is None:
                 return None
             said = await database_sync_to_async(find_memory_of)(
-                conversation_id=conversation.pk, turn_id=turn_id, limit=call_settings.max_history_messages
+                conversation_id=conversation_id, turn_id=turn_id, limit=call_settings.max_history_messages
             )
             return None if said is None else [_make_past_turn(*turn) for turn in said]
 
         def make_audio_url(turn_id: UUID) -> str | None:
-            if conversation_id is None or self.is_conversation_gone:
+            if kept_id is None or self.is_conversation_gone:
                 return None
-            return reverse("conversations_api:turn-audio", args=[conversation_id, turn_id])
+            return reverse("conversations_api:turn-audio", args=[kept_id, turn_id])
 
         self.pipeline = VoicePipeline(
             stt=self.inference.stt,
@@ -216,7 +276,7 @@ class VoiceConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels p
             tts=self.inference.tts,
             send_event=self._put,
             send_audio=self._put,
-            record=self.recorder.record if self.recorder else _forget,
+            record=self._record,
             history=history,
             settings=call_settings,
             find_voice=self._find_voice,
@@ -228,7 +288,7 @@ class VoiceConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels p
         )
         self.outbox.put_nowait(
             protocol.ReadyStatus(
-                conversation_id=conversation_id,
+                conversation_id=kept_id,
                 voice_profile_id=call_settings.voice.profile_id,
                 is_resumed=is_resumed,
                 limits=protocol.Limits(
@@ -238,7 +298,15 @@ class VoiceConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels p
                 ),
             )
         )
-        self.call = asyncio.create_task(self._hold_call(self.pipeline), name=f"call {self.session_id}")
+        assert self.login is not None  # noqa: S101 — for the type checker: `connect` has looked
+        self.idle_watch.note(self.clock())
+        self.call = asyncio.create_task(self._hold_call(self.pipeline, self.login), name=f"call {self.session_id}")
+
+    def _record(self, item: Item) -> None:
+        """Keep a turn, and look whether the login still holds."""
+        self.is_recheck_due.set()
+        if self.recorder is not None:
+            self.recorder.record(item)
 
     def _report_trouble(self, trouble: Trouble) -> None:
         if trouble is Trouble.GONE:
@@ -271,21 +339,44 @@ class VoiceConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels p
     async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
         if self.pipeline is None or self.is_closed:
             return
+        now = self.clock()
         try:
             if bytes_data is not None:
+                self.budget.take_frame(len(bytes_data), now)
                 protocol.check_frame(bytes_data)
                 self.pipeline.push_frame(bytes_data)
-                return
-            message = protocol.parse(text_data or "")
-            if isinstance(message, protocol.PingMessage):
-                self.outbox.put_nowait(protocol.Pong(nonce=message.nonce))
             else:
-                self.pipeline.push_message(message)
+                self._take_text(text_data or "", now)
         except ProtocolError as error:
+            await self._answer_error(error, now)
+        except (BudgetExceeded, CallOverrun, asyncio.QueueFull) as error:
+            await self._cut_off(str(error) or "answers wait to be read")
+
+    def _take_text(self, text: str, now: float) -> None:
+        assert self.pipeline is not None  # noqa: S101 — for the type checker: `receive` has looked
+        self.budget.take_text(len(text), now)
+        try:
+            message = protocol.parse(text)
+        except ProtocolError:
+            self.budget.take_message(now, is_chunk=False)
+            raise
+        self.budget.take_message(now, is_chunk=isinstance(message, protocol.AudioChunkMessage))
+        if isinstance(message, protocol.PingMessage):
+            self.outbox.put_nowait(protocol.Pong(nonce=message.nonce))
+        else:
+            self.pipeline.push_message(message)
+
+    async def _answer_error(self, error: ProtocolError, now: float) -> None:
+        try:
+            self.budget.take_error(now)
+        except BudgetExceeded as exceeded:
+            await self._cut_off(str(exceeded))
+        else:
             self._answer_at_once(protocol.ErrorMessage(code=error.code, error="", detail=error.detail))
-        except (CallOverrun, asyncio.QueueFull) as error:
-            logger.warning("session %s: %s", self.session_id, error or "answers wait to be read")
-            await self._hang_up(protocol.CLOSE_TOO_SLOW)
+
+    async def _cut_off(self, why: str) -> None:
+        logger.warning("session %s is cut off: %s", self.session_id, why)
+        await self._hang_up(protocol.CLOSE_TOO_SLOW)
 
     def _answer_at_once(self, message: ServerMessage) -> None:
         """Answer without waiting. Answers to a client that reads none are left out."""
@@ -295,6 +386,8 @@ class VoiceConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels p
     # --- what the client is sent ---
 
     async def _put(self, message: ServerMessage | bytes) -> None:
+        if _is_conversation(message):
+            self.idle_watch.note(self.clock())
         try:
             self.outbox.put_nowait(message)
         except asyncio.QueueFull:
@@ -314,38 +407,94 @@ class VoiceConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels p
                 raise ClientTooSlow from None
 
     async def _write(self, message: ServerMessage | bytes) -> None:
-        if isinstance(message, bytes):
-            await self.send(bytes_data=message)
-            return
-        if isinstance(message, protocol.ErrorMessage):
-            message = replace(message, error=word_error(message.code, self.language))
-        await self.send(text_data=protocol.serialise(message, session_id=self.session_id))
+        """Write one message. Raises ClientLeft."""
+        try:
+            if isinstance(message, bytes):
+                await self.send(bytes_data=message)
+                return
+            if isinstance(message, protocol.ErrorMessage):
+                message = replace(message, error=word_error(message.code, self.language))
+            await self.send(text_data=protocol.serialise(message, session_id=self.session_id))
+        except SOCKET_CLOSED as error:
+            raise ClientLeft from error
+
+    # --- what may end the call ---
+
+    async def _watch(self, login: Login) -> None:
+        """End the call when its login is over, or when nobody has said anything for long."""
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(RECHECK_S):
+                    await self.is_recheck_due.wait()
+            self.is_recheck_due.clear()
+            if self.is_logged_out or not await self._is_login_valid(login):
+                logger.info("session %s ends with its login", self.session_id)
+                await self._hang_up(protocol.CLOSE_NOT_LOGGED_IN)
+                return
+            now = self.clock()
+            match self.idle_watch.check(now):
+                case Idleness.WARN:
+                    ends_in_s = round(self.idle_watch.find_rest_s(now))
+                    notice = word_idle_warning(self.language)
+                    self._answer_at_once(protocol.IdleWarning(ends_in_s=ends_in_s, notice=notice))
+                case Idleness.OVER:
+                    logger.info("session %s ends: nobody has said anything", self.session_id)
+                    await self._hang_up(protocol.CLOSE_IDLE)
+                    return
+
+    async def _is_login_valid(self, login: Login) -> bool:
+        try:
+            holds: bool = await database_sync_to_async(is_valid)(login)
+        except DatabaseError as error:
+            # A database that restarts ends no call; the next look is soon.
+            logger.warning("session %s: whether its login holds is not known: %s", self.session_id, error)
+            return True
+        return holds
+
+    def _notice_logout(self) -> None:
+        self.is_logged_out = True
+        self.is_recheck_due.set()
 
     # --- the call and its end ---
 
-    async def _hold_call(self, pipeline: VoicePipeline) -> None:
+    async def _hold_call(self, pipeline: VoicePipeline, login: Login) -> None:
         """Nobody awaits this task: whatever ends it closes the socket."""
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._write_all())
                 group.create_task(pipeline.run())
+                group.create_task(self._watch(login))
+                group.create_task(
+                    follow_changes(login, on_change=self.is_recheck_due.set, on_logout=self._notice_logout)
+                )
+        except* ClientLeft:
+            logger.info("session %s: the client has left", self.session_id)
+            await self._hang_up(protocol.CLOSE_TOO_SLOW)
         except* ClientTooSlow:
             logger.warning("session %s: the client has stopped reading", self.session_id)
             await self._hang_up(protocol.CLOSE_TOO_SLOW)
         except* Exception:
             logger.exception("session %s failed", self.session_id)
-            with contextlib.suppress(TimeoutError, OSError):
+            with contextlib.suppress(TimeoutError, ClientLeft):
                 async with asyncio.timeout(SEND_TIMEOUT_S):
                     await self._write(protocol.ErrorMessage(code=ErrorCode.FATAL_ERROR, error="", is_fatal=True))
             await self._hang_up(protocol.CLOSE_FATAL_ERROR)
+
+    async def finish_sentence(self) -> None:
+        if self.pipeline is not None:
+            await self.pipeline.finish_sentence()
+
+    async def end(self, close_code: int) -> None:
+        # At once: the other end may be dead, and what was said is to be saved in any case.
+        await asyncio.gather(self._hang_up(close_code), self._clean_up())
 
     async def _hang_up(self, close_code: int) -> None:
         """Close the socket, once. Nothing is read from it or written to it afterwards."""
         if self.is_closed:
             return
         self.is_closed = True
-        with contextlib.suppress(TimeoutError, OSError):
-            async with asyncio.timeout(SEND_TIMEOUT_S):
+        with contextlib.suppress(TimeoutError, *SOCKET_CLOSED):
+            async with asyncio.timeout(CLOSE_TIMEOUT_S):
                 await self.close(close_code)
         self._end_call()
 
@@ -354,16 +503,19 @@ class VoiceConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels p
             self.call.cancel()
 
     async def _clean_up(self) -> None:
-        """End the call's work, give its place back, and have saved what was said."""
+        """End the call's work, give its place back, and have saved what was said. Once, whoever asks for it first."""
         self.is_closed = True
+        if self.cleaning is None:
+            self.cleaning = asyncio.create_task(self._release(), name=f"clean up {self.session_id}")
+        await asyncio.shield(self.cleaning)
+
+    async def _release(self) -> None:
         try:
             if self.call is not None:
                 self.call.cancel()
                 await asyncio.wait([self.call])
         finally:
-            if self.is_admitted:
-                self.is_admitted = False
-                admission.leave()
+            admission.leave(self)
             if self.recorder is not None:
                 await self.recorder.close()
 
@@ -405,8 +557,15 @@ def _make_past_turn(turn_id: UUID, speaker: str, text: str) -> PastTurn:
     return PastTurn(turn_id, Message("user" if speaker == "user" else "assistant", text))
 
 
-def _forget(turn: SaidTurn | CorrectedTurn) -> None:
-    """Keep nothing, as was asked for."""
+def _is_conversation(message: ServerMessage | bytes) -> bool:
+    """Whether a message to the client shows that somebody speaks, types or is answered."""
+    match message:
+        case bytes() | protocol.LlmResponse() | protocol.Status(is_speaking=True):
+            return True
+        case protocol.Transcription(text=text):
+            return bool(text)
+        case _:
+            return False
 
 
 def make_call_settings() -> CallSettings:

@@ -66,6 +66,8 @@ PRE_ROLL_MS = 200
 POST_ROLL_MS = 200
 #: Requests that wait to be handled. A client that sends more without waiting is cut off.
 MAX_INBOX = 256
+#: How often, at the end of the process, it is asked whether a sentence has been played.
+SENTENCE_POLL_S = 0.05
 
 
 class CallOverrun(Exception):
@@ -521,6 +523,18 @@ class VoicePipeline:
                 heard_ms = reply.read_heard_ms()
                 was_cut = not reply.is_turn_end_sent or heard_ms < reply.audio_ms
                 self._keep_reply(reply, was_interrupted=was_cut, heard_ms=heard_ms)
+
+    async def finish_sentence(self) -> None:
+        """Return when the sentence that is being heard has been played, or its reply is over; at once if none is."""
+        if self._reply is None or not self._reply[0].audio:
+            return
+        reply = self._reply[0]
+        began_ms = reply.read_heard_ms()
+        while self._reply is not None and self._reply[0] is reply:
+            end_ms = reply.playout.find_sentence_end_ms(began_ms)
+            if end_ms is not None and reply.read_heard_ms() >= end_ms:
+                return
+            await asyncio.sleep(SENTENCE_POLL_S)
 
     def _spawn(self, work: Any) -> asyncio.Task[None]:
         if self._group is None:

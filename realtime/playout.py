@@ -15,6 +15,14 @@ from realtime.sentences import Clause, measure
 DEFAULT_MS_PER_UNIT = 200.0
 
 
+_SENTENCE_ENDS = tuple("。！？；….!?;")
+_CLOSING = "」』）》”’)\"'"
+
+
+def _ends_sentence(text: str) -> bool:
+    return text.endswith("\n") or text.rstrip().rstrip(_CLOSING).endswith(_SENTENCE_ENDS)
+
+
 @dataclass(slots=True)
 class _Sent:
     """A clause of which audio has been sent, from `start_ms` in the reply's audio on."""
@@ -77,6 +85,14 @@ class Playout:
         if self._is_finished:
             return 0.0
         return (self.sent_ms - self.estimate_played_ms(now)) / 1000
+
+    def find_sentence_end_ms(self, after_ms: float) -> float | None:
+        """Return where the sentence ends that is heard at `after_ms`; None while not all of its audio was sent."""
+        for sent in self._sent:
+            end_ms = sent.start_ms + sent.audio_ms
+            if sent.is_complete and end_ms >= after_ms and _ends_sentence(sent.clause.display):
+                return end_ms
+        return None
 
     def read_heard(self, heard_ms: float) -> str:
         """Return the displayed text whose sound lies before `heard_ms`: whole clauses, then a part of one."""

@@ -30,16 +30,22 @@ MAX_TEXT_CHARACTERS = 4_000
 #: The largest JSON message: an `audio_chunk` of the largest size in base64, and its envelope.
 MAX_MESSAGE_CHARACTERS = MAX_CHUNK_BYTES * 4 // 3 + 1_000
 
+#: The code of the WebSocket registry for "service restart". Every other code is from the range for private use.
+CLOSE_RESTARTING = 1012
 CLOSE_NOT_LOGGED_IN = 4401
 CLOSE_WRONG_ORIGIN = 4403
 CLOSE_UNKNOWN_CONVERSATION = 4404
 CLOSE_TOO_SLOW = 4408
+CLOSE_REPLACED = 4409
+CLOSE_IDLE = 4410
 CLOSE_SERVER_FULL = 4429
+CLOSE_TOO_MANY_CALLS = 4430
 CLOSE_FATAL_ERROR = 4500
 
 
 class ErrorCode(StrEnum):
     SERVER_FULL = "SERVER_FULL"
+    TOO_MANY_CALLS = "TOO_MANY_CALLS"
     ALREADY_PROCESSING = "ALREADY_PROCESSING"
     NO_AUDIO_DATA = "NO_AUDIO_DATA"
     BUFFER_LIMIT_EXCEEDED = "BUFFER_LIMIT_EXCEEDED"
@@ -88,6 +94,14 @@ class Length:
 class Range:
     minimum: float
     maximum: float
+
+
+@dataclass(frozen=True, slots=True)
+class PlainText:
+    """What a person wrote, so many characters; characters that only steer a display are taken out of it."""
+
+    minimum: int
+    maximum: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +161,7 @@ class TextMessage:
     """Typed input: a turn as if it had been spoken."""
 
     type: ClassVar[str] = "text"
-    text: Annotated[str, Length(1, MAX_TEXT_CHARACTERS)]
+    text: Annotated[str, PlainText(1, MAX_TEXT_CHARACTERS)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +170,7 @@ class CorrectMessage:
 
     type: ClassVar[str] = "correct"
     turn_id: UUID
-    text: Annotated[str, Length(1, MAX_TEXT_CHARACTERS)]
+    text: Annotated[str, PlainText(1, MAX_TEXT_CHARACTERS)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -344,6 +358,15 @@ class ErrorMessage:
 
 
 @dataclass(frozen=True, slots=True)
+class IdleWarning:
+    """Nobody has said anything for long: the call ends in `ends_in_s` seconds. `notice` is a sentence for the user."""
+
+    type: ClassVar[str] = "idle_warning"
+    ends_in_s: int
+    notice: str
+
+
+@dataclass(frozen=True, slots=True)
 class Pong:
     type: ClassVar[str] = "pong"
     nonce: str | None = None
@@ -359,6 +382,7 @@ ServerMessage = (
     | TurnEnd
     | Interrupted
     | ErrorMessage
+    | IdleWarning
     | Pong
 )
 
@@ -393,6 +417,31 @@ def parse(text: str) -> ClientMessage:
     if message_class is None:
         raise ProtocolError(ErrorCode.UNKNOWN_MESSAGE_TYPE, f"type: {kind[:50]!r} is not one of {_list_types()}")
     return _build(message_class, content)
+
+
+def _list_display_controls() -> dict[int, str | None]:
+    """
+    What a display obeys instead of showing it, as `str.translate` takes it.
+
+    The controls of ASCII and Latin-1 but for tab and line feed, those of writing direction (Unicode's Bidi_Control,
+    with which a text can be made to read as another), the byte order mark, annotations and deprecated formats. Joiners
+    stay: emoji are made with them.
+    """
+    controls = {
+        *range(0x20),
+        *range(0x7F, 0xA0),
+        0x061C,
+        0x200E,
+        0x200F,
+        *range(0x202A, 0x202F),
+        *range(0x2066, 0x2070),
+    }
+    controls |= {0xFEFF, *range(0xFFF9, 0xFFFC)}
+    table: dict[int, str | None] = dict.fromkeys(controls - {0x09, 0x0A})
+    return table | {0x2028: "\n", 0x2029: "\n"}
+
+
+_DISPLAY_CONTROLS = _list_display_controls()
 
 
 def check_frame(data: bytes) -> None:
@@ -446,7 +495,7 @@ class _Field:
     """One field's type, taken apart once."""
 
     kind: Any
-    constraint: Length | Range | Base64 | None
+    constraint: Length | PlainText | Range | Base64 | None
     is_nullable: bool
     is_required: bool
 
@@ -505,11 +554,17 @@ class _Field:
     def _read_string(self, name: str, value: Any) -> str:
         if not isinstance(value, str):
             raise self._refuse(name, "expected a string")
-        if isinstance(self.constraint, Length) and not self.constraint.minimum <= len(value) <= self.constraint.maximum:
-            raise self._refuse(name, f"expected {self.constraint.minimum} to {self.constraint.maximum} characters")
+        constraint = self.constraint
+        if isinstance(constraint, Length | PlainText) and not constraint.minimum <= len(value) <= constraint.maximum:
+            raise self._refuse(name, f"expected {constraint.minimum} to {constraint.maximum} characters")
         if any("\ud800" <= c <= "\udfff" for c in value):
             raise self._refuse(name, "a lone surrogate is not text")
-        return value
+        if not isinstance(constraint, PlainText):
+            return value
+        text = value.translate(_DISPLAY_CONTROLS)
+        if len(text) < constraint.minimum:
+            raise self._refuse(name, "nothing but control characters")
+        return text
 
 
 def _list_choices(kind: Any) -> tuple[str, ...]:
@@ -639,7 +694,7 @@ def _describe_field(specification: _Field, *, is_nullable: bool) -> dict[str, An
             content |= {"minimum": constraint.minimum, "maximum": constraint.maximum}
     elif kind is str:
         content = {"type": "string"}
-        if isinstance(constraint, Length):
+        if isinstance(constraint, Length | PlainText):
             content |= {"minLength": constraint.minimum, "maxLength": constraint.maximum}
     elif isinstance(kind, type) and dataclasses.is_dataclass(kind):
         fields = _read_fields(kind)

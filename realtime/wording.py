@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -14,6 +15,9 @@ from realtime.protocol import ErrorCode
 
 SENTENCES = {
     ErrorCode.SERVER_FULL: gettext_noop("All lines are busy. Please try again in a moment."),
+    ErrorCode.TOO_MANY_CALLS: gettext_noop(
+        "You are in as many conversations as one person can have at once. Please end one of them first."
+    ),
     ErrorCode.ALREADY_PROCESSING: gettext_noop("I am still answering. Stop the answer first."),
     ErrorCode.NO_AUDIO_DATA: gettext_noop("No sound arrived. Please check your microphone."),
     ErrorCode.BUFFER_LIMIT_EXCEEDED: gettext_noop("That was too long. Please say it in shorter pieces."),
@@ -38,14 +42,25 @@ SENTENCES = {
 }
 
 
-def find_language(headers: list[tuple[bytes, bytes]]) -> str:
-    """Return the language of a handshake: its cookie's, else what the browser prefers."""
+IDLE_WARNING = gettext_noop("Nobody has said anything for a while. The call ends soon unless you go on.")
+
+
+def find_language(headers: list[tuple[bytes, bytes]], *, wanted: str | None = None) -> str:
+    """Return the language of a handshake: the `wanted` one if there is such, else its cookie's, else the browser's."""
+    if wanted is not None:
+        with contextlib.suppress(LookupError):
+            return translation.get_supported_language_variant(wanted)
     values = {name.lower(): value.decode("latin-1") for name, value in headers}
     request = SimpleNamespace(
         COOKIES=parse_cookie(values.get(b"cookie", "")),
         META={"HTTP_ACCEPT_LANGUAGE": values.get(b"accept-language", "")},
     )
     return translation.get_language_from_request(cast(HttpRequest, cast(Any, request)))
+
+
+def word_idle_warning(language: str) -> str:
+    with translation.override(language):
+        return gettext(IDLE_WARNING)
 
 
 def word_error(code: ErrorCode, language: str) -> str:

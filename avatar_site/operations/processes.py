@@ -25,6 +25,8 @@ def build_specs(*, names: tuple[str, ...], host: str, port: int, is_behind_proxy
                 *(("--proxy-headers",) if is_behind_proxy else ()),
                 "avatar_site.asgi:application",
             ),
+            # It lets sentences end and saves what was said (`avatar_site.web.server.DRAIN_S`).
+            stop_timeout_s=25,
         ),
         # Threads, not processes: tasks wait for the inference process, and none is left when the worker is killed.
         "worker": ChildSpec(

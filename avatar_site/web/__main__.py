@@ -49,8 +49,11 @@ class Command(CommandLineInterface):
         application = super().load_asgi_app(asgi_app_path)
         # It imports models, and Django is set up only by the application.
         from avatar_site.web.bodies import SiteGate, read_limits
+        from realtime.admission import admission
 
-        self.server_class = partial(Server, gate=SiteGate(), limits=read_limits(open_files=raise_limit()))
+        self.server_class = partial(
+            Server, gate=SiteGate(), limits=read_limits(open_files=raise_limit()), drain=admission.drain
+        )
         # Nobody waits for it: a database that is away would keep the site from starting.
         threading.Thread(target=take_in_spooled_turns, name="spool", daemon=True).start()
         return application

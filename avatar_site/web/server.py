@@ -21,6 +21,7 @@ from urllib.parse import unquote
 
 import daphne.server  # before anything else of Twisted: it chooses the reactor
 from daphne.http_protocol import HTTPFactory, WebRequest
+from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from avatar_site.web.channel import Channel
@@ -37,6 +38,8 @@ PIECE_BYTES = 64 * 1024
 #: the client that is still sending, and the reason lost with it.
 LINGER_BYTES = 64 * 1024 * 1024
 LINGER_S = 15.0
+#: How long the end of the process waits for the application. The supervisor waits a little longer.
+DRAIN_S = 20.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,10 +253,25 @@ class Factory(HTTPFactory):
         return protocol
 
 
+async def _drain_nothing() -> None:
+    """For an application that has nothing to end."""
+
+
 class Server(daphne.server.Server):
-    def __init__(self, application: Any, *, gate: Gate, limits: Limits, **options: Any) -> None:
+    """`drain` is awaited when the process is told to stop, while everything is still served."""
+
+    def __init__(
+        self,
+        application: Any,
+        *,
+        gate: Gate,
+        limits: Limits,
+        drain: Callable[[], Awaitable[None]] = _drain_nothing,
+        **options: Any,
+    ) -> None:
         super().__init__(partial(_feed, application), **options)
         self.gate = gate
+        self.drain = drain
         if self.proxy_forwarded_address_header:
             # All connections are the proxy's.
             limits = replace(limits, max_connections_per_address=None)
@@ -291,6 +309,20 @@ class Server(daphne.server.Server):
         else:
             scope["avatar.socket"] = protocol
         return super().create_application(protocol, scope)
+
+    def kill_all_applications(self) -> Any:
+        """Daphne's, called before the reactor stops: first let the application end what it is at."""
+        draining = Deferred.fromFuture(asyncio.ensure_future(self._drain()))
+        return draining.addBoth(lambda _: super(Server, self).kill_all_applications())
+
+    async def _drain(self) -> None:
+        try:
+            async with asyncio.timeout(DRAIN_S):
+                await self.drain()
+        except TimeoutError:
+            logger.warning("not everything has ended by itself within %g s", DRAIN_S)
+        except Exception:
+            logger.exception("the application could not be drained")
 
     async def handle_reply(self, protocol: Any, message: Message) -> None:
         await super().handle_reply(protocol, message)

@@ -20,6 +20,13 @@ const STATUS_EVERY_MS = 3_000;
 const HANDS_FREE = "hands_free";
 const TRANSLATED = [".header", ".stage", "#log", "#welcome", "#turn-template", "#correction-template", "#composer", "#controls", "#settings"];
 
+/** Why a call is over that the person may begin again, and the words for it. */
+const REFUSALS_TO_RETRY = {
+  [CloseCode.REPLACED]: "replaced",
+  [CloseCode.IDLE]: "idleEnd",
+  [CloseCode.TOO_MANY_CALLS]: "tooMany",
+};
+
 const element = (id) => document.getElementById(id);
 
 class Call {
@@ -307,6 +314,9 @@ class Call {
       case "error":
         this.#takeError(message);
         break;
+      case "idle_warning":
+        this.notice.show("idle", { text: message.notice, isSerious: false });
+        break;
       default: // pong, and what a later server may add
     }
     this.#render();
@@ -314,9 +324,8 @@ class Call {
 
   #takeStatus({ stage, conversation_id: conversationId, is_speaking: isSpeaking, turn_id: turnId }) {
     if (stage === "ready") {
-      const isReturn = this.conversationId !== null;
+      const isReturn = conversationId !== null && this.conversationId === conversationId;
       this.conversationId = conversationId;
-      this.socket.conversationId = conversationId;
       this.#phase = "live";
       if (["reconnecting", "offline", "full"].includes(this.#trouble)) this.#trouble = null;
       this.notice.hide("reconnecting", "offline", "full");
@@ -356,6 +365,7 @@ class Call {
   }
 
   #takeTranscription({ turn_id: turnId, text, is_final: isFinal, language }) {
+    if (text !== "") this.notice.hide("idle");
     this.captions.showTranscript({ turnId, text, isFinal, language });
     if (!isFinal) return;
     this.#isUserSpeaking = false;
@@ -364,6 +374,7 @@ class Call {
       return;
     }
     this.#heardNothing = false;
+    this.socket.conversationId = this.conversationId; // it exists from its first turn on
     if (this.#wasTyped) this.#typedTurns.add(turnId);
     this.#wasTyped = false;
     this.#showAddress();
@@ -439,6 +450,7 @@ class Call {
   }
 
   #takeRefusal(code) {
+    const withMicrophone = this.microphone.isOpen;
     this.end();
     const { loginUrl, newUrl } = this.#facts;
     const next = encodeURIComponent(window.location.pathname);
@@ -446,6 +458,11 @@ class Call {
       this.notice.show("expired", { actions: [{ label: "logIn", href: `${loginUrl}?next=${next}` }] });
     } else if (code === CloseCode.UNKNOWN_CONVERSATION) {
       this.notice.show("unknown", { actions: [{ label: "newConversation", href: newUrl }] });
+    } else if (code in REFUSALS_TO_RETRY) {
+      this.notice.show(REFUSALS_TO_RETRY[code], {
+        actions: [{ label: "tryAgain", run: () => this.start({ withMicrophone }) }],
+        isSerious: false,
+      });
     } else this.notice.show("refused", { actions: [{ label: "tryAgain", run: () => window.location.reload() }] });
   }
 

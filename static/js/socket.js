@@ -7,9 +7,18 @@ const PING_EVERY_MS = 10_000;
 const DEAD_AFTER_MS = 25_000;
 const MOST_BUFFERED_BYTES = 64_000; // two seconds of microphone: more than that waiting is a line that does not move
 
-/** Close codes after which trying again is of no use. */
-export const CloseCode = { NOT_LOGGED_IN: 4401, WRONG_ORIGIN: 4403, UNKNOWN_CONVERSATION: 4404, SERVER_FULL: 4429 };
-const FINAL_CODES = new Set([CloseCode.NOT_LOGGED_IN, CloseCode.WRONG_ORIGIN, CloseCode.UNKNOWN_CONVERSATION]);
+/** What the server closes with, see docs/protocol.md. */
+export const CloseCode = {
+  NOT_LOGGED_IN: 4401,
+  WRONG_ORIGIN: 4403,
+  UNKNOWN_CONVERSATION: 4404,
+  REPLACED: 4409,
+  IDLE: 4410,
+  SERVER_FULL: 4429,
+  TOO_MANY_CALLS: 4430,
+};
+/** After these only a person may try again. */
+const FINAL_CODES = new Set(Object.values(CloseCode).filter((code) => code !== CloseCode.SERVER_FULL));
 
 export class Socket {
   #webSocket = null;

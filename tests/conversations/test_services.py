@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
-from django.db import connection
+from django.db import DatabaseError, connection
 from django.test import Client
 from django.utils import timezone
 from pytest_django import DjangoCaptureOnCommitCallbacks, Settings
@@ -35,6 +35,22 @@ FLAC = factories.make_flac()
 
 def audio_files(media_root: Path) -> list[Path]:
     return sorted(path for path in media_root.rglob("*") if path.is_file())
+
+
+def append(conversation_id: uuid.UUID, *, audio: bytes | None, begun_by: int | None) -> Turn:
+    return append_turn(
+        conversation_id=conversation_id,
+        turn_id=uuid.uuid4(),
+        speaker="user",
+        text="你好。",
+        language="zh",
+        audio=audio,
+        audio_duration_ms=100,
+        was_interrupted=False,
+        voice_profile_id=None,
+        latency=None,
+        begun_by=begun_by,
+    )
 
 
 class TestStartConversation:
@@ -73,6 +89,41 @@ class TestAppendTurn:
         assert (turn.voice_profile, turn.latency, turn.audio_duration_ms) == (voice, {"stt": 300, "ttfa": 1200}, 100)
         assert turn.audio.name == f"conversations/{alice.pk}/{conversation.pk}/{turn_id}.flac"
         assert (media_root / turn.audio.name).read_bytes() == FLAC
+
+    def test_begins_the_conversation_with_its_first_turn_alone(self, alice: User, media_root: Path) -> None:
+        conversation_id = uuid.uuid4()
+        first = append(conversation_id, audio=FLAC, begun_by=alice.pk)
+        second = append(conversation_id, audio=None, begun_by=alice.pk)
+
+        conversation = Conversation.objects.get(pk=conversation_id)
+        assert (conversation.owner, first.sequence, second.sequence) == (alice, 1, 2)
+        assert conversation.opened_at is not None
+        assert first.audio.name == f"conversations/{alice.pk}/{conversation_id}/{first.pk}.flac"
+
+    def test_makes_no_conversation_that_was_deleted_or_of_somebody_who_was(self, alice: User, media_root: Path) -> None:
+        gone_id = alice.pk
+        alice.delete()
+
+        for begun_by in (None, gone_id):
+            with pytest.raises(Conversation.DoesNotExist):
+                append(uuid.uuid4(), audio=FLAC, begun_by=begun_by)
+
+        assert not Conversation.objects.exists()
+        assert not audio_files(media_root)
+
+    def test_leaves_no_conversation_where_its_first_turn_cannot_be_kept(
+        self, alice: User, media_root: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def fail(*args: object, **kwargs: object) -> None:
+            raise DatabaseError("away")
+
+        monkeypatch.setattr("conversations.services._index", fail)
+
+        with pytest.raises(DatabaseError):
+            append(uuid.uuid4(), audio=FLAC, begun_by=alice.pk)
+
+        assert not Conversation.objects.exists()
+        assert not audio_files(media_root)
 
     def test_remembers_that_a_voice_was_deleted(self, alice: User) -> None:
         voice = factories.create_voice_profile(owner=alice)

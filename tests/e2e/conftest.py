@@ -23,7 +23,7 @@ OpenVoices = Callable[..., Awaitable[VoicesPage]]
 @pytest.fixture(scope="session")
 def fake_stack() -> Iterator[Stack]:
     """AVATAR with scripted engines; three may talk at once, and fitting is short: long enough to be watched."""
-    few = {"AVATAR_MAX_SESSIONS": "3", "AVATAR_VOICE_FITTING_STEPS": "15"}
+    few = {"AVATAR_MAX_SESSIONS": "3", "AVATAR_MAX_CALLS_PER_PERSON": "3", "AVATAR_VOICE_FITTING_STEPS": "15"}
     with Stack(profile="fake", ready_timeout_s=60, **few) as stack:
         yield stack
 

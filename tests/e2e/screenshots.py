@@ -512,7 +512,8 @@ def main() -> None:
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     pace = {"AVATAR_FAKE_FIRST_TOKEN_S": "1.5", "AVATAR_FAKE_TRANSCRIPTS": ""}
-    with Stack(profile="fake", ready_timeout_s=60, AVATAR_MAX_SESSIONS="50", **pace) as stack:
+    many = {"AVATAR_MAX_SESSIONS": "50", "AVATAR_MAX_CALLS_PER_PERSON": "50", "AVATAR_INFERENCE_MAX_CALLS": "60"}
+    with Stack(profile="fake", ready_timeout_s=60, **many, **pace) as stack:
         asyncio.run(photograph(stack, arguments.out, only=arguments.only, part=arguments.part))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
@@ -500,3 +501,22 @@ class TestLooks:
         await call.page.reload()
 
         await expect(call.page.locator("html")).to_have_attribute("data-theme", "dark")
+
+
+class TestOneConversationInTwoWindows:
+    async def test_goes_on_in_the_second_and_can_come_back(self, open_call: OpenCall) -> None:
+        first = await open_call()
+        await first.start()
+        await first.type("你好")
+        await first.wait_for("speaking")
+        await first.wait_for("listening", timeout_s=30)
+        second = await open_call(path=urlsplit(first.page.url).path)
+
+        await second.start()
+
+        await expect(first.page.locator("#notice")).to_contain_text("這段對話在別的地方繼續")
+        await first.wait_for("idle")
+        await first.page.click("#notice-actions button")
+        await first.wait_for("listening")
+        await expect(first.user_turns).to_have_text(["你好"])
+        await expect(second.page.locator("#notice")).to_contain_text("這段對話在別的地方繼續")

@@ -5,10 +5,13 @@ import base64
 import contextlib
 import io
 import json
-from collections.abc import AsyncIterator, Iterator, Sequence
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import av
 import jsonschema
@@ -16,16 +19,22 @@ import numpy as np
 import pytest
 import soundfile
 from asgiref.sync import sync_to_async
+from autobahn.exception import Disconnected
+from channels.auth import AuthMiddlewareStack
 from channels.routing import URLRouter
 from channels.testing import WebsocketCommunicator
 from django.contrib.auth.models import AnonymousUser, User
 from django.core.files.base import ContentFile
+from django.db import DatabaseError
+from django.test import Client as DjangoClient
+from django.urls import path
 from django.utils import translation
 
 from conversations.models import Conversation, Turn
 from inference.interfaces import Message, Quality, VoiceReference
-from realtime import consumers, protocol
-from realtime.consumers import admission
+from realtime import consumers, logins, protocol
+from realtime.admission import Admission
+from realtime.consumers import VoiceConsumer, admission
 from realtime.reply import Voice, VoiceUnreadable
 from realtime.routing import websocket_urlpatterns
 from realtime.wording import find_language
@@ -52,16 +61,38 @@ VALIDATOR = jsonschema.Draft202012Validator(
 )
 
 
+class Clock:
+    """A clock that stands until it is moved."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
 class Client:
-    """The browser's end of a socket."""
+    """The browser's end of a socket. Instead of a user it may have the Django client of one who has logged in."""
 
     def __init__(
-        self, user: Any, inference: FakeInference, *, query: str = "", headers: dict[str, str] | None = None
+        self,
+        user: Any,
+        inference: FakeInference,
+        *,
+        query: str = "",
+        headers: dict[str, str] | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        router = URLRouter(websocket_urlpatterns(inference))
+        router = URLRouter([path("ws/chat", VoiceConsumer.as_asgi(inference=inference, clock=clock))])
+        logged_in = AuthMiddlewareStack(router)
+        if isinstance(user, DjangoClient):
+            headers = {"cookie": f"sessionid={user.cookies['sessionid'].value}"} | (headers or {})
 
         async def application(scope: dict[str, Any], receive: Any, send: Any) -> None:
-            await router({**scope, "user": user}, receive, send)
+            if isinstance(user, DjangoClient):
+                await logged_in(scope, receive, send)
+            else:
+                await router({**scope, "user": user}, receive, send)
 
         sent = {"host": "testserver", "origin": "http://testserver", "accept-language": "en"} | (headers or {})
         self.socket = WebsocketCommunicator(
@@ -131,6 +162,29 @@ async def call(user: Any, inference: FakeInference, **options: Any) -> AsyncIter
     assert inference.active_calls == 0
 
 
+@asynccontextmanager
+async def open_socket(
+    user: Any, inference: FakeInference, **options: Any
+) -> AsyncIterator[tuple[Client, dict[str, Any]]]:
+    """A call that has begun and that the server may end."""
+    client = Client(user, inference, **options)
+    await client.connect()
+    ready = await client.wait_for("status", stage="ready")
+    try:
+        yield client, ready
+    finally:
+        with contextlib.suppress(asyncio.CancelledError):
+            await client.disconnect()
+
+
+async def converse(client: Client, text: str = "你好") -> dict[str, Any]:
+    """Type, and hear the answer to its end."""
+    await client.send(type="text", text=text)
+    end = await client.wait_for("turn_end")
+    await client.wait_for("status", stage="listening", is_speaking=False)
+    return end
+
+
 async def connect_in_vain(user: Any, **options: Any) -> tuple[list[dict[str, Any] | bytes], int]:
     """Connect where a call is refused; return what came before the socket was closed, and the close code."""
     client = Client(user, make_inference(), **options)
@@ -151,6 +205,24 @@ def allowed_host(settings: Any) -> None:
 def _nobody_is_left() -> Iterator[None]:
     yield
     assert admission.active == 0
+
+
+def lose_login(user: User, event: str) -> None:
+    match event:
+        case "password":
+            user.set_password("something else entirely")
+            user.save()
+        case "deactivation":
+            user.is_active = False
+            user.save()
+        case "deletion":
+            user.delete()
+
+
+async def follow_all() -> None:
+    """Return when every call hears what is said of logins: nothing of it waits for anything but its turn."""
+    for _ in range(10):
+        await asyncio.sleep(0)
 
 
 async def list_turns(conversation_id: str) -> list[Turn]:
@@ -176,12 +248,47 @@ class TestConnecting:
         assert ready["limits"]["max_utterance_s"] == 60
         assert ready["sample_rate"] == 16_000
         assert ready["is_resumed"] is False
-        assert await Conversation.objects.owned_by(alice).filter(pk=ready["conversation_id"]).aexists()
+        assert ready["conversation_id"] is not None
 
     async def test_without_login_is_refused(self) -> None:
         assert await connect_in_vain(AnonymousUser()) == ([], 4401)
 
-    @pytest.mark.parametrize("origin", ["http://evil.example", "null", "http://testserver:8001"])
+    @pytest.mark.parametrize(
+        ("origin", "forwarded", "is_taken"),
+        [
+            ("https://testserver", "https", True),
+            ("http://testserver", "https", False),
+            ("https://testserver", "http", False),
+            ("https://testserver", "", False),
+            ("http://testserver", "", True),
+        ],
+    )
+    async def test_compares_the_scheme_with_that_of_the_page(
+        self, alice: User, settings: Any, origin: str, forwarded: str, is_taken: bool
+    ) -> None:
+        settings.SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+        headers = {"origin": origin, "x-forwarded-proto": forwarded}
+        if is_taken:
+            async with call(alice, make_inference(), headers=headers):
+                pass
+        else:
+            assert await connect_in_vain(alice, headers=headers) == ([], 4403)
+
+    async def test_believes_a_proxy_only_where_there_is_one(self, alice: User) -> None:
+        headers = {"origin": "https://testserver", "x-forwarded-proto": "https"}
+
+        assert await connect_in_vain(alice, headers=headers) == ([], 4403)
+
+    async def test_may_say_which_language_it_wants(self, alice: User) -> None:
+        async with call(alice, make_inference(), query="?language=zh-hant", headers={"accept-language": "en"}) as (
+            client,
+            _,
+        ):
+            await client.send_text("{")
+
+            assert (await client.wait_for("error"))["error"] == "瀏覽器送出的內容無法讀取。"
+
+    @pytest.mark.parametrize("origin", ["http://evil.example", "null", "http://testserver:8001", "https://testserver"])
     async def test_from_elsewhere_is_refused(self, alice: User, origin: str) -> None:
         assert await connect_in_vain(alice, headers={"origin": origin}) == ([], 4403)
 
@@ -221,7 +328,8 @@ class TestConnecting:
 
 
 class TestAdmission:
-    async def test_holds_five_calls_whose_answers_never_mix(self, alice: User) -> None:
+    async def test_holds_five_calls_whose_answers_never_mix(self, alice: User, settings: Any) -> None:
+        settings.AVATAR_MAX_CALLS_PER_PERSON = 6
         async with contextlib.AsyncExitStack() as stack:
             calls = []
             for name in "甲乙丙丁戊":
@@ -252,6 +360,361 @@ class TestAdmission:
             async with call(alice, make_inference()):
                 assert admission.active == 1
             assert admission.active == 0
+
+    async def test_lets_one_person_have_two_calls(self, alice: User, bob: User) -> None:
+        async with call(alice, make_inference()), call(alice, make_inference()):
+            refused, code = await connect_in_vain(alice)
+            async with call(bob, make_inference()):
+                assert admission.active == 3
+            # Refused, nothing is held: neither a place nor what was counted.
+            assert admission.active == 2
+        async with call(alice, make_inference()):
+            pass
+
+        assert [(m["code"], m["is_fatal"]) for m in refused if isinstance(m, dict)] == [("TOO_MANY_CALLS", True)]
+        assert code == 4430
+
+    async def test_gives_the_place_back_when_the_conversation_is_unknown(self, alice: User) -> None:
+        client = Client(alice, make_inference(), query=f"?conversation={uuid4()}")
+        await client.connect()
+        while (await client.receive()) != {"type": "close", "code": 4404}:
+            pass
+
+        assert admission.active == 0
+        await client.disconnect()
+
+
+class TestIdling:
+    @pytest.fixture(autouse=True)
+    def _looks_often(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(consumers, "RECHECK_S", 0.01)
+
+    async def test_is_warned_of_and_then_ends_the_call(self, alice: User) -> None:
+        clock = Clock()
+        async with open_socket(alice, make_inference(), clock=clock) as (client, _):
+            clock.now += 540
+            warning = await client.wait_for("idle_warning")
+            clock.now += 60
+            closed = await client.receive()
+
+        assert warning["ends_in_s"] == 60
+        assert warning["notice"] == "Nobody has said anything for a while. The call ends soon unless you go on."
+        assert closed == {"type": "close", "code": 4410}
+        assert [m["type"] for m in client.received if isinstance(m, dict)] == ["status", "idle_warning", "close"]
+
+    @pytest.mark.parametrize("how", ["typing", "speaking"])
+    async def test_begins_again_by_saying_something(self, alice: User, how: str) -> None:
+        clock = Clock()
+        async with call(alice, make_inference("你好", replies=["好。"]), clock=clock) as (client, _):
+            clock.now += 590
+            await client.wait_for("idle_warning")
+            if how == "typing":
+                await client.send(type="text", text="你好")
+            else:
+                await client.speak(UTTERANCE)
+            end = await client.wait_for("turn_end")
+            await client.send(type="playback", turn_id=end["turn_id"], played_ms=end["audio_ms"], is_finished=True)
+            clock.now += 530
+            await client.send(type="ping", nonce="still there")
+            await client.wait_for("pong")
+            assert len([m for m in client.received if isinstance(m, dict) and m["type"] == "idle_warning"]) == 1
+            clock.now += 20
+            await client.wait_for("idle_warning")
+
+    async def test_is_not_put_off_by_what_no_person_does(self, alice: User) -> None:
+        clock = Clock()
+        async with open_socket(alice, make_inference(), clock=clock) as (client, _):
+            clock.now += 540
+            await client.wait_for("idle_warning")
+            clock.now += 59
+            await client.speak(make_silence(300))
+            await client.send(type="configure", speed=1.1)
+            await client.send(type="ping")
+            await client.wait_for("pong")
+            clock.now += 1
+            closed = await client.receive()
+
+        assert closed == {"type": "close", "code": 4410}
+
+
+class TestLosingTheLogin:
+    @pytest.fixture
+    def hears_only_signals(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A call that does not look for itself before long."""
+        monkeypatch.setattr(consumers, "RECHECK_S", 3600)
+
+    @pytest.fixture
+    def looks_for_itself(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """As in a process that no signal reaches."""
+        monkeypatch.setattr(consumers, "RECHECK_S", 0.01)
+        monkeypatch.setattr(logins, "get_channel_layer", lambda: None)
+
+    @pytest.mark.usefixtures("hears_only_signals")
+    async def test_by_logging_out_ends_the_calls_of_that_session(self, alice: User) -> None:
+        here, elsewhere = DjangoClient(), DjangoClient()
+        for client in (here, elsewhere):
+            await sync_to_async(client.force_login)(alice)
+        async with (
+            open_socket(here, make_inference()) as (ended, _),
+            call(elsewhere, make_inference(replies=["好。"])) as (goes_on, _),
+        ):
+            await follow_all()
+            await sync_to_async(here.post)("/accounts/logout/")
+            closed = await ended.receive()
+            end = await converse(goes_on)
+
+        assert closed == {"type": "close", "code": 4401}
+        assert end["was_interrupted"] is False
+
+    @pytest.mark.usefixtures("hears_only_signals")
+    @pytest.mark.parametrize("event", ["password", "deactivation", "deletion"])
+    async def test_ends_all_calls_of_the_person_at_once(self, alice: User, bob: User, event: str) -> None:
+        alices, bobs = DjangoClient(), DjangoClient()
+        await sync_to_async(alices.force_login)(alice)
+        await sync_to_async(bobs.force_login)(bob)
+        async with (
+            open_socket(alices, make_inference()) as (first, _),
+            open_socket(alices, make_inference()) as (second, _),
+            call(bobs, make_inference(replies=["好。"])) as (other, _),
+        ):
+            await follow_all()
+            await sync_to_async(lose_login)(alice, event)
+            closed = [await first.receive(), await second.receive()]
+            await converse(other)
+
+        assert closed == [{"type": "close", "code": 4401}] * 2
+
+    @pytest.mark.usefixtures("looks_for_itself")
+    @pytest.mark.parametrize("event", ["password", "deactivation", "deletion", "logout"])
+    async def test_is_noticed_where_no_signal_comes(self, alice: User, event: str) -> None:
+        alices = DjangoClient()
+        await sync_to_async(alices.force_login)(alice)
+        async with open_socket(alices, make_inference()) as (client, _):
+            if event == "logout":
+                await sync_to_async(alices.logout)()
+            else:
+                await sync_to_async(lose_login)(alice, event)
+
+            assert await client.receive() == {"type": "close", "code": 4401}
+
+    async def test_is_looked_for_at_each_turn(self, alice: User, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(consumers, "RECHECK_S", 3600)
+        monkeypatch.setattr(logins, "get_channel_layer", lambda: None)
+        async with open_socket(alice, make_inference(replies=["好。"])) as (client, _):
+            await sync_to_async(User.objects.filter(pk=alice.pk).update)(is_active=False)
+            await client.send(type="text", text="你好")
+            while (message := await client.receive()) != {"type": "close", "code": 4401}:
+                assert isinstance(message, bytes) or message["type"] != "close"
+
+    async def test_is_not_assumed_while_the_database_is_away(
+        self, alice: User, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        looked = asyncio.Event()
+        loop = asyncio.get_running_loop()
+
+        def look(login: logins.Login) -> bool:
+            loop.call_soon_threadsafe(looked.set)
+            raise DatabaseError("away")
+
+        monkeypatch.setattr(consumers, "RECHECK_S", 0.01)
+        monkeypatch.setattr(consumers, "is_valid", look)
+        async with call(alice, make_inference(replies=["好。"])) as (client, _):
+            await asyncio.wait_for(looked.wait(), 5)
+            await converse(client)
+
+    @pytest.mark.usefixtures("hears_only_signals")
+    async def test_is_nothing_that_a_new_login_brings(self, alice: User) -> None:
+        alices = DjangoClient()
+        await sync_to_async(alices.force_login)(alice)
+        async with call(alices, make_inference(replies=["好。"])) as (client, _):
+            await follow_all()
+            await sync_to_async(DjangoClient().force_login)(alice)
+            await converse(client)
+
+
+class TestTakingOver:
+    async def test_ends_the_old_socket_and_loses_and_doubles_nothing(self, alice: User, settings: Any) -> None:
+        settings.AVATAR_MAX_SESSIONS = settings.AVATAR_MAX_CALLS_PER_PERSON = 1
+        inference = make_inference("你好", replies=[REPLY, "再見。"], ms_per_character=100)
+        async with open_socket(alice, inference) as (lost, ready):
+            await lost.speak(UTTERANCE)
+            announcement = await lost.wait_for("tts_ready")
+            for _ in range(4):
+                await lost.wait_for_audio()
+            await lost.send(type="playback", turn_id=announcement["turn_id"], played_ms=700)
+            await lost.send(type="ping")
+            await lost.wait_for("pong")
+            query = f"?conversation={ready['conversation_id']}"
+            async with call(alice, inference, query=query) as (back, resumed):
+                while (message := await lost.receive()) != {"type": "close", "code": 4409}:
+                    assert isinstance(message, bytes) or message["type"] != "close"
+                kept = await list_turns(ready["conversation_id"])
+                assert admission.active == 1
+                await converse(back, "再見")
+
+        assert resumed["is_resumed"] is True
+        assert resumed["conversation_id"] == ready["conversation_id"]
+        assert [(turn.speaker, turn.was_interrupted) for turn in kept] == [("user", False), ("avatar", True)]
+        # What was said last in the old socket is remembered in the new one.
+        assert [m.content for m in inference.llm.requests[-1][1:]] == ["你好", kept[1].text, "再見"]
+        turns = await list_turns(ready["conversation_id"])
+        assert [turn.speaker for turn in turns] == ["user", "avatar", "user", "avatar"]
+        assert len({turn.pk for turn in turns}) == 4
+
+    async def test_goes_on_where_nothing_was_said_yet(self, alice: User) -> None:
+        async with open_socket(alice, make_inference()) as (lost, ready):
+            query = f"?conversation={ready['conversation_id']}"
+            async with call(alice, make_inference(replies=["好。"]), query=query) as (back, resumed):
+                assert await lost.receive() == {"type": "close", "code": 4409}
+                await converse(back)
+
+        assert resumed["conversation_id"] == ready["conversation_id"]
+        assert len(await list_turns(ready["conversation_id"])) == 2
+
+    async def test_is_for_the_same_person_alone(self, alice: User, bob: User) -> None:
+        async with call(alice, make_inference(replies=["好。"])) as (client, ready):
+            await converse(client)
+            _, code = await connect_in_vain(bob, query=f"?conversation={ready['conversation_id']}")
+            await client.send(type="ping", nonce="still there")
+            await client.wait_for("pong")
+
+        assert code == 4404
+
+    async def test_does_not_bring_back_what_was_deleted(self, alice: User) -> None:
+        async with open_socket(alice, make_inference(replies=["好。"])) as (client, ready):
+            await converse(client)
+            await Conversation.objects.filter(pk=ready["conversation_id"]).adelete()
+            _, code = await connect_in_vain(alice, query=f"?conversation={ready['conversation_id']}")
+
+        assert code == 4404
+        assert not await Conversation.objects.aexists()
+
+
+class TestBeginningAConversation:
+    async def test_leaves_nothing_where_nothing_was_said(self, alice: User) -> None:
+        async with call(alice, make_inference()) as (client, ready):
+            await client.speak(make_silence(300))
+            await client.send(type="ping")
+            await client.wait_for("pong")
+
+        assert ready["conversation_id"] is not None
+        assert not await Conversation.objects.aexists()
+
+    async def test_makes_its_row_with_the_first_turn(self, alice: User) -> None:
+        async with call(alice, make_inference(replies=["好。"])) as (client, ready):
+            await converse(client, "我叫小明。")
+        async with call(
+            alice, make_inference(replies=["小明。"]), query=f"?conversation={ready['conversation_id']}"
+        ) as (client, resumed):
+            await converse(client, "我叫什麼？")
+
+        conversation = await Conversation.objects.owned_by(alice).aget()
+        assert (str(conversation.pk), conversation.title) == (ready["conversation_id"], "我叫小明。")
+        assert conversation.opened_at is not None
+        assert resumed["is_resumed"] is True
+        assert len(await list_turns(ready["conversation_id"])) == 4
+
+    @pytest.mark.parametrize("is_resumed", [False, True])
+    async def test_does_not_make_again_what_was_deleted(self, alice: User, is_resumed: bool) -> None:
+        query = ""
+        if is_resumed:
+            query = f"?conversation={(await sync_to_async(factories.create_conversation)(alice)).pk}"
+        async with call(alice, make_inference(replies=["好。", "是。"]), query=query) as (client, ready):
+            if not is_resumed:
+                await converse(client)
+            await Conversation.objects.filter(pk=ready["conversation_id"]).adelete()
+            await client.send(type="text", text="再說一次")
+            error = await client.wait_for("error")
+
+        assert error["code"] == "CONVERSATION_GONE"
+        assert not await Conversation.objects.aexists()
+
+
+class TestDraining:
+    @pytest.fixture
+    def calls(self, monkeypatch: pytest.MonkeyPatch) -> Admission:
+        calls = Admission()
+        monkeypatch.setattr(consumers, "admission", calls)
+        return calls
+
+    async def test_ends_the_sentence_and_then_the_call(self, alice: User, calls: Admission) -> None:
+        reply = "第一句話說完了。第二句話永遠不會說完，因為它實在是太長太長了，長到沒有人聽得完。"
+        clock = Clock()
+        inference = make_inference(replies=[reply], ms_per_character=100)
+        async with open_socket(alice, inference, clock=clock) as (client, ready):
+            await client.send(type="text", text="你好")
+            announcement = await client.wait_for("tts_ready")
+            await client.wait_for_audio()
+            await client.send(type="playback", turn_id=announcement["turn_id"], played_ms=300)
+            await client.send(type="ping")
+            await client.wait_for("pong")
+            draining = asyncio.create_task(calls.drain())
+            await client.send(type="ping")
+            await client.wait_for("pong")
+            assert not draining.done()
+            # The first sentence lasts 800 ms.
+            await client.send(type="playback", turn_id=announcement["turn_id"], played_ms=850)
+            await draining
+            while (message := await client.receive()) != {"type": "close", "code": 1012}:
+                assert isinstance(message, bytes) or message["type"] != "close"
+
+        _, avatar = await list_turns(ready["conversation_id"])
+        assert avatar.was_interrupted
+        assert avatar.text.startswith("第一句話說完了。")
+        assert avatar.text != reply
+
+    async def test_ends_quiet_calls_at_once_and_refuses_new_ones(self, alice: User, calls: Admission) -> None:
+        async with open_socket(alice, make_inference()) as (client, _):
+            await calls.drain()
+            assert await client.receive() == {"type": "close", "code": 1012}
+
+            assert await connect_in_vain(alice) == ([], 1012)
+        assert calls.active == 0
+
+    async def test_waits_for_no_sentence_longer_than_it_may(self, alice: User, calls: Admission) -> None:
+        inference = make_inference(replies=[REPLY], ms_per_character=100)
+        async with open_socket(alice, inference, clock=Clock()) as (client, _):
+            await client.send(type="text", text="你好")
+            await client.wait_for_audio()
+
+            await asyncio.wait_for(calls.drain(finish_sentence_s=0.05), 5)
+
+
+class TestFloods:
+    async def test_of_messages_are_cut_off(self, alice: User) -> None:
+        async with open_socket(alice, make_inference(), clock=Clock()) as (client, _):
+            for _ in range(201):
+                await client.send(type="playback", turn_id=str(uuid4()), played_ms=1)
+
+            assert await client.receive() == {"type": "close", "code": 4408}
+
+    async def test_of_errors_are_cut_off(self, alice: User) -> None:
+        async with open_socket(alice, make_inference(), clock=Clock()) as (client, _):
+            for _ in range(21):
+                await client.send_text("{")
+            for _ in range(20):
+                assert (await client.wait_for("error"))["code"] == "JSON_DECODE_ERROR"
+
+            assert await client.receive() == {"type": "close", "code": 4408}
+
+    async def test_of_audio_are_cut_off(self, alice: User) -> None:
+        async with open_socket(alice, make_inference(), clock=Clock()) as (client, _):
+            for _ in range(36):
+                await client.socket.send_to(bytes_data=bytes(64_000))
+
+            while (message := await client.receive()) != {"type": "close", "code": 4408}:
+                assert isinstance(message, dict)
+                assert message["type"] != "close"
+
+    async def test_are_nothing_that_lasts(self, alice: User) -> None:
+        clock = Clock()
+        async with call(alice, make_inference(), clock=clock) as (client, _):
+            for _ in range(5):
+                for _ in range(190):
+                    await client.send(type="playback", turn_id=str(uuid4()), played_ms=1)
+                await client.send(type="ping")
+                await client.wait_for("pong")
+                clock.now += 2
 
 
 class TestConversing:
@@ -625,6 +1088,33 @@ class TestLeaving:
         user, avatar = await list_turns(ready["conversation_id"])
         assert user.text == "你好"
         assert avatar.was_interrupted
+
+    @pytest.mark.parametrize("error", [Disconnected("gone"), BrokenPipeError("gone")])
+    async def test_while_a_reply_is_written_is_no_failure(
+        self, alice: User, caplog: pytest.LogCaptureFixture, error: Exception
+    ) -> None:
+        """The server knows that the socket is closed before it says so."""
+        inference = make_inference("你好", replies=[REPLY])
+        inputs: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        refused = asyncio.Event()
+
+        async def send(message: dict[str, Any]) -> None:
+            if "bytes" in message or message["type"] == "websocket.close":
+                refused.set()
+                raise error
+
+        headers = [(b"host", b"testserver")]
+        scope = {"type": "websocket", "path": "/ws/chat", "query_string": b"", "headers": headers, "user": alice}
+        task = asyncio.create_task(URLRouter(websocket_urlpatterns(inference))(scope, inputs.get, send))
+        inputs.put_nowait({"type": "websocket.connect"})
+        inputs.put_nowait({"type": "websocket.receive", "text": '{"type": "text", "text": "你好"}'})
+        await asyncio.wait_for(refused.wait(), 5)
+        inputs.put_nowait({"type": "websocket.disconnect", "code": 1001})
+        await asyncio.wait_for(task, 5)
+
+        assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+        assert inference.active_calls == 0
+        assert [turn.text async for turn in Turn.objects.filter(speaker="user")] == ["你好"]
 
     async def test_by_being_cancelled_leaves_no_work(self, alice: User) -> None:
         inference = make_inference("你好", replies=[REPLY], ms_per_character=100)

@@ -107,3 +107,33 @@ class TestHeard:
         playout.end_clause()
 
         assert playout.read_heard(400) == "😀\n你好"
+
+
+class TestFindingTheEndOfASentence:
+    @pytest.fixture
+    def sentences(self) -> Playout:
+        """「你好，今天好嗎？」 in two clauses of a second each, and a sentence whose audio has not all been sent."""
+        playout = Playout(max_ahead_ms=10_000)
+        for text in ["你好，", "今天好嗎？」", "我很好。"]:
+            playout.start_clause(speak(text))
+            playout.add(1000, 100.0)
+            if text != "我很好。":
+                playout.end_clause()
+        return playout
+
+    @pytest.mark.parametrize(("heard_ms", "end_ms"), [(0, 2000), (1500, 2000), (2000, 2000), (2001, None)])
+    def test_is_that_of_the_sentence_which_is_heard(
+        self, sentences: Playout, heard_ms: int, end_ms: int | None
+    ) -> None:
+        assert sentences.find_sentence_end_ms(heard_ms) == end_ms
+
+    @pytest.mark.parametrize(
+        ("text", "ends"), [("好。", True), ("Good. ", True), ("好\n", True), ("好，", False), ("3.5", False)]
+    )
+    def test_goes_by_punctuation(self, text: str, ends: bool) -> None:
+        playout = Playout()
+        playout.start_clause(speak(text))
+        playout.add(100, 100.0)
+        playout.end_clause()
+
+        assert (playout.find_sentence_end_ms(0) is not None) is ends

@@ -117,6 +117,28 @@ class TestParse:
     def test_refuses_half_a_character(self) -> None:
         assert refuse('{"type": "text", "text": "\\ud83d"}').code == ErrorCode.VALIDATION_ERROR
 
+    @pytest.mark.parametrize("kind", ["text", "correct"])
+    @pytest.mark.parametrize(
+        ("typed", "kept"),
+        [
+            ("把\u202e這句\u202c倒過來\u2066。\u2069", "把這句倒過來。"),
+            ("\ufeff你好\x00\x1b[31m\x7f\x85\u200f", "你好[31m"),
+            ("第一行\r\n第二行\t完", "第一行\n第二行\t完"),
+            ("一\u2028二\u2029三", "一\n二\n三"),
+            ("\U0001f469\u200d\U0001f4bb", "\U0001f469\u200d\U0001f4bb"),
+        ],
+    )
+    def test_takes_out_what_only_steers_a_display(self, kind: str, typed: str, kept: str) -> None:
+        turn = {"turn_id": TURN} if kind == "correct" else {}
+
+        message = parse(type=kind, text=typed, **turn)
+
+        assert isinstance(message, protocol.TextMessage | protocol.CorrectMessage)
+        assert message.text == kept
+
+    def test_refuses_nothing_but_control_characters(self) -> None:
+        assert refuse('{"type": "text", "text": "\\u202e\\u0007"}').detail == "text: nothing but control characters"
+
     @pytest.mark.parametrize("data", ["AA", "A===", "AA AA", "好好好好"])
     def test_refuses_what_is_not_base64(self, data: str) -> None:
         assert refuse(json.dumps({"type": "audio_chunk", "data": data})).code == ErrorCode.VALIDATION_ERROR
@@ -183,6 +205,7 @@ class TestSerialise:
             protocol.Interrupted(turn, 5),
             protocol.ErrorMessage(ErrorCode.SERVER_FULL, "好"),
             protocol.ErrorMessage(ErrorCode.VOICE_GONE, "好", True, turn, uuid4(), "x"),
+            protocol.IdleWarning(60, "好"),
             protocol.Pong("1"),
             protocol.Pong(),
         ]
