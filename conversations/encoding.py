@@ -19,7 +19,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 #: Of 19. Beside an event loop that is busy it gets a tenth of a core.
 NICENESS = 10
@@ -104,17 +104,17 @@ class Encoder:
             process.wait()
 
 
-def _write_block(file: BinaryIO, content: bytes) -> None:
+def _write_block(file: IO[bytes], content: bytes) -> None:
     file.write(struct.pack("<I", len(content)))
     file.write(content)
     file.flush()
 
 
-def _read_block(file: BinaryIO) -> bytes:
+def _read_block(file: IO[bytes]) -> bytes:
     return _read_exactly(file, struct.unpack("<I", _read_exactly(file, 4))[0])
 
 
-def _read_exactly(file: BinaryIO, count: int) -> bytes:
+def _read_exactly(file: IO[bytes], count: int) -> bytes:
     content = file.read(count)
     if len(content) < count:
         raise EOFError

@@ -25,7 +25,16 @@ from conversations.services import find_memory_of, resume_conversation, start_co
 from inference.interfaces import Inference, Message, Quality
 from realtime import protocol
 from realtime.audio_input import decode_audio
-from realtime.pipeline import CallOverrun, CallSettings, CorrectedTurn, PastTurn, SaidTurn, VoicePipeline
+from realtime.pipeline import (
+    BegunTurn,
+    CallOverrun,
+    CallSettings,
+    CorrectedTurn,
+    DroppedTurn,
+    PastTurn,
+    SaidTurn,
+    VoicePipeline,
+)
 from realtime.protocol import ErrorCode, ProtocolError, ServerMessage
 from realtime.recorder import Recorder, Trouble
 from realtime.reply import Voice, VoiceUnreadable
@@ -403,7 +412,7 @@ def _make_past_turn(turn_id: UUID, speaker: str, text: str) -> PastTurn:
     return PastTurn(turn_id, Message("user" if speaker == "user" else "assistant", text))
 
 
-def _forget(turn: SaidTurn | CorrectedTurn) -> None:
+def _forget(turn: SaidTurn | BegunTurn | DroppedTurn | CorrectedTurn) -> None:
     """Keep nothing, as was asked for."""
 
 

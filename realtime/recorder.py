@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from datetime import datetime
 from enum import StrEnum
+from typing import Any
 from uuid import UUID
 
 from channels.db import database_sync_to_async
@@ -147,7 +148,7 @@ class Recorder:
     async def _wait(self) -> None:
         """Wait for something to do: with a spool, for the time of its next attempt at the latest."""
         self._changed.clear()
-        tasks = [asyncio.ensure_future(self._changed.wait())]
+        tasks: list[asyncio.Future[Any]] = [asyncio.ensure_future(self._changed.wait())]
         if self._has_spooled:
             tasks.append(asyncio.ensure_future(self._sleep(compute_pause_s(self._failures))))
         try:
