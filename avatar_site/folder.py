@@ -28,7 +28,7 @@ class Folder(FileSystemStorage):
         temporary = str(Path(name).parent / f".{uuid.uuid4().hex}{TEMPORARY_SUFFIX}")
         source = Path(self.path(temporary))
         try:
-            super()._save(temporary, content)  # type: ignore[misc]  # left out of the stubs
+            super()._save(temporary, content)  # type: ignore[misc]  # django-stubs leaves it out
             _sync(source)
             while not _give_name(source, Path(self.path(name))):
                 # Somebody else has just taken it: Django's own storage evades in the same way.
