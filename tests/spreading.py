@@ -24,26 +24,31 @@ def choose_group(nodeid: str) -> str:
 
 
 def choose_place(item: pytest.Item) -> int:
-    """Order by time: what takes minutes begins first, so that the processes end together."""
-    if choose_group(item.nodeid) in ("models", _LONGEST):
-        return _FIRST
+    """
+    Order what begins when.
+
+    Browsers first, side by side: they mostly wait, in real time, which models would disturb. Then the models in one
+    process, and what is quick in the others.
+    """
+    if choose_group(item.nodeid) == "models":
+        return _NEXT
     if item.get_closest_marker("engines"):
         raise pytest.UsageError(f"{item.nodeid} loads models: spreading.WITH_MODELS has to name its file")
-    return _NEXT if item.get_closest_marker("browser") else _LAST
+    return _FIRST if item.get_closest_marker("browser") or item.nodeid.startswith(_LONGEST) else _LAST
 
 
 def choose_process_count(arguments: list[str]) -> int | None:
     """
-    Return one more than there are cores, since tests with a browser mostly wait.
+    Return the number of cores, or 0 (only this process, which starts sooner) for a single file.
 
-    A single file gets only this process (0), which starts sooner. None: no opinion.
+    None: no opinion.
     """
     if os.environ.get("PYTEST_XDIST_AUTO_NUM_WORKERS"):
         return None
     files = {argument.partition("::")[0] for argument in arguments}
     if len(files) == 1 and files.pop().endswith(".py"):
         return 0
-    return len(os.sched_getaffinity(0)) + 1
+    return len(os.sched_getaffinity(0))
 
 
 class GroupScheduling(LoadFileScheduling):
@@ -90,7 +95,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> GroupSchedul
     return GroupScheduling(config, log) if config.option.dist == "loadfile" else None
 
 
-@pytest.hookimpl(tryfirst=True)
+@pytest.hookimpl(trylast=True)  # pytest-django has an order of its own; in each place, it stays
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=choose_place)
 

@@ -109,4 +109,4 @@ class TestGroups:
         monkeypatch.delenv("PYTEST_XDIST_AUTO_NUM_WORKERS", raising=False)
         monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0, 1})
 
-        assert spreading.choose_process_count(arguments) == (3 if count is None else count)
+        assert spreading.choose_process_count(arguments) == (2 if count is None else count)
