@@ -50,7 +50,7 @@ class TestWhatIsReceived:
 
             def flood() -> tuple[int, list[str]]:
                 sent = send_until_blocked(connection, make_frame(payload) * 100, FLOOD_BYTES)
-                return sent, [httpx.get(served.url, timeout=1).text for _ in range(5)]
+                return sent, [httpx.get(served.url, timeout=5).text for _ in range(5)]
 
             (sent, answers), growth, _ = served.measure(flood)
 
@@ -123,7 +123,7 @@ class TestWhatIsSent:
             _, growth, _ = served.measure(lambda: send_until_blocked(connection, pings, 2 * KERNEL_BYTES))
 
             assert growth < MOST_GROWTH_BYTES
-            assert httpx.get(served.url, timeout=1).text == "0"
+            assert httpx.get(served.url, timeout=5).text == "0"
 
     def test_is_a_close_code_that_is_registered(self, served: Served) -> None:
         with connect(f"ws://127.0.0.1:{served.port}/close-1012") as client:
