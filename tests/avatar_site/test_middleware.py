@@ -13,8 +13,8 @@ class TestBrowserPolicy:
         assert response.headers["X-Frame-Options"] == "DENY"
         assert response.headers["X-Content-Type-Options"] == "nosniff"
 
-    def test_lets_the_admin_run_its_inline_scripts(self, client: Client, db: None) -> None:
-        response = client.get("/admin/login/")
+    def test_lets_the_admin_run_its_inline_scripts(self, admin_client: Client) -> None:
+        response = admin_client.get("/admin/")
 
         assert response.status_code == 200
         assert "script-src 'self' 'unsafe-inline'" in response.headers["Content-Security-Policy"]
