@@ -16,8 +16,8 @@ def build_specs(*, names: tuple[str, ...], host: str, port: int, is_behind_proxy
     python = (sys.executable, "-m")
     celery = (*python, "celery", "--app", "avatar_site.celery")
     commands: dict[str, ChildSpec] = {
-        # The inference process lets calls under way finish.
-        "inference": ChildSpec("inference", (*python, "inference"), stop_timeout_s=15),
+        # The inference process lets calls under way finish; a sentence that web still ends is spoken there.
+        "inference": ChildSpec("inference", (*python, "inference"), stop_timeout_s=15, stops_after=("web", "worker")),
         "web": ChildSpec(
             "web",
             (

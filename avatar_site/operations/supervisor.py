@@ -27,11 +27,16 @@ OUTPUT_TIMEOUT_S = 2.0
 
 @dataclass(frozen=True, slots=True)
 class ChildSpec:
-    """A process to keep: its name, its command, and how long it may take to stop when asked."""
+    """
+    A process to keep: its name, its command, and how long it may take to stop when asked.
+
+    It is asked once those in `stops_after` have ended, which may need it until then.
+    """
 
     name: str
     command: tuple[str, ...]
     stop_timeout_s: float = 10.0
+    stops_after: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +116,7 @@ class Supervisor:
         self._policy = policy or RestartPolicy()
         self._stop = asyncio.Event()
         self._stop_now = asyncio.Event()
+        self._ended = {spec.name: asyncio.Event() for spec in specs}
         self.pids: dict[str, int] = {}
 
     def stop(self) -> None:
@@ -127,6 +133,12 @@ class Supervisor:
                 children.create_task(self._keep(spec))
 
     async def _keep(self, spec: ChildSpec) -> None:
+        try:
+            await self._restart_until_stopped(spec)
+        finally:
+            self._ended[spec.name].set()
+
+    async def _restart_until_stopped(self, spec: ChildSpec) -> None:
         deaths = 0
         log_path = self._log_dir / f"{spec.name}.log"
         with _open_log(log_path, lambda reason: self._on_event(LogFailed(spec.name, reason))) as log:
@@ -171,7 +183,7 @@ class Supervisor:
         try:
             self.pids[spec.name] = process.pid
             self._on_event(ChildStarted(spec.name, process.pid))
-            if await _first(process.wait(), self._stop.wait()) == 0:
+            if await _first(process.wait(), self._wait_for_turn_to_stop(spec)) == 0:
                 return process.returncode
             was_killed = await self._stop_child(spec, process)
             self._on_event(ChildStopped(spec.name, was_killed))
@@ -184,6 +196,12 @@ class Supervisor:
             await asyncio.wait([copying], timeout=OUTPUT_TIMEOUT_S)
             copying.cancel()
             del self.pids[spec.name]
+
+    async def _wait_for_turn_to_stop(self, spec: ChildSpec) -> None:
+        await self._stop.wait()
+        for name in spec.stops_after:
+            if name in self._ended:
+                await _first(self._ended[name].wait(), self._stop_now.wait())
 
     async def _stop_child(self, spec: ChildSpec, process: asyncio.subprocess.Process) -> bool:
         """Ask a child to end and wait for it. Return whether it has to be killed."""

@@ -272,3 +272,17 @@ class TestFullDisk:
             (death,) = run.of(ChildDied)
             assert death.code == module.CANNOT_START
             assert "temporarily unavailable" in death.last_lines[-1]
+
+
+class TestStopping:
+    async def test_asks_a_child_only_when_those_that_need_it_have_ended(self, tmp_path: Path) -> None:
+        says = "import signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: (print('ends', flush=True), sys.exit()))"
+        sleeps = f"{says}; print('awake', flush=True); time.sleep(600)"
+        needed = ChildSpec("needed", python("needed", sleeps).command, stops_after=("needy", "not here"))
+
+        async with running(tmp_path, needed, python("needy", sleeps)) as run:
+            await run.until(lambda: {("needed", "awake"), ("needy", "awake")} <= set(run.lines))
+            run.supervisor.stop()
+            await run.until(lambda: len(run.of(ChildStopped)) == 2)
+
+            assert [stopped.name for stopped in run.of(ChildStopped)] == ["needy", "needed"]
