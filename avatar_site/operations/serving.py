@@ -22,8 +22,7 @@ from avatar_site.operations import processes
 from avatar_site.operations.supervisor import ChildDied, ChildEvent, ChildStarted, ChildStopped, LogFailed, Supervisor
 
 if TYPE_CHECKING:
-    from inference.client import InferenceClient
-    from inference.interfaces import RoleStatus
+    from inference.interfaces import Inference, RoleStatus
 
 POLL_S = 0.25
 #: About 550 tokens, at thirty a second on two cores that have nothing else to do.
@@ -217,13 +216,13 @@ class Serving:
                             say(line)
                     if status.is_settled:
                         if status.is_ready:
-                            await self._read_opening(client)
+                            await self.read_opening(client)
                         return status.is_ready
                 await asyncio.sleep(POLL_S)
         finally:
             await client.close()
 
-    async def _read_opening(self, client: InferenceClient) -> None:
+    async def read_opening(self, client: Inference) -> None:
         """Have the language model read what every conversation begins with, before the first person waits for it."""
         from inference.interfaces import InferenceError, Message
 

@@ -6,6 +6,7 @@ import sys
 
 os.environ["DJANGO_SETTINGS_MODULE"] = "avatar_site.settings.test"
 
+from avatar_site.web.limits import Limits
 from avatar_site.web.server import Server  # before anything of Twisted
 
 #: Its first sentence is 2.2 s long, its second one very much longer.
@@ -41,7 +42,7 @@ def main() -> None:
     inference = make_inference(replies=[REPLY] * 10, ms_per_character=100)
     application = AuthMiddlewareStack(URLRouter(websocket_urlpatterns(inference)))
     endpoints = ["tcp:port=0:interface=127.0.0.1"]
-    Server(application, gate=ScriptedGate(), drain=admission.drain, endpoints=endpoints).run()
+    Server(application, gate=ScriptedGate(), limits=Limits(), drain=admission.drain, endpoints=endpoints).run()
     for turn in Turn.objects.order_by("sequence", "pk"):
         print(f"kept {turn.speaker} {turn.was_interrupted} {turn.text}", flush=True)
 

@@ -556,7 +556,7 @@ class TestTakingOver:
         assert resumed["conversation_id"] == ready["conversation_id"]
         assert [(turn.speaker, turn.was_interrupted) for turn in kept] == [("user", False), ("avatar", True)]
         # What was said last in the old socket is remembered in the new one.
-        assert [m.content for m in inference.llm.requests[-1][1:]] == ["你好", kept[1].text, "再見"]
+        assert list_said(inference.llm.requests[-1]) == ["你好", kept[1].text, "再見"]
         turns = await list_turns(ready["conversation_id"])
         assert [turn.speaker for turn in turns] == ["user", "avatar", "user", "avatar"]
         assert len({turn.pk for turn in turns}) == 4

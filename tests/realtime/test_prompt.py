@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import dataclasses
 from datetime import datetime
 from typing import Any
 
 import pytest
 
 from avatar_site.operations.management.commands import serve
+from avatar_site.operations.serving import ServePlan, Serving
 from inference.interfaces import Message
 from realtime.consumers import make_call_settings
 from realtime.prompt import (
@@ -131,11 +133,29 @@ class TestJudgeBeginning:
         assert judge_beginning(beginning, wanted) is verdict
 
 
+PLAN = ServePlan(
+    names=("inference",),
+    data_dir="/nowhere",
+    profile="fake",
+    host="127.0.0.1",
+    port=8000,
+    is_behind_proxy=False,
+    inference_address="unix:/nowhere/inference.sock",
+    inference_secret="",
+    opening=(),
+    admin_username="admin",
+    new_password="",
+    is_verbose=False,
+    began_s=0.0,
+)
+
+
 class TestWhatIsReadBeforeTheFirstCall:
     async def test_is_what_calls_begin_with(self) -> None:
         inference: Any = make_inference()
+        serving = Serving(dataclasses.replace(PLAN, opening=serve.make_opening()))
 
-        await serve._read_system_prompt(inference)
+        await serving.read_opening(inference)
 
         call = make_call_settings()
         scene = Scene(call.system_prompt, call.examples, call.place, call.read_time)

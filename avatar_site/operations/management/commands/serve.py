@@ -111,7 +111,6 @@ class Command(BaseCommand):
             raise CommandError(f"{finding.problem}\n{finding.remedy}")
 
     def _make_plan(self, names: tuple[str, ...], *, is_verbose: bool) -> ServePlan:
-        scene = Scene(settings.AVATAR_SYSTEM_PROMPT, EXAMPLES if settings.AVATAR_EXAMPLES else ())
         return ServePlan(
             names=names,
             data_dir=str(settings.AVATAR_DATA_DIR),
@@ -121,7 +120,7 @@ class Command(BaseCommand):
             is_behind_proxy=settings.AVATAR_HTTPS,
             inference_address=settings.AVATAR_INFERENCE_ADDRESS,
             inference_secret=settings.AVATAR_INFERENCE_SECRET,
-            opening=tuple((message.role, message.content) for message in compose_shared(scene)),
+            opening=make_opening(),
             admin_username=settings.AVATAR_ADMIN_USERNAME,
             new_password=self._new_password,
             is_verbose=is_verbose,
@@ -171,6 +170,12 @@ class Command(BaseCommand):
 
 class AlreadyServing(CommandError):
     """Another supervisor runs with this data folder."""
+
+
+def make_opening() -> tuple[tuple[str, str], ...]:
+    """Return what every conversation begins with: role and content of each message."""
+    scene = Scene(settings.AVATAR_SYSTEM_PROMPT, EXAMPLES if settings.AVATAR_EXAMPLES else ())
+    return tuple((message.role, message.content) for message in compose_shared(scene))
 
 
 def _apply_flags(options: dict[str, Any]) -> None:
