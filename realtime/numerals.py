@@ -142,3 +142,24 @@ def format_chinese(number: int) -> str:
         said += ("零" if is_gap else "") + ("" if digit == 1 and unit == 10 and not said else digits[digit]) + name
         is_gap = False
     return said
+
+
+def say_in_chinese(value: Fraction) -> str | None:
+    """Write a number as it is spoken: 八十六點五, 負三. None from a hundred million on, and for endless decimals."""
+    whole, rest = divmod(abs(value), 1)
+    hundredths = rest * 100
+    if whole >= 100_000_000 or hundredths.denominator != 1:
+        return None
+    myriads, below = divmod(int(whole), 10_000)
+    said = format_chinese(myriads) + "萬" if myriads else ""
+    if below or not myriads:
+        said += ("零" if myriads and below < 1000 else "") + _with_unit_one(format_chinese(below), bool(myriads))
+    if hundredths:
+        decimals = f"{int(hundredths):02}".rstrip("0")
+        said += "點" + "".join("零一二三四五六七八九"[int(digit)] for digit in decimals)
+    return ("負" if value < 0 else "") + said
+
+
+def _with_unit_one(said: str, is_after_myriads: bool) -> str:
+    """一萬零一十, but 十 alone."""
+    return "一" + said if is_after_myriads and said.startswith("十") else said

@@ -14,8 +14,9 @@ from datetime import datetime
 from typing import Literal
 
 from inference.interfaces import Message
-from realtime.calculator import find_fact
+from realtime.calculator import Fact, find_fact
 from realtime.dates import find_date_fact, say_moment
+from realtime.numerals import say_in_chinese
 
 Language = Literal["zh", "en"]
 
@@ -34,7 +35,7 @@ EXAMPLES: tuple[tuple[str, str], ...] = (
     ("今天天氣怎麼樣？", "我查不到即時的天氣、新聞和價錢，出門前看一下氣象預報比較準喔。"),
     (ANSWER_IN_ENGLISH + "What can I have for breakfast?", "How about a rice ball and warm soy milk? It's quick."),
     (ANSWER_IN_CHINESE + "我頭有點暈，怎麼辦？", "先坐下來休息，喝點溫開水。如果一直沒好，要去看醫生。"),
-    ("一個便當九十五元，兩個多少錢？\n（計算結果：95 × 2 = 190 元）", "兩個便當一共一百九十元。"),
+    ("一個便當九十五元，兩個多少錢？\n（計算結果：95 × 2 = 190 元，一百九十）", "兩個便當一共一百九十元。"),
     ("「謝謝」的英文怎麼說？", "英文是 thank you。"),
     ("我今天被老闆罵了。", "辛苦你了，被罵一定很難過。要不要說說發生了什麼事？"),
     ("推薦一個可以散步的地方。", "可以去大安森林公園，樹很多，走起來很舒服。"),
@@ -98,9 +99,16 @@ def add_facts(messages: Sequence[Message], now: datetime | None) -> list[Message
         if fact is None:
             added.append(message)
         else:
-            label = f"（計算結果：{fact.text}）" if is_chinese(message.content) else f"(Result: {fact.text})"
-            added.append(Message("user", f"{message.content}\n{label}"))
+            added.append(Message("user", f"{message.content}\n{_say_fact(fact, message.content)}"))
     return added
+
+
+def _say_fact(fact: Fact, question: str) -> str:
+    """Digits, for they are exact, and the words for them: a small model reads 960 out as 九十六."""
+    if not is_chinese(question):
+        return f"(Result: {fact.text})"
+    spoken = None if fact.value is None else say_in_chinese(fact.value)
+    return f"（計算結果：{fact.text}，{spoken}）" if spoken else f"（計算結果：{fact.text}）"
 
 
 def name_languages(messages: Sequence[Message], *, is_expected_chinese: bool) -> list[Message]:

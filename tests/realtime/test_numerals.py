@@ -4,7 +4,7 @@ from fractions import Fraction
 
 import pytest
 
-from realtime.numerals import format_chinese, format_number, parse_number
+from realtime.numerals import format_chinese, format_number, parse_number, say_in_chinese
 
 
 class TestParseNumber:
@@ -59,3 +59,25 @@ class TestFormatChinese:
     def test_refuses_what_it_cannot_say(self) -> None:
         with pytest.raises(ValueError, match="10000"):
             format_chinese(10_000)
+
+
+class TestSayInChinese:
+    @pytest.mark.parametrize(
+        ("number", "text"),
+        [
+            (Fraction(0), "零"),
+            (Fraction(960), "九百六十"),
+            (Fraction(12_300), "一萬二千三百"),
+            (Fraction(10_010), "一萬零一十"),
+            (Fraction(20_305), "二萬零三百零五"),
+            (Fraction(1_000_000), "一百萬"),
+            (Fraction(173, 2), "八十六點五"),
+            (Fraction(-301, 100), "負三點零一"),
+        ],
+    )
+    def test_says_what_is_spoken(self, number: Fraction, text: str) -> None:
+        assert say_in_chinese(number) == text
+
+    @pytest.mark.parametrize("number", [Fraction(1, 3), Fraction(100_000_000)])
+    def test_leaves_out_what_has_no_short_words(self, number: Fraction) -> None:
+        assert say_in_chinese(number) is None

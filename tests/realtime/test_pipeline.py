@@ -171,7 +171,7 @@ class TestSpokenTurn:
         *shared, moment, asked = inference.llm.requests[-1]
         assert [message.is_shared for message in shared] == [True] * 3
         assert moment.content.startswith("地點是台灣台北，今天是2026年")
-        assert asked.content == "一百二十五加三百七十八等於多少\n（計算結果：125 + 378 = 503）"
+        assert asked.content == "一百二十五加三百七十八等於多少\n（計算結果：125 + 378 = 503，五百零三）"
         # What is read when a call begins is what its first reply begins with.
         assert inference.llm.prefills[0] == (*shared, moment)
 

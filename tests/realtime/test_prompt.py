@@ -60,8 +60,8 @@ class TestCompose:
 
         messages = compose(Scene(), said, "那五杯呢？")
 
-        assert messages[0].content == f"{asked.content}\n（計算結果：65 × 3 = 195 元）"
-        assert messages[-1].content == "那五杯呢？\n（計算結果：65 × 5 = 325 元）"
+        assert messages[0].content == f"{asked.content}\n（計算結果：65 × 3 = 195 元，一百九十五）"
+        assert messages[-1].content == "那五杯呢？\n（計算結果：65 × 5 = 325 元，三百二十五）"
 
     def test_joins_a_turn_that_was_never_answered(self) -> None:
         messages = compose(Scene(), [Message("user", "等一下")], "我想問")
