@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from django.conf import settings
 from django.contrib.auth import forms as auth_forms
 from django.core.exceptions import ValidationError
 from django.http import HttpRequest
@@ -22,8 +23,15 @@ RETRY_CODES = frozenset({"throttled", "busy"})
 
 
 def read_address(request: HttpRequest | None) -> str:
-    """Return the client's address, as the web server has established it."""
-    return str(request.META.get("REMOTE_ADDR", "")) if request else ""
+    """
+    Return the client's address. Behind a proxy it is the last one of X-Forwarded-For, which the proxy has added.
+
+    Those before it, and REMOTE_ADDR, which the web server takes from the first, are whatever the client has sent.
+    """
+    if request is None:
+        return ""
+    forwarded = request.META.get("HTTP_X_FORWARDED_FOR", "") if settings.AVATAR_HTTPS else ""
+    return str(forwarded.rpartition(",")[2].strip() or request.META.get("REMOTE_ADDR", ""))
 
 
 @contextmanager
@@ -42,7 +50,7 @@ def _throttled(*, username: str, request: HttpRequest | None, what: str) -> Iter
         seconds = math.ceil(refusal.wait_s)
         raise ValidationError(text.format(seconds=seconds), code="throttled", params={"wait_s": seconds}) from refusal
     except HashingBusy as refusal:
-        throttle.clear(username=username, address=address)
+        throttle.release(username=username, address=address)
         logger.warning("%s delayed, too many at once: name %r, address %s", what, shown_name, address)
         text = _("Many people are logging in right now. Please try again in a few seconds.")
         raise ValidationError(text, code="busy", params={"wait_s": 3}) from refusal

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 
 from django.core.cache import BaseCache, caches
 
+from avatar_site.web.limits import group_address
+
 #: A hash takes about 0.3 s of one core, by design. More at a time would stall calls and pages.
 MAX_HASHES_AT_A_TIME = 2
 HASH_WAIT_S = 3.0
@@ -74,7 +76,8 @@ class LoginThrottle:
     def reserve(self, *, username: str, address: str) -> None:
         """Count an attempt. Raises LoginThrottled, and then counts nothing."""
         now = self._clock()
-        policies = {_key("account", username): ACCOUNT_POLICY, _key("address", address): ADDRESS_POLICY}
+        account_key, address_key = _keys(username, address)
+        policies = {account_key: ACCOUNT_POLICY, address_key: ADDRESS_POLICY}
         with self._lock:
             known = {key: self._cache.get(key, (0, 0.0)) for key in policies}
             wait_s = max(
@@ -85,16 +88,25 @@ class LoginThrottle:
             for key, (failures, _) in known.items():
                 self._cache.set(key, (failures + 1, now), FORGET_AFTER_S)
 
+    def release(self, *, username: str, address: str) -> None:
+        """Take back an attempt that was not looked at: failures before it stay counted."""
+        with self._lock:
+            for key in _keys(username, address):
+                self._take_back(key)
+
     def clear(self, *, username: str, address: str) -> None:
         """Take back the attempt that succeeded: the account's failures are forgotten, the address keeps its others."""
-        key = _key("address", address)
+        account_key, address_key = _keys(username, address)
         with self._lock:
-            self._cache.delete(_key("account", username))
-            failures, last_at = self._cache.get(key, (0, 0.0))
-            if failures > 1:
-                self._cache.set(key, (failures - 1, last_at), FORGET_AFTER_S)
-            else:
-                self._cache.delete(key)
+            self._cache.delete(account_key)
+            self._take_back(address_key)
+
+    def _take_back(self, key: str) -> None:
+        failures, last_at = self._cache.get(key, (0, 0.0))
+        if failures > 1:
+            self._cache.set(key, (failures - 1, last_at), FORGET_AFTER_S)
+        else:
+            self._cache.delete(key)
 
     @contextmanager
     def hash_slot(self) -> Iterator[None]:
@@ -105,6 +117,11 @@ class LoginThrottle:
             yield
         finally:
             self._hashes.release()
+
+
+def _keys(username: str, address: str) -> tuple[str, str]:
+    """Return the keys of the account and of the address, of which a subscriber's /64 of IPv6 is one."""
+    return _key("account", username), _key("address", group_address(address))
 
 
 def _key(kind: str, value: str) -> str:

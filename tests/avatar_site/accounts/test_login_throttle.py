@@ -105,6 +105,23 @@ class TestLoginThrottle:
         with pytest.raises(LoginThrottled):
             throttle.reserve(username="y", address="10.0.0.1")
 
+    def test_keeps_earlier_failures_when_an_attempt_is_taken_back(self, throttle: LoginThrottle) -> None:
+        fail(throttle, ACCOUNT_POLICY.free_failures - 1)
+        throttle.reserve(username="alice", address="10.0.0.2")
+        throttle.release(username="alice", address="10.0.0.2")
+        fail(throttle, 1)
+
+        with pytest.raises(LoginThrottled):
+            throttle.reserve(username="alice", address="10.0.0.3")
+
+    def test_counts_the_addresses_of_one_subscriber_together(self, throttle: LoginThrottle) -> None:
+        for number in range(ADDRESS_POLICY.free_failures):
+            fail(throttle, 1, username=f"name-{number}", address=f"2001:db8:1:2::{number:x}")
+
+        with pytest.raises(LoginThrottled):
+            throttle.reserve(username="one-more", address="2001:db8:1:2:ffff::1")
+        throttle.reserve(username="one-more", address="2001:db8:1:3::1")
+
     def test_does_not_let_attempts_at_the_same_moment_pass_together(self, throttle: LoginThrottle) -> None:
         def attempt(_: int) -> bool:
             try:

@@ -3,6 +3,7 @@ import logging
 import pytest
 from django.contrib.auth.models import User
 from django.test import Client
+from pytest_django import Settings
 
 from avatar_site.accounts import forms
 from avatar_site.accounts.login_throttle import ACCOUNT_POLICY, HashingBusy
@@ -46,6 +47,20 @@ class TestLogin:
             log_in(client, "wrong", name="dora\nroot")
 
         assert caplog.messages == ["login failed: name 'dora\\nroot', address 127.0.0.1"]
+
+    def test_believes_of_forwarded_addresses_only_what_the_proxy_added(
+        self, person: User, client: Client, caplog: pytest.LogCaptureFixture, settings: Settings
+    ) -> None:
+        settings.AVATAR_HTTPS = True
+
+        with caplog.at_level(logging.WARNING, logger="avatar_site.accounts.forms"):
+            client.post(
+                "/accounts/login/",
+                {"username": "dora", "password": "wrong"},
+                headers={"X-Forwarded-For": "198.51.100.7, 203.0.113.9"},
+            )
+
+        assert caplog.messages == ["login failed: name 'dora', address 203.0.113.9"]
 
     def test_asks_to_wait_when_others_are_logging_in(
         self, person: User, client: Client, monkeypatch: pytest.MonkeyPatch
