@@ -29,6 +29,14 @@ const REFUSALS_TO_RETRY = {
 
 const element = (id) => document.getElementById(id);
 
+/** Messages about keeping and keeping up: they take each other's place on the card. */
+const KEEPING = {
+  NOT_KEPT: { key: "notKept", isSerious: true },
+  KEPT_AGAIN: { key: "keptAgain", isSerious: false },
+  FELL_BEHIND: { key: "fellBehind", isSerious: false },
+  CONVERSATION_GONE: { key: "conversationGone", isSerious: true },
+};
+
 class Call {
   socket;
   speaker = new Speaker();
@@ -340,7 +348,10 @@ class Call {
     if (stage === "listening") {
       this.#offerReplays();
       this.#isUserSpeaking = isSpeaking === true;
-      if (isSpeaking) this.#heardNothing = false;
+      if (isSpeaking) {
+        this.#heardNothing = false;
+        this.notice.hide("idle");
+      }
     } else this.#isUserSpeaking = false;
     if (stage === "llm" || stage === "tts") this.#replyTurnId = turnId ?? this.#replyTurnId;
   }
@@ -416,6 +427,10 @@ class Call {
 
   #takeError({ code, error, is_fatal: isFatal, voice_profile_id: voiceId }) {
     if (code === "SERVER_FULL" || isFatal) return; // the close code that follows says so
+    if (code in KEEPING) {
+      this.#tellKeeping(code, error);
+      return;
+    }
     this.#isUserSpeaking = false;
     if (code === "NO_AUDIO_DATA") this.#heardNothing = true;
     else if (code === "INFERENCE_UNAVAILABLE") {
@@ -430,6 +445,12 @@ class Call {
       this.#showProblem(error);
     }
     this.captions.settle();
+  }
+
+  /** What is kept of the call. The call itself goes on: nothing that is being said is settled. */
+  #tellKeeping(code, text) {
+    const { key, isSerious } = KEEPING[code];
+    this.notice.show(key, { text, isSerious, actions: [{ label: "dismiss", run: () => this.notice.hide() }] });
   }
 
   #forgetVoice(id) {
@@ -451,6 +472,7 @@ class Call {
 
   #takeRefusal(code) {
     const withMicrophone = this.microphone.isOpen;
+    const wasKept = this.conversationId !== null;
     this.end();
     const { loginUrl, newUrl } = this.#facts;
     const next = encodeURIComponent(window.location.pathname);
@@ -460,6 +482,7 @@ class Call {
       this.notice.show("unknown", { actions: [{ label: "newConversation", href: newUrl }] });
     } else if (code in REFUSALS_TO_RETRY) {
       this.notice.show(REFUSALS_TO_RETRY[code], {
+        text: code === CloseCode.IDLE && !wasKept ? say("idleEndUnkept_text") : null,
         actions: [{ label: "tryAgain", run: () => this.start({ withMicrophone }) }],
         isSerious: false,
       });

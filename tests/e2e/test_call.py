@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -520,3 +521,44 @@ class TestOneConversationInTwoWindows:
         await first.wait_for("listening")
         await expect(first.user_turns).to_have_text(["你好"])
         await expect(second.page.locator("#notice")).to_contain_text("這段對話在別的地方繼續")
+
+
+def make_error(code: str, error: str) -> str:
+    message = json.dumps({"type": "error", "code": code, "error": error, "is_fatal": False})
+    return f"() => window.avatar.socket.onmessage({message})"
+
+
+class TestKeeping:
+    async def test_is_told_without_disturbing_who_speaks(self, open_call: OpenCall) -> None:
+        call = await open_call()
+        page, notice = call.page, call.page.locator("#notice")
+        await call.start()
+        await page.evaluate(
+            """() => {
+              const { socket } = window.avatar;
+              socket.onmessage({type: "status", stage: "listening", is_speaking: true});
+              socket.onmessage({type: "transcription", turn_id: crypto.randomUUID(), text: "我想", is_final: false});
+            }"""
+        )
+
+        await page.evaluate(make_error("NOT_KEPT", "等一下再存"))
+
+        await expect(notice).to_contain_text("等一下再存")
+        await expect(page.locator(".turn.is-partial")).to_have_text(re.compile("我想"))
+        await expect(page.locator("#main")).to_have_attribute("data-state", "hearing")
+
+        await page.evaluate(make_error("KEPT_AGAIN", "都存好了"))
+
+        await expect(notice).to_contain_text("都存好了")
+        await expect(notice).not_to_contain_text("等一下再存")
+        await expect(notice).not_to_have_class(re.compile("is-serious"))
+
+    async def test_is_not_promised_after_a_call_of_which_nothing_is_kept(self, open_call: OpenCall) -> None:
+        call = await open_call(user="bob")
+        await call.page.check("#keeps-nothing", force=True)
+        await call.start()
+
+        await call.page.evaluate("() => window.avatar.socket.onrefused(4410)")
+
+        await expect(call.page.locator("#notice")).to_contain_text("依你的選擇")
+        await expect(call.page.locator("#notice")).not_to_contain_text("都還在")
