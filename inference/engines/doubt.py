@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from enum import Enum, auto
 
 #: Below it Whisper guesses. Whisper itself decodes anew below -1.0 (openai/whisper, transcribe.py). Of 148 clips in a
-#: window of 10 s, 8 were below -0.6, and a second look mended three words in them (不知痛: 肚子痛); of the 14 between
-#: that and -0.5 it spoilt as much as it mended.
+#: window of 10 s, 8 were below -0.6, and a second look mended three words in them (不知痛: 肚子痛); it did not seem to
+#: help the 14 between that and -0.5 (read side by side, not counted).
 DOUBTFUL_LOG_PROBABILITY = -0.6
 #: openai/whisper, transcribe.py: more is a loop.
 MAX_COMPRESSION_RATIO = 2.4
