@@ -117,7 +117,7 @@ def _open_locked(path: Path, flags: int) -> Iterator[int]:
         file = os.open(path, flags, 0o600)
         try:
             fcntl.flock(file, fcntl.LOCK_EX)
-            # Whoever had the lock before may have removed it.
+            # The previous holder of the lock may have removed it.
             with suppress(FileNotFoundError):
                 if path.stat().st_ino == os.fstat(file).st_ino:
                     yield file

@@ -2,7 +2,7 @@
 One call, from microphone to reply. Knows no Django, no Channels and no gRPC: engines, outlets and the clock go in.
 
 Everything that happens goes through one inbox and is handled in order; `TurnMachine` says what follows from it. The
-work itself (hearing, reading ahead, a reply) runs beside the inbox, in tasks that end with the call. So does what
+work itself (hearing, reading ahead, a reply) runs outside the inbox, in tasks that end with the call. So does what
 others are asked for (voices, past turns, decoding): each has a deadline, and its result comes back through the inbox.
 """
 
@@ -108,7 +108,7 @@ class CallSettings:
     #: What waits for a recogniser that has fallen behind, hands-free; the oldest is dropped beyond.
     max_queued_ms: int = 10_000
     #: How long a final transcript may take once it was asked for; hands-free, how much audio the recogniser may be sent
-    #: while somebody speaks without saying anything itself.
+    #: during speech without reporting anything itself.
     transcript_s: float = 30.0
     #: A transcript that comes later than this after its utterance ended is that of a machine that is overloaded.
     max_lateness_s: float = 5.0
@@ -1123,7 +1123,7 @@ class VoicePipeline:
 
 
 async def _attempt(work: Awaitable[Found], *, timeout_s: float) -> Found | Exception:
-    """Wait for what somebody else does, and return what it comes to. Whatever goes wrong there ends no call."""
+    """Await work of another part, with a deadline. Return its result or its exception: no failure ends the call."""
     try:
         async with asyncio.timeout(timeout_s):
             return await work
