@@ -69,7 +69,7 @@ def take_in(conversation_id: uuid.UUID, apply: Callable[[Change], None]) -> int:
     """
     Apply what waits, in order, and remove the file. Return how many changes that were.
 
-    What `apply` raises ends it; the changes before stay applied, and the next call goes on with the one that failed.
+    What `apply` raises ends it; the changes before stay applied, and the next call retries from the one that failed.
     """
     taken = 0
     with suppress(FileNotFoundError), _open_locked(_find_path(conversation_id), os.O_RDWR) as file:

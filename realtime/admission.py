@@ -18,7 +18,7 @@ class LiveCall(Protocol):
     """A call as others see it."""
 
     user_id: int
-    #: Which conversation it goes on with, or has begun.
+    #: The conversation that it continues or has begun.
     conversation_id: UUID | None
 
     async def finish_sentence(self) -> None:

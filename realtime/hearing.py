@@ -42,7 +42,7 @@ class Place:
 class _Entry(NamedTuple):
     item: TranscriptionInput | Place
     received_at: float
-    #: Audio of the microphone, which goes on coming: it may be dropped. An upload's may not.
+    #: Audio of the microphone, a live stream: it may be dropped. An upload's may not.
     is_live: bool = False
 
 

@@ -878,7 +878,7 @@ class VoicePipeline:
         self._user_turn_id = uuid4()
 
     def _choose_voice(self, item: _VoiceChosen) -> None:
-        """Look for a voice. Until it is found, what is being said goes on in the one before, and no reply begins."""
+        """Look for a voice. Until it is found, the running reply keeps the previous one, and no reply begins."""
         if self._voice_choice is not None:
             _, task = self._voice_choice
             task.cancel()
@@ -903,7 +903,7 @@ class VoicePipeline:
         elif found.outcome is None:
             await self._send_gone(found.chosen.voice_profile_id)
         else:
-            # What was prepared has been spoken by the voice before; what is being said goes on in the new one.
+            # What was prepared has been synthesised in the previous voice; the running reply continues in the new one.
             await self._drop_speculation()
             self._change_voice(found.outcome)
         self._settle_voice()
@@ -931,7 +931,7 @@ class VoicePipeline:
 
     async def _renew(self, before: Voice) -> None:
         after = await _attempt(self._renew_voice(before), timeout_s=self._settings.lookup_s)
-        # One that cannot be looked at now goes on as it was, and the next clause asks again.
+        # One that cannot be looked up now stays as it is, and the next clause asks again.
         if after is not before and not isinstance(after, Exception):
             await self._inbox.put(_VoiceRenewed(before, after))
 

@@ -82,7 +82,7 @@ def add_facts(messages: Sequence[Message], now: datetime | None) -> list[Message
     """
     Write results after the questions that ask for them.
 
-    Sums stay, so that the conversation begins as it was read. The clock is asked for the last question only: what was
+    Sums stay, so that the prefix cache stays valid. The clock is asked for the last question only: what was
     right then is wrong now.
     """
     added: list[Message] = []

@@ -245,7 +245,7 @@ class FasterWhisper(Engine):
 
     async def _recognise(self, samples: Samples, language: str | None, urgency: Urgency) -> Recognition:
         decoding = await self._worker.run(lambda: self._look(samples, language), urgency)
-        # Each look has a turn of its own at the worker: a speaker who goes on saves the second.
+        # Each look has a turn of its own at the worker: a speaker who continues cancels the second.
         if (doubt := decoding.find_doubt()) is not None:
             first = decoding
             decoding = await self._worker.run(lambda: self._look_again(samples, first, doubt), urgency)
