@@ -1,4 +1,4 @@
-"""The queue of one machine: Kombu's file system transport, whose folders nobody makes."""
+"""The queue of one machine: Kombu's file system transport, whose folders Kombu does not create."""
 
 from pathlib import Path
 

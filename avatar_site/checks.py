@@ -39,7 +39,7 @@ def check_system_prompt_fits(app_configs: Sequence[AppConfig] | None, **kwargs: 
 
 @register
 def check_every_session_has_engines(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
-    """Somebody who is let in must be answered: each conversation needs a call of every engine."""
+    """Admission must not exceed the engines' capacity: each conversation needs a call of every engine."""
     sessions, calls = settings.AVATAR_MAX_SESSIONS, settings.AVATAR_INFERENCE_MAX_CALLS
     if sessions <= calls:
         return []

@@ -133,7 +133,7 @@ def inference_address(name: str, default: str) -> str:
 
 
 def inference_secret(name: str, *, address: str) -> str:
-    """What the callers of the inference process at `address` must know: needed for TCP, where anybody may call."""
+    """What the callers of the inference process at `address` must know: required for TCP, which any user can reach."""
     value = text(name)
     try:
         check_secret(address, value)

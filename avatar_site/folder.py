@@ -1,8 +1,8 @@
 """
-Files in a folder, whole or not at all. Apart from `storage`, so that nobody loads a bucket's library for it.
+Files in a folder, written atomically. Apart from `storage`, so that the S3 library is loaded only for buckets.
 
 A process that is killed, or a disk that is full, in mid-write leaves a temporary file and never a part of a file under
-its own name. Temporary files lie beside what they were to be, have no row, and go as orphans do.
+its own name. Temporary files lie in the target's folder, have no row, and are removed as orphans.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Folder(FileSystemStorage):
             super()._save(temporary, content)  # type: ignore[misc]  # django-stubs leaves it out
             _sync(source)
             while not _give_name(source, Path(self.path(name))):
-                # Somebody else has just taken it: Django's own storage evades in the same way.
+                # Another process has just taken it: Django's own storage evades in the same way.
                 name = self.get_available_name(name)
         finally:
             with suppress(FileNotFoundError):

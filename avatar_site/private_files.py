@@ -1,4 +1,4 @@
-"""Keeps what is stored from other users of the machine: the umask of every process, and the modes of what exists."""
+"""Denies other users of the machine access to stored files: the umask of every process, the modes of existing files."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """
 Encodes sound in a process of its own, at low priority, so that an event loop that sends audio goes first.
 
-A thread of low priority would do the opposite: it keeps Python's lock while others have its core (measured beside two
-busy processes: an event loop 744 ms late, 18 ms beside a thread like any other, 8 ms beside this process). `python -m
-conversations.encoding` is that process. It knows no Django, ends with whoever started it, and when nothing is to do.
+A thread of low priority would do the opposite: it holds the GIL while others have its core (measured with two busy
+processes: an event loop 744 ms late, 18 ms with a thread of normal priority, 8 ms with this process). `python -m
+conversations.encoding` is that process. It knows no Django, ends with its parent, and when idle.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
-#: Of 19. Beside an event loop that is busy it gets a tenth of a core.
+#: Of 19. Next to a busy event loop it gets a tenth of a core.
 NICENESS = 10
 #: It takes a second to start and 50 MB to have: it is there while people talk.
 IDLE_S = 120.0
-#: A minute of sound takes 0.3 s on idle cores and 4 s beside two busy processes.
+#: A minute of sound takes 0.3 s on idle cores and 4 s with two busy processes.
 TIMEOUT_S = 60.0
 _ROOT = Path(__file__).resolve().parents[1]
 

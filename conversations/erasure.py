@@ -35,7 +35,7 @@ def erase_deleted_words() -> bool:
     """
     Merge the search index into one part without what was deleted, and empty the write-ahead log.
 
-    Return whether nothing is left: somebody who reads meanwhile keeps the log, and it has to be done again.
+    Return whether nothing is left: a concurrent reader keeps the log, and it has to be done again.
 
     Not within a transaction. 0.3 seconds for 100,000 turns on idle cores, in steps between which others can write. On
     PostgreSQL, autovacuum does both in its own time.

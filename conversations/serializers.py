@@ -66,7 +66,7 @@ class ConversationSerializer(serializers.ModelSerializer[Conversation]):
 
 
 class ShownField(serializers.CharField):
-    """Text that is shown beside ours: without what would reorder or hide it. NUL is refused, as everywhere."""
+    """Text that is shown next to ours: without what would reorder or hide it. NUL is refused, as everywhere."""
 
     def __init__(self, *, is_line: bool = False, **options: Any) -> None:
         super().__init__(**options)

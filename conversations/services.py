@@ -186,7 +186,7 @@ def drop_turn(*, conversation_id: uuid.UUID, turn_id: uuid.UUID) -> None:
     """
     Take back a turn that was begun and of which nothing was heard. A finished one, and none, is no error.
 
-    The nightly retention run clears its words out of the search index: nobody has asked for them to be deleted.
+    The nightly retention run clears its words out of the search index: their deletion was not requested.
     """
     with transaction.atomic():
         begun = Turn.objects.filter(pk=turn_id, conversation=conversation_id, is_in_progress=True)

@@ -69,7 +69,7 @@ def take_in(conversation_id: uuid.UUID, apply: Callable[[Change], None]) -> int:
     """
     Apply what waits, in order, and remove the file. Return how many changes that were.
 
-    What `apply` raises ends it; the changes before stay applied, and the next call goes on with the one that failed.
+    What `apply` raises ends it; the changes before stay applied, and the next call retries from the one that failed.
     """
     taken = 0
     with suppress(FileNotFoundError), _open_locked(_find_path(conversation_id), os.O_RDWR) as file:
@@ -117,7 +117,7 @@ def _open_locked(path: Path, flags: int) -> Iterator[int]:
         file = os.open(path, flags, 0o600)
         try:
             fcntl.flock(file, fcntl.LOCK_EX)
-            # Whoever had the lock before may have removed it.
+            # The previous holder of the lock may have removed it.
             with suppress(FileNotFoundError):
                 if path.stat().st_ino == os.fstat(file).st_ino:
                     yield file

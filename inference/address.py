@@ -1,7 +1,7 @@
 """
 Where the inference process listens: a Unix socket by default, or host:port. Knows no gRPC.
 
-A Unix socket of mode 0600 lets in processes of the same user only. Whoever reaches a TCP port may be any user of the
+A Unix socket of mode 0600 lets in processes of the same user only. A client of a TCP port may be any user of the
 machine, or any machine: there, a shared secret lets callers in.
 """
 
@@ -73,8 +73,8 @@ def hold_socket(path: Path) -> Iterator[None]:
     """
     Be the only one that listens at `path`, and remove what a process that was killed has left there.
 
-    The lock is a file beside the socket: gRPC itself would take a socket away from the process that listens on it. The
-    kernel lets go of it however we end. Raises AddressTaken, OSError.
+    The lock is a file next to the socket: gRPC itself would take a socket away from the process that listens on it. The
+    kernel releases it however we end. Raises AddressTaken, OSError.
     """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     lock = os.open(path.with_name(f"{path.name}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

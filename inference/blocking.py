@@ -50,7 +50,7 @@ class Job(Generic[Result]):
         self._ended.add_done_callback(lambda _: callback())
 
     def result(self, timeout_s: float | None = None) -> Result:
-        """Wait for what it returns or raises. Raises TimeoutError, and it goes on."""
+        """Wait for what it returns or raises. Raises TimeoutError; the work itself continues."""
         return self._ended.result(timeout_s)
 
     def cancel(self, *, timeout_s: float = 30.0) -> None:

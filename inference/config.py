@@ -45,7 +45,7 @@ class InferenceConfig:
     profile: str = "cpu"
     #: unix:/path or host:port.
     address: str = field(default_factory=lambda: make_default_address(find_data_dir({})))
-    #: What callers must know. Empty: whoever may open the Unix socket is let in.
+    #: What callers must know. Empty: access to the Unix socket is enough.
     secret: str = ""
     models_dir: Path = field(default_factory=lambda: default_models_dir({}))
     engines: Mapping[Role, tuple[str, ...]] = field(default_factory=lambda: PROFILES["cpu"])

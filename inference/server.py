@@ -272,7 +272,7 @@ def _told_in_grpc() -> Iterator[None]:
         raise _Refusal(grpc.StatusCode.INTERNAL, str(error)) from error
     except InvalidRequest as error:
         raise _Refusal(grpc.StatusCode.INVALID_ARGUMENT, str(error)) from error
-    except Exception as error:  # an engine may fail in any way its library knows; its caller is told all the same
+    except Exception as error:  # an engine may fail in any way its library knows; its caller is told nevertheless
         logger.exception("a call failed")
         raise _Refusal(grpc.StatusCode.INTERNAL, f"{type(error).__name__}: {error}") from error
 

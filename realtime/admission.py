@@ -18,7 +18,7 @@ class LiveCall(Protocol):
     """A call as others see it."""
 
     user_id: int
-    #: Which conversation it goes on with, or has begun.
+    #: The conversation that it continues or has begun.
     conversation_id: UUID | None
 
     async def finish_sentence(self) -> None:
@@ -73,7 +73,7 @@ class Admission:
         self._calls = [each for each in self._calls if each is not call]
 
     async def drain(self, *, finish_sentence_s: float = FINISH_SENTENCE_S) -> None:
-        """Let nobody in any more, let every sentence that is being spoken end, and end the calls, saved."""
+        """Drain: admit no call any more, let sentences that are being spoken end, save the calls and end them."""
         self._is_draining = True
 
         async def finish(call: LiveCall) -> None:

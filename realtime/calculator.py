@@ -1,7 +1,7 @@
 """
-Sums, times and units found in what somebody asked, and worked out. Pure: knows no Django, no engine, no clock.
+Finds sums, times and units in a question and calculates them. Pure: knows no Django, no engine, no clock.
 
-A small language model cannot calculate. What is found here is handed to it as a fact beside the question, and the model
+A small language model cannot calculate. What is found here is handed to it as a fact after the question, and the model
 words the answer. Only what is plainly a question for a result is worked out; anything else is left to the model, for a
 wrong fact is worse than none.
 """
@@ -38,7 +38,7 @@ def find_fact(text: str, *, earlier: str = "") -> Fact | None:
     """
     Work out what is asked for. None: there is nothing to work out.
 
-    `earlier` is what the same person asked before: "那五杯呢" goes on from it.
+    `earlier` is what the same person asked before: "那五杯呢" refers to it.
     """
     asked = normalise(text)
     if len(asked) > MAX_CHARACTERS or _IS_NO_SUM.search(asked):

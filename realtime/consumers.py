@@ -66,7 +66,7 @@ class ClientTooSlow(Exception):
 
 
 class ClientLeft(Exception):
-    """There is nobody to write to any more. The socket's end follows."""
+    """The client is gone: nothing can be sent any more. The socket's end follows."""
 
 
 class Refusal(Exception):
@@ -421,7 +421,7 @@ class VoiceConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels p
     # --- what may end the call ---
 
     async def _watch(self, login: Login) -> None:
-        """End the call when its login is over, or when nobody has said anything for long."""
+        """End the call when its login is over, or when it is idle."""
         while True:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(RECHECK_S):
@@ -503,7 +503,7 @@ class VoiceConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels p
             self.call.cancel()
 
     async def _clean_up(self) -> None:
-        """End the call's work, give its place back, and have saved what was said. Once, whoever asks for it first."""
+        """End the call's work, give its place back, and have saved what was said. Idempotent."""
         self.is_closed = True
         if self.cleaning is None:
             self.cleaning = asyncio.create_task(self._release(), name=f"clean up {self.session_id}")
@@ -558,7 +558,7 @@ def _make_past_turn(turn_id: UUID, speaker: str, text: str) -> PastTurn:
 
 
 def _is_conversation(message: ServerMessage | bytes) -> bool:
-    """Whether a message to the client shows that somebody speaks, types or is answered."""
+    """Whether a message to the client shows activity: the user speaks, types or is answered."""
     match message:
         case bytes() | protocol.LlmResponse() | protocol.Status(is_speaking=True):
             return True

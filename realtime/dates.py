@@ -22,7 +22,7 @@ _IN_DAYS = re.compile(
     rf"(?P<more>再過|過)?\s*(?P<count>{NUMBER})\s*(?P<unit>天|個?星期|個?禮拜|週)\s*(?P<way>[之以]?[後前])?"
 )
 _ASKS_DATE = re.compile(r"幾月幾[號日]|幾[號日]|日期(?:是|幾)|星期幾|禮拜幾|週幾|拜幾")
-#: Of somebody's or something's day, which is not in the calendar.
+#: Asks for a personal or particular day, which is not in the calendar.
 _OF_SOMETHING = re.compile(
     r"生日|節|開始|結束|開學|放假|考試|過年|比賽|出發|截止|見面|有空|初[一二三四五六七八九十]|農曆"
 )

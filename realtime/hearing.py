@@ -42,7 +42,7 @@ class Place:
 class _Entry(NamedTuple):
     item: TranscriptionInput | Place
     received_at: float
-    #: Audio of the microphone, which goes on coming: it may be dropped. An upload's may not.
+    #: Audio of the microphone, a live stream: it may be dropped. An upload's may not.
     is_live: bool = False
 
 
@@ -139,7 +139,7 @@ class Microphone:
         """
         Put `items` in a place, and drop the audio that waits before it if that is not wanted any more.
 
-        False when the queue was cleared meanwhile: items then come last if they bring audio of their own, else nowhere.
+        False when the queue has been cleared since: items then come last if they bring their own audio, else nowhere.
         """
         entries = [_Entry(item, place.received_at) for item in items]
         before = list(self._queue)
@@ -290,7 +290,7 @@ MIN_LOUDNESS = 60.0
 
 def has_speech_like(newer: bytes, said: bytes) -> bool:
     """
-    Guess whether somebody speaks in `newer` who is about as loud as in `said`. Pure, and quick.
+    Guess whether `newer` holds speech about as loud as that in `said`. Pure, and quick.
 
     No substitute for a recogniser: for when the recogniser itself is behind.
     """

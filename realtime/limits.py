@@ -96,7 +96,7 @@ class Idleness(Enum):
 
 
 class IdleWatch:
-    """Says when nobody has said anything for `limit_s`; 0 means never."""
+    """Tells when a call has been idle for `limit_s`; 0 means never."""
 
     def __init__(self, *, limit_s: float, now: float) -> None:
         self.limit_s = limit_s
@@ -105,7 +105,7 @@ class IdleWatch:
         self._is_warned = False
 
     def note(self, now: float) -> None:
-        """Say that somebody speaks or is answered."""
+        """Note activity: the user speaks or is answered."""
         self._active_at = now
         self._is_warned = False
 

@@ -111,5 +111,5 @@ def _group(user_id: int) -> str:
 
 
 def _digest(session_key: str) -> str:
-    # Whoever reads Redis is not to get a key that logs in.
+    # Read access to Redis must not give a session key that logs in.
     return hashlib.sha256(session_key.encode()).hexdigest()

@@ -2,7 +2,7 @@
 One call, from microphone to reply. Knows no Django, no Channels and no gRPC: engines, outlets and the clock go in.
 
 Everything that happens goes through one inbox and is handled in order; `TurnMachine` says what follows from it. The
-work itself (hearing, reading ahead, a reply) runs beside the inbox, in tasks that end with the call. So does what
+work itself (hearing, reading ahead, a reply) runs outside the inbox, in tasks that end with the call. So does what
 others are asked for (voices, past turns, decoding): each has a deadline, and its result comes back through the inbox.
 """
 
@@ -108,7 +108,7 @@ class CallSettings:
     #: What waits for a recogniser that has fallen behind, hands-free; the oldest is dropped beyond.
     max_queued_ms: int = 10_000
     #: How long a final transcript may take once it was asked for; hands-free, how much audio the recogniser may be sent
-    #: while somebody speaks without saying anything itself.
+    #: during speech without reporting anything itself.
     transcript_s: float = 30.0
     #: A transcript that comes later than this after its utterance ended is that of a machine that is overloaded.
     max_lateness_s: float = 5.0
@@ -878,7 +878,7 @@ class VoicePipeline:
         self._user_turn_id = uuid4()
 
     def _choose_voice(self, item: _VoiceChosen) -> None:
-        """Look for a voice. Until it is found, what is being said goes on in the one before, and no reply begins."""
+        """Look for a voice. Until it is found, the running reply keeps the previous one, and no reply begins."""
         if self._voice_choice is not None:
             _, task = self._voice_choice
             task.cancel()
@@ -903,7 +903,7 @@ class VoicePipeline:
         elif found.outcome is None:
             await self._send_gone(found.chosen.voice_profile_id)
         else:
-            # What was prepared has been spoken by the voice before; what is being said goes on in the new one.
+            # What was prepared has been synthesised in the previous voice; the running reply continues in the new one.
             await self._drop_speculation()
             self._change_voice(found.outcome)
         self._settle_voice()
@@ -931,7 +931,7 @@ class VoicePipeline:
 
     async def _renew(self, before: Voice) -> None:
         after = await _attempt(self._renew_voice(before), timeout_s=self._settings.lookup_s)
-        # One that cannot be looked at now goes on as it was, and the next clause asks again.
+        # One that cannot be looked up now stays as it is, and the next clause asks again.
         if after is not before and not isinstance(after, Exception):
             await self._inbox.put(_VoiceRenewed(before, after))
 
@@ -1123,7 +1123,7 @@ class VoicePipeline:
 
 
 async def _attempt(work: Awaitable[Found], *, timeout_s: float) -> Found | Exception:
-    """Wait for what somebody else does, and return what it comes to. Whatever goes wrong there ends no call."""
+    """Await work of another part, with a deadline. Return its result or its exception: no failure ends the call."""
     try:
         async with asyncio.timeout(timeout_s):
             return await work

@@ -29,7 +29,7 @@ SYSTEM_PROMPT = (
     "你的話會被唸出來：簡短自然，一到兩句，第一句要短，不用條列、Markdown、表情符號或網址。"
     "題目後面有計算結果時，照著結果說。"
 )
-#: What small talk in Taiwan sounds like, what cannot be known, and what a fact beside a question is for.
+#: What small talk in Taiwan sounds like, what cannot be known, and what a fact after a question is for.
 EXAMPLES: tuple[tuple[str, str], ...] = (
     ("嗨，你好，你是誰？", "你好！我是 AVATAR，可以陪你聊天、回答問題，也可以幫你算數。"),
     ("今天天氣怎麼樣？", "我查不到即時的天氣、新聞和價錢，出門前看一下氣象預報比較準喔。"),
@@ -56,7 +56,7 @@ class Scene:
 
 
 def compose_shared(scene: Scene) -> list[Message]:
-    """Return what every conversation begins with, for an engine to read before anybody calls."""
+    """Return what every conversation begins with, for an engine to prefill before the first call."""
     if not scene.system_prompt:
         return []
     shared = [Message("system", scene.system_prompt, is_shared=True)]
@@ -86,7 +86,7 @@ def add_facts(messages: Sequence[Message], now: datetime | None) -> list[Message
     """
     Write results after the questions that ask for them.
 
-    Sums stay, so that the conversation begins as it was read. The clock is asked for the last question only: what was
+    Sums stay, so that the prefix cache stays valid. The clock is asked for the last question only: what was
     right then is wrong now.
     """
     added: list[Message] = []

@@ -359,7 +359,7 @@ class ErrorMessage:
 
 @dataclass(frozen=True, slots=True)
 class IdleWarning:
-    """Nobody has said anything for long: the call ends in `ends_in_s` seconds. `notice` is a sentence for the user."""
+    """The call is idle and ends in `ends_in_s` seconds. `notice` is a sentence for the user."""
 
     type: ClassVar[str] = "idle_warning"
     ends_in_s: int

@@ -190,7 +190,7 @@ class Recorder:
             await database_sync_to_async(apply_change)(conversation_id=self._conversation_id, change=change)
             self._begun_by, self._has_row = None, True
         except (Conversation.DoesNotExist, Turn.DoesNotExist, NotCorrectable) as error:
-            # Deleted while the call goes on: there is nothing to add to. Trying again would not bring it back.
+            # Deleted during the call: there is nothing to add to, and a retry would not bring it back.
             logger.warning("turn %s is not saved: %s", change.turn_id, error)
             if isinstance(error, Conversation.DoesNotExist):
                 self._tell(Trouble.GONE)
@@ -209,7 +209,7 @@ class Recorder:
             self._count_failure(error)
             return False
         except Exception:
-            # Whatever it is, the turns that follow are to be tried, and the call goes on.
+            # Whatever it is, the following turns are tried, and the call continues.
             logger.exception("turn %s is lost", change.turn_id)
             self._tell(Trouble.LOST)
         return True

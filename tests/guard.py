@@ -32,7 +32,7 @@ class Guard:
     Decides which addresses the tests may connect to.
 
     `foreign` are the listeners (port to inode) that were there before the tests, `read_listeners` finds those of now: a
-    port that was given up meanwhile may be taken by a test.
+    port that has been released since may be taken by a test.
     """
 
     def __init__(self, foreign: Listeners, read_listeners: Callable[[], Listeners]) -> None:

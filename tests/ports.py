@@ -8,12 +8,12 @@ import socket
 
 #: Below the ports that the system gives to connections: those could be taken between the choice and the use.
 _PORTS = range(15_000, 32_000)
-#: Each process begins elsewhere, so that two beside each other do not choose the same port.
+#: Each process begins elsewhere, so that two that run at once do not choose the same port.
 _numbers = itertools.count(os.getpid() * 97)
 
 
 def find_free_port() -> int:
-    """Return a port of 127.0.0.1 that nobody listens on, another one at each call."""
+    """Return a port of 127.0.0.1 without a listener, another one at each call."""
     for number in _numbers:
         port = _PORTS[number % len(_PORTS)]
         with socket.socket() as probe:

@@ -30,7 +30,7 @@ MAX_ATTEMPTS = 3
 
 
 class ClaimLost(Exception):
-    """Somebody else has taken the work over, or it is not wanted any more."""
+    """Another worker has taken the work over, or it is not wanted any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +108,7 @@ def make_again(voices: VoiceProfileQuerySet, *, now: datetime) -> int:
     """
     Let voices wait to be made, whatever has become of them so far, and return how many.
 
-    Whoever works on one loses the claim. Those that are disabled or being deleted are left so.
+    A worker that works on one loses the claim. Those that are disabled or being deleted are left so.
     """
     return _make_again(voices.exclude(state__in=State.silent()), now)
 

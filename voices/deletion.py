@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 
 
 def begin(profile: VoiceProfile) -> None:
-    """Let nobody be answered in the voice. Workers notice that they have lost it, and remove what they write later."""
+    """Stop using the voice for replies. Workers notice that they have lost it, and remove what they write later."""
     VoiceProfile.objects.filter(pk=profile.pk).update(
         state=State.DELETING, claim=None, claimed_at=None, fitting_state=FittingState.CANCELLED, fitting_claim=None
     )
@@ -31,7 +31,7 @@ def finish(profile: VoiceProfile) -> None:
     files.delete_folder(profile)
     with transaction.atomic():
         voices = VoiceProfile.objects.filter(pk=profile.pk)
-        # Held, so that no recording comes with a consent of its own meanwhile.
+        # Held, so that no recording with a consent of its own is added until then.
         voices.select_for_update().first()
         given = list(Consent.objects.of_voice(profile).values_list("pk", flat=True))
         voices.delete()

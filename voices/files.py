@@ -139,7 +139,7 @@ def forget_deleted_rows() -> bool:
     """
     Have SQLite give up the copies of deleted rows in its write-ahead log. Return whether none are left.
 
-    A reader in the midst of a query keeps them: then it has to be done again. Rows themselves are overwritten when they
+    A reader in a long query keeps them: then it has to be done again. Rows themselves are overwritten when they
     are deleted (`secure_delete`). Connections are kept open, so that no last one that closes does it instead.
     """
     if connection.vendor != "sqlite":

@@ -44,7 +44,7 @@ class State(models.TextChoices):
 
     @classmethod
     def silent(cls) -> tuple[State, ...]:
-        """Those in which nobody is answered, and nothing but an operator or the storage changes that."""
+        """Those not used for replies, which only an operator or the storage can change."""
         return cls.DISABLED, cls.DELETING
 
 

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 MAX_UPLOAD_BYTES = 20 * 1024 * 1024
-#: Why nobody is answered in a voice of this state.
+#: Why a voice of this state is not used for replies.
 _SILENT: dict[str, str] = {State.DISABLED: "disabled", State.DELETING: "deleting"}
 
 
@@ -259,7 +259,7 @@ def delete_voice_profile(*, profile: VoiceProfile) -> None:
     """
     Delete a voice and everything that was made of it: recordings, embedding, clip, style, previews, consent.
 
-    Past turns keep their words. Raises VoiceProblem where the storage is away: nobody is answered in the voice any
+    Past turns keep their words. Raises VoiceProblem where the storage is away: the voice is not used for replies any
     more, its owner can delete it again, and beat does so too.
     """
     _owner_of(profile)
@@ -295,7 +295,7 @@ def check_speakable(profile: VoiceProfile) -> None:
 
 
 def check_not_disabled(profile: VoiceProfile) -> None:
-    """Raises VoiceProblem if an operator has disabled it, which nobody else takes back, or if it is being deleted."""
+    """Raises VoiceProblem if an operator has disabled it, which only operators take back, or if it is being deleted."""
     if code := _SILENT.get(profile.state):
         raise VoiceProblem(code)
 

@@ -52,7 +52,7 @@ class Policy:
         return min(self.max_delay_s, self.first_delay_s * 2.0 ** min(excess, 30))
 
 
-#: A minute at most: whoever guesses at an account must not lock its owner out for long.
+#: A minute at most: password guessing must not lock the account's owner out for long.
 ACCOUNT_POLICY = Policy(free_failures=5, first_delay_s=2.0, max_delay_s=60.0)
 #: Higher, since an office shares one address.
 ADDRESS_POLICY = Policy(free_failures=20, first_delay_s=2.0, max_delay_s=300.0)

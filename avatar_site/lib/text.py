@@ -1,4 +1,4 @@
-"""Text that people and engines supply, made safe to show beside text of our own. Knows no Django."""
+"""Text that people and engines supply, made safe to show next to text of our own. Knows no Django."""
 
 from __future__ import annotations
 

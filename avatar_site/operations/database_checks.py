@@ -33,7 +33,7 @@ def find_problem() -> Finding | None:
     try:
         return _find_damage() or _find_newer_migrations() or _find_lost_rows()
     except OperationalError as error:
-        # Away or locked, not damaged: whoever uses it says so, and tries again.
+        # Away or locked, not damaged: the process that uses it reports that, and retries.
         if connection.vendor == "sqlite" and "malformed" not in str(error):
             raise
         return _damaged(str(error)) if connection.vendor == "sqlite" else None
@@ -75,7 +75,7 @@ def _find_newer_migrations() -> Finding | None:
 
 def _find_lost_rows() -> Finding | None:
     """
-    A database without rows beside recordings: a new file where the old one is missing, or another data folder.
+    An empty database although there are recordings: a new file where the old one is missing, or another data folder.
 
     Where there are people, a few files may remain of what they have deleted: the sweep removes them.
     """

@@ -260,7 +260,7 @@ class _LogHandler(RotatingFileHandler):
     """Writes a child's log. A full disk costs the lines, not the service, and is reported once."""
 
     def __init__(self, path: Path, on_failure: Callable[[str], None]) -> None:
-        # Opened at the first line: the folder may be unwritable, and the child is to run all the same.
+        # Opened at the first line: the folder may be unwritable, and the child has to run nevertheless.
         super().__init__(path, maxBytes=LOG_BYTES, backupCount=LOGS_KEPT, encoding="utf-8", delay=True)
         self._on_failure = on_failure
         self._has_failed = False

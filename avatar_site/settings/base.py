@@ -151,7 +151,7 @@ DATABASES = {
     )
 }
 # Opening a connection costs more than saving a turn. Those of threads that last are kept, and looked at before they are
-# used again: a database that was restarted meanwhile costs nothing. See also avatar_site/asgi.py.
+# used again: a restart of the database in between costs nothing. See also avatar_site/asgi.py.
 DATABASES["default"].setdefault("CONN_MAX_AGE", None)
 DATABASES["default"].setdefault("CONN_HEALTH_CHECKS", True)
 if DATABASES["default"]["ENGINE"] == "django.db.backends.postgresql":

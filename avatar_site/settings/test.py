@@ -24,7 +24,7 @@ for _name in list(os.environ):
         del os.environ[_name]
 os.environ.update(
     AVATAR_ENV_FILE="",
-    # Nothing listens there, so that no test talks to the engines of whoever runs it.
+    # Nothing listens there, so that no test reaches engines that run on the same machine.
     AVATAR_INFERENCE_ADDRESS=f"unix:{_data_dir}/no-engines.sock",
     AVATAR_DATA_DIR=str(_data_dir),
     AVATAR_PROFILE="fake",

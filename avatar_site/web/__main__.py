@@ -54,7 +54,7 @@ class Command(CommandLineInterface):
         self.server_class = partial(
             Server, gate=SiteGate(), limits=read_limits(open_files=raise_limit()), drain=admission.drain
         )
-        # Nobody waits for it: a database that is away would keep the site from starting.
+        # In the background: a database that is away would keep the site from starting.
         threading.Thread(target=take_in_spooled_turns, name="spool", daemon=True).start()
         return application
 

@@ -69,7 +69,7 @@ class Channel(http.HTTPChannel):
     def requestDone(self, request: Any) -> None:
         self._stage = Stage.KEEP_ALIVE if self.persistent else Stage.FLUSHING
         self._server.connected.mark_idle(self.transport)
-        super().requestDone(request)  # goes on with a pipelined request, if there is one
+        super().requestDone(request)  # continues with a pipelined request, if there is one
         if self._stage is Stage.FLUSHING:
             self.setTimeout(self._server.limits.stall_timeout_s)
         elif self._stage is Stage.KEEP_ALIVE:

@@ -46,8 +46,8 @@ class Connections(Generic[Key]):
     """
     Counts connections, in all and per address.
 
-    At a limit a new connection replaces the one that has been idle longest, so that silent ones keep nobody out. It is
-    refused only if none is idle. Idle is a connection without a complete request.
+    At a limit a new connection replaces the one that has been idle longest, so that silent ones keep no client out. It
+    is refused only if none is idle. Idle is a connection without a complete request.
     """
 
     def __init__(self, limits: Limits) -> None:

@@ -2,7 +2,7 @@
 Daphne, with limits in both directions. Knows nothing of Django, pages or people.
 
 By itself it takes a request's body whole before it calls the application, and of a response all that the application
-has to give. Here a body is refused while it comes, and a response waits for whoever reads it. Connections have limits
+has to give. Here a body is refused while it comes, and a response waits for its reader. Connections have limits
 (`limits.py`), deadlines (`channel.py`) and back-pressure (`sockets.py`).
 """
 

@@ -43,7 +43,7 @@ class Socket(WebSocketProtocol):
         self._dropping: Any = None
         self._has_room = asyncio.Event()
         self._has_room.set()
-        # The kernel's own buffer grows to 4 MB, which is a minute and a half of speech that nobody reads.
+        # The kernel's own buffer grows to 4 MB, which is a minute and a half of unread speech.
         self.transport.getHandle().setsockopt(SOL_SOCKET, SO_SNDBUF, KERNEL_BUFFER_BYTES)
         self.transport.unregisterProducer()
         self.transport.registerProducer(self, True)
@@ -73,7 +73,7 @@ class Socket(WebSocketProtocol):
         super().dropConnection(abort)
         self._has_room.set()
         if not abort and self._dropping is None:
-            # Twisted would wait for ever for a client that does not read; the application is told only afterwards.
+            # Twisted has no deadline for a client that does not read, and tells the application only afterwards.
             self._dropping = self.factory.reactor.callLater(DROP_TIMEOUT_S, self.transport.abortConnection)
 
     # --- what the client sends ---

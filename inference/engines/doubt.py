@@ -7,9 +7,9 @@ import zlib
 from collections.abc import Sequence
 from enum import Enum, auto
 
-#: Below it Whisper guesses. Whisper itself decodes anew below -1.0 (openai/whisper, transcribe.py). Of 148 clips in a
-#: window of 10 s, 8 were below -0.6, and a second look mended three words in them (不知痛: 肚子痛); of the 14 between
-#: that and -0.5 it spoilt as much as it mended.
+#: Below it Whisper guesses. Whisper itself decodes again below -1.0 (openai/whisper, transcribe.py). Of 148 clips in a
+#: window of 10 s, 8 were below -0.6, and a second look mended three words in them (不知痛: 肚子痛); it did not seem to
+#: help the 14 between that and -0.5 (read side by side, not counted).
 DOUBTFUL_LOG_PROBABILITY = -0.6
 #: openai/whisper, transcribe.py: more is a loop.
 MAX_COMPRESSION_RATIO = 2.4
@@ -25,7 +25,7 @@ LEAST_REPEATED = 10
 LIKE = 0.3
 LEAST_LIKE = 5
 
-#: Nobody says a symbol: where the recogniser writes one, it has guessed an operation from the numbers around it. With
+#: Symbols are not spoken: where the recogniser writes one, it has guessed an operation from the numbers around it. With
 #: only "+" suppressed, as Whisper does by default, "125加378" became "125×378".
 OPERATORS = "+×÷=*−±√"
 #: These are operators between numbers only: "e-mail" and "Plan X" are not.
@@ -75,7 +75,7 @@ def count_syllables(text: str) -> float:
 
 
 def drop_repetition(text: str, *, tokens: int, duration_s: float) -> str:
-    """Return what a loop repeats, once, if the text is more than anybody could have said in the time; else the text."""
+    """Return what a loop repeats, once, if the text is more than can be said in the time; else the text."""
     if tokens <= LOOP_TOKENS_PER_S * duration_s:
         return text
     return find_loop(text) or find_likeness(text) or text

@@ -209,7 +209,7 @@ async def _until_broken(
         except StopAsyncIteration:
             return
         finally:
-            # Waited for, whatever came of it: an exception that nobody retrieves is logged when it is collected.
+            # Awaited, whatever the outcome: an exception that is not retrieved is logged when the task is collected.
             step.cancel()
             await asyncio.wait([step])
             if not step.cancelled():

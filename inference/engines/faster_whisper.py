@@ -82,11 +82,11 @@ BACKGROUND_PIECE_MS = 15_000
 FRAME_SAMPLES = 160  # of Whisper's spectrum: 10 ms
 FINAL_BEAM_SIZE = 2
 SECOND_BEAM_SIZE = 5
-#: The least window, and what it has beside the speech.
+#: The minimum window, and its margin over the speech.
 DRAFT_WINDOW_FRAMES, DRAFT_MARGIN_FRAMES = 600, 200
 FINAL_WINDOW_FRAMES, FINAL_MARGIN_FRAMES = 1000, 400
 MAX_WINDOW_FRAMES = 3000
-#: Silence before the speech of a final transcript, beside the pre-roll. Of 148 clips: 13.7 % CER with it, 14.2 without.
+#: Silence added to the pre-roll of a final transcript. Of 148 clips: 13.7 % CER with it, 14.2 without.
 LEAD_SAMPLES = 300 * SAMPLES_PER_MS
 #: "This is not speech": 0.6 in Whisper itself (openai/whisper, transcribe.py). Loud noise measured 0.52 to 0.90,
 #: speech of 26 sentences at most 0.35.
@@ -245,7 +245,7 @@ class FasterWhisper(Engine):
 
     async def _recognise(self, samples: Samples, language: str | None, urgency: Urgency) -> Recognition:
         decoding = await self._worker.run(lambda: self._look(samples, language), urgency)
-        # Each look has a turn of its own at the worker: a speaker who goes on saves the second.
+        # Each look has a turn of its own at the worker: a speaker who continues cancels the second.
         if (doubt := decoding.find_doubt()) is not None:
             first = decoding
             decoding = await self._worker.run(lambda: self._look_again(samples, first, doubt), urgency)
@@ -363,7 +363,7 @@ class FasterWhisper(Engine):
         return self._model.encode(np.stack([each[:, :window_frames] for each in features]))
 
     def _operator_tokens(self, *, in_words: bool) -> list[int]:
-        """Return the tokens of symbols that nobody says; `in_words`, of those too that are operators among numbers."""
+        """Return the tokens of symbols that are not spoken; `in_words`: operators among numbers too."""
         if self._operators is None:
             tokenizer = self._model.hf_tokenizer
             texts = [(token, tokenizer.decode([token])) for token in range(tokenizer.token_to_id("<|endoftext|>"))]
@@ -465,7 +465,7 @@ class _Recording:
 
 
 class _Tasks:
-    """The tasks of one stream. Logs what a task raises, whoever has stopped waiting for it; none outlives `close`."""
+    """The tasks of one stream. Logs what a task raises after its caller was cancelled; none outlives `close`."""
 
     def __init__(self) -> None:
         self._running: set[asyncio.Task[Any]] = set()

@@ -4,7 +4,7 @@
 Questions and rules are in answers.toml and answers_held_out.toml. They are asked in calls, each with the history of its
 call, of the engine as the pipeline asks it, typed and not spoken. Two settings are compared on the same weights in one
 run: `before` is how AVATAR asked before it had examples and facts (kept here), `after` is how it asks now.
-The answers of the held-out part are not printed unless asked for: whoever tunes prompt or settings does not read them.
+The answers of the held-out part are not printed unless asked for: prompt and settings are tuned without reading them.
 """
 
 from __future__ import annotations

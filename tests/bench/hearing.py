@@ -8,7 +8,7 @@ and eight English ones by four voices; the recordings of real people are rows of
 are there for their errors, and hear as fast as they can, when those two are done. Configurations take turns clip by
 clip: what else the machine does strikes all alike.
 
-The audio is made once and kept in `--folder`; so is what was measured, and a run that was stopped goes on there.
+The audio is made once and kept in `--folder`; so is what was measured, and a run that was stopped is resumed from it.
 """
 
 from __future__ import annotations

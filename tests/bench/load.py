@@ -148,7 +148,7 @@ class Caller:
 
 
 async def pace(ends_at: float) -> AsyncGenerator[tuple[bytes, bool]]:
-    """Yield frames as a microphone does. One that was held up sends what it has recorded meanwhile at once."""
+    """Yield frames as a microphone does. After a delay it sends the backlog at once."""
     due_at = time.monotonic()
     while time.monotonic() < ends_at:
         for frames, is_speech in ((SPEECH, True), (SILENCE, False)):

@@ -2,8 +2,8 @@
 How quickly `/health` is answered while strangers misbehave, and by how much the web process grows.
 
 Runs the product with scripted engines, the web process with 1024 open files as most shells give, and asks for
-`/health` while nothing else happens, beside 1,100 silent connections, beside a WebSocket of somebody who is logged in
-that sends as fast as it can, and beside one that asks for replies and never reads. Client and server share the machine.
+`/health` while nothing else happens, with 1,100 silent connections, with a WebSocket of a person who is logged in
+that sends as fast as it can, and with one that asks for replies and never reads. Client and server share the machine.
 """
 
 from __future__ import annotations

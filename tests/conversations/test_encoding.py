@@ -63,7 +63,7 @@ class TestEncoder:
         encoder._process = process = encoder._start()
         os.kill(process.pid, signal.SIGSTOP)
 
-        # Not that the next one is slow to start: what is asked for is that nobody waits for the first.
+        # Not that the next one is slow to start: the requirement is that no caller waits for the first.
         with contextlib.suppress(EncodingFailed):
             encode(encoder, SPEECH * 100)
 

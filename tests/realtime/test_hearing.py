@@ -66,7 +66,7 @@ class TestMicrophone:
         pieces = [await anext(stream) for _ in range(3)]
 
         assert pieces == [b"".join(map(make_frame, range(3))), EndOfUtterance(), make_frame(3)]
-        # When each frame had been received is known all the same.
+        # When each frame had been received is known nevertheless.
         received = [microphone.find_received_at(ms) for ms in (20, 40, 60)]
         assert received == pytest.approx([100.0, 100.02, 100.04])
 

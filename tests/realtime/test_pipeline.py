@@ -1119,7 +1119,7 @@ class TestKeepingOfAReply:
         assert {turn.turn_id for turn in call.begun} == {begun.turn_id} == {call.kept[1].turn_id}
 
     async def test_is_taken_back_when_nothing_of_it_was_heard(self) -> None:
-        # Its first character takes longer to say than anybody takes to interrupt.
+        # Its first character takes longer to say than a person takes to interrupt.
         inference = make_inference(replies=[REPLY], ms_per_character=5000)
         async with open_call(inference) as call:
             call.send(protocol.TextMessage("你好"))

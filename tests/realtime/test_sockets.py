@@ -159,7 +159,7 @@ class TestAClient:
     def test_that_was_lost_gives_its_place_to_its_return(self, served: Served) -> None:
         with served.call() as lost:
             ready = ask(lost)
-            # Nobody reads it any more, nor closes it: as after a walk out of the Wi-Fi's reach.
+            # It is neither read nor closed any more: as after a walk out of the Wi-Fi's reach.
             with served.call(f"?conversation={ready['conversation_id']}") as back:
                 resumed = read_until(back, is_a("status", stage="ready"))
                 assert read_close_code(lost) == 4409

@@ -64,7 +64,7 @@ class Served:
         return connection
 
     def measure(self, during: Callable[[], Any]) -> tuple[Any, int, int]:
-        """What `during` returns; by how much the process grew meanwhile, at most; the most bytes it had in files."""
+        """What `during` returns; by how much the process grew during it, at most; the most bytes it had in files."""
         process = psutil.Process(self.process.pid)
         before = largest = process.memory_info().rss
         on_disk = 0

@@ -285,7 +285,7 @@ def to_item(windows: str) -> bytes:
 
 @pytest.fixture
 async def unretrieved() -> AsyncIterator[list[str]]:
-    """What the event loop complains of: exceptions of tasks that nobody asked for them."""
+    """What the event loop complains of: exceptions of tasks that were never retrieved."""
     complaints: list[str] = []
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(lambda loop, context: complaints.append(str(context.get("exception"))))
