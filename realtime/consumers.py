@@ -363,8 +363,10 @@ class VoiceConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels p
         self.budget.take_message(now, is_chunk=isinstance(message, protocol.AudioChunkMessage))
         if isinstance(message, protocol.PingMessage):
             self.outbox.put_nowait(protocol.Pong(nonce=message.nonce))
-        else:
-            self.pipeline.push_message(message)
+            return
+        if isinstance(message, protocol.ConfigureMessage) and message.page_language is not protocol.UNSET:
+            self.language = message.page_language
+        self.pipeline.push_message(message)
 
     async def _answer_error(self, error: ProtocolError, now: float) -> None:
         try:

@@ -154,6 +154,8 @@ class ConfigureMessage:
     voice_profile_id: UUID | Unset | None = UNSET
     quality: Literal["fast", "high_quality"] | Unset = UNSET
     speed: Annotated[float, Range(0.5, 2.0)] | Unset = UNSET
+    #: In which language errors and notices are worded from now on.
+    page_language: Literal["zh-hant", "en"] | Unset = UNSET
 
 
 @dataclass(frozen=True, slots=True)

@@ -498,6 +498,8 @@ class Call {
       selectors: TRANSLATED,
       mustStay: () => this.#phase !== "idle",
       onswitched: () => {
+        const pageLanguage = document.documentElement.lang.startsWith("zh") ? "zh-hant" : "en";
+        this.socket.send({ type: "configure", page_language: pageLanguage });
         this.captions.relabel();
         this.settings.refill();
         this.voices.refresh();

@@ -37,7 +37,7 @@ from realtime.admission import Admission
 from realtime.consumers import VoiceConsumer, admission
 from realtime.reply import Voice, VoiceUnreadable
 from realtime.routing import websocket_urlpatterns
-from realtime.wording import find_language
+from realtime.wording import find_language, word_error
 from tests import factories
 from tests.fakes import (
     SPEECH,
@@ -1062,6 +1062,15 @@ class TestErrors:
         assert (error["code"], error["is_fatal"]) == ("FATAL_ERROR", True)
         assert closed == {"type": "close", "code": 4500}
         assert inference.active_calls == 0
+
+    async def test_are_told_in_the_language_that_the_page_changes_to(self, alice: User) -> None:
+        async with call(alice, make_inference(), headers={"accept-language": "en"}) as (client, _):
+            await client.send(type="configure", page_language="zh-hant")
+            await client.send(type="audio_end")
+
+            error = await client.wait_for("error")
+
+        assert error["error"] == word_error(protocol.ErrorCode.NO_AUDIO_DATA, "zh-hant")
 
     async def test_are_told_in_the_users_language(self, alice: User) -> None:
         async with call(alice, make_inference(), headers={"accept-language": "en"}) as (client, _):
