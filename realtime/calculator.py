@@ -252,10 +252,10 @@ def _find_way(asked: str) -> Fact | None:
 
 
 def _say_minutes(minutes: int) -> str:
+    """In words: a small model turns the digits of a duration into English ones."""
     hours, rest = divmod(minutes, 60)
-    if not hours:
-        return f"{rest} 分鐘"
-    return f"{hours} 小時 {rest} 分鐘" if rest else f"{hours} 小時"
+    said = f"{'兩' if hours == 2 else format_chinese(hours)}小時" if hours else ""
+    return said + (f"{format_chinese(rest)}分鐘" if rest or not hours else "")
 
 
 # --- times of the day ---

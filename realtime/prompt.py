@@ -17,6 +17,7 @@ from inference.interfaces import Message
 from realtime.calculator import Fact, find_fact
 from realtime.dates import find_date_fact, say_moment
 from realtime.numerals import say_in_chinese
+from realtime.unknowable import find_hint
 
 Language = Literal["zh", "en"]
 
@@ -27,17 +28,17 @@ ANSWER_IN_CHINESE = "（請用中文回答。）"
 SYSTEM_PROMPT = (
     "你是 AVATAR，台灣的語音助理，正在和人聊天。用台灣的繁體中文回答；對方說英文就用英文。"
     "你的話會被唸出來：簡短自然，一到兩句，第一句要短，不用條列、Markdown、表情符號或網址。"
-    "題目後面有計算結果時，照著結果說。"
+    "題目後面有計算結果或提示時，照著說。"
 )
 #: What small talk in Taiwan sounds like, what cannot be known, and what a fact after a question is for.
 EXAMPLES: tuple[tuple[str, str], ...] = (
     ("嗨，你好，你是誰？", "你好！我是 AVATAR，可以陪你聊天、回答問題，也可以幫你算數。"),
-    ("今天天氣怎麼樣？", "我查不到即時的天氣、新聞和價錢，出門前看一下氣象預報比較準喔。"),
+    ("今天天氣怎麼樣？\n（提示：你查不到天氣，請對方看氣象預報）", "我查不到即時的天氣，出門前看一下氣象預報比較準喔。"),
     (ANSWER_IN_ENGLISH + "What can I have for breakfast?", "How about a rice ball and warm soy milk? It's quick."),
     (ANSWER_IN_CHINESE + "我頭有點暈，怎麼辦？", "先坐下來休息，喝點溫開水。如果一直沒好，要去看醫生。"),
     ("一個便當九十五元，兩個多少錢？\n（計算結果：95 × 2 = 190 元，一百九十）", "兩個便當一共一百九十元。"),
     ("藥可以多吃幾顆嗎？", "不要自己加藥量，照藥袋上寫的吃，有疑問就問醫生或藥師。"),
-    ("黃金現在一錢多少？", "我查不到現在的價格和匯率，可以看銀行的網站。"),
+    ("現在金價多少？\n（提示：你查不到價格和匯率，請對方看銀行網站）", "我查不到現在的價格，可以看銀行的網站喔。"),
     ("幫我打電話叫計程車。", "我沒辦法打電話或上網，要請你自己打喔。"),
     ("「謝謝」的英文怎麼說？", "英文是 thank you。"),
     ("我今天被老闆罵了。", "辛苦你了，被罵一定很難過。要不要說說發生了什麼事？"),
@@ -84,7 +85,7 @@ def compose(scene: Scene, history: Sequence[Message], user_text: str = "") -> li
 
 def add_facts(messages: Sequence[Message], now: datetime | None) -> list[Message]:
     """
-    Write results after the questions that ask for them.
+    Write results after the questions that ask for them, and hints after those that nobody here can answer.
 
     Sums stay, so that the prefix cache stays valid. The clock is asked for the last question only: what was
     right then is wrong now.
@@ -99,10 +100,14 @@ def add_facts(messages: Sequence[Message], now: datetime | None) -> list[Message
         if fact is None and now is not None and place == len(messages) - 1:
             fact = find_date_fact(message.content, now)
         earlier = message.content
-        if fact is None:
-            added.append(message)
+        if fact is not None:
+            note = _say_fact(fact, message.content)
+        elif hint := find_hint(message.content, is_chinese=is_chinese(message.content)):
+            note = f"（提示：{hint}）" if is_chinese(message.content) else f"(Note: {hint}.)"
         else:
-            added.append(Message("user", f"{message.content}\n{_say_fact(fact, message.content)}"))
+            added.append(message)
+            continue
+        added.append(Message("user", f"{message.content}\n{note}"))
     return added
 
 
