@@ -76,9 +76,16 @@ class Deleted:
         )
 
 
-def start_conversation(*, owner: User, title: str = "") -> Conversation:
-    title = title[: Conversation.TITLE_LENGTH]
-    return Conversation.objects.create(owner=owner, title=title, opened_at=timezone.now())
+def has_conversation(*, conversation_id: uuid.UUID, owner_id: int) -> bool:
+    """
+    Whether a person has this conversation. One that has no row because its first turns are in the spool gets it now.
+
+    Raises what may pass: django.db.Error and OSError. Then it is not known.
+    """
+    conversations = Conversation.objects.filter(pk=conversation_id)
+    if not conversations.exists():
+        take_in_spooled_turns(conversation_id=conversation_id)
+    return conversations.filter(owner_id=owner_id).exists()
 
 
 def resume_conversation(*, conversation_id: uuid.UUID, limit: int) -> list[tuple[uuid.UUID, str, str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Iterator
 from enum import Enum
 from typing import Protocol
 from uuid import UUID
@@ -43,6 +44,8 @@ class Admission:
 
     def __init__(self) -> None:
         self._calls: list[LiveCall] = []
+        #: Those that have no place any more, and of which something is still to be saved.
+        self._saving: list[LiveCall] = []
         self._is_draining = False
 
     @property
@@ -72,6 +75,15 @@ class Admission:
         """Give the place back. A call without one has nothing to give."""
         self._calls = [each for each in self._calls if each is not call]
 
+    @contextlib.contextmanager
+    def saving(self, call: LiveCall) -> Iterator[None]:
+        """Have a drain wait for a call that has left and is being saved."""
+        self._saving.append(call)
+        try:
+            yield
+        finally:
+            self._saving = [each for each in self._saving if each is not call]
+
     async def drain(self, *, finish_sentence_s: float = FINISH_SENTENCE_S) -> None:
         """Drain: admit no call any more, let sentences that are being spoken end, save the calls and end them."""
         self._is_draining = True
@@ -85,6 +97,8 @@ class Admission:
         async with asyncio.TaskGroup() as group:
             for call in self._calls:
                 group.create_task(finish(call))
+            for call in self._saving:
+                group.create_task(call.end(protocol.CLOSE_RESTARTING))
 
 
 admission = Admission()

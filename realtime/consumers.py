@@ -17,13 +17,12 @@ from autobahn.exception import Disconnected
 from channels.db import database_sync_to_async
 from channels.generic.websocket import AsyncWebsocketConsumer
 from django.conf import settings
-from django.db import DatabaseError
+from django.db import Error as AnyDatabaseError
 from django.http.request import split_domain_port, validate_host
 from django.urls import reverse
 from django.utils import timezone
 
-from conversations.models import Conversation
-from conversations.services import find_memory_of, resume_conversation
+from conversations.services import find_memory_of, has_conversation, resume_conversation
 from inference.interfaces import Inference, Message, Quality
 from realtime import protocol
 from realtime.admission import Entry, admission
@@ -33,7 +32,7 @@ from realtime.logins import RECHECK_S, Login, follow_changes, is_valid, read_log
 from realtime.pipeline import CallOverrun, CallSettings, PastTurn, VoicePipeline
 from realtime.prompt import EXAMPLES
 from realtime.protocol import ErrorCode, ProtocolError, ServerMessage
-from realtime.recorder import Item, Recorder, Trouble
+from realtime.recorder import HURRIED_PATIENCE_S, Item, Recorder, Trouble
 from realtime.reply import Voice, VoiceUnreadable
 from realtime.wording import find_language, word_error, word_idle_warning
 from voices.models import VoiceProfile
@@ -231,7 +230,7 @@ class VoiceConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels p
             self.conversation_id = uuid4() if self.is_kept else None
             self.is_new = True
             return []
-        if await Conversation.objects.filter(pk=wanted, owner_id=self.user_id).aexists():
+        if await database_sync_to_async(has_conversation)(conversation_id=wanted, owner_id=self.user_id):
             return await self._read_history(wanted)
         if replaced is not None and replaced.is_new and not (replaced.recorder and replaced.recorder.is_begun):
             # The connection was lost before anything was kept: the id still stands for nothing.
@@ -447,7 +446,7 @@ class VoiceConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels p
     async def _is_login_valid(self, login: Login) -> bool:
         try:
             holds: bool = await database_sync_to_async(is_valid)(login)
-        except DatabaseError as error:
+        except AnyDatabaseError as error:
             # A database that restarts ends no call; the next look is soon.
             logger.warning("session %s: whether its login holds is not known: %s", self.session_id, error)
             return True
@@ -487,6 +486,8 @@ class VoiceConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels p
             await self.pipeline.finish_sentence()
 
     async def end(self, close_code: int) -> None:
+        if self.recorder is not None:
+            self.recorder.limit_patience(HURRIED_PATIENCE_S)
         # At once: the other end may be dead, and what was said is to be saved in any case.
         await asyncio.gather(self._hang_up(close_code), self._clean_up())
 
@@ -519,7 +520,8 @@ class VoiceConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels p
         finally:
             admission.leave(self)
             if self.recorder is not None:
-                await self.recorder.close()
+                with admission.saving(self):
+                    await self.recorder.close()
 
 
 def find_voice(user: User, voice_profile_id: UUID) -> Voice | None:
@@ -549,7 +551,7 @@ def renew_voice(user: User, voice: Voice) -> Voice | None:
         if version is None:
             return None
         return voice if version == voice.version else find_voice(user, voice.profile_id)
-    except (DatabaseError, VoiceUnreadable):
+    except (AnyDatabaseError, VoiceUnreadable):
         # It goes on as it was, and the next clause asks again: no call is to end of it.
         logger.exception("cannot look after voice %s", voice.profile_id)
         return voice

@@ -40,7 +40,9 @@ ATTEMPTS = 4
 FIRST_PAUSE_S = 0.5
 LONGEST_PAUSE_S = 5.0
 #: How long the end of a call waits for the database before what is left goes into the spool.
-DRAIN_S = 30.0
+PATIENCE_S = 30.0
+#: The same where something waits for the end: a drain, which the web process cuts off after `DRAIN_S`, or a take-over.
+HURRIED_PATIENCE_S = 3.0
 
 
 class Trouble(StrEnum):
@@ -85,11 +87,14 @@ class Recorder:
         self._waiting: deque[tuple[Item | Change, datetime]] = deque()
         self._changed = asyncio.Event()
         self._failures = 0
+        self._logged: set[type[Exception]] = set()
         self._has_spooled = False
         self._is_spool_full = False
         self._is_closing = False
         self._task = asyncio.create_task(self._run(), name=f"recorder {conversation_id}")
         self._end: asyncio.Task[None] | None = None
+        self._is_patience_over = asyncio.Event()
+        self._timers: list[asyncio.Task[None]] = []
 
     @property
     def is_begun(self) -> bool:
@@ -108,28 +113,47 @@ class Recorder:
         self._waiting.append((item, timezone.now()))
         self._changed.set()
 
+    def limit_patience(self, patience_s: float) -> None:
+        """From now on, let the end wait for the database no longer than this. The shortest limit holds."""
+        if self._end is None or not self._end.done():
+            self._timers.append(asyncio.create_task(self._end_patience(patience_s)))
+
     async def close(self) -> None:
         """Save what waits and end. Cancelling the caller does not cancel the saving."""
         if self._end is None:
+            self.limit_patience(PATIENCE_S)
             self._end = asyncio.create_task(self._finish(), name=f"end of recorder {self._conversation_id}")
         await asyncio.wait([self._end])
+
+    async def _end_patience(self, patience_s: float) -> None:
+        await self._sleep(patience_s)
+        self._is_patience_over.set()
 
     async def _finish(self) -> None:
         self._is_closing = True
         self._changed.set()
-        patience = asyncio.ensure_future(self._sleep(DRAIN_S))
+        patience = asyncio.ensure_future(self._is_patience_over.wait())
         await asyncio.wait({self._task, patience}, return_when=asyncio.FIRST_COMPLETED)
-        patience.cancel()
-        if self._task.done():
-            self._task.result()
+        for timer in (patience, *self._timers):
+            timer.cancel()
+        if self._task.done() and not self._has_failed():
             return
-        logger.error("turns of conversation %s were not saved within %g s", self._conversation_id, DRAIN_S)
+        logger.error("turns of conversation %s are not saved in time: into the spool", self._conversation_id)
         left = list(self._waiting)
         # Not awaited: the thread that it waits for may be stuck in the database. Saved twice is saved once.
         self._task.cancel()
         for item, said_at in left:
             if not await self._spool(await self._prepare(item, said_at)):
                 self._tell(Trouble.LOST)
+
+    def _has_failed(self) -> bool:
+        """Whether the recorder has ended by an error, which is logged."""
+        if self._task.cancelled():
+            return True
+        error = self._task.exception()
+        if error is not None:
+            logger.error("the recorder of conversation %s failed", self._conversation_id, exc_info=error)
+        return error is not None
 
     async def _run(self) -> None:
         while True:
@@ -177,7 +201,8 @@ class Recorder:
             if self._has_spooled:
                 await database_sync_to_async(take_in_spooled_turns)(conversation_id=self._conversation_id)
                 self._has_spooled, self._has_row = False, True
-        except (Error, OSError) as error:
+        except Exception as error:
+            # Whatever it is, what waits stays in the spool, and the recorder goes on.
             self._count_failure(error)
             return False
         if change is None or await self._save(change):
@@ -215,15 +240,17 @@ class Recorder:
         return True
 
     def _count_failure(self, error: Exception) -> None:
-        """Log the first failure of an outage; the others say nothing new."""
+        """Log the first failure of each kind in an outage; the others say nothing new."""
         self._failures += 1
-        if self._failures == 1:
+        if type(error) not in self._logged:
+            self._logged.add(type(error))
             logger.error("conversation %s is not saved now", self._conversation_id, exc_info=error)
 
     def _note_recovery(self) -> None:
         if self._failures:
             logger.info("conversation %s is saved again after %d attempts", self._conversation_id, self._failures + 1)
         self._failures = 0
+        self._logged.clear()
         self._is_spool_full = False
         if Trouble.DELAYED in self._told:
             self._told.discard(Trouble.DELAYED)

@@ -24,8 +24,8 @@ from conversations.services import (
     correct_turn,
     drop_turn,
     find_memory_of,
+    has_conversation,
     recent_messages,
-    start_conversation,
 )
 from tests import factories
 from voices.services import delete_voice_profile
@@ -53,20 +53,19 @@ def append(conversation_id: uuid.UUID, *, audio: bytes | None, begun_by: int | N
     )
 
 
-class TestStartConversation:
-    def test_belongs_to_its_owner(self, alice: User) -> None:
-        conversation = start_conversation(owner=alice)
+class TestHasConversation:
+    def test_is_true_for_its_owner_alone(self, alice: User, bob: User) -> None:
+        conversation_id = factories.create_conversation(alice).pk
 
-        assert (conversation.owner, conversation.title, conversation.last_turn_at) == (alice, "", None)
-
-    def test_cuts_a_title_that_is_too_long(self, alice: User) -> None:
-        assert len(start_conversation(owner=alice, title="長" * 200).title) == Conversation.TITLE_LENGTH
+        assert has_conversation(conversation_id=conversation_id, owner_id=alice.pk)
+        assert not has_conversation(conversation_id=conversation_id, owner_id=bob.pk)
+        assert not has_conversation(conversation_id=uuid.uuid4(), owner_id=alice.pk)
 
 
 @pytest.mark.django_db
 class TestAppendTurn:
     def test_keeps_everything_under_the_id_of_the_call(self, alice: User, media_root: Path) -> None:
-        conversation = start_conversation(owner=alice)
+        conversation = factories.create_conversation(alice)
         voice = factories.create_voice_profile(owner=alice)
         turn_id = uuid.uuid4()
 

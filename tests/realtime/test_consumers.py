@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import logging
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
@@ -21,20 +22,24 @@ import soundfile
 from asgiref.sync import sync_to_async
 from autobahn.exception import Disconnected
 from channels.auth import AuthMiddlewareStack
+from channels.db import database_sync_to_async
 from channels.routing import URLRouter
 from channels.testing import WebsocketCommunicator
 from django.contrib.auth.models import AnonymousUser, User
 from django.core.files.base import ContentFile
-from django.db import DatabaseError
+from django.db import DatabaseError, InterfaceError, OperationalError
 from django.test import Client as DjangoClient
 from django.urls import path
-from django.utils import translation
+from django.utils import timezone, translation
 
+from avatar_site.web.server import DRAIN_S
+from conversations import services, spool
 from conversations.models import Conversation, Turn
 from inference.interfaces import Message, Quality, VoiceReference
 from realtime import consumers, logins, protocol
-from realtime.admission import Admission
+from realtime.admission import FINISH_SENTENCE_S, Admission
 from realtime.consumers import VoiceConsumer, admission
+from realtime.recorder import HURRIED_PATIENCE_S
 from realtime.reply import Voice, VoiceUnreadable
 from realtime.routing import websocket_urlpatterns
 from realtime.wording import find_language, word_error
@@ -225,6 +230,10 @@ async def follow_all() -> None:
         await asyncio.sleep(0)
 
 
+def replace_turn(change: spool.Change) -> spool.Change:
+    return spool.Change(change.verb, change.fields | {"turn_id": uuid4()})
+
+
 async def list_turns(conversation_id: str) -> list[Turn]:
     return [turn async for turn in Turn.objects.filter(conversation_id=conversation_id).order_by("sequence")]
 
@@ -309,6 +318,21 @@ class TestConnecting:
         conversation = await sync_to_async(factories.create_conversation)(alice)
 
         assert await connect_in_vain(bob, query=f"?conversation={conversation.pk}") == ([], 4404)
+
+    async def test_to_a_conversation_that_is_in_the_spool_takes_it_in(self, alice: User, bob: User) -> None:
+        conversation_id = uuid4()
+        fields = {"turn_id": uuid4(), "text": "從前，", "language": "zh", "voice_profile_id": None}
+        change = spool.Change("begin_turn", fields | {"said_at": timezone.now(), "begun_by": alice.pk})
+        services.spool_change(conversation_id=conversation_id, change=change)
+        query = f"?conversation={conversation_id}"
+
+        assert await connect_in_vain(bob, query=query) == ([], 4404)
+        services.spool_change(conversation_id=(other_id := uuid4()), change=replace_turn(change))
+        for wanted in (conversation_id, other_id):
+            async with call(alice, make_inference(), query=f"?conversation={wanted}") as (_, ready):
+                assert ready["is_resumed"]
+
+        assert await Conversation.objects.owned_by(alice).acount() == 2
 
     async def test_again_goes_on_with_the_conversation(self, alice: User) -> None:
         conversation = await sync_to_async(factories.create_conversation)(alice)
@@ -506,15 +530,16 @@ class TestLosingTheLogin:
             while (message := await client.receive()) != {"type": "close", "code": 4401}:
                 assert isinstance(message, bytes) or message["type"] != "close"
 
+    @pytest.mark.parametrize("error", [DatabaseError, InterfaceError])
     async def test_is_not_assumed_while_the_database_is_away(
-        self, alice: User, monkeypatch: pytest.MonkeyPatch
+        self, alice: User, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
     ) -> None:
         looked = asyncio.Event()
         loop = asyncio.get_running_loop()
 
         def look(login: logins.Login) -> bool:
             loop.call_soon_threadsafe(looked.set)
-            raise DatabaseError("away")
+            raise error("away")
 
         monkeypatch.setattr(consumers, "RECHECK_S", 0.01)
         monkeypatch.setattr(consumers, "is_valid", look)
@@ -670,6 +695,45 @@ class TestDraining:
 
             assert await connect_in_vain(alice) == ([], 1012)
         assert calls.active == 0
+
+    @pytest.mark.parametrize("does_hang", [True, False])
+    async def test_spools_what_the_database_does_not_take(
+        self, alice: User, calls: Admission, monkeypatch: pytest.MonkeyPatch, does_hang: bool
+    ) -> None:
+        is_asked, is_back = asyncio.Event(), threading.Event()
+        loop = asyncio.get_running_loop()
+
+        def hang(*arguments: Any, **fields: Any) -> Turn:
+            loop.call_soon_threadsafe(is_asked.set)
+            if does_hang:
+                is_back.wait(20)
+            raise OperationalError("the database is locked")
+
+        monkeypatch.setattr(services, "_place", hang)
+        monkeypatch.setattr(consumers, "HURRIED_PATIENCE_S", 0.05)
+        async with open_socket(alice, make_inference(replies=["好。"])) as (client, ready):
+            await client.send(type="text", text="你好")
+            await asyncio.wait_for(is_asked.wait(), 5)
+            if not does_hang:
+                # It has no place any more, and is being saved.
+                await client.socket.send_input({"type": "websocket.disconnect", "code": 1001})
+                async with asyncio.timeout(5):
+                    while calls.active:  # noqa: ASYNC110 — a call says nobody when it has left
+                        await asyncio.sleep(0.001)
+            try:
+                await asyncio.wait_for(calls.drain(finish_sentence_s=0.05), 5)
+                spooled = spool.list_conversations()
+            finally:
+                is_back.set()
+                # Behind what hangs in the database's thread.
+                await database_sync_to_async(list)()
+
+        assert [str(each) for each in spooled] == [ready["conversation_id"]]
+
+    def test_is_over_before_the_web_process_ends(self) -> None:
+        # What is left, to write the spool.
+        assert FINISH_SENTENCE_S + HURRIED_PATIENCE_S + 5 < DRAIN_S
+        assert HURRIED_PATIENCE_S + 5 < consumers.TAKEOVER_TIMEOUT_S
 
     async def test_waits_for_no_sentence_longer_than_it_may(self, alice: User, calls: Admission) -> None:
         inference = make_inference(replies=[REPLY], ms_per_character=100)
@@ -909,6 +973,20 @@ class TestRenewingAVoice:
         assert consumers.renew_voice(alice, voice) is None
         profiles.delete()
         assert consumers.renew_voice(alice, voice) is None
+
+    @pytest.mark.parametrize("error", [DatabaseError, InterfaceError])
+    def test_goes_on_as_it_was_while_the_database_is_away(
+        self, alice: User, profile: VoiceProfile, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+    ) -> None:
+        voice = consumers.find_voice(alice, profile.pk)
+        assert voice is not None
+
+        def fail(*arguments: Any, **fields: Any) -> None:
+            raise error("away")
+
+        monkeypatch.setattr(type(VoiceProfile.objects.all()), "first", fail)
+
+        assert consumers.renew_voice(alice, voice) is voice
 
     def test_goes_on_as_it_was_when_its_clip_cannot_be_read(self, alice: User, profile: VoiceProfile) -> None:
         voice = consumers.find_voice(alice, profile.pk)

@@ -25,8 +25,17 @@ from django.utils import timezone
 from conversations import services, spool
 from conversations.models import Conversation, Turn
 from inference.interfaces import Quality
+from realtime import recorder as recording
 from realtime.pipeline import BegunTurn, CorrectedTurn, DroppedTurn, SaidTurn
-from realtime.recorder import ATTEMPTS, DRAIN_S, LONGEST_PAUSE_S, MAX_WAITING, Recorder, Trouble
+from realtime.recorder import (
+    ATTEMPTS,
+    HURRIED_PATIENCE_S,
+    LONGEST_PAUSE_S,
+    MAX_WAITING,
+    PATIENCE_S,
+    Recorder,
+    Trouble,
+)
 from tests import factories
 from tests.fakes import SPEECH
 
@@ -50,10 +59,13 @@ class Patience:
     def __init__(self) -> None:
         self.pauses: list[float] = []
         self.is_over = asyncio.Event()
+        self.is_hurried_over = asyncio.Event()
 
     async def __call__(self, delay_s: float) -> None:
-        if delay_s == DRAIN_S:
+        if delay_s == PATIENCE_S:
             await self.is_over.wait()
+        elif delay_s == HURRIED_PATIENCE_S:
+            await self.is_hurried_over.wait()
         else:
             self.pauses.append(delay_s)
             await asyncio.sleep(0)
@@ -341,6 +353,79 @@ class TestOutage:
         assert read_spool().count("append_turn") == 2
         is_back.set()
         await asyncio.wait([recorder._task])
+        assert await sync_to_async(services.take_in_all_spooled_turns)() == 2
+        assert await list_texts(conversation) == ["一", "二"]
+
+    async def test_is_waited_for_less_long_when_something_waits_for_the_end(
+        self, conversation: Conversation, patience: Patience, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        is_asked, is_back = threading.Event(), threading.Event()
+
+        def hang(*arguments: Any, **fields: Any) -> Turn:
+            is_asked.set()
+            is_back.wait(10)
+            raise OperationalError("the database is locked")
+
+        monkeypatch.setattr(services, "_place", hang)
+        recorder = make_recorder(conversation, sleep=patience)
+        recorder.record(make_turn("一"))
+        end = asyncio.create_task(recorder.close())
+        await until(is_asked.is_set)
+        recorder.limit_patience(HURRIED_PATIENCE_S)
+        patience.is_hurried_over.set()
+        try:
+            await asyncio.wait_for(end, 5)
+            assert read_spool().count("append_turn") == 1
+        finally:
+            is_back.set()
+            await asyncio.wait([recorder._task])
+
+    async def test_that_nobody_expected_loses_nothing(
+        self,
+        conversation: Conversation,
+        database: Database,
+        patience: Patience,
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        take_in = recording.take_in_spooled_turns
+        failures: list[RuntimeError] = []
+
+        def fail(**fields: Any) -> int:
+            if len(failures) < 3:
+                failures.append(RuntimeError("nobody expected this"))
+                raise failures[-1]
+            return take_in(**fields)
+
+        monkeypatch.setattr(recording, "take_in_spooled_turns", fail)
+        database.is_away = True
+        recorder = make_recorder(conversation, sleep=patience)
+        recorder.record(make_turn("一"))
+        await until(read_spool)
+        database.is_away = False
+        recorder.record(make_turn("二"))
+        await until(lambda: len(failures) == 3 and not read_spool())
+        recorder.record(make_turn("三"))
+        await recorder.close()
+
+        assert await list_texts(conversation) == ["一", "二", "三"]
+        assert "nobody expected this" in caplog.text
+
+    async def test_of_the_recorder_itself_leaves_what_waits_on_the_disk(
+        self, conversation: Conversation, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        async def fail(*arguments: Any) -> None:
+            raise RuntimeError("nobody expected this")
+
+        monkeypatch.setattr(Recorder, "_keep", fail)
+        recorder = make_recorder(conversation)
+        recorder.record(make_turn("一"))
+        await asyncio.wait([recorder._task])
+        recorder.record(make_turn("二"))
+        await recorder.close()
+
+        assert read_spool().count("append_turn") == 2
+        assert "nobody expected this" in caplog.text
         assert await sync_to_async(services.take_in_all_spooled_turns)() == 2
         assert await list_texts(conversation) == ["一", "二"]
 
