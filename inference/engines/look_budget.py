@@ -6,14 +6,15 @@ from __future__ import annotations
 PAUSE_S = 0.6
 #: With a second look it is there so long after that pause, or there is no second look.
 SECOND_LOOK_WITHIN_S = 2.5
-#: Cost of a second look in first looks, until one was measured and at the very most and least. The encoder reads three
-#: times as much, and the beam is wider.
-FIRST_RATIO, LEAST_RATIO, LARGEST_RATIO = 3.5, 2.0, 8.0
+#: Cost of a second look in first looks: until it is measured (4.4 with one recording of 6 s, two idle cores), and in
+#: which bounds a measurement counts.
+FIRST_RATIO, LEAST_RATIO, LARGEST_RATIO = 4.4, 2.0, 8.0
 #: Weight of the newest ratio in the running value.
 NEWEST = 0.3
 #: So many in a row change the window.
 IN_A_ROW = 3
-#: A short window that takes less than this leaves room for the wide one: well below the pause, or it would swing.
+#: A short window that takes less than this leaves room for the wide one, which took 1.3 times as much with that
+#: recording: well below the pause, or it would swing.
 AMPLE_S = 0.65 * PAUSE_S
 
 
