@@ -12,6 +12,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import quote
 
 UNIX = "unix:"
 SOCKET_NAME = "inference.sock"
@@ -66,6 +67,12 @@ def check_secret(address: str, secret: str) -> None:
 def find_socket_path(address: str) -> Path | None:
     """Return the path of a Unix socket; None for TCP."""
     return Path(address.removeprefix(UNIX)) if address.startswith(UNIX) else None
+
+
+def make_target(address: str) -> str:
+    """Return an address as gRPC wants it: it reads the path as a URI, where "#", "?" and "%" mean something."""
+    path = find_socket_path(address)
+    return address if path is None else f"{UNIX}{quote(os.fsencode(path))}"
 
 
 @contextmanager

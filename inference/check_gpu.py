@@ -20,7 +20,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from difflib import SequenceMatcher
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import av
 import numpy as np
@@ -218,7 +218,7 @@ class Checks:
     async def _leave(self) -> str:
         began = time.monotonic()
         events = self.client.llm.generate(STORY, GenerationOptions(max_tokens=1000, temperature=0))
-        async with aclosing(cast(Any, events)):
+        async with aclosing(events):
             await anext(events)
         left_at = time.monotonic()
         await self._follow(lambda status: not (status.active_calls or status.figures.get("requests_running")))

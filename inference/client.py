@@ -10,6 +10,7 @@ from typing import Literal, cast
 import grpc
 import grpc.aio
 
+from inference.address import make_target
 from inference.interfaces import (
     MICROPHONE_SAMPLE_RATE_HZ,
     AudioChunk,
@@ -111,7 +112,7 @@ class InferenceClient:
         if loop not in self._channels:
             for stale in [known for known in self._channels if known.is_closed()]:
                 del self._channels[stale]
-            self._channels[loop] = grpc.aio.insecure_channel(self.address, options=make_channel_options())
+            self._channels[loop] = grpc.aio.insecure_channel(make_target(self.address), options=make_channel_options())
         return self._channels[loop]
 
     async def status(self) -> InferenceStatus:

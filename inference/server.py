@@ -23,7 +23,7 @@ import psutil
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from inference import device_memory
-from inference.address import AddressTaken, find_socket_path, hold_socket, private_files
+from inference.address import AddressTaken, find_socket_path, hold_socket, make_target, private_files
 from inference.client import SECRET_METADATA, make_server_options
 from inference.config import InferenceConfig
 from inference.device_memory import DeviceMemoryReader
@@ -608,7 +608,7 @@ class InferenceServer:
             if (path := find_socket_path(self.config.address)) is not None:
                 self._held.enter_context(hold_socket(path))
             with private_files():
-                self.port = self._server.add_insecure_port(self.config.address)
+                self.port = self._server.add_insecure_port(make_target(self.config.address))
         except (AddressTaken, RuntimeError) as error:
             raise RuntimeError(f"cannot listen on {self.config.address}: is another process there?") from error
         except OSError as error:

@@ -381,7 +381,7 @@ class VoicePipeline:
         self._deadline = RecogniserDeadline(max_ms=settings.transcript_s * 1000)
         #: When the ends were said of utterances whose transcripts have not come yet.
         self._ends: deque[float] = deque()
-        self._is_awaiting_transcript = False
+        self._transcripts_due = 0
         self._is_outage_known = False
         #: Why the utterance that the client has not ended yet is gone.
         self._loss: InferenceError | None = None
@@ -629,8 +629,8 @@ class VoicePipeline:
                 events = self._stt.transcribe(audio, self._listening_options)
                 async with contextlib.aclosing(events), asyncio.timeout(None) as self._transcript_timeout:
                     self._deadline.reset()
-                    if self._is_awaiting_transcript:
-                        self._expect_transcript()
+                    if self._transcripts_due:
+                        self._reschedule_transcript(self._settings.transcript_s)
                     async for event in events:
                         heard = True
                         self._is_outage_known = False
@@ -645,9 +645,9 @@ class VoicePipeline:
                 self._transcript_timeout = None
                 self._microphone.close_stream()
             retry_s = self._settings.first_retry_s if heard else min(retry_s * 2, self._settings.last_retry_s)
-            is_news = not self._is_outage_known or self._is_awaiting_transcript
+            is_news = not self._is_outage_known or self._transcripts_due > 0
             self._is_outage_known = True
-            self._is_awaiting_transcript = False
+            self._transcripts_due = 0
             self._ends.clear()
             self._loss = error if self._settings.mode is Mode.HOLD_TO_TALK and self._has_audio else None
             self._microphone.clear()
@@ -658,11 +658,11 @@ class VoicePipeline:
     def _watch_transcript(self, event: TranscriptEvent) -> None:
         self._deadline.reset()
         if isinstance(event, FinalTranscript):
-            self._is_awaiting_transcript = False
-            self._reschedule_transcript(None)
+            self._transcripts_due = max(0, self._transcripts_due - 1)
+            self._reschedule_transcript(self._settings.transcript_s if self._transcripts_due else None)
 
     def _expect_transcript(self) -> None:
-        self._is_awaiting_transcript = True
+        self._transcripts_due += 1
         self._reschedule_transcript(self._settings.transcript_s)
 
     def _reschedule_transcript(self, within_s: float | None) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from typing import Any, cast
 
 from inference.interfaces import GenerationEvent, GenerationOptions, LanguageModel, Message, TextDelta
 from realtime.prompt import Language, ask_again, judge_beginning
@@ -22,7 +21,7 @@ async def generate_in(
     held: list[GenerationEvent] = []
     said = ""
     is_right = language is None
-    async with aclosing(cast(Any, llm.generate(messages, options))) as events:
+    async with aclosing(llm.generate(messages, options)) as events:
         async for event in events:
             if is_right:
                 yield event
@@ -43,6 +42,6 @@ async def generate_in(
                     yield each
             return
     assert language is not None  # noqa: S101 — for the type checker: nothing is wrong where nothing is wanted
-    async with aclosing(cast(Any, llm.generate(ask_again(messages, language), options))) as events:
+    async with aclosing(llm.generate(ask_again(messages, language), options)) as events:
         async for event in events:
             yield event

@@ -119,7 +119,8 @@ class Serving:
             announcing.cancel()
             with suppress(asyncio.CancelledError):
                 await announcing
-            self._plan.state_file.unlink(missing_ok=True)
+            with suppress(OSError):  # a damaged disk: it is over all the same
+                self._plan.state_file.unlink(missing_ok=True)
         say("Stopped.")
         return self._is_sound
 

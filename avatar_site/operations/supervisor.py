@@ -127,7 +127,8 @@ class Supervisor:
 
     async def run(self) -> None:
         """Return when `stop()` was called and every child has ended. Cancelled, it kills them and goes."""
-        self._log_dir.mkdir(parents=True, exist_ok=True)
+        with suppress(OSError):  # of a full disk: each child's log says so
+            self._log_dir.mkdir(parents=True, exist_ok=True)
         async with asyncio.TaskGroup() as children:
             for spec in self._specs:
                 children.create_task(self._keep(spec))

@@ -3,8 +3,9 @@ Hearing with faster-whisper: Silero VAD on the stream, endpointing, and Whisper 
 
 Whisper's encoder normally reads 30 s whatever was said. Drafts get the speech plus two seconds, a fifth of the cost for
 an utterance of three; final transcripts the speech plus four, at least ten in all: as good as 30 (measurements.md), and
-still done within the pause. A doubtful one gets the full window. A window that is shorter than the audio plus a second
-makes Whisper loop.
+still done within the pause. Where they are not, on a busy machine, they get a draft's window until there is time again.
+A doubtful one gets the full window, if that is in time. A window that is shorter than the audio plus a second makes
+Whisper loop.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ import ctypes
 import importlib.util
 import logging
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Sequence
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -39,6 +41,7 @@ from inference.engines.doubt import (
     has_operator,
 )
 from inference.engines.giving_way import Queue
+from inference.engines.look_budget import LookBudget
 from inference.engines.worker import Urgency, Worker
 from inference.interfaces import (
     MICROPHONE_SAMPLE_RATE_HZ,
@@ -86,6 +89,8 @@ SECOND_BEAM_SIZE = 5
 DRAFT_WINDOW_FRAMES, DRAFT_MARGIN_FRAMES = 600, 200
 FINAL_WINDOW_FRAMES, FINAL_MARGIN_FRAMES = 1000, 400
 MAX_WINDOW_FRAMES = 3000
+#: Speech that fits the minimum window of a final transcript: what it takes can be compared.
+SHORT_SAMPLES = (FINAL_WINDOW_FRAMES - FINAL_MARGIN_FRAMES) * FRAME_SAMPLES
 #: Silence added to the pre-roll of a final transcript. Of 148 clips: 13.7 % CER with it, 14.2 without.
 LEAD_SAMPLES = 300 * SAMPLES_PER_MS
 #: "This is not speech": 0.6 in Whisper itself (openai/whisper, transcribe.py). Loud noise measured 0.52 to 0.90,
@@ -200,6 +205,8 @@ class FasterWhisper(Engine):
         vad = Path(faster_whisper.__file__).parent / "assets" / "silero_vad_v6.onnx"
         self._vad = onnxruntime.InferenceSession(str(vad), options, providers=["CPUExecutionProvider"])
         self._worker = Worker("whisper")
+        self._budget = LookBudget()
+        self._clock = time.monotonic
         self.queue = Queue()
         self._draft_batch = DRAFT_BATCH[device]
         self._drafts: list[_Draft] = []
@@ -208,6 +215,7 @@ class FasterWhisper(Engine):
         noise = np.random.default_rng(0).normal(0, 0.01, 3 * MICROPHONE_SAMPLE_RATE_HZ).astype(np.float32)
         for language in ("zh", "en"):
             await self.recognise_soon(noise, language)
+        self._budget = LookBudget()  # the first of all is slower
         VoiceActivity(self._vad).probability(noise[:WINDOW_SAMPLES])
 
     async def close(self) -> None:
@@ -232,8 +240,8 @@ class FasterWhisper(Engine):
         Recognise up to 28 s of float samples at 16 kHz.
 
         An empty text says that Whisper itself took it for no speech. A doubtful one is recognised once more, with the
-        full window of 30 s and a wider beam, which costs a second on two cores; when that repeats itself as well, what
-        it repeats counts once.
+        full window of 30 s and a wider beam, which costs a second on two idle cores, unless that would come late; when
+        the last look repeats itself, what it repeats counts once.
         """
         return await self._recognise(samples, language, Urgency.FINAL)
 
@@ -244,12 +252,32 @@ class FasterWhisper(Engine):
             return await self._recognise(samples, language, place.urgency)
 
     async def _recognise(self, samples: Samples, language: str | None, urgency: Urgency) -> Recognition:
-        decoding = await self._worker.run(lambda: self._look(samples, language), urgency)
+        is_live = urgency is Urgency.FINAL
+        asked_at = self._clock()
+        is_wide = self._budget.is_wide or not is_live
+        first, first_s = await self._worker.run(
+            lambda: self._time(lambda: self._look(samples, language, is_wide=is_wide)), urgency
+        )
+        elapsed_s = self._clock() - asked_at
+        if is_live and len(samples) <= SHORT_SAMPLES:
+            self._budget.note_first(elapsed_s, was_wide=is_wide)
+        if (doubt := first.find_doubt()) is None:
+            return first.settle()
+        is_awaited = self._worker.has_waiting(Urgency.FINAL)
+        if is_live and not self._budget.allows_second(first_s, elapsed_s=elapsed_s, is_awaited=is_awaited):
+            logger.debug("no time to look again at %.1f s of speech: %s", first.duration_s, doubt.name)
+            return first.settle()
         # Each look has a turn of its own at the worker: a speaker who continues cancels the second.
-        if (doubt := decoding.find_doubt()) is not None:
-            first = decoding
-            decoding = await self._worker.run(lambda: self._look_again(samples, first, doubt), urgency)
-        return decoding.settle()
+        second, second_s = await self._worker.run(
+            lambda: self._time(lambda: self._look_again(samples, first, doubt)), urgency
+        )
+        if is_wide and len(samples) <= SHORT_SAMPLES:
+            self._budget.note_second(second_s, first_s=first_s)
+        return second.settle()
+
+    def _time(self, look: Callable[[], _Decoding]) -> tuple[_Decoding, float]:
+        began = self._clock()
+        return look(), self._clock() - began
 
     async def draft(self, samples: Samples, language: str | None) -> Recognition:
         """Recognise quickly, together with whatever other drafts wait by then: good enough to be shown meanwhile."""
@@ -270,10 +298,11 @@ class FasterWhisper(Engine):
     def voice_activity(self) -> VoiceActivity:
         return VoiceActivity(self._vad)
 
-    def _look(self, samples: Samples, language: str | None) -> _Decoding:
+    def _look(self, samples: Samples, language: str | None, *, is_wide: bool) -> _Decoding:
         """Decode as a final transcript. What does not fit the device's memory is decoded as a draft is."""
         padded = np.pad(samples, (LEAD_SAMPLES, 0))
-        window_frames = _fit_window(len(padded), FINAL_WINDOW_FRAMES, FINAL_MARGIN_FRAMES)
+        least = (FINAL_WINDOW_FRAMES, FINAL_MARGIN_FRAMES) if is_wide else (DRAFT_WINDOW_FRAMES, DRAFT_MARGIN_FRAMES)
+        window_frames = _fit_window(len(padded), *least)
         try:
             (decoding,) = self._decode([padded], language, beam_size=FINAL_BEAM_SIZE, window_frames=window_frames)
         except RuntimeError as error:

@@ -64,6 +64,11 @@ class Worker:
         with self._changed:
             return bool(self._waiting)
 
+    def has_waiting(self, urgency: Urgency) -> bool:
+        """Whether somebody waits for work at least as urgent."""
+        with self._changed:
+            return any(each <= urgency and not future.cancelled() for each, _, _, future, _ in self._waiting)
+
     def close(self) -> None:
         """Let the function under way finish; those who wait for the rest are told with a RuntimeError."""
         with self._changed:

@@ -206,6 +206,22 @@ class TestUnixSocket:
         assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
         assert await generate(connect(unix_config.address))
 
+    @pytest.mark.parametrize("folder", ["a#b", "a%41b", "100%", "a?b", "a b", "資料", "a:b@c"])
+    async def test_is_where_its_path_says(
+        self,
+        start_server: Callable[..., Any],
+        connect: Callable[[str], InferenceClient],
+        unix_config: InferenceConfig,
+        tmp_path: Path,
+        folder: str,
+    ) -> None:
+        address = make_default_address(tmp_path / folder)
+
+        await start_server(replace(unix_config, address=address))
+
+        assert (tmp_path / folder / "inference.sock").is_socket()
+        assert await generate(connect(address))
+
     async def test_takes_the_place_of_one_that_a_killed_process_left(
         self, start_server: Callable[..., Any], connect: Callable[[str], InferenceClient], unix_config: InferenceConfig
     ) -> None:

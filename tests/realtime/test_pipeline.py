@@ -995,6 +995,20 @@ class TestFailures:
 
         assert error.code == ErrorCode.INFERENCE_UNAVAILABLE
 
+    async def test_of_a_second_transcript_that_never_comes_is_noticed(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        inference = make_inference("你好", "再見")
+        durations = iter([0.2, 0.2, 60, 60])  # read twice each: whether to wait, and how long
+        monkeypatch.setattr(type(inference.stt), "recognition_s", property(lambda _: next(durations)), raising=False)
+        async with open_call(inference, transcript_s=1.0) as call:
+            call.send(HOLDING)
+            for _ in range(2):
+                call.speak(SPEECH)
+                call.send(protocol.AudioEndMessage())
+            error = await call.wait_for(protocol.ErrorMessage)
+
+        assert error.code == ErrorCode.INFERENCE_UNAVAILABLE
+        assert [said.text for said in call.list_of(protocol.Transcription) if said.is_final] == ["你好"]
+
     async def test_of_a_transcript_that_never_comes_is_noticed_when_hands_free(self) -> None:
         inference = make_inference("你好", recognition_s=60)
         async with open_call(inference, transcript_s=1.0) as call:

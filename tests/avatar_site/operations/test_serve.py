@@ -16,6 +16,8 @@ import psutil
 import pytest
 from django.conf import settings
 
+from avatar_site.operations.serving import ServePlan, Serving
+
 
 def free_port() -> int:
     with socket.socket() as probe:
@@ -240,3 +242,28 @@ class TestServe:
         except (urllib.error.URLError, ConnectionError):
             return False
         return True
+
+
+class TestServing:
+    async def test_ends_although_its_note_cannot_be_removed(
+        self, data_dir: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        plan = ServePlan(
+            names=(),
+            data_dir=str(data_dir),
+            profile="fake",
+            host="127.0.0.1",
+            port=1,
+            is_behind_proxy=False,
+            inference_address=f"unix:{data_dir}/none.sock",
+            inference_secret="",
+            opening=(),
+            admin_username="",
+            new_password="",
+            is_verbose=False,
+            began_s=0.0,
+        )
+        plan.state_file.mkdir(parents=True)
+
+        assert await Serving(plan).run()
+        assert "Stopped." in capsys.readouterr().out

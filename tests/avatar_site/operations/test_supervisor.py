@@ -254,6 +254,14 @@ class TestFullDisk:
 
             assert [failure.name for failure in run.of(LogFailed)] == ["calm"]
 
+    async def test_goes_on_without_a_folder_for_logs(self, tmp_path: Path) -> None:
+        (tmp_path / "logs").symlink_to("/dev/full")
+
+        async with running(tmp_path, python("calm", SLEEPS)) as run:
+            await run.until(lambda: ("calm", "awake") in run.lines)
+
+            assert [failure.name for failure in run.of(LogFailed)] == ["calm"]
+
     async def test_tries_again_when_a_process_cannot_be_made(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

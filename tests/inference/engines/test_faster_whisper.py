@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import itertools
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import aclosing
@@ -166,6 +167,31 @@ class TestLooks:
 
         await engine._worker.run(lambda: None)
         assert len(looks) == 1
+
+    async def test_spare_the_second_when_it_would_come_late(
+        self, start: Callable[..., Any], looks: list[dict[str, Any]]
+    ) -> None:
+        engine = start(("不知痛", -0.8), ("不知痛", -0.8), ("肚子痛", -0.7))
+        times = itertools.count()  # asked, begun, done, judged
+        engine._clock = lambda: next(times)
+
+        assert (await engine.recognise_soon(SAMPLES, None)).text == "不知痛"
+        assert len(looks) == 1
+
+        # Nobody waits for what is recognised in the background.
+        assert (await engine.recognise_in_background(SAMPLES, None)).text == "肚子痛"
+
+    async def test_read_a_short_window_once_the_pause_is_overrun(
+        self, start: Callable[..., Any], looks: list[dict[str, Any]]
+    ) -> None:
+        engine = start(*[("一年有幾個季節？", -0.2)] * 4)
+        times = itertools.count(step=0.4)
+        engine._clock = lambda: next(times)
+
+        for _ in range(4):
+            await engine.recognise_soon(SAMPLES, None)
+
+        assert [look["window_frames"] for look in looks] == [1000, 1000, 1000, 600]
 
     async def test_keep_the_first_when_the_memory_is_too_small_for_the_second(self, start: Callable[..., Any]) -> None:
         engine = start(("不知痛", -0.8), RuntimeError("CUDA failed with error out of memory"))

@@ -76,6 +76,23 @@ class TestWorker:
 
         assert done == ["final 1", "final 2", "partial 1", "partial 2"]
 
+    async def test_knows_whether_somebody_waits_with_something_as_urgent(
+        self, worker: Worker, blocker: Blocker
+    ) -> None:
+        waiting = [
+            asyncio.create_task(worker.run(lambda: None, urgency)) for urgency in (Urgency.PARTIAL, Urgency.FINAL)
+        ]
+        await asyncio.sleep(0)
+        assert worker.has_waiting(Urgency.FINAL)
+
+        waiting[1].cancel()
+        await asyncio.gather(waiting[1], return_exceptions=True)
+
+        assert not worker.has_waiting(Urgency.FINAL)
+        assert worker.has_waiting(Urgency.PARTIAL)
+        await blocker.end()
+        await waiting[0]
+
     async def test_never_runs_what_was_cancelled_before_its_turn(self, worker: Worker, blocker: Blocker) -> None:
         ran = threading.Event()
         waiting = asyncio.create_task(worker.run(ran.set))
