@@ -26,6 +26,7 @@ from django.conf import settings
 logger = logging.getLogger(__name__)
 
 SUFFIX = ".jsonl"
+TAKING_SUFFIX = ".taking"
 
 Verb = Literal["append_turn", "begin_turn", "drop_turn", "correct_turn"]
 
@@ -70,18 +71,48 @@ def take_in(conversation_id: uuid.UUID, apply: Callable[[Change], None]) -> int:
     Apply what waits, in order, and remove the file. Return how many changes that were.
 
     What `apply` raises ends it; the changes before stay applied, and the next call retries from the one that failed.
+    `append` does not wait for `apply`, which may hang with its database: what comes meanwhile is taken in as well.
     """
+    path = _find_path(conversation_id)
+    if not path.exists():
+        return 0
+    lock_path = path.with_suffix(TAKING_SUFFIX)
     taken = 0
-    with suppress(FileNotFoundError), _open_locked(_find_path(conversation_id), os.O_RDWR) as file:
-        changes, done = _read(file, conversation_id)
-        for number, change in enumerate(changes[done:], start=done + 1):
-            apply(change)
-            taken += 1
-            # On a full disk there is no place for the note either.
-            with suppress(OSError):
-                _append(file, f"{json.dumps({'taken': number})}\n".encode())
-        remove([conversation_id])
+    # Takers wait for each other, by a file of their own.
+    with _open_locked(lock_path, os.O_RDWR | os.O_CREAT):
+        try:
+            with suppress(FileNotFoundError):
+                while True:
+                    # Kept open, so that a successor of this file cannot get its number.
+                    held = os.open(path, os.O_RDONLY)
+                    try:
+                        taken += _take_in_file(held, path, conversation_id, apply)
+                    finally:
+                        os.close(held)
+        finally:
+            lock_path.unlink(missing_ok=True)
     return taken
+
+
+def _take_in_file(held: int, path: Path, conversation_id: uuid.UUID, apply: Callable[[Change], None]) -> int:
+    """Take in one file until it is empty and removed, or another has its name. Raises FileNotFoundError."""
+    done = taken = 0
+    while True:
+        with _open_locked(path, os.O_RDWR) as file:
+            if not os.path.sameopenfile(file, held):
+                return taken
+            changes, noted = _read(file, conversation_id)
+            # Notes alone cannot be relied on: on a full disk there is no place for them.
+            done = max(noted, done)
+            if done == len(changes):
+                remove([conversation_id])
+                return taken
+        for change in changes[done:]:
+            apply(change)
+            taken, done = taken + 1, done + 1
+            with suppress(OSError), _open_locked(path, os.O_RDWR) as file:
+                if os.path.sameopenfile(file, held):
+                    _append(file, f"{json.dumps({'taken': done})}\n".encode())
 
 
 def list_conversations() -> list[uuid.UUID]:

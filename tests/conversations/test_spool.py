@@ -6,7 +6,9 @@ import datetime as dt
 import errno
 import os
 import stat
+import threading
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +99,42 @@ class TestSpool:
 
         assert spool.take_in(conversation.pk, lambda change: taken.append(change.fields["text"])) == 3
         assert taken == ["一", "二", "三", "四"]
+
+    def test_takes_changes_while_a_database_that_hangs_takes_others_in(self, conversation: Conversation) -> None:
+        applied: list[str] = []
+        began, released = threading.Event(), threading.Event()
+
+        def hang(change: Change) -> None:
+            began.set()
+            assert released.wait(30)
+            applied.append(change.fields["text"])
+
+        spool.append(conversation.pk, [make_change("之前")])
+        with ThreadPoolExecutor(2) as pool:
+            taking = pool.submit(spool.take_in, conversation.pk, hang)
+            assert began.wait(30)
+            try:
+                pool.submit(spool.append, conversation.pk, [make_change("之後")]).result(timeout=5)
+            finally:
+                released.set()
+
+            assert taking.result(timeout=30) == 2
+        assert applied == ["之前", "之後"]
+        assert spool.list_conversations() == []
+
+    def test_does_not_count_what_came_after_a_deletion_as_taken_in(self, conversation: Conversation) -> None:
+        applied: list[str] = []
+
+        def delete_meanwhile(change: Change) -> None:
+            applied.append(change.fields["text"])
+            if change.fields["text"] == "之前":
+                spool.remove([conversation.pk])
+                spool.append(conversation.pk, [make_change("之後")])
+
+        spool.append(conversation.pk, [make_change("之前")])
+        spool.take_in(conversation.pk, delete_meanwhile)
+
+        assert applied == ["之前", "之後"]
 
     def test_reads_past_a_line_that_a_killed_process_did_not_end(self, conversation: Conversation, path: Path) -> None:
         spool.append(conversation.pk, [make_change("一")])
