@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 from pathlib import Path
@@ -33,20 +34,28 @@ def smollm2_gguf(models_dir: Path) -> Path:
 def smollm2_folder(smollm2_gguf: Path, models_dir: Path) -> Path:
     """The same model as a Hugging Face folder, made once and kept beside the other models."""
     folder = models_dir / "made-for-tests" / f"{SMOLLM2}-hf"
-    if not folder.exists():
-        from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
-
-        draft = folder.with_suffix(".draft")
-        shutil.rmtree(draft, ignore_errors=True)
-        draft.mkdir(parents=True)
-        source, file = str(smollm2_gguf.parent), smollm2_gguf.name
-        model = AutoModelForCausalLM.from_pretrained(
-            source, gguf_file=file, quantization_config=GgufConfig(dequantize=True)
-        )
-        model.save_pretrained(draft)
-        AutoTokenizer.from_pretrained(source, gguf_file=file).save_pretrained(draft)
-        draft.rename(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    # The other process of a run, or another run, may be making it just now.
+    with (folder.parent / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.exists():
+            _write_hugging_face_folder(smollm2_gguf, folder)
     return folder
+
+
+def _write_hugging_face_folder(gguf: Path, folder: Path) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    draft = folder.with_suffix(".draft")
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir(parents=True)
+    source, file = str(gguf.parent), gguf.name
+    model = AutoModelForCausalLM.from_pretrained(
+        source, gguf_file=file, quantization_config=GgufConfig(dequantize=True)
+    )
+    model.save_pretrained(draft)
+    AutoTokenizer.from_pretrained(source, gguf_file=file).save_pretrained(draft)
+    draft.rename(folder)
 
 
 @pytest.fixture(scope="session")
