@@ -21,6 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
@@ -45,6 +46,7 @@ QUESTIONS = (
     ("zh-5", "zf_xiaoni", "晚上睡不著的時候，可以做些什麼？"),
     ("en-5", "af_bella", "Why is the sky blue during the day? Please be brief."),
 )
+QUESTIONS_A_CALLER = 3
 STAGES = ("stt", "ttft", "ttfa", "total")
 READY_WITHIN_S = 300.0
 
@@ -54,12 +56,16 @@ def main() -> int:
     parser.add_argument("--json", type=Path, help="write every turn here as well")
     parser.add_argument("--keep", type=Path, help="keep questions and replies as WAV files in this folder")
     parser.add_argument("--beside", choices=tuple(BESIDE), help="ask once more while a voice is being made, or fitted")
+    parser.add_argument("--callers", type=int, default=1, help="so many people talk at once, three questions each")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, running_avatar(Path(folder)) as environment:
         sounds = options.keep or Path(folder) / "sounds"
         sounds.mkdir(parents=True, exist_ok=True)
         questions = asyncio.run(speak_questions(make_default_address(Path(environment["AVATAR_DATA_DIR"])), sounds))
-        runs = [ask(questions, sounds, environment)]
+        if options.callers > 1:
+            runs = [ask_together(options.callers, questions, sounds, environment)]
+        else:
+            runs = [ask(questions, sounds, environment)]
         if options.beside:
             BESIDE[options.beside](environment)
             runs.append(ask(questions, sounds, environment))
@@ -68,13 +74,28 @@ def main() -> int:
         options.json.write_text("\n".join(json.dumps(turn, ensure_ascii=False) for turns in runs for turn in turns))
     for turns in runs:
         report(turns)
-    return 0 if all(len(turns) == len(QUESTIONS) for turns in runs) else 1
+    expected = len(QUESTIONS) if options.callers == 1 else options.callers * QUESTIONS_A_CALLER
+    return 0 if all(len(turns) == expected for turns in runs) else 1
 
 
 def ask(questions: list[Path], sounds: Path, environment: dict[str, str]) -> list[dict[str, object]]:
     command = ["talk", *map(str, questions), "--json", "--out", str(sounds)]
     lines = manage(environment, *command).splitlines()
     return [json.loads(line) for line in lines if line.startswith("{")]
+
+
+def ask_together(
+    callers: int, questions: list[Path], sounds: Path, environment: dict[str, str]
+) -> list[dict[str, object]]:
+    """Have several people talk at once, each beginning with another question."""
+
+    def call(number: int) -> list[dict[str, object]]:
+        folder = sounds / f"caller-{number}"
+        folder.mkdir()
+        return ask([*questions[number:], *questions[:number]][:QUESTIONS_A_CALLER], folder, environment)
+
+    with ThreadPoolExecutor(callers) as pool:
+        return [turn for turns in pool.map(call, range(callers)) for turn in turns]
 
 
 def manage(environment: dict[str, str], *arguments: str) -> str:
@@ -141,6 +162,8 @@ def running_avatar(folder: Path) -> Iterator[dict[str, str]]:
     environment = os.environ | {
         "AVATAR_DATA_DIR": str(folder / "data"),
         "AVATAR_PORT": str(port),
+        # All of them are the first operator.
+        "AVATAR_MAX_CALLS_PER_PERSON": "10",
         "PYTHONUNBUFFERED": "1",
     }
     began = time.monotonic()
