@@ -28,7 +28,7 @@ def one_sentence(tmp_path: Path) -> Path:
 
 class TestTalking:
     async def test_shows_what_was_said_and_speaks_the_answer(self, open_call: OpenCall, one_sentence: Path) -> None:
-        call = await open_call(microphone=one_sentence)
+        call = await open_call(microphone=one_sentence, reduced_motion="no-preference")
         await call.start()
         await call.start_tap()
 
