@@ -22,8 +22,8 @@ MANDARIN = ("請問台灣最高的山叫什麼名字？", "zf_xiaoxiao")
 ENGLISH = ("Can you tell me the name of a fruit that is yellow?", "af_heart")
 BEFORE_SPEECH_S = 3.0
 #: Numbers may be written in digits and spoken in words, so the reply's text and its recognition differ by more than the
-#: recogniser's own errors.
-MOST_ERRORS_OF_A_REPLY = 0.35
+#: recogniser's own errors; half of a short reply may be a number.
+MOST_ERRORS_OF_A_REPLY = 0.5
 
 
 async def record(stack: Stack, path: Path, *parts: tuple[str, str] | float) -> Path:

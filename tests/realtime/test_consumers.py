@@ -1298,7 +1298,11 @@ class TestCorrecting:
 
         assert (corrected["turn_id"], corrected["text"]) == (first["user_turn_id"], "明天天氣")
         assert second["user_turn_id"] == first["user_turn_id"]
-        assert list_said(inference.llm.requests[-1]) == ["明天天氣", "明天晴天", "謝謝"]
+        assert list_said(inference.llm.requests[-1]) == [
+            "明天天氣\n（提示：你查不到天氣，請對方看氣象預報）",
+            "明天晴天",
+            "謝謝",
+        ]
         turns = await list_turns(ready["conversation_id"])
         assert [(turn.text, turn.heard_text, turn.is_superseded) for turn in turns] == [
             ("明天天氣", "名天天氣", False),

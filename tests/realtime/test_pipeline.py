@@ -833,7 +833,8 @@ class TestCorrecting:
 
         assert call.list_of(protocol.Corrected) == [protocol.Corrected(first.turn_id, "明天天氣", "zh")]
         assert end.user_turn_id == first.turn_id
-        assert [message.content for message in inference.llm.requests[-1]] == ["明天天氣"]
+        asked = ["明天天氣\n（提示：你查不到天氣，請對方看氣象預報）"]
+        assert [message.content for message in inference.llm.requests[-1]] == asked
         assert [(turn.turn_id, turn.text) for turn in call.corrected] == [(first.turn_id, "明天天氣")]
         assert [turn.text for turn in call.kept] == ["名天天氣", "我不懂", "謝謝", "不客氣", "晴天"]
 

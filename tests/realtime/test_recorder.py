@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import os
 import signal
@@ -117,7 +118,11 @@ async def until(is_true: Callable[[], Any]) -> None:
 
 
 def read_spool() -> str:
-    return "".join(path.read_text() for path in Path(settings.AVATAR_SPOOL_DIR).glob("*.jsonl"))
+    texts = []
+    for path in Path(settings.AVATAR_SPOOL_DIR).glob("*.jsonl"):
+        with contextlib.suppress(FileNotFoundError):  # taken in since it was listed
+            texts.append(path.read_text())
+    return "".join(texts)
 
 
 async def list_texts(conversation: Conversation) -> list[str]:

@@ -174,4 +174,7 @@ class TestAClient:
                 for number in range(36_000):
                     connection.send(json.dumps({"type": "ping", "nonce": str(number)}))
 
-            assert read_close_code(connection) == 4408
+            with pytest.raises(ConnectionClosed) as closed:
+                read_until(connection, lambda message: False)
+            # What the server has not read makes the kernel reset the connection, which may overtake the close frame.
+            assert closed.value.rcvd is None or closed.value.rcvd.code == 4408

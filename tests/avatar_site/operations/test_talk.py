@@ -125,7 +125,8 @@ class TestTalk:
         assert soundfile.info(replies[0]).duration == pytest.approx(first["reply_seconds"], abs=0.01)
         # Turns are saved off the live path: the last one may be on its way yet.
         deadline = time.monotonic() + 10
-        while Turn.objects.filter(conversation__owner=operator).count() < 4 and time.monotonic() < deadline:
+        finished = Turn.objects.filter(conversation__owner=operator, is_in_progress=False)
+        while finished.count() < 4 and time.monotonic() < deadline:
             time.sleep(0.02)
         assert Turn.objects.filter(conversation__owner=operator).count() == 4
         assert not Turn.objects.filter(was_interrupted=True).exists()

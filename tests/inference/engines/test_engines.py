@@ -682,7 +682,7 @@ class TestLanguageModel:
         assert finished.completion_tokens > 0
 
     async def test_is_cut_at_max_tokens(self, engines: Engines) -> None:
-        text, finished = await generate(engines.llm, SYSTEM, Message("user", "請從一數到一百。"), max_tokens=8)
+        text, finished = await generate(engines.llm, SYSTEM, Message("user", "請寫一篇很長的故事。"), max_tokens=8)
 
         assert finished.reason == "length"
         assert finished.completion_tokens == 8
