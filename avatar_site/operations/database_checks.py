@@ -90,7 +90,7 @@ def _find_lost_rows() -> Finding | None:
             name = settings.DATABASES["default"]["NAME"]
             return Finding(
                 f"The database {name} knows of no recordings, but there are some in {folder}/.",
-                "Nothing was changed. Restore the database that belongs to them; or, to begin anew, move the "
+                "Nothing was changed. Restore the database that belongs to them; or, to start empty, move the "
                 "recordings out of the way first.",
             )
     return None

@@ -100,7 +100,7 @@ class Command(BaseCommand):
             raise CommandError("The database is not up to date: run `manage.py migrate`, or `serve --prepare`.")
 
     def _protect_files(self) -> None:
-        """Let no other user of this machine read what is kept here."""
+        """Close the data folder to other users of this machine."""
         restrict_new_files()
         for path in close_to_others(settings.AVATAR_DATA_DIR):
             self._say(f"{path} could be read by other users of this machine; it is closed to them now.")
