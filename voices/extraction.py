@@ -20,12 +20,13 @@ from inference.interfaces import (
     InferenceUnavailable,
     Role,
 )
-from voices import decoding, files, making
+from voices import files, making
 from voices.asking import EngineSilent
 from voices.claims import ClaimLost, ExtractionClaim
 from voices.engines import run_beside
 from voices.making import Heard, Made, NoSpeech, Progress, Source, StockMeasured
 from voices.models import FittingState, Kind, Recording, State, Step, VoiceProfile
+from voices.recordings import decoding
 from voices.wording import VoiceProblem
 
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ from inference.interfaces import (
 )
 from voices import matching
 from voices.asking import embed, recognise, speak
-from voices.decoding import Samples, resample, to_pcm
+from voices.recordings.decoding import Samples, resample, to_pcm
 from voices.verdict import FRAME_S, find_speech, measure_levels
 
 HEARING_RATE_HZ = 16_000

@@ -17,7 +17,7 @@ from django.utils import timezone
 
 from avatar_site.lib.handover import delay_on_commit
 from avatar_site.lib.text import clean_line
-from voices import claims, decoding, deletion, engines, files, previews, tasks, verdict
+from voices import claims, deletion, engines, files, previews, tasks, verdict
 from voices.archive import (
     MAX_ARCHIVE_BYTES,
     MAX_RECORDINGS,
@@ -39,6 +39,7 @@ from voices.models import (
     VoicePreference,
     VoiceProfile,
 )
+from voices.recordings import decoding
 from voices.verdict import Verdict
 from voices.wording import VoiceProblem, find_consent
 

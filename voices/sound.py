@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from inference.interfaces import SynthesisOptions, VoiceReference
-from voices import decoding
 from voices.models import Kind, VoiceProfile
+from voices.recordings import decoding
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from voices.decoding import Samples
+from voices.recordings.decoding import Samples
 
 FRAME_S = 0.02
 MIN_SPEECH_S = 3.0

@@ -18,8 +18,9 @@ from pytest_django import DjangoCaptureOnCommitCallbacks, Settings
 
 from avatar_site.celery import app
 from tests import factories, sounds
-from voices import archive, claims, decoding, files, making, services, tasks, verdict
+from voices import archive, claims, files, making, services, tasks, verdict
 from voices.models import Consent, Recording, VoicePreference, VoiceProfile
+from voices.recordings import decoding
 from voices.stock import write_stock_voices
 from voices.wording import VoiceProblem, word_consent
 

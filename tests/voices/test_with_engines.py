@@ -24,8 +24,9 @@ from inference.interfaces import InferenceError
 from tests import sounds
 from tests.inference.engines.speech import error_rate
 from tests.recordings import Recording, read_recording
-from voices import asking, decoding, engines, extraction, services, tasks
+from voices import asking, engines, extraction, services, tasks
 from voices.models import Preview, VoiceProfile
+from voices.recordings import decoding
 
 pytestmark = pytest.mark.engines
 
