@@ -17,7 +17,7 @@ from django.utils import timezone
 
 from avatar_site.lib.handover import delay_on_commit
 from avatar_site.lib.text import clean_line
-from voices import claims, deletion, engines, files, previews, tasks, verdict
+from voices import claims, deletion, engines, files, previews, tasks
 from voices.archive import (
     MAX_ARCHIVE_BYTES,
     MAX_RECORDINGS,
@@ -39,8 +39,8 @@ from voices.models import (
     VoicePreference,
     VoiceProfile,
 )
-from voices.recordings import decoding
-from voices.verdict import Verdict
+from voices.recordings import decoding, quality
+from voices.recordings.quality import RecordingQuality
 from voices.wording import VoiceProblem, find_consent
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class ExaminedAudio:
     """What was uploaded, decoded and judged, in the form in which it is kept."""
 
     flac: bytes
-    verdict: Verdict
+    quality: RecordingQuality
 
 
 def create_voice_profile(
@@ -381,14 +381,14 @@ def examine_audio(audio: bytes) -> ExaminedAudio:
     if len(audio) > MAX_UPLOAD_BYTES:
         raise VoiceProblem("audio_too_large", field="audio")
     try:
-        decoded = decoding.decode(audio, max_s=verdict.MAX_DURATION_S)
+        decoded = decoding.decode(audio, max_s=quality.MAX_DURATION_S)
     except decoding.Unsupported as error:
         raise VoiceProblem("audio_unsupported", field="audio", detail=str(error)) from error
     except decoding.Damaged as error:
         raise VoiceProblem("audio_damaged", field="audio", detail=str(error)) from error
     except decoding.TooLong as error:
         raise VoiceProblem("audio_too_long", field="audio", detail=str(error)) from error
-    judged = verdict.judge(decoded.samples, decoded.sample_rate_hz)
+    judged = quality.measure_quality(decoded.samples, decoded.sample_rate_hz)
     if judged.refusal:
         raise VoiceProblem(judged.refusal, field="audio")
     return ExaminedAudio(decoding.encode_flac(decoded.samples, decoded.sample_rate_hz), judged)
@@ -429,7 +429,7 @@ def _owner_of(profile: VoiceProfile) -> User:
 
 
 def _make_recording(profile: VoiceProfile, examined: ExaminedAudio, consent: Consent) -> Recording:
-    judged = examined.verdict
+    judged = examined.quality
     return Recording(
         profile=profile,
         consent=consent,

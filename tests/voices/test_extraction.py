@@ -22,7 +22,7 @@ from tests.fakes import FakeInference
 from voices import asking, claims, extraction, services, tasks
 from voices.claims import ExtractionClaim
 from voices.models import VoiceProfile
-from voices.verdict import find_speech, measure_levels
+from voices.recordings.quality import find_speech, measure_levels
 
 
 @pytest.fixture

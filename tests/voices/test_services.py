@@ -18,9 +18,9 @@ from pytest_django import DjangoCaptureOnCommitCallbacks, Settings
 
 from avatar_site.celery import app
 from tests import factories, sounds
-from voices import archive, claims, files, making, services, tasks, verdict
+from voices import archive, claims, files, making, services, tasks
 from voices.models import Consent, Recording, VoicePreference, VoiceProfile
-from voices.recordings import decoding
+from voices.recordings import decoding, quality
 from voices.stock import write_stock_voices
 from voices.wording import VoiceProblem, word_consent
 
@@ -506,7 +506,7 @@ class TestExport:
         assert profile.recordings.count() == 1
         assert set(kept) < set(list_media(media_root))
         assert len(list_media(media_root)) == 2
-        longest_bytes = verdict.MAX_DURATION_S * decoding.KEPT_SAMPLE_RATE_HZ * 2
+        longest_bytes = quality.MAX_DURATION_S * decoding.KEPT_SAMPLE_RATE_HZ * 2
         assert longest_bytes < archive.MAX_ENTRY_BYTES
         beside_bytes = making.MAX_CLIP_S * making.CLIP_RATE_HZ * 2 + archive.MAX_JSON_BYTES + 1024 * 1024
         assert most + beside_bytes < archive.MAX_ARCHIVE_BYTES

@@ -105,8 +105,8 @@ class TestRealPeople:
 
         examined = services.examine_audio(sounds.encode(recording.samples, container, rate_hz=recording.sample_rate_hz))
 
-        assert examined.verdict.speech_s > 3
-        assert examined.verdict.snr_db > 20
+        assert examined.quality.speech_s > 3
+        assert examined.quality.snr_db > 20
 
     def test_are_answered_in_a_voice_like_theirs_that_is_understood(self, alice: User, client: InferenceClient) -> None:
         recording = read_recording("taiyi")
