@@ -6,7 +6,6 @@ import logging
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from django.conf import settings
@@ -39,8 +38,8 @@ from voices.models import (
     VoicePreference,
     VoiceProfile,
 )
-from voices.recordings import decoding, quality
-from voices.recordings.quality import RecordingQuality
+from voices.recordings.uploads import MAX_UPLOAD_BYTES as MAX_UPLOAD_BYTES
+from voices.recordings.uploads import ExaminedRecording, examine_upload
 from voices.wording import VoiceProblem, find_consent
 
 if TYPE_CHECKING:
@@ -48,17 +47,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-MAX_UPLOAD_BYTES = 20 * 1024 * 1024
 #: Why a voice of this state is not used for replies.
 _SILENT: dict[str, str] = {State.DISABLED: "disabled", State.DELETING: "deleting"}
-
-
-@dataclass(frozen=True, slots=True)
-class ExaminedAudio:
-    """What was uploaded, decoded and judged, in the form in which it is kept."""
-
-    flac: bytes
-    quality: RecordingQuality
 
 
 def create_voice_profile(
@@ -73,7 +63,7 @@ def create_voice_profile(
     consent = declare_consent(user=owner, attestation=attestation, text_sha256=consent_text_sha256)
     name = check_name(name)
     check_language(language)
-    return _create(name, [examine_audio(audio)], consent=consent, language=language)
+    return _create(name, [examine_upload(audio)], consent=consent, language=language)
 
 
 def import_voice_profile(*, owner: User, file: bytes, attestation: str, consent_text_sha256: str = "") -> VoiceProfile:
@@ -87,7 +77,7 @@ def import_voice_profile(*, owner: User, file: bytes, attestation: str, consent_
         raise VoiceProblem("archive_too_large", field="file")
     try:
         archive = read_archive(file)
-        examined = [examine_audio(recording) for recording in archive.recordings]
+        examined = [examine_upload(recording) for recording in archive.recordings]
     except Unreadable as error:
         raise VoiceProblem("archive_unreadable", field="file", detail=str(error)) from error
     language = archive.language if archive.language in Language.values else ""
@@ -103,7 +93,7 @@ def export_voice_profile(*, profile: VoiceProfile) -> bytes:
         raise VoiceProblem("recording_missing", detail=str(error)) from error
 
 
-def _create(name: str, examined: Sequence[ExaminedAudio], *, consent: Consent, language: str) -> VoiceProfile:
+def _create(name: str, examined: Sequence[ExaminedRecording], *, consent: Consent, language: str) -> VoiceProfile:
     owner = consent.given_by
     profile = VoiceProfile(
         owner=owner,
@@ -139,7 +129,7 @@ def add_recording(*, profile: VoiceProfile, audio: bytes, attestation: str, cons
     consent = declare_consent(user=owner, attestation=attestation, text_sha256=consent_text_sha256)
     if profile.recordings.count() >= MAX_RECORDINGS:
         raise VoiceProblem("too_many_recordings", field="audio")
-    examined = examine_audio(audio)
+    examined = examine_upload(audio)
     recording = _make_recording(profile, examined, consent)
     with _kept_or_removed(recording, examined.flac), transaction.atomic():
         _check_room(owner, len(examined.flac), profile=profile)
@@ -374,26 +364,6 @@ def declare_consent(*, user: User, attestation: str, text_sha256: str = "") -> C
     return Consent(given_by=user, attestation=attestation, text=text, text_sha256=digest)
 
 
-def examine_audio(audio: bytes) -> ExaminedAudio:
-    """Decode and judge what was uploaded. Raises VoiceProblem with what to do about it."""
-    if not audio:
-        raise VoiceProblem("audio_required", field="audio")
-    if len(audio) > MAX_UPLOAD_BYTES:
-        raise VoiceProblem("audio_too_large", field="audio")
-    try:
-        decoded = decoding.decode(audio, max_s=quality.MAX_DURATION_S)
-    except decoding.Unsupported as error:
-        raise VoiceProblem("audio_unsupported", field="audio", detail=str(error)) from error
-    except decoding.Damaged as error:
-        raise VoiceProblem("audio_damaged", field="audio", detail=str(error)) from error
-    except decoding.TooLong as error:
-        raise VoiceProblem("audio_too_long", field="audio", detail=str(error)) from error
-    judged = quality.measure_quality(decoded.samples, decoded.sample_rate_hz)
-    if judged.refusal:
-        raise VoiceProblem(judged.refusal, field="audio")
-    return ExaminedAudio(decoding.encode_flac(decoded.samples, decoded.sample_rate_hz), judged)
-
-
 def check_name(name: str) -> str:
     check_characters(name, field="name")
     name = clean_line(name)
@@ -428,17 +398,17 @@ def _owner_of(profile: VoiceProfile) -> User:
     return profile.owner
 
 
-def _make_recording(profile: VoiceProfile, examined: ExaminedAudio, consent: Consent) -> Recording:
-    judged = examined.quality
+def _make_recording(profile: VoiceProfile, examined: ExaminedRecording, consent: Consent) -> Recording:
+    quality = examined.quality
     return Recording(
         profile=profile,
         consent=consent,
         size_bytes=len(examined.flac),
-        duration_s=round(judged.duration_s, 3),
-        speech_s=round(min(judged.speech_s, judged.duration_s), 3),
-        snr_db=round(judged.snr_db, 1),
-        clipped_share=judged.clipped_share,
-        warnings=list(judged.warnings),
+        duration_s=round(quality.duration_s, 3),
+        speech_s=round(min(quality.speech_s, quality.duration_s), 3),
+        snr_db=round(quality.snr_db, 1),
+        clipped_share=quality.clipped_share,
+        warnings=list(quality.warnings),
     )
 
 

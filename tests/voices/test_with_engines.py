@@ -27,6 +27,7 @@ from tests.recordings import Recording, read_recording
 from voices import asking, engines, extraction, services, tasks
 from voices.models import Preview, VoiceProfile
 from voices.recordings import decoding
+from voices.recordings.uploads import examine_upload
 
 pytestmark = pytest.mark.engines
 
@@ -103,7 +104,7 @@ class TestRealPeople:
     def test_are_taken_in_every_container(self, container: str) -> None:
         recording = read_recording("taiyi")
 
-        examined = services.examine_audio(sounds.encode(recording.samples, container, rate_hz=recording.sample_rate_hz))
+        examined = examine_upload(sounds.encode(recording.samples, container, rate_hz=recording.sample_rate_hz))
 
         assert examined.quality.speech_s > 3
         assert examined.quality.snr_db > 20
