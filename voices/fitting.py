@@ -30,7 +30,7 @@ from inference.interfaces import (
 )
 from inference.voice_options import find_heaviest, parse_blend
 from voices.asking import Spoken, embed, recognise, speak
-from voices.matching import embed_voice
+from voices.build.matching import embed_voice
 from voices.recordings.decoding import resample, to_pcm
 
 #: What is said while searching (four seconds: the time goes into speaking), and what the result is judged by.

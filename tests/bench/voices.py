@@ -23,7 +23,8 @@ import numpy as np
 from inference.config import InferenceConfig
 from inference.engines import faster_whisper, ge2e_onnx, kokoro
 from tests.recordings import Recording, read_recordings, to_pcm
-from voices import fitting, matching
+from voices import fitting
+from voices.build import matching
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from inference.engines.fake import FakeInference, FakeSpeechToText, FakeTextToSpeech
 from inference.interfaces import InferenceError, InferenceUnavailable
 from inference.voice_options import parse_blend
+from voices.build.matching import embed_stock_voices
 from voices.fitting import HELD_OUT, TRAINING, Fit, Search, Space, count_errors, fit_style
-from voices.matching import embed_stock_voices
 
 HALF = 128
 
