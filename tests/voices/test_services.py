@@ -18,7 +18,8 @@ from pytest_django import DjangoCaptureOnCommitCallbacks, Settings
 
 from avatar_site.celery import app
 from tests import factories, sounds
-from voices import archive, claims, files, making, services, tasks
+from voices import archive, claims, files, services, tasks
+from voices.build import steps
 from voices.models import Consent, Recording, VoicePreference, VoiceProfile
 from voices.recordings import decoding, quality
 from voices.stock import write_stock_voices
@@ -508,7 +509,7 @@ class TestExport:
         assert len(list_media(media_root)) == 2
         longest_bytes = quality.MAX_DURATION_S * decoding.KEPT_SAMPLE_RATE_HZ * 2
         assert longest_bytes < archive.MAX_ENTRY_BYTES
-        beside_bytes = making.MAX_CLIP_S * making.CLIP_RATE_HZ * 2 + archive.MAX_JSON_BYTES + 1024 * 1024
+        beside_bytes = steps.MAX_CLIP_S * steps.CLIP_RATE_HZ * 2 + archive.MAX_JSON_BYTES + 1024 * 1024
         assert most + beside_bytes < archive.MAX_ARCHIVE_BYTES
 
     def test_is_refused_in_words_of_its_own_when_it_is_too_large(
