@@ -7,15 +7,16 @@ import uuid
 from celery import shared_task
 from django.utils import timezone
 
-from voices import claims, deletion, engines, extraction, files, renewal, restyling
+from voices import claims, deletion, engines, files, renewal, restyling
+from voices.build import job as build_job
 
 
 @shared_task
 def extract_embedding(*, voice_profile_id: str) -> None:
     """Make a voice from its recordings."""
     try:
-        extraction.extract(voice_profile_id=uuid.UUID(voice_profile_id), inference=engines.get_inference())
-    except extraction.TryAgain as later:
+        build_job.extract(voice_profile_id=uuid.UUID(voice_profile_id), inference=engines.get_inference())
+    except build_job.TryAgain as later:
         extract_embedding.apply_async(kwargs={"voice_profile_id": voice_profile_id}, countdown=later.delay_s)
 
 

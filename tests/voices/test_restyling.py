@@ -166,14 +166,14 @@ class TestOtherEncoder:
 
 
 def test_making_a_voice_anew_forgets_the_style(alice: User, inference: FakeInference) -> None:
-    from voices import extraction
+    from voices.build import job as build_job
 
     profile = factories.upload_voice(alice)
     VoiceProfile.objects.filter(pk=profile.pk).update(style=STYLE, fitting_state="done", fitting_similarity=0.7)
     profile.clip.save("x", ContentFile(b"old"), save=True)
     old = profile.clip.name
 
-    extraction.extract(voice_profile_id=profile.pk, inference=inference)
+    build_job.extract(voice_profile_id=profile.pk, inference=inference)
 
     profile.refresh_from_db()
     assert (bytes(profile.style), profile.fitting_state, profile.fitting_similarity) == (b"", "none", None)

@@ -24,7 +24,8 @@ from inference.interfaces import InferenceError
 from tests import sounds
 from tests.inference.engines.speech import error_rate
 from tests.recordings import Recording, read_recording
-from voices import asking, engines, extraction, services, tasks
+from voices import asking, engines, services, tasks
+from voices.build import job as build_job
 from voices.models import Preview, VoiceProfile
 from voices.recordings import decoding
 from voices.recordings.uploads import examine_upload
@@ -81,7 +82,7 @@ def make_voice(owner: User, client: InferenceClient, audio: bytes, language: str
     profile = services.create_voice_profile(
         owner=owner, name="A person", audio=audio, attestation="permission", language=language
     )
-    extraction.extract(voice_profile_id=profile.pk, inference=client)
+    build_job.extract(voice_profile_id=profile.pk, inference=client)
     profile.refresh_from_db()
     assert (profile.state, profile.error_code) == ("ready", "")
     return profile

@@ -19,7 +19,8 @@ from inference.engines.fake import FakeSpeakerEncoder
 from inference.interfaces import InferenceError, InferenceUnavailable
 from tests import factories, sounds
 from tests.fakes import FakeInference
-from voices import asking, claims, extraction, services, tasks
+from voices import asking, claims, services, tasks
+from voices.build import job as build_job
 from voices.claims import ExtractionClaim
 from voices.models import VoiceProfile
 from voices.recordings.quality import find_speech, measure_levels
@@ -31,7 +32,7 @@ def pending_profile(alice: User) -> VoiceProfile:
 
 
 def extract(profile: VoiceProfile, inference: FakeInference) -> VoiceProfile:
-    extraction.extract(voice_profile_id=profile.pk, inference=inference)
+    build_job.extract(voice_profile_id=profile.pk, inference=inference)
     profile.refresh_from_db()
     return profile
 
@@ -160,7 +161,7 @@ class TestDeliveredTwice:
         assert inference.encoder.calls.finished == heard
 
     def test_of_a_voice_that_is_gone_does_nothing(self, db: None, inference: FakeInference) -> None:
-        extraction.extract(voice_profile_id=uuid.uuid4(), inference=inference)
+        build_job.extract(voice_profile_id=uuid.uuid4(), inference=inference)
 
         assert inference.encoder.calls.started == 0
 
@@ -217,11 +218,11 @@ class TestFailure:
 
         with monkeypatch.context() as away:
             away.setattr(FileSystemStorage, method, fail)
-            with pytest.raises(extraction.TryAgain):
+            with pytest.raises(build_job.TryAgain):
                 extract(pending_profile, inference)
             pending_profile.refresh_from_db()
             assert (pending_profile.state, pending_profile.error_code) == ("pending", "")
-            VoiceProfile.objects.update(attempts=extraction.MAX_TRIES - 1)
+            VoiceProfile.objects.update(attempts=build_job.MAX_TRIES - 1)
             assert extract(pending_profile, inference).error_code == "storage_unavailable"
 
         services.retry(profile=pending_profile)
@@ -261,7 +262,7 @@ class TestFailure:
     def test_to_reach_the_engines_is_told_in_the_end(
         self, pending_profile: VoiceProfile, inference: FakeInference
     ) -> None:
-        VoiceProfile.objects.update(attempts=extraction.MAX_TRIES - 1)
+        VoiceProfile.objects.update(attempts=build_job.MAX_TRIES - 1)
         inference.encoder.start_outage()
 
         assert extract(pending_profile, inference).error_code == "inference_unavailable"
@@ -299,13 +300,13 @@ class TestLostClaim:
 
     def interrupt(self, monkeypatch: pytest.MonkeyPatch, change: Any) -> None:
         """Have `change` happen just before the result is written."""
-        keep = extraction._keep
+        keep = build_job._keep
 
         def interrupted(*args: Any) -> None:
             change()
             keep(*args)
 
-        monkeypatch.setattr(extraction, "_keep", interrupted)
+        monkeypatch.setattr(build_job, "_keep", interrupted)
 
     def test_writes_nothing_when_the_voice_is_deleted(
         self,
@@ -317,7 +318,7 @@ class TestLostClaim:
         profile = VoiceProfile.objects.get(pk=pending_profile.pk)
         self.interrupt(monkeypatch, lambda: services.delete_voice_profile(profile=profile))
 
-        extraction.extract(voice_profile_id=pending_profile.pk, inference=inference)
+        build_job.extract(voice_profile_id=pending_profile.pk, inference=inference)
 
         assert not VoiceProfile.objects.filter(pk=pending_profile.pk).exists()
         assert [path for path in media_root.rglob("*") if path.is_file()] == []
@@ -340,7 +341,7 @@ class TestLostClaim:
         )
         inference.stt.recognition_s = 60  # it is being listened to when the claim is lost
 
-        extraction.extract(voice_profile_id=pending_profile.pk, inference=inference)
+        build_job.extract(voice_profile_id=pending_profile.pk, inference=inference)
 
         assert inference.active_calls == 0
         assert (inference.stt.calls.finished, inference.encoder.calls.started) == (0, 0)
