@@ -7,8 +7,9 @@ import uuid
 from celery import shared_task
 from django.utils import timezone
 
-from voices import claims, deletion, engines, files, renewal, restyling
+from voices import claims, deletion, engines, files, restyling
 from voices.build import job as build_job
+from voices.build import renewal
 
 
 @shared_task

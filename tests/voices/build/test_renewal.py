@@ -9,8 +9,9 @@ from django.utils import timezone
 from inference.interfaces import InferenceError
 from tests import factories
 from tests.fakes import FakeInference
-from voices import renewal, tasks
+from voices import tasks
 from voices.build import job as build_job
+from voices.build import renewal
 from voices.models import VoiceProfile
 
 
