@@ -19,7 +19,7 @@ from inference.interfaces import (
     SpeakerEmbedding,
     SpeakerEncoder,
 )
-from voices import claims, files, fitting
+from voices import claims, files
 from voices.claims import ClaimLost, FittingClaim
 from voices.engines import run_beside
 from voices.models import FittingState, VoiceProfile
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine
 
     from voices.engines import Report
-    from voices.fitting import Fit
+    from voices.fitting.search.search import Fit
 
 logger = logging.getLogger(__name__)
 
@@ -110,7 +110,7 @@ def _search(claim: FittingClaim, profile: VoiceProfile, inference: Inference) ->
         async def search() -> Fit | None:
             if not await inference.tts.list_styles():
                 raise InferenceError("the engine has no styles to search among")
-            return await fitting.fit_style(
+            return await search.fit_style(
                 tts=inference.tts,
                 encoder=ComparableEncoder(inference.encoder, profile.encoder),
                 stt=inference.stt,

@@ -23,8 +23,8 @@ import numpy as np
 from inference.config import InferenceConfig
 from inference.engines import faster_whisper, ge2e_onnx, kokoro
 from tests.recordings import Recording, read_recordings, to_pcm
-from voices import fitting
 from voices.build import matching
+from voices.fitting.search.search import search
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ class Bench:
             on_measured=lambda each: spoken.update({each.voice: each.similarity}),
         )
         matched_at = time.monotonic()
-        fit = await fitting.fit_style(
+        fit = await search.fit_style(
             tts=self._tts,
             encoder=self._encoder,
             stt=self._stt,

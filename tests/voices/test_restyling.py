@@ -11,8 +11,8 @@ from inference.engines.fake import FakeSpeakerEncoder, make_embedding
 from inference.interfaces import InferenceError
 from tests import factories
 from tests.fakes import FakeInference
-from voices import fitting, restyling, services, tasks
-from voices.fitting import Fit
+from voices import restyling, services, tasks
+from voices.fitting.search.search import Fit, search
 from voices.models import Preview, VoiceProfile
 
 STYLE = np.ones(256, "<f4").tobytes()
@@ -41,7 +41,7 @@ def found(monkeypatch: pytest.MonkeyPatch, inference: FakeInference) -> dict[str
     async def list_styles() -> dict[str, bytes]:
         return {"zf_xiaoni": STYLE}
 
-    monkeypatch.setattr(fitting, "fit_style", fit_style)
+    monkeypatch.setattr(search, "fit_style", fit_style)
     monkeypatch.setattr(inference.tts, "list_styles", list_styles)
     return outcome
 
