@@ -7,9 +7,10 @@ import uuid
 from celery import shared_task
 from django.utils import timezone
 
-from voices import claims, deletion, engines, files, restyling
+from voices import claims, deletion, engines, files
 from voices.build import job as build_job
 from voices.build import renewal
+from voices.fitting import job as fitting_job
 
 
 @shared_task
@@ -25,8 +26,8 @@ def extract_embedding(*, voice_profile_id: str) -> None:
 def fit_style(*, voice_profile_id: str) -> None:
     """Bring a voice closer to its recordings. Minutes of work that give way to everybody who talks."""
     try:
-        restyling.fit(voice_profile_id=uuid.UUID(voice_profile_id), inference=engines.get_inference())
-    except restyling.OtherEncoder:
+        fitting_job.fit(voice_profile_id=uuid.UUID(voice_profile_id), inference=engines.get_inference())
+    except fitting_job.OtherEncoder:
         extract_embedding.delay(voice_profile_id=voice_profile_id)
     for next_id in claims.next_fittings(now=timezone.now()):
         fit_style.delay(voice_profile_id=str(next_id))

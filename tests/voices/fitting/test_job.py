@@ -11,7 +11,8 @@ from inference.engines.fake import FakeSpeakerEncoder, make_embedding
 from inference.interfaces import InferenceError
 from tests import factories
 from tests.fakes import FakeInference
-from voices import restyling, services, tasks
+from voices import services, tasks
+from voices.fitting import job as fitting_job
 from voices.fitting.search.search import Fit, search
 from voices.models import Preview, VoiceProfile
 
@@ -47,7 +48,7 @@ def found(monkeypatch: pytest.MonkeyPatch, inference: FakeInference) -> dict[str
 
 
 def fit(profile: VoiceProfile, inference: FakeInference) -> VoiceProfile:
-    restyling.fit(voice_profile_id=profile.pk, inference=inference)
+    fitting_job.fit(voice_profile_id=profile.pk, inference=inference)
     profile.refresh_from_db()
     return profile
 
@@ -100,13 +101,13 @@ class TestFit:
         found: dict[str, Any],
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        update = restyling.FittingClaim.update
+        update = fitting_job.FittingClaim.update
 
         def cancelled_first(held: Any, **fields: Any) -> None:
             services.cancel_fitting(profile=ready_profile)
             update(held, **fields)
 
-        monkeypatch.setattr(restyling.FittingClaim, "update", cancelled_first)
+        monkeypatch.setattr(fitting_job.FittingClaim, "update", cancelled_first)
 
         profile = fit(ready_profile, inference)
 
@@ -152,13 +153,13 @@ class TestOtherEncoder:
         self, ready_profile: VoiceProfile, inference: FakeInference, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(FakeSpeakerEncoder, "ENCODER", "fake-2")
-        search = restyling._search
+        search = fitting_job._search
 
         def disabled_meanwhile(*args: Any) -> Any:
             VoiceProfile.objects.filter(pk=ready_profile.pk).update(state="disabled")
             return search(*args)
 
-        monkeypatch.setattr(restyling, "_search", disabled_meanwhile)
+        monkeypatch.setattr(fitting_job, "_search", disabled_meanwhile)
 
         profile = fit(ready_profile, inference)
 
