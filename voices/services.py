@@ -16,7 +16,7 @@ from django.utils import timezone
 
 from avatar_site.lib.handover import delay_on_commit
 from avatar_site.lib.text import clean_line
-from voices import claims, deletion, engines, files, previews, tasks
+from voices import deletion, engines, files, leases, previews, tasks
 from voices.archive import (
     MAX_ARCHIVE_BYTES,
     MAX_RECORDINGS,
@@ -162,7 +162,7 @@ def extract_again(*, profile: VoiceProfile) -> None:
     """
     _owner_of(profile)
     with transaction.atomic():
-        if not claims.make_again(VoiceProfile.objects.filter(pk=profile.pk), now=timezone.now()):
+        if not leases.make_again(VoiceProfile.objects.filter(pk=profile.pk), now=timezone.now()):
             raise VoiceProblem(_SILENT.get(profile.state, "disabled"))
         delay_on_commit(tasks.extract_embedding, voice_profile_id=str(profile.pk))
 
@@ -189,7 +189,7 @@ def enable(*, profile: VoiceProfile) -> None:
     if made.update(state=State.READY):
         return
     with transaction.atomic():
-        if claims.enable(voices, now=timezone.now()):
+        if leases.enable(voices, now=timezone.now()):
             delay_on_commit(tasks.extract_embedding, voice_profile_id=str(profile.pk))
 
 

@@ -7,7 +7,7 @@ import uuid
 from celery import shared_task
 from django.utils import timezone
 
-from voices import claims, deletion, engines, files
+from voices import deletion, engines, files, leases
 from voices.build import job as build_job
 from voices.build import renewal
 from voices.fitting import job as fitting_job
@@ -29,14 +29,14 @@ def fit_style(*, voice_profile_id: str) -> None:
         fitting_job.fit(voice_profile_id=uuid.UUID(voice_profile_id), inference=engines.get_inference())
     except fitting_job.OtherEncoder:
         extract_embedding.delay(voice_profile_id=voice_profile_id)
-    for next_id in claims.next_fittings(now=timezone.now()):
+    for next_id in leases.next_fittings(now=timezone.now()):
         fit_style.delay(voice_profile_id=str(next_id))
 
 
 @shared_task
 def requeue_lost_work() -> None:
     """Take work back from workers that have died."""
-    to_make, to_fit = claims.requeue_lost(now=timezone.now())
+    to_make, to_fit = leases.requeue_lost(now=timezone.now())
     for voice_profile_id in to_make:
         extract_embedding.delay(voice_profile_id=str(voice_profile_id))
     for voice_profile_id in to_fit:

@@ -18,7 +18,7 @@ from pytest_django import DjangoCaptureOnCommitCallbacks, Settings
 
 from avatar_site.celery import app
 from tests import factories, sounds
-from voices import archive, claims, files, services, tasks
+from voices import archive, files, leases, services, tasks
 from voices.build import steps
 from voices.models import Consent, Recording, VoicePreference, VoiceProfile
 from voices.recordings import decoding, quality
@@ -180,8 +180,8 @@ class TestBrokerAway:
         assert VoiceProfile.objects.get(pk=profile.pk).state == "pending"
         assert list_media(media_root) == [media_root / profile.recordings.get().audio.name]
         assert "on_commit" in caplog.text
-        later = timezone.now() + claims.FORGOTTEN_AFTER
-        assert claims.requeue_lost(now=later) == ([profile.pk], [])
+        later = timezone.now() + leases.FORGOTTEN_AFTER
+        assert leases.requeue_lost(now=later) == ([profile.pk], [])
 
     def test_keeps_a_recording_that_was_added(self, alice: User, media_root: Path) -> None:
         profile = create(alice)

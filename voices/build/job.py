@@ -24,8 +24,8 @@ from voices import files
 from voices.asking import EngineSilent
 from voices.build import steps
 from voices.build.steps import Heard, Made, NoSpeech, Progress, Source, StockMeasured
-from voices.claims import ClaimLost, ExtractionClaim
 from voices.engines import run_beside
+from voices.leases import ClaimLost, ExtractionClaim
 from voices.models import FittingState, Kind, Recording, State, Step, VoiceProfile
 from voices.recordings import decoding
 from voices.wording import VoiceProblem

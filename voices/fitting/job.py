@@ -19,9 +19,9 @@ from inference.interfaces import (
     SpeakerEmbedding,
     SpeakerEncoder,
 )
-from voices import claims, files
-from voices.claims import ClaimLost, FittingClaim
+from voices import files, leases
 from voices.engines import run_beside
+from voices.leases import ClaimLost, FittingClaim
 from voices.models import FittingState, VoiceProfile
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def _fit(claim: FittingClaim, inference: Inference) -> None:
         found = _search(claim, profile, inference)
     except OtherEncoder as error:
         claim.fail()
-        if not claims.make_again(VoiceProfile.objects.filter(pk=profile.pk), now=timezone.now()):
+        if not leases.make_again(VoiceProfile.objects.filter(pk=profile.pk), now=timezone.now()):
             return
         logger.info("voice %s is made anew before it is fitted: the encoder is %s", profile.pk, error)
         raise

@@ -19,9 +19,9 @@ from inference.engines.fake import FakeSpeakerEncoder
 from inference.interfaces import InferenceError, InferenceUnavailable
 from tests import factories, sounds
 from tests.fakes import FakeInference
-from voices import asking, claims, services, tasks
+from voices import asking, leases, services, tasks
 from voices.build import job as build_job
-from voices.claims import ExtractionClaim
+from voices.leases import ExtractionClaim
 from voices.models import VoiceProfile
 from voices.recordings.quality import find_speech, measure_levels
 
@@ -337,7 +337,7 @@ class TestLostClaim:
         self, pending_profile: VoiceProfile, inference: FakeInference, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(
-            ExtractionClaim, "update", lambda *args, **fields: (_ for _ in ()).throw(claims.ClaimLost("gone"))
+            ExtractionClaim, "update", lambda *args, **fields: (_ for _ in ()).throw(leases.ClaimLost("gone"))
         )
         inference.stt.recognition_s = 60  # it is being listened to when the claim is lost
 
@@ -352,26 +352,26 @@ class TestRequeueLost:
         claim = ExtractionClaim.take(pending_profile.pk)
         assert claim is not None
 
-        assert claims.requeue_lost(now=timezone.now()) == ([], [])
-        later = timezone.now() + claims.LOST_AFTER + timedelta(seconds=1)
-        assert claims.requeue_lost(now=later) == ([pending_profile.pk], [])
+        assert leases.requeue_lost(now=timezone.now()) == ([], [])
+        later = timezone.now() + leases.LOST_AFTER + timedelta(seconds=1)
+        assert leases.requeue_lost(now=later) == ([pending_profile.pk], [])
 
-        with pytest.raises(claims.ClaimLost):
+        with pytest.raises(leases.ClaimLost):
             claim.update(progress=0.5)
         assert extract(pending_profile, inference).state == "ready"
 
     def test_gives_up_what_kills_every_worker(self, pending_profile: VoiceProfile) -> None:
         later = timezone.now()
-        for _ in range(claims.MAX_ATTEMPTS):
+        for _ in range(leases.MAX_ATTEMPTS):
             assert ExtractionClaim.take(pending_profile.pk) is not None
-            later += claims.LOST_AFTER * 10
-            claims.requeue_lost(now=later)
+            later += leases.LOST_AFTER * 10
+            leases.requeue_lost(now=later)
 
         pending_profile.refresh_from_db()
         assert (pending_profile.state, pending_profile.error_code) == ("failed", "worker_lost")
 
     def test_hands_out_what_nobody_began_but_not_at_every_look(self, pending_profile: VoiceProfile) -> None:
-        later = timezone.now() + claims.FORGOTTEN_AFTER
+        later = timezone.now() + leases.FORGOTTEN_AFTER
 
-        assert claims.requeue_lost(now=later)[0] == [pending_profile.pk]
-        assert claims.requeue_lost(now=later + timedelta(seconds=30))[0] == []
+        assert leases.requeue_lost(now=later)[0] == [pending_profile.pk]
+        assert leases.requeue_lost(now=later + timedelta(seconds=30))[0] == []
