@@ -21,7 +21,7 @@ from inference.interfaces import Inference, InferenceError
 from inference.interfaces import Quality as EngineQuality
 from voices import asking
 from voices.models import Quality
-from voices.sound import VoiceSound, read_sound
+from voices.voice_spec import VoiceSound, read_sound
 
 logger = logging.getLogger(__name__)
 

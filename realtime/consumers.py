@@ -37,7 +37,7 @@ from realtime.reply import Voice, VoiceUnreadable
 from realtime.wording import find_language, word_error, word_idle_warning
 from voices.models import VoiceProfile
 from voices.services import read_preference
-from voices.sound import read_sound
+from voices.voice_spec import read_sound
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User

@@ -13,7 +13,7 @@ from inference.interfaces import Inference, InferenceBusy, InferenceError
 from inference.interfaces import Quality as EngineQuality
 from voices import asking, files, marking
 from voices.models import Preview, VoiceProfile
-from voices.sound import read_sound
+from voices.voice_spec import read_sound
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
