@@ -101,7 +101,7 @@ class Bench:
             match.similarity,
             fit.baseline,
             fit.similarity,
-            fit.intelligibility,
+            fit.character_error_rate,
             fit.is_better,
             matched_at - started,
             time.monotonic() - matched_at,

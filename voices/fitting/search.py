@@ -67,7 +67,7 @@ class Fit:
     """
     A style and what it is worth: measured on sentences that the search never heard.
 
-    `similarity` is of the style, `baseline` of the voice it began with. `intelligibility` is the share of characters
+    `similarity` is of the style, `baseline` of the voice it began with. `character_error_rate` is the share of characters
     that the recogniser gets wrong: 0 is best. `is_better`: more like the speaker than the baseline, and as
     intelligible.
     """
@@ -75,7 +75,7 @@ class Fit:
     style: bytes
     similarity: float
     baseline: float
-    intelligibility: float
+    character_error_rate: float
     is_better: bool
 
 
