@@ -24,7 +24,7 @@ from inference.config import InferenceConfig
 from inference.engines import faster_whisper, ge2e_onnx, kokoro
 from tests.recordings import Recording, read_recordings, to_pcm
 from voices.build import matching
-from voices.fitting.search.search import search
+from voices.fitting import search
 
 
 @dataclass(frozen=True, slots=True)

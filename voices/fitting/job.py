@@ -21,6 +21,7 @@ from inference.interfaces import (
 )
 from voices import files, leases
 from voices.engines import run_beside
+from voices.fitting import search
 from voices.leases import ClaimLost, FittingClaim
 from voices.models import FittingState, VoiceProfile
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine
 
     from voices.engines import Report
-    from voices.fitting.search.search import Fit
+    from voices.fitting.search import Fit
 
 logger = logging.getLogger(__name__)
 
@@ -107,7 +108,7 @@ def _search(claim: FittingClaim, profile: VoiceProfile, inference: Inference) ->
     target = tuple(float(value) for value in np.frombuffer(bytes(profile.embedding), "<f4"))
 
     def work(report: Report) -> Coroutine[None, None, Fit | None]:
-        async def search() -> Fit | None:
+        async def search_style() -> Fit | None:
             if not await inference.tts.list_styles():
                 raise InferenceError("the engine has no styles to search among")
             return await search.fit_style(
@@ -123,7 +124,7 @@ def _search(claim: FittingClaim, profile: VoiceProfile, inference: Inference) ->
                 is_cancelled=lambda: False,
             )
 
-        return search()
+        return search_style()
 
     return run_beside(
         work,

@@ -67,9 +67,8 @@ class Fit:
     """
     A style and what it is worth: measured on sentences that the search never heard.
 
-    `similarity` is of the style, `baseline` of the voice it began with. `character_error_rate` is the share of characters
-    that the recogniser gets wrong: 0 is best. `is_better`: more like the speaker than the baseline, and as
-    intelligible.
+    `similarity` is of the style, `baseline` of the voice it began with. `character_error_rate` is what the recogniser
+    gets wrong of the style: 0 is best. `is_better`: more like the speaker than the baseline, and as intelligible.
     """
 
     style: bytes

@@ -13,7 +13,8 @@ from tests import factories
 from tests.fakes import FakeInference
 from voices import services, tasks
 from voices.fitting import job as fitting_job
-from voices.fitting.search.search import Fit, search
+from voices.fitting import search
+from voices.fitting.search import Fit
 from voices.models import Preview, VoiceProfile
 
 STYLE = np.ones(256, "<f4").tobytes()

@@ -10,7 +10,7 @@ from inference.engines.fake import FakeInference, FakeSpeechToText, FakeTextToSp
 from inference.interfaces import InferenceError, InferenceUnavailable
 from inference.voice_options import parse_blend
 from voices.build.matching import embed_stock_voices
-from voices.fitting.search.search import HELD_OUT, TRAINING, Fit, Search, Space, count_errors, fit_style
+from voices.fitting.search import HELD_OUT, TRAINING, Fit, Search, Space, count_errors, fit_style
 
 HALF = 128
 
