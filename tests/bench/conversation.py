@@ -81,7 +81,7 @@ def main() -> int:
 
 def ask(questions: list[Path], sounds: Path, environment: dict[str, str]) -> list[dict[str, object]]:
     command = ["talk", *map(str, questions), "--json", "--out", str(sounds)]
-    # It fails when any question was answered with an error beside it, such as FELL_BEHIND; the turns are there all the same.
+    # It fails when any turn came with an error, such as FELL_BEHIND.
     lines = manage(environment, *command, check=False).splitlines()
     return [json.loads(line) for line in lines if line.startswith("{")]
 
