@@ -20,9 +20,10 @@ from inference.interfaces import (
 from realtime import protocol
 from realtime.call.settings import ReplyLimits
 from realtime.call.turns import BegunTurn, DroppedTurn, PastTurn
+from realtime.call.utterance import POST_ROLL_MS
 from realtime.call.voice import Voice
-from realtime.pipeline import POST_ROLL_MS, CallOverrun
 from realtime.protocol import AudioFormat, ErrorCode, Mode, ProtocolError, Stage
+from realtime.runner import CallOverrun
 from tests.fakes import (
     PAUSE,
     SPEECH,
@@ -250,7 +251,9 @@ class TestSpeculation:
     async def test_is_replaced_when_the_text_turns_out_different(self) -> None:
         inference = make_inference("我想睡覺", replies=["甲", REPLY], provisional={0: "我想睡"})
         async with open_call(inference) as call:
-            call.speak(UTTERANCE)
+            call.speak(SPEECH + make_silence(300))
+            await call.until(lambda: inference.llm.requests)
+            call.speak(make_silence(400))
             end = await call.wait_for(protocol.TurnEnd)
 
         assert [request[-1].content for request in inference.llm.requests] == ["我想睡", "我想睡覺"]
@@ -378,13 +381,13 @@ class TestBargeIn:
         async with open_call(inference, reply=ReplyLimits(max_ahead_ms=10**9)) as call:
             call.speak(UTTERANCE)
             await call.wait_for(protocol.TurnEnd)
-            assert call.pipeline._reply is not None
-            reply, _ = call.pipeline._reply
+            reply = call.runner._replies.committed
+            assert reply is not None
+            # A task that waits to send sound may run before it is cancelled; some of it may wait to be written.
+            await reply._send_piece(bytes(960))
             call.send(protocol.InterruptMessage())
-            # Who waits for sound wakes up right behind whoever interrupts, before it has heard that it is cancelled.
-            player = asyncio.create_task(reply._send_piece(bytes(960)))
+            await reply._send_piece(bytes(960))
             interrupted = await call.wait_for(protocol.Interrupted)
-            await player
 
         assert not any(isinstance(m, bytes) for m in call.sent[call.sent.index(interrupted) :])
 
@@ -1085,7 +1088,7 @@ class TestFailures:
         inference = make_inference(replies=[REPLY])
         inference.tts.fail_next(ZeroDivisionError())
         call = Call(inference)
-        task = asyncio.create_task(call.pipeline.run())
+        task = asyncio.create_task(call.runner.run())
         call.send(protocol.TextMessage("你好"))
 
         with pytest.raises(ExceptionGroup):
@@ -1189,6 +1192,7 @@ class TestVoiceThatChanges:
             call.send(protocol.TextMessage("你好"))
             await call.wait_for(protocol.TtsReady)
             del call.voices[voice.profile_id]
+            call.runner.notify_voice(voice.profile_id)
             await call.wait_until_listening()
 
         spoken = [options.voice for _, options in inference.tts.requests]
@@ -1200,9 +1204,10 @@ class TestVoiceThatChanges:
 
     async def test_is_not_heard_again_when_it_was_deleted_between_replies(self) -> None:
         inference = make_inference(replies=["好。"])
-        inference.llm.first_token_s = 0.05
         voice = Voice(uuid4(), "zm_yunxi")
         async with open_call(inference, voice=voice) as call:
+            call.runner.notify_voice(voice.profile_id)
+            await call.wait_for(protocol.ErrorMessage)
             call.send(protocol.TextMessage("你好"))
             await call.wait_until_listening()
 
@@ -1217,6 +1222,7 @@ class TestVoiceThatChanges:
             call.send(protocol.TextMessage("你好"))
             await call.wait_for(protocol.TtsReady)
             call.voices[voice.profile_id] = replace(voice, style=bytes(1024), version=2)
+            call.runner.notify_voice(voice.profile_id)
             await call.wait_until_listening()
 
         spoken = [options.style for _, options in inference.tts.requests]
