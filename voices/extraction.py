@@ -12,6 +12,7 @@ from django.core.cache import cache
 from django.db import transaction
 from django.db.models import F
 
+from avatar_site.lib.problems import ProblemError
 from inference.interfaces import (
     Inference,
     InferenceBusy,
@@ -26,7 +27,6 @@ from voices.claims import ClaimLost, ExtractionClaim
 from voices.engines import run_beside
 from voices.making import Heard, Made, NoSpeech, Progress, Source, StockMeasured
 from voices.models import FittingState, Kind, Recording, State, Step, VoiceProfile
-from voices.wording import VoiceProblem
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterator
@@ -76,7 +76,7 @@ def _extract(claim: ExtractionClaim, inference: Inference) -> None:
         _keep(claim, profile, recordings, made)
     except NoSpeech:
         claim.fail("no_speech")
-    except VoiceProblem as problem:
+    except ProblemError as problem:
         logger.error("making voice %s failed: %s", profile.pk, problem)
         claim.fail(problem.code)
     except FileNotFoundError:
