@@ -42,7 +42,8 @@ from inference.interfaces import (
     TranscriptionInput,
     TranscriptionOptions,
 )
-from realtime import protocol, turns
+from realtime import messages as protocol
+from realtime import turns
 from realtime.hearing import (
     BYTES_PER_MS,
     MAX_ITEM_BYTES,
@@ -52,8 +53,8 @@ from realtime.hearing import (
     UtteranceMeter,
     has_speech_like,
 )
+from realtime.messages import UNSET, AudioFormat, ErrorCode, Mode, ProtocolError, ServerMessage, Stage
 from realtime.prompt import Scene, compose, find_wanted_language, is_chinese
-from realtime.protocol import UNSET, AudioFormat, ErrorCode, Mode, ProtocolError, ServerMessage, Stage
 from realtime.reply import Outlet, Reply, ReplyLimits, Voice, VoiceUnreadable
 from realtime.turns import TurnMachine
 

@@ -11,9 +11,11 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID, uuid4
+
+import msgspec
 
 from inference.interfaces import (
     BYTES_PER_SAMPLE,
@@ -27,9 +29,9 @@ from inference.interfaces import (
     TextToSpeech,
     VoiceReference,
 )
+from realtime.messages import LatencyMs, LlmResponse, ServerMessage, Stage, Status, TtsReady, TurnEnd
 from realtime.playout import Playout
 from realtime.prompt import Language
-from realtime.protocol import LatencyMs, LlmResponse, ServerMessage, Stage, Status, TtsReady, TurnEnd
 from realtime.sentences import Clause, ClauseCutter
 from realtime.streams import within
 from realtime.thinking import generate_in
@@ -195,7 +197,7 @@ class Reply:
         return LatencyMs(stt=self._stt_ms, ttft=self._ttft_ms, ttfa=self._ttfa_ms, total=self._total_ms)
 
     def describe_latency(self) -> dict[str, Any]:
-        return asdict(self.latency)
+        return msgspec.structs.asdict(self.latency)
 
     def make_turn_end(self, *, was_interrupted: bool) -> TurnEnd:
         self.is_turn_end_sent = True

@@ -17,9 +17,9 @@ from inference.interfaces import (
     TranscriptionOptions,
     VoiceReference,
 )
-from realtime import protocol
+from realtime import messages as protocol
+from realtime.messages import AudioFormat, ErrorCode, Mode, ProtocolError, Stage
 from realtime.pipeline import POST_ROLL_MS, BegunTurn, CallOverrun, DroppedTurn, PastTurn
-from realtime.protocol import AudioFormat, ErrorCode, Mode, ProtocolError, Stage
 from realtime.reply import ReplyLimits, Voice
 from tests.fakes import (
     PAUSE,
