@@ -28,13 +28,15 @@ from inference.interfaces import Inference, Message, Quality
 from realtime import messages
 from realtime.admission import Entry, admission
 from realtime.audio_input import decode_audio
+from realtime.call.prompt import EXAMPLES
+from realtime.call.settings import CallSettings
+from realtime.call.turns import PastTurn
+from realtime.call.voice import Voice, VoiceUnreadable
 from realtime.limits import BudgetExceeded, Idleness, IdleWatch, SocketBudget
 from realtime.logins import RECHECK_S, Login, follow_changes, is_valid, read_login
 from realtime.messages import ErrorCode, ProtocolError, ServerMessage
-from realtime.pipeline import CallOverrun, CallSettings, PastTurn, VoicePipeline
-from realtime.prompt import EXAMPLES
+from realtime.pipeline import CallOverrun, VoicePipeline
 from realtime.recorder import HURRIED_PATIENCE_S, Item, Recorder, Trouble
-from realtime.reply import Voice, VoiceUnreadable
 from realtime.wording import find_language, word_error, word_idle_warning
 from voices.models import VoiceProfile
 from voices.services import read_preference

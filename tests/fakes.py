@@ -15,9 +15,11 @@ from uuid import UUID, uuid4
 from inference.engines.fake import FakeInference, FakeLanguageModel, FakeSpeechToText, FakeTextToSpeech
 from inference.interfaces import Message
 from realtime import messages
+from realtime.call.settings import CallSettings
+from realtime.call.turns import BegunTurn, CorrectedTurn, DroppedTurn, PastTurn, SaidTurn
+from realtime.call.voice import Voice, VoiceUnreadable
 from realtime.messages import AudioFormat, ServerMessage
-from realtime.pipeline import BegunTurn, CallSettings, CorrectedTurn, DroppedTurn, PastTurn, SaidTurn, VoicePipeline
-from realtime.reply import Voice, VoiceUnreadable
+from realtime.pipeline import VoicePipeline
 
 __all__ = ["FakeInference", "FakeLanguageModel", "FakeSpeechToText", "FakeTextToSpeech"]
 

@@ -30,9 +30,11 @@ from inference.address import make_default_address
 from inference.client import InferenceClient
 from inference.interfaces import InferenceError
 from realtime import hearing, messages
+from realtime.call.settings import CallSettings
+from realtime.call.turns import CorrectedTurn, SaidTurn
+from realtime.call.voice import Voice
 from realtime.messages import AudioFormat, ServerMessage
-from realtime.pipeline import CallSettings, CorrectedTurn, SaidTurn, VoicePipeline
-from realtime.reply import Voice
+from realtime.pipeline import VoicePipeline
 from tests.bench.conversation import machine
 from tests.fakes import cut_frames, make_silence, make_tone
 

@@ -79,7 +79,7 @@ from django.contrib.auth.models import User
 from django.core.management import call_command
 from django.db import close_old_connections
 from conversations.models import Conversation
-from realtime.pipeline import SaidTurn
+from realtime.call.turns import SaidTurn
 from realtime.recorder import Recorder
 
 async def hold_call(conversation_id):

@@ -38,9 +38,9 @@ from conversations.models import Conversation, Turn
 from inference.interfaces import Message, Quality, VoiceReference
 from realtime import consumers, logins, messages
 from realtime.admission import FINISH_SENTENCE_S, Admission
+from realtime.call.voice import Voice, VoiceUnreadable
 from realtime.consumers import VoiceConsumer, admission
 from realtime.recorder import HURRIED_PATIENCE_S
-from realtime.reply import Voice, VoiceUnreadable
 from realtime.routing import websocket_urlpatterns
 from realtime.wording import find_language, word_error
 from tests import factories

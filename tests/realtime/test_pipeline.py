@@ -18,9 +18,11 @@ from inference.interfaces import (
     VoiceReference,
 )
 from realtime import messages as protocol
+from realtime.call.settings import ReplyLimits
+from realtime.call.turns import BegunTurn, DroppedTurn, PastTurn
+from realtime.call.voice import Voice
 from realtime.messages import AudioFormat, ErrorCode, Mode, ProtocolError, Stage
-from realtime.pipeline import POST_ROLL_MS, BegunTurn, CallOverrun, DroppedTurn, PastTurn
-from realtime.reply import ReplyLimits, Voice
+from realtime.pipeline import POST_ROLL_MS, CallOverrun
 from tests.fakes import (
     PAUSE,
     SPEECH,

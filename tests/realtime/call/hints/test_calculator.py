@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from realtime.calculator import find_fact
+from realtime.call.hints.calculator import find_fact
 
 SUMS = [
     ("一百二十五加三百七十八等於多少", "125 + 378 = 503"),

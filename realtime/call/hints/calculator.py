@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 
-from realtime.numerals import NUMBER, format_chinese, format_number, parse_number
+from realtime.call.hints.numerals import NUMBER, format_chinese, format_number, parse_number
 
 #: A question is not longer; a pattern is not looked for in an essay.
 MAX_CHARACTERS = 120

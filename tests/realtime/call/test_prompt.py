@@ -9,8 +9,7 @@ import pytest
 from avatar_site.operations.management.commands import serve
 from avatar_site.operations.serving import ServePlan, Serving
 from inference.interfaces import Message
-from realtime.consumers import make_call_settings
-from realtime.prompt import (
+from realtime.call.prompt import (
     EXAMPLES,
     SYSTEM_PROMPT,
     Language,
@@ -21,6 +20,7 @@ from realtime.prompt import (
     judge_beginning,
     name_languages,
 )
+from realtime.consumers import make_call_settings
 from tests.fakes import make_inference
 
 NOON = datetime(2026, 3, 12, 12, 10)  # noqa: DTZ001 — as somebody there reads it

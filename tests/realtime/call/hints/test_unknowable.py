@@ -1,6 +1,6 @@
 import pytest
 
-from realtime.unknowable import find_hint
+from realtime.call.hints.unknowable import find_hint
 
 
 class TestFindHint:

@@ -14,10 +14,10 @@ from datetime import datetime
 from typing import Literal
 
 from inference.interfaces import Message
-from realtime.calculator import Fact, find_fact
-from realtime.dates import find_date_fact, say_moment
-from realtime.numerals import say_in_chinese
-from realtime.unknowable import find_hint
+from realtime.call.hints.calculator import Fact, find_fact
+from realtime.call.hints.dates import find_date_fact, say_moment
+from realtime.call.hints.numerals import say_in_chinese
+from realtime.call.hints.unknowable import find_hint
 
 Language = Literal["zh", "en"]
 

@@ -4,7 +4,7 @@ from fractions import Fraction
 
 import pytest
 
-from realtime.numerals import format_chinese, format_number, parse_number, say_in_chinese
+from realtime.call.hints.numerals import format_chinese, format_number, parse_number, say_in_chinese
 
 
 class TestParseNumber:

@@ -8,8 +8,8 @@ import re
 from calendar import day_name, month_name
 from datetime import datetime, timedelta
 
-from realtime.calculator import Fact, normalise, read_duration, say_time
-from realtime.numerals import NUMBER, parse_number
+from realtime.call.hints.calculator import Fact, normalise, read_duration, say_time
+from realtime.call.hints.numerals import NUMBER, parse_number
 
 _WEEKDAYS = "一二三四五六日"
 #: Years of the Republic of China, as forms in Taiwan want them.

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 from inference.engines.fake import FakeLanguageModel
 from inference.interfaces import GenerationOptions, Message, TextDelta
-from realtime.prompt import Language
-from realtime.thinking import generate_in
+from realtime.call.prompt import Language
+from realtime.reply_language import generate_in
 
 QUESTION = Message("user", "晚餐吃什麼？")
 

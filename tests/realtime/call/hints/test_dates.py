@@ -4,7 +4,7 @@ from datetime import datetime
 
 import pytest
 
-from realtime.dates import find_date_fact, say_moment
+from realtime.call.hints.dates import find_date_fact, say_moment
 
 NOW = datetime(2026, 3, 12, 14, 25)  # noqa: DTZ001 — as somebody there reads it
 

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
 from inference.interfaces import GenerationEvent, GenerationOptions, LanguageModel, Message, TextDelta
-from realtime.prompt import Language, ask_again, judge_beginning
+from realtime.call.prompt import Language, ask_again, judge_beginning
 
 
 async def generate_in(

@@ -5,7 +5,7 @@ from itertools import chain, repeat
 
 import pytest
 
-from realtime.sentences import CLAUSE_LENGTHS, Clause, ClauseCutter, measure, speak
+from realtime.clauses import CLAUSE_LENGTHS, Clause, ClauseCutter, measure, speak
 
 CHINESE = "好的，今天台北的天氣很不錯，氣溫大約二十八度。建議你帶一把傘出門，因為下午可能會下雨。還有什麼想知道的嗎？"
 ENGLISH = "Sure! The weather is nice today, about 28.5 degrees. Bring an umbrella, because it could rain at 3:30 p.m."
