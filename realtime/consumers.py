@@ -40,7 +40,7 @@ from realtime.recorder import HURRIED_PATIENCE_S, Item, Recorder, Trouble
 from realtime.wording import find_language, word_error, word_idle_warning
 from voices.models import VoiceProfile
 from voices.services import read_preference
-from voices.sound import read_sound
+from voices.voice_spec import read_voice_spec
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
@@ -537,7 +537,7 @@ def find_voice(user: User, voice_profile_id: UUID) -> Voice | None:
     if profile is None:
         return None
     try:
-        sound = read_sound(profile)
+        sound = read_voice_spec(profile)
     except (OSError, soundfile.LibsndfileError) as error:
         logger.exception("the clip of voice %s cannot be read", voice_profile_id)
         raise VoiceUnreadable(str(voice_profile_id)) from error

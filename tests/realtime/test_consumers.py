@@ -53,8 +53,8 @@ from tests.fakes import (
     make_silence,
     make_tone,
 )
-from voices import decoding
 from voices.models import VoiceProfile
+from voices.recordings import decoding
 from voices.services import choose_default, choose_quality, delete_voice_profile
 
 pytestmark = pytest.mark.django_db(transaction=True)

@@ -30,8 +30,8 @@ from inference.interfaces import (
 )
 from inference.voice_options import find_heaviest, parse_blend
 from voices.asking import Spoken, embed, recognise, speak
-from voices.decoding import resample, to_pcm
-from voices.matching import embed_voice
+from voices.build.matching import embed_voice
+from voices.recordings.decoding import resample, to_pcm
 
 #: What is said while searching (four seconds: the time goes into speaking), and what the result is judged by.
 TRAINING = {
@@ -67,15 +67,14 @@ class Fit:
     """
     A style and what it is worth: measured on sentences that the search never heard.
 
-    `similarity` is of the style, `baseline` of the voice it began with. `intelligibility` is the share of characters
-    that the recogniser gets wrong: 0 is best. `is_better`: more like the speaker than the baseline, and as
-    intelligible.
+    `similarity` is of the style, `baseline` of the voice it began with. `character_error_rate` is what the recogniser
+    gets wrong of the style: 0 is best. `is_better`: more like the speaker than the baseline, and as intelligible.
     """
 
     style: bytes
     similarity: float
     baseline: float
-    intelligibility: float
+    character_error_rate: float
     is_better: bool
 
 

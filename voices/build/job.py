@@ -20,12 +20,14 @@ from inference.interfaces import (
     InferenceUnavailable,
     Role,
 )
-from voices import decoding, files, making
+from voices import files
 from voices.asking import EngineSilent
-from voices.claims import ClaimLost, ExtractionClaim
+from voices.build import steps
+from voices.build.steps import Heard, Made, NoSpeech, Progress, Source, StockMeasured
 from voices.engines import run_beside
-from voices.making import Heard, Made, NoSpeech, Progress, Source, StockMeasured
+from voices.leases import ClaimLost, ExtractionClaim
 from voices.models import FittingState, Kind, Recording, State, Step, VoiceProfile
+from voices.recordings import decoding
 from voices.wording import VoiceProblem
 
 if TYPE_CHECKING:
@@ -140,7 +142,7 @@ def _make(claim: ExtractionClaim, profile: VoiceProfile, sources: list[Source], 
             status = await inference.status()
             stock_key.append(key_of_stock(status))
             stock = await _read_stock(stock_key[0])
-            return await making.make_voice(sources, inference=inference, language=language, stock=stock, report=report)
+            return await steps.make_voice(sources, inference=inference, language=language, stock=stock, report=report)
 
         return make()
 
@@ -172,7 +174,7 @@ async def _read_stock(key: str) -> StockMeasured | None:
 def _keep(claim: ExtractionClaim, profile: VoiceProfile, recordings: list[Recording], made: Made) -> None:
     """Write the voice. Files first; a claim lost meanwhile takes the file back."""
     old_clip = profile.clip.name
-    flac = decoding.encode_flac(made.clip, making.CLIP_RATE_HZ)
+    flac = decoding.encode_flac(made.clip, steps.CLIP_RATE_HZ)
     with _asking_storage():
         files.write(profile.clip, flac)
     try:

@@ -11,8 +11,10 @@ from inference.engines.fake import FakeSpeakerEncoder, make_embedding
 from inference.interfaces import InferenceError
 from tests import factories
 from tests.fakes import FakeInference
-from voices import fitting, restyling, services, tasks
-from voices.fitting import Fit
+from voices import services, tasks
+from voices.fitting import job as fitting_job
+from voices.fitting import search
+from voices.fitting.search import Fit
 from voices.models import Preview, VoiceProfile
 
 STYLE = np.ones(256, "<f4").tobytes()
@@ -41,13 +43,13 @@ def found(monkeypatch: pytest.MonkeyPatch, inference: FakeInference) -> dict[str
     async def list_styles() -> dict[str, bytes]:
         return {"zf_xiaoni": STYLE}
 
-    monkeypatch.setattr(fitting, "fit_style", fit_style)
+    monkeypatch.setattr(search, "fit_style", fit_style)
     monkeypatch.setattr(inference.tts, "list_styles", list_styles)
     return outcome
 
 
 def fit(profile: VoiceProfile, inference: FakeInference) -> VoiceProfile:
-    restyling.fit(voice_profile_id=profile.pk, inference=inference)
+    fitting_job.fit(voice_profile_id=profile.pk, inference=inference)
     profile.refresh_from_db()
     return profile
 
@@ -100,13 +102,13 @@ class TestFit:
         found: dict[str, Any],
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        update = restyling.FittingClaim.update
+        update = fitting_job.FittingClaim.update
 
         def cancelled_first(held: Any, **fields: Any) -> None:
             services.cancel_fitting(profile=ready_profile)
             update(held, **fields)
 
-        monkeypatch.setattr(restyling.FittingClaim, "update", cancelled_first)
+        monkeypatch.setattr(fitting_job.FittingClaim, "update", cancelled_first)
 
         profile = fit(ready_profile, inference)
 
@@ -152,13 +154,13 @@ class TestOtherEncoder:
         self, ready_profile: VoiceProfile, inference: FakeInference, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(FakeSpeakerEncoder, "ENCODER", "fake-2")
-        search = restyling._search
+        search = fitting_job._search
 
         def disabled_meanwhile(*args: Any) -> Any:
             VoiceProfile.objects.filter(pk=ready_profile.pk).update(state="disabled")
             return search(*args)
 
-        monkeypatch.setattr(restyling, "_search", disabled_meanwhile)
+        monkeypatch.setattr(fitting_job, "_search", disabled_meanwhile)
 
         profile = fit(ready_profile, inference)
 
@@ -166,14 +168,14 @@ class TestOtherEncoder:
 
 
 def test_making_a_voice_anew_forgets_the_style(alice: User, inference: FakeInference) -> None:
-    from voices import extraction
+    from voices.build import job as build_job
 
     profile = factories.upload_voice(alice)
     VoiceProfile.objects.filter(pk=profile.pk).update(style=STYLE, fitting_state="done", fitting_similarity=0.7)
     profile.clip.save("x", ContentFile(b"old"), save=True)
     old = profile.clip.name
 
-    extraction.extract(voice_profile_id=profile.pk, inference=inference)
+    build_job.extract(voice_profile_id=profile.pk, inference=inference)
 
     profile.refresh_from_db()
     assert (bytes(profile.style), profile.fitting_state, profile.fitting_similarity) == (b"", "none", None)

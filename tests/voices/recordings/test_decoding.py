@@ -6,8 +6,8 @@ import pytest
 import soundfile
 
 from tests.sounds import CONTAINERS, RATE_HZ, encode, make_speech
-from voices import decoding
-from voices.decoding import Container, Damaged, TooLong, Unsupported, decode
+from voices.recordings import decoding
+from voices.recordings.decoding import Container, Damaged, TooLong, Unsupported, decode
 
 SPEECH = make_speech(5.0)
 

@@ -2,26 +2,26 @@ import numpy as np
 import pytest
 
 from tests.sounds import RATE_HZ, make_speech
-from voices.verdict import Verdict, judge
+from voices.recordings.quality import RecordingQuality, measure_quality
 
 
-def judge_speech(seconds: float = 12.0, **options: float) -> Verdict:
-    return judge(make_speech(seconds, **options), RATE_HZ)  # type: ignore[arg-type]  # floats, as all its options
+def measure_speech(seconds: float = 12.0, **options: float) -> RecordingQuality:
+    return measure_quality(make_speech(seconds, **options), RATE_HZ)  # type: ignore[arg-type]  # floats, as all its options
 
 
 class TestJudge:
     def test_counts_the_seconds_in_which_somebody_speaks(self) -> None:
-        verdict = judge_speech(12.5)
+        quality = measure_speech(12.5)
 
-        assert verdict.duration_s == pytest.approx(12.5)
+        assert quality.duration_s == pytest.approx(12.5)
         # Half a second of every two and a half is a pause.
-        assert verdict.speech_s == pytest.approx(10.0, abs=1.0)
-        assert (verdict.refusal, verdict.warnings) == ("", ())
+        assert quality.speech_s == pytest.approx(10.0, abs=1.0)
+        assert (quality.refusal, quality.warnings) == ("", ())
 
     def test_measures_how_far_speech_stands_out_from_the_room(self) -> None:
-        quiet_room = judge_speech()
+        quiet_room = measure_speech()
         speech = make_speech(12.0)
-        noisy = judge(
+        noisy = measure_quality(
             speech + np.random.default_rng(2).normal(scale=0.03, size=len(speech)).astype(np.float32), RATE_HZ
         )
 
@@ -31,7 +31,7 @@ class TestJudge:
 
     def test_takes_music_of_no_pause_for_one_long_speech_or_noise_but_never_fails(self) -> None:
         t = np.arange(RATE_HZ * 10) / RATE_HZ
-        assert judge((0.3 * np.sin(2 * np.pi * 220 * t)).astype(np.float32), RATE_HZ).refusal == "audio_noisy"
+        assert measure_quality((0.3 * np.sin(2 * np.pi * 220 * t)).astype(np.float32), RATE_HZ).refusal == "audio_noisy"
 
     @pytest.mark.parametrize(
         ("samples", "refusal"),
@@ -59,13 +59,13 @@ class TestJudge:
         ],
     )
     def test_refuses(self, samples: np.ndarray, refusal: str) -> None:
-        assert judge(samples, RATE_HZ).refusal == refusal
+        assert measure_quality(samples, RATE_HZ).refusal == refusal
 
     def test_warns_of_little_speech(self) -> None:
-        assert judge_speech(6.0).warnings == ("short",)
+        assert measure_speech(6.0).warnings == ("short",)
 
     def test_does_not_take_a_peak_for_clipping(self) -> None:
         speech = make_speech(12.0)
         speech[::2000] = 1.0
 
-        assert judge(speech, RATE_HZ).clipped_share == 0.0
+        assert measure_quality(speech, RATE_HZ).clipped_share == 0.0

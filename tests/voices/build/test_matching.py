@@ -5,7 +5,7 @@ import pytest
 
 from inference.engines.fake import FakeSpeakerEncoder, FakeTextToSpeech
 from inference.interfaces import InferenceError, InferenceUnavailable, VoiceInfo
-from voices.matching import Match, choose_candidates, embed_stock_voices, find_match, match_voice
+from voices.build.matching import Match, choose_candidates, embed_stock_voices, find_match, match_voice
 
 #: Voices as far apart as they can be: each all in a direction of its own.
 LOW, HIGH, OTHER = (1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)

@@ -19,16 +19,17 @@ from inference.interfaces import (
     SpeakerEmbedding,
     SpeakerEncoder,
 )
-from voices import claims, files, fitting
-from voices.claims import ClaimLost, FittingClaim
+from voices import files, leases
 from voices.engines import run_beside
+from voices.fitting import search
+from voices.leases import ClaimLost, FittingClaim
 from voices.models import FittingState, VoiceProfile
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
     from voices.engines import Report
-    from voices.fitting import Fit
+    from voices.fitting.search import Fit
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +75,7 @@ def _fit(claim: FittingClaim, inference: Inference) -> None:
         found = _search(claim, profile, inference)
     except OtherEncoder as error:
         claim.fail()
-        if not claims.make_again(VoiceProfile.objects.filter(pk=profile.pk), now=timezone.now()):
+        if not leases.make_again(VoiceProfile.objects.filter(pk=profile.pk), now=timezone.now()):
             return
         logger.info("voice %s is made anew before it is fitted: the encoder is %s", profile.pk, error)
         raise
@@ -107,10 +108,10 @@ def _search(claim: FittingClaim, profile: VoiceProfile, inference: Inference) ->
     target = tuple(float(value) for value in np.frombuffer(bytes(profile.embedding), "<f4"))
 
     def work(report: Report) -> Coroutine[None, None, Fit | None]:
-        async def search() -> Fit | None:
+        async def search_style() -> Fit | None:
             if not await inference.tts.list_styles():
                 raise InferenceError("the engine has no styles to search among")
-            return await fitting.fit_style(
+            return await search.fit_style(
                 tts=inference.tts,
                 encoder=ComparableEncoder(inference.encoder, profile.encoder),
                 stt=inference.stt,
@@ -123,7 +124,7 @@ def _search(claim: FittingClaim, profile: VoiceProfile, inference: Inference) ->
                 is_cancelled=lambda: False,
             )
 
-        return search()
+        return search_style()
 
     return run_beside(
         work,

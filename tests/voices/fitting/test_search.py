@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from inference.engines.fake import FakeInference, FakeSpeechToText, FakeTextToSpeech
 from inference.interfaces import InferenceError, InferenceUnavailable
 from inference.voice_options import parse_blend
-from voices.fitting import HELD_OUT, TRAINING, Fit, Search, Space, count_errors, fit_style
-from voices.matching import embed_stock_voices
+from voices.build.matching import embed_stock_voices
+from voices.fitting.search import HELD_OUT, TRAINING, Fit, Search, Space, count_errors, fit_style
 
 HALF = 128
 
@@ -224,7 +224,7 @@ class TestFitStyle:
         assert fit is not None
         assert fit.is_better
         assert fit.similarity > 0.95 > fit.baseline
-        assert fit.intelligibility == 0
+        assert fit.character_error_rate == 0
         assert len(fit.style) == 1024
 
     async def test_is_judged_by_sentences_that_it_did_not_train_on(self, inference: FakeInference) -> None:
@@ -255,7 +255,7 @@ class TestFitStyle:
 
         assert fit is not None
         assert fit.is_better
-        assert fit.intelligibility == 0
+        assert fit.character_error_rate == 0
         assert fit.similarity > fit.baseline
 
     async def test_keeps_nothing_that_is_not_understood(self, inference: FakeInference) -> None:
@@ -264,7 +264,7 @@ class TestFitStyle:
         fit = await self.fit(inference)
 
         assert fit is not None
-        assert fit.intelligibility > 0.9
+        assert fit.character_error_rate > 0.9
         assert not fit.is_better
 
     async def test_tells_how_far_it_is(self, inference: FakeInference) -> None:

@@ -11,7 +11,7 @@ from django.db.models import Q
 
 from inference.blocking import ask
 from inference.interfaces import Inference, InferenceError, InferenceStatus, Role, RoleState
-from voices import claims
+from voices import leases
 from voices.models import Kind, State, VoiceProfile
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def take_outdated(*, inference: Inference, now: datetime) -> list[uuid.UUID]:
     taken = []
     for profile_id, kind in outdated:
         # Meanwhile it may have been disabled.
-        if claims.make_again(VoiceProfile.objects.filter(pk=profile_id), now=now):
+        if leases.make_again(VoiceProfile.objects.filter(pk=profile_id), now=now):
             logger.info("voice %s was %s by another engine: made anew", profile_id, kind)
             taken.append(profile_id)
     return taken

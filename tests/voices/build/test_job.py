@@ -19,10 +19,11 @@ from inference.engines.fake import FakeSpeakerEncoder
 from inference.interfaces import InferenceError, InferenceUnavailable
 from tests import factories, sounds
 from tests.fakes import FakeInference
-from voices import asking, claims, extraction, services, tasks
-from voices.claims import ExtractionClaim
+from voices import asking, leases, services, tasks
+from voices.build import job as build_job
+from voices.leases import ExtractionClaim
 from voices.models import VoiceProfile
-from voices.verdict import find_speech, measure_levels
+from voices.recordings.quality import find_speech, measure_levels
 
 
 @pytest.fixture
@@ -31,7 +32,7 @@ def pending_profile(alice: User) -> VoiceProfile:
 
 
 def extract(profile: VoiceProfile, inference: FakeInference) -> VoiceProfile:
-    extraction.extract(voice_profile_id=profile.pk, inference=inference)
+    build_job.extract(voice_profile_id=profile.pk, inference=inference)
     profile.refresh_from_db()
     return profile
 
@@ -160,7 +161,7 @@ class TestDeliveredTwice:
         assert inference.encoder.calls.finished == heard
 
     def test_of_a_voice_that_is_gone_does_nothing(self, db: None, inference: FakeInference) -> None:
-        extraction.extract(voice_profile_id=uuid.uuid4(), inference=inference)
+        build_job.extract(voice_profile_id=uuid.uuid4(), inference=inference)
 
         assert inference.encoder.calls.started == 0
 
@@ -217,11 +218,11 @@ class TestFailure:
 
         with monkeypatch.context() as away:
             away.setattr(FileSystemStorage, method, fail)
-            with pytest.raises(extraction.TryAgain):
+            with pytest.raises(build_job.TryAgain):
                 extract(pending_profile, inference)
             pending_profile.refresh_from_db()
             assert (pending_profile.state, pending_profile.error_code) == ("pending", "")
-            VoiceProfile.objects.update(attempts=extraction.MAX_TRIES - 1)
+            VoiceProfile.objects.update(attempts=build_job.MAX_TRIES - 1)
             assert extract(pending_profile, inference).error_code == "storage_unavailable"
 
         services.retry(profile=pending_profile)
@@ -261,7 +262,7 @@ class TestFailure:
     def test_to_reach_the_engines_is_told_in_the_end(
         self, pending_profile: VoiceProfile, inference: FakeInference
     ) -> None:
-        VoiceProfile.objects.update(attempts=extraction.MAX_TRIES - 1)
+        VoiceProfile.objects.update(attempts=build_job.MAX_TRIES - 1)
         inference.encoder.start_outage()
 
         assert extract(pending_profile, inference).error_code == "inference_unavailable"
@@ -299,13 +300,13 @@ class TestLostClaim:
 
     def interrupt(self, monkeypatch: pytest.MonkeyPatch, change: Any) -> None:
         """Have `change` happen just before the result is written."""
-        keep = extraction._keep
+        keep = build_job._keep
 
         def interrupted(*args: Any) -> None:
             change()
             keep(*args)
 
-        monkeypatch.setattr(extraction, "_keep", interrupted)
+        monkeypatch.setattr(build_job, "_keep", interrupted)
 
     def test_writes_nothing_when_the_voice_is_deleted(
         self,
@@ -317,7 +318,7 @@ class TestLostClaim:
         profile = VoiceProfile.objects.get(pk=pending_profile.pk)
         self.interrupt(monkeypatch, lambda: services.delete_voice_profile(profile=profile))
 
-        extraction.extract(voice_profile_id=pending_profile.pk, inference=inference)
+        build_job.extract(voice_profile_id=pending_profile.pk, inference=inference)
 
         assert not VoiceProfile.objects.filter(pk=pending_profile.pk).exists()
         assert [path for path in media_root.rglob("*") if path.is_file()] == []
@@ -336,11 +337,11 @@ class TestLostClaim:
         self, pending_profile: VoiceProfile, inference: FakeInference, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(
-            ExtractionClaim, "update", lambda *args, **fields: (_ for _ in ()).throw(claims.ClaimLost("gone"))
+            ExtractionClaim, "update", lambda *args, **fields: (_ for _ in ()).throw(leases.ClaimLost("gone"))
         )
         inference.stt.recognition_s = 60  # it is being listened to when the claim is lost
 
-        extraction.extract(voice_profile_id=pending_profile.pk, inference=inference)
+        build_job.extract(voice_profile_id=pending_profile.pk, inference=inference)
 
         assert inference.active_calls == 0
         assert (inference.stt.calls.finished, inference.encoder.calls.started) == (0, 0)
@@ -351,26 +352,26 @@ class TestRequeueLost:
         claim = ExtractionClaim.take(pending_profile.pk)
         assert claim is not None
 
-        assert claims.requeue_lost(now=timezone.now()) == ([], [])
-        later = timezone.now() + claims.LOST_AFTER + timedelta(seconds=1)
-        assert claims.requeue_lost(now=later) == ([pending_profile.pk], [])
+        assert leases.requeue_lost(now=timezone.now()) == ([], [])
+        later = timezone.now() + leases.LOST_AFTER + timedelta(seconds=1)
+        assert leases.requeue_lost(now=later) == ([pending_profile.pk], [])
 
-        with pytest.raises(claims.ClaimLost):
+        with pytest.raises(leases.ClaimLost):
             claim.update(progress=0.5)
         assert extract(pending_profile, inference).state == "ready"
 
     def test_gives_up_what_kills_every_worker(self, pending_profile: VoiceProfile) -> None:
         later = timezone.now()
-        for _ in range(claims.MAX_ATTEMPTS):
+        for _ in range(leases.MAX_ATTEMPTS):
             assert ExtractionClaim.take(pending_profile.pk) is not None
-            later += claims.LOST_AFTER * 10
-            claims.requeue_lost(now=later)
+            later += leases.LOST_AFTER * 10
+            leases.requeue_lost(now=later)
 
         pending_profile.refresh_from_db()
         assert (pending_profile.state, pending_profile.error_code) == ("failed", "worker_lost")
 
     def test_hands_out_what_nobody_began_but_not_at_every_look(self, pending_profile: VoiceProfile) -> None:
-        later = timezone.now() + claims.FORGOTTEN_AFTER
+        later = timezone.now() + leases.FORGOTTEN_AFTER
 
-        assert claims.requeue_lost(now=later)[0] == [pending_profile.pk]
-        assert claims.requeue_lost(now=later + timedelta(seconds=30))[0] == []
+        assert leases.requeue_lost(now=later)[0] == [pending_profile.pk]
+        assert leases.requeue_lost(now=later + timedelta(seconds=30))[0] == []

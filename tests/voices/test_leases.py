@@ -9,7 +9,7 @@ from django.contrib.auth.models import User
 from django.db import IntegrityError, connection
 
 from tests import factories
-from voices.claims import FittingClaim
+from voices.leases import FittingClaim
 from voices.models import VoiceProfile
 
 

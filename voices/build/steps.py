@@ -23,10 +23,10 @@ from inference.interfaces import (
     SynthesisOptions,
     VoiceReference,
 )
-from voices import matching
 from voices.asking import embed, recognise, speak
-from voices.decoding import Samples, resample, to_pcm
-from voices.verdict import FRAME_S, find_speech, measure_levels
+from voices.build import matching
+from voices.recordings.decoding import Samples, resample, to_pcm
+from voices.recordings.quality import FRAME_S, find_speech, measure_levels
 
 HEARING_RATE_HZ = 16_000
 CLIP_RATE_HZ = 24_000

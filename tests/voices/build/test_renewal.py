@@ -9,7 +9,9 @@ from django.utils import timezone
 from inference.interfaces import InferenceError
 from tests import factories
 from tests.fakes import FakeInference
-from voices import extraction, renewal, tasks
+from voices import tasks
+from voices.build import job as build_job
+from voices.build import renewal
 from voices.models import VoiceProfile
 
 
@@ -17,7 +19,7 @@ from voices.models import VoiceProfile
 def profile(alice: User, inference: FakeInference) -> VoiceProfile:
     """Matched, on an engine that does not clone."""
     profile = factories.upload_voice(alice)
-    extraction.extract(voice_profile_id=profile.pk, inference=inference)
+    build_job.extract(voice_profile_id=profile.pk, inference=inference)
     profile.refresh_from_db()
     assert (profile.kind, profile.state) == ("matched", "ready")
     return profile
@@ -30,7 +32,7 @@ def take_outdated(inference: FakeInference) -> list[uuid.UUID]:
 def work(profile: VoiceProfile, inference: FakeInference) -> VoiceProfile:
     profile.refresh_from_db()
     assert (profile.state, profile.is_speakable) == ("pending", True)
-    extraction.extract(voice_profile_id=profile.pk, inference=inference)
+    build_job.extract(voice_profile_id=profile.pk, inference=inference)
     profile.refresh_from_db()
     return profile
 

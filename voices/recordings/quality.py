@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from voices.decoding import Samples
+from voices.recordings.decoding import Samples
 
 FRAME_S = 0.02
 MIN_SPEECH_S = 3.0
@@ -39,7 +39,7 @@ BRIDGED_S = 0.3
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class RecordingQuality:
     """`refusal` is a problem's code, or empty; `warnings` are codes of what could be better."""
 
     duration_s: float
@@ -50,7 +50,7 @@ class Verdict:
     warnings: tuple[str, ...]
 
 
-def judge(samples: Samples, sample_rate_hz: int) -> Verdict:
+def measure_quality(samples: Samples, sample_rate_hz: int) -> RecordingQuality:
     duration_s = len(samples) / sample_rate_hz
     levels = measure_levels(samples, sample_rate_hz)
     spoken = find_speech(levels)
@@ -67,7 +67,7 @@ def judge(samples: Samples, sample_rate_hz: int) -> Verdict:
         if applies
     ]
     refusal = _find_refusal(levels, spoken, speech_s=speech_s, clipped_share=clipped_share)
-    return Verdict(duration_s, speech_s, snr_db, clipped_share, refusal, tuple(warnings))
+    return RecordingQuality(duration_s, speech_s, snr_db, clipped_share, refusal, tuple(warnings))
 
 
 def measure_levels(samples: Samples, sample_rate_hz: int) -> npt.NDArray[np.float64]:
