@@ -16,7 +16,7 @@ django_application = get_asgi_application()
 # What follows imports models, which need the line above.
 from django.urls import re_path  # noqa: E402
 
-from realtime.protocol import CLOSE_UNKNOWN_CONVERSATION  # noqa: E402
+from realtime.messages import CLOSE_UNKNOWN_CONVERSATION  # noqa: E402
 from realtime.routing import websocket_urlpatterns  # noqa: E402
 from voices.engines import get_inference  # noqa: E402
 

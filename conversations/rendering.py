@@ -21,7 +21,7 @@ from inference.interfaces import Inference, InferenceError
 from inference.interfaces import Quality as EngineQuality
 from voices import asking
 from voices.models import Quality
-from voices.sound import VoiceSound, read_sound
+from voices.voice_spec import VoiceSpec, read_voice_spec
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ def render(*, turn_id: uuid.UUID, inference: Inference) -> None:
     if turn is None:
         logger.info("turn %s is not to be spoken again", turn_id)
         return
-    sound = read_sound(turn.voice_profile) if turn.voice_profile else VoiceSound()
+    sound = read_voice_spec(turn.voice_profile) if turn.voice_profile else VoiceSpec()
     options = replace(sound.as_options(), quality=EngineQuality.HIGH_QUALITY, is_background=True)
     try:
         spoken = ask(asking.speak(inference.tts, asking.cut_sentences(turn.text), options), timeout_s=TIMEOUT_S)

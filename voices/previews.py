@@ -13,7 +13,7 @@ from inference.interfaces import Inference, InferenceBusy, InferenceError
 from inference.interfaces import Quality as EngineQuality
 from voices import asking, files, marking
 from voices.models import Preview, VoiceProfile
-from voices.sound import read_sound
+from voices.voice_spec import read_voice_spec
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
@@ -47,7 +47,7 @@ def find_or_speak(
     if kept and (kept.made_with == quality or quality not in profile.qualities):
         return kept, True
     # Whoever is talked with comes first.
-    options = replace(read_sound(profile).as_options(), quality=EngineQuality(quality), is_background=True)
+    options = replace(read_voice_spec(profile).as_options(), quality=EngineQuality(quality), is_background=True)
     try:
         spoken = ask(asking.speak(inference.tts, asking.cut_sentences(text), options), timeout_s=TIMEOUT_S)
     except TimeoutError:

@@ -6,7 +6,6 @@ import logging
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from django.conf import settings
@@ -18,7 +17,7 @@ from django.utils import timezone
 from avatar_site.lib.handover import delay_on_commit
 from avatar_site.lib.problems import ProblemError
 from avatar_site.lib.text import clean_line
-from voices import claims, decoding, deletion, engines, files, previews, tasks, verdict
+from voices import deletion, engines, files, leases, previews, tasks
 from voices.archive import (
     MAX_ARCHIVE_BYTES,
     MAX_RECORDINGS,
@@ -41,24 +40,16 @@ from voices.models import (
     VoicePreference,
     VoiceProfile,
 )
-from voices.verdict import Verdict
+from voices.recordings.uploads import MAX_UPLOAD_BYTES as MAX_UPLOAD_BYTES
+from voices.recordings.uploads import ExaminedRecording, examine_upload
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
 
 logger = logging.getLogger(__name__)
 
-MAX_UPLOAD_BYTES = 20 * 1024 * 1024
 #: Why a voice of this state is not used for replies.
 _SILENT: dict[str, str] = {State.DISABLED: "disabled", State.DELETING: "deleting"}
-
-
-@dataclass(frozen=True, slots=True)
-class ExaminedAudio:
-    """What was uploaded, decoded and judged, in the form in which it is kept."""
-
-    flac: bytes
-    verdict: Verdict
 
 
 def create_voice_profile(
@@ -73,7 +64,7 @@ def create_voice_profile(
     consent = declare_consent(user=owner, attestation=attestation, text_sha256=consent_text_sha256)
     name = check_name(name)
     check_language(language)
-    return _create(name, [examine_audio(audio)], consent=consent, language=language)
+    return _create(name, [examine_upload(audio)], consent=consent, language=language)
 
 
 def import_voice_profile(*, owner: User, file: bytes, attestation: str, consent_text_sha256: str = "") -> VoiceProfile:
@@ -87,7 +78,7 @@ def import_voice_profile(*, owner: User, file: bytes, attestation: str, consent_
         raise ProblemError("archive_too_large", field="file")
     try:
         archive = read_archive(file)
-        examined = [examine_audio(recording) for recording in archive.recordings]
+        examined = [examine_upload(recording) for recording in archive.recordings]
     except Unreadable as error:
         raise ProblemError("archive_unreadable", field="file", detail=str(error)) from error
     language = archive.language if archive.language in Language.values else ""
@@ -103,7 +94,7 @@ def export_voice_profile(*, profile: VoiceProfile) -> bytes:
         raise ProblemError("recording_missing", detail=str(error)) from error
 
 
-def _create(name: str, examined: Sequence[ExaminedAudio], *, consent: Consent, language: str) -> VoiceProfile:
+def _create(name: str, examined: Sequence[ExaminedRecording], *, consent: Consent, language: str) -> VoiceProfile:
     owner = consent.given_by
     profile = VoiceProfile(
         owner=owner,
@@ -139,7 +130,7 @@ def add_recording(*, profile: VoiceProfile, audio: bytes, attestation: str, cons
     consent = declare_consent(user=owner, attestation=attestation, text_sha256=consent_text_sha256)
     if profile.recordings.count() >= MAX_RECORDINGS:
         raise ProblemError("too_many_recordings", field="audio")
-    examined = examine_audio(audio)
+    examined = examine_upload(audio)
     recording = _make_recording(profile, examined, consent)
     with _kept_or_removed(recording, examined.flac), transaction.atomic():
         _check_room(owner, len(examined.flac), profile=profile)
@@ -172,7 +163,7 @@ def extract_again(*, profile: VoiceProfile) -> None:
     """
     _owner_of(profile)
     with transaction.atomic():
-        if not claims.make_again(VoiceProfile.objects.filter(pk=profile.pk), now=timezone.now()):
+        if not leases.make_again(VoiceProfile.objects.filter(pk=profile.pk), now=timezone.now()):
             raise ProblemError(_SILENT.get(profile.state, "disabled"))
         delay_on_commit(tasks.extract_embedding, voice_profile_id=str(profile.pk))
 
@@ -199,7 +190,7 @@ def enable(*, profile: VoiceProfile) -> None:
     if made.update(state=State.READY):
         return
     with transaction.atomic():
-        if claims.enable(voices, now=timezone.now()):
+        if leases.enable(voices, now=timezone.now()):
             delay_on_commit(tasks.extract_embedding, voice_profile_id=str(profile.pk))
 
 
@@ -374,26 +365,6 @@ def declare_consent(*, user: User, attestation: str, text_sha256: str = "") -> C
     return Consent(given_by=user, attestation=attestation, text=text, text_sha256=digest)
 
 
-def examine_audio(audio: bytes) -> ExaminedAudio:
-    """Decode and judge what was uploaded. Raises ProblemError with what to do about it."""
-    if not audio:
-        raise ProblemError("audio_required", field="audio")
-    if len(audio) > MAX_UPLOAD_BYTES:
-        raise ProblemError("audio_too_large", field="audio")
-    try:
-        decoded = decoding.decode(audio, max_s=verdict.MAX_DURATION_S)
-    except decoding.Unsupported as error:
-        raise ProblemError("audio_unsupported", field="audio", detail=str(error)) from error
-    except decoding.Damaged as error:
-        raise ProblemError("audio_damaged", field="audio", detail=str(error)) from error
-    except decoding.TooLong as error:
-        raise ProblemError("audio_too_long", field="audio", detail=str(error)) from error
-    judged = verdict.judge(decoded.samples, decoded.sample_rate_hz)
-    if judged.refusal:
-        raise ProblemError(judged.refusal, field="audio")
-    return ExaminedAudio(decoding.encode_flac(decoded.samples, decoded.sample_rate_hz), judged)
-
-
 def check_name(name: str) -> str:
     check_characters(name, field="name")
     name = clean_line(name)
@@ -428,17 +399,17 @@ def _owner_of(profile: VoiceProfile) -> User:
     return profile.owner
 
 
-def _make_recording(profile: VoiceProfile, examined: ExaminedAudio, consent: Consent) -> Recording:
-    judged = examined.verdict
+def _make_recording(profile: VoiceProfile, examined: ExaminedRecording, consent: Consent) -> Recording:
+    quality = examined.quality
     return Recording(
         profile=profile,
         consent=consent,
         size_bytes=len(examined.flac),
-        duration_s=round(judged.duration_s, 3),
-        speech_s=round(min(judged.speech_s, judged.duration_s), 3),
-        snr_db=round(judged.snr_db, 1),
-        clipped_share=judged.clipped_share,
-        warnings=list(judged.warnings),
+        duration_s=round(quality.duration_s, 3),
+        speech_s=round(min(quality.speech_s, quality.duration_s), 3),
+        snr_db=round(quality.snr_db, 1),
+        clipped_share=quality.clipped_share,
+        warnings=list(quality.warnings),
     )
 
 

@@ -10,7 +10,7 @@ from daphne.cli import CommandLineInterface
 from avatar_site.private_files import restrict_new_files
 from avatar_site.web.open_files import raise_limit
 from avatar_site.web.server import Server
-from realtime.protocol import MAX_MESSAGE_CHARACTERS
+from realtime.messages import MAX_MESSAGE_CHARACTERS
 
 #: Twice the largest message that the protocol promises to take: what is a little too large is answered with an error.
 MAX_MESSAGE_BYTES = 2 * MAX_MESSAGE_CHARACTERS

@@ -26,7 +26,8 @@ from conversations.files import remove_orphans
 from tests import factories, sounds
 from tests.fakes import make_inference
 from tests.s3 import BUCKET, S3Server
-from voices import engines, extraction, files, services
+from voices import engines, files, services
+from voices.build import job as build_job
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +128,7 @@ class TestVoices:
         services.add_recording(
             profile=profile, audio=sounds.encode(sounds.make_speech(7.0), "mp3"), attestation="own_voice"
         )
-        extraction.extract(voice_profile_id=profile.pk, inference=inference)
+        build_job.extract(voice_profile_id=profile.pk, inference=inference)
         profile.refresh_from_db()
         services.preview(profile=profile, user=alice, text="你好")
 

@@ -18,7 +18,8 @@ from django.test import Client
 from avatar_site.lib.problems import ProblemError
 from tests import factories
 from tests.fakes import FakeInference
-from voices import deletion, extraction, services, tasks
+from voices import deletion, services, tasks
+from voices.build import job as build_job
 from voices.models import Consent, VoiceProfile
 
 STYLE = np.random.default_rng(5).normal(size=256).astype("<f4").tobytes()
@@ -53,7 +54,7 @@ class TestDelete:
             audio=factories.sounds.encode(factories.sounds.make_speech(7.0), "mp3"),
             attestation="own_voice",
         )
-        extraction.extract(voice_profile_id=profile.pk, inference=inference)
+        build_job.extract(voice_profile_id=profile.pk, inference=inference)
         VoiceProfile.objects.filter(pk=profile.pk).update(style=STYLE, fitting_state="done", fitting_similarity=0.7)
         profile.refresh_from_db()
         embedding = bytes(profile.embedding)
@@ -92,7 +93,7 @@ class TestDelete:
         self, alice: User, bob: User, operators_client: Client, inference: FakeInference, media_root: Path
     ) -> None:
         profile = factories.upload_voice(alice, name="Zanzibar-voice")
-        extraction.extract(voice_profile_id=profile.pk, inference=inference)
+        build_job.extract(voice_profile_id=profile.pk, inference=inference)
         shared = factories.create_voice_profile(owner=bob, is_shared=True)
         services.preview(profile=shared, user=alice, text="你好")
         factories.create_turn(factories.create_conversation(alice), text="Zanzibar", audio=factories.make_flac())

@@ -19,9 +19,11 @@ from pytest_django import DjangoCaptureOnCommitCallbacks, Settings
 from avatar_site.celery import app
 from avatar_site.lib.problems import ProblemError
 from tests import factories, sounds
-from voices import archive, claims, decoding, files, making, services, tasks, verdict
+from voices import archive, files, leases, services, tasks
+from voices.build import steps
 from voices.consents import word_consent
 from voices.models import Consent, Recording, VoicePreference, VoiceProfile
+from voices.recordings import decoding, quality
 from voices.stock import write_stock_voices
 
 WAV = sounds.encode(sounds.make_speech(6.0), "wav")
@@ -179,8 +181,8 @@ class TestBrokerAway:
         assert VoiceProfile.objects.get(pk=profile.pk).state == "pending"
         assert list_media(media_root) == [media_root / profile.recordings.get().audio.name]
         assert "on_commit" in caplog.text
-        later = timezone.now() + claims.FORGOTTEN_AFTER
-        assert claims.requeue_lost(now=later) == ([profile.pk], [])
+        later = timezone.now() + leases.FORGOTTEN_AFTER
+        assert leases.requeue_lost(now=later) == ([profile.pk], [])
 
     def test_keeps_a_recording_that_was_added(self, alice: User, media_root: Path) -> None:
         profile = create(alice)
@@ -506,9 +508,9 @@ class TestExport:
         assert profile.recordings.count() == 1
         assert set(kept) < set(list_media(media_root))
         assert len(list_media(media_root)) == 2
-        longest_bytes = verdict.MAX_DURATION_S * decoding.KEPT_SAMPLE_RATE_HZ * 2
+        longest_bytes = quality.MAX_DURATION_S * decoding.KEPT_SAMPLE_RATE_HZ * 2
         assert longest_bytes < archive.MAX_ENTRY_BYTES
-        beside_bytes = making.MAX_CLIP_S * making.CLIP_RATE_HZ * 2 + archive.MAX_JSON_BYTES + 1024 * 1024
+        beside_bytes = steps.MAX_CLIP_S * steps.CLIP_RATE_HZ * 2 + archive.MAX_JSON_BYTES + 1024 * 1024
         assert most + beside_bytes < archive.MAX_ARCHIVE_BYTES
 
     def test_is_refused_in_words_of_its_own_when_it_is_too_large(

@@ -24,8 +24,11 @@ from inference.interfaces import InferenceError
 from tests import sounds
 from tests.inference.engines.speech import error_rate
 from tests.recordings import Recording, read_recording
-from voices import asking, decoding, engines, extraction, services, tasks
+from voices import asking, engines, services, tasks
+from voices.build import job as build_job
 from voices.models import Preview, VoiceProfile
+from voices.recordings import decoding
+from voices.recordings.uploads import examine_upload
 
 pytestmark = pytest.mark.engines
 
@@ -79,7 +82,7 @@ def make_voice(owner: User, client: InferenceClient, audio: bytes, language: str
     profile = services.create_voice_profile(
         owner=owner, name="A person", audio=audio, attestation="permission", language=language
     )
-    extraction.extract(voice_profile_id=profile.pk, inference=client)
+    build_job.extract(voice_profile_id=profile.pk, inference=client)
     profile.refresh_from_db()
     assert (profile.state, profile.error_code) == ("ready", "")
     return profile
@@ -102,10 +105,10 @@ class TestRealPeople:
     def test_are_taken_in_every_container(self, container: str) -> None:
         recording = read_recording("taiyi")
 
-        examined = services.examine_audio(sounds.encode(recording.samples, container, rate_hz=recording.sample_rate_hz))
+        examined = examine_upload(sounds.encode(recording.samples, container, rate_hz=recording.sample_rate_hz))
 
-        assert examined.verdict.speech_s > 3
-        assert examined.verdict.snr_db > 20
+        assert examined.quality.speech_s > 3
+        assert examined.quality.snr_db > 20
 
     def test_are_answered_in_a_voice_like_theirs_that_is_understood(self, alice: User, client: InferenceClient) -> None:
         recording = read_recording("taiyi")
