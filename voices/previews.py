@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 
 from django.db import IntegrityError, transaction
 
-from inference.blocking import ask
+from avatar_site.lib.inference_client import ask
+from avatar_site.lib.synthetic_label import make_wav
+from inference import offline
 from inference.interfaces import Inference, InferenceBusy, InferenceError
 from inference.interfaces import Quality as EngineQuality
-from voices import asking, files, marking
+from voices import files
 from voices.models import Preview, VoiceProfile
 from voices.voice_spec import read_voice_spec
 
@@ -49,12 +51,12 @@ def find_or_speak(
     # Whoever is talked with comes first.
     options = replace(read_voice_spec(profile).as_options(), quality=EngineQuality(quality), is_background=True)
     try:
-        spoken = ask(asking.speak(inference.tts, asking.cut_sentences(text), options), timeout_s=TIMEOUT_S)
+        spoken = ask(offline.speak(inference.tts, offline.cut_sentences(text), options), timeout_s=TIMEOUT_S)
     except TimeoutError:
         raise InferenceBusy(f"not spoken within {TIMEOUT_S:g} s") from None
     if not spoken.pcm:
         raise InferenceError("nothing in the text can be spoken")
-    wav = marking.make_wav(spoken.pcm, spoken.sample_rate_hz)
+    wav = make_wav(spoken.pcm, spoken.sample_rate_hz)
     preview = Preview(**wanted, made_with=spoken.quality.value, duration_ms=spoken.duration_ms)
     files.write(preview.audio, wav)
     try:

@@ -14,10 +14,11 @@ from django.db import DatabaseError, transaction
 from django.db.models import F, Q, Sum
 from django.utils import timezone
 
+from avatar_site.lib import inference_client
 from avatar_site.lib.handover import delay_on_commit
 from avatar_site.lib.problems import ProblemError
 from avatar_site.lib.text import clean_line
-from voices import deletion, engines, files, leases, previews, tasks
+from voices import deletion, files, leases, previews, tasks
 from voices.archive import (
     MAX_ARCHIVE_BYTES,
     MAX_RECORDINGS,
@@ -309,7 +310,7 @@ def preview(*, profile: VoiceProfile, user: User, text: str, quality: str = "") 
     if quality not in Quality.values:
         raise ProblemError("quality_unknown", field="quality")
     return previews.find_or_speak(
-        profile=profile, user=user, text=text, quality=quality, inference=engines.get_inference()
+        profile=profile, user=user, text=text, quality=quality, inference=inference_client.get_inference()
     )
 
 

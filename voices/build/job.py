@@ -12,6 +12,7 @@ from django.core.cache import cache
 from django.db import transaction
 from django.db.models import F
 
+from avatar_site.lib.inference_client import run_with_heartbeat
 from avatar_site.lib.problems import ProblemError
 from inference.interfaces import (
     Inference,
@@ -21,11 +22,10 @@ from inference.interfaces import (
     InferenceUnavailable,
     Role,
 )
+from inference.offline import EngineSilent
 from voices import files
-from voices.asking import EngineSilent
 from voices.build import steps
 from voices.build.steps import Heard, Made, NoSpeech, Progress, Source, StockMeasured
-from voices.engines import run_beside
 from voices.leases import ClaimLost, ExtractionClaim
 from voices.models import FittingState, Kind, Recording, State, Step, VoiceProfile
 from voices.recordings import decoding
@@ -33,7 +33,7 @@ from voices.recordings import decoding
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterator
 
-    from voices.engines import Report
+    from avatar_site.lib.inference_client import Report
 
 logger = logging.getLogger(__name__)
 
@@ -154,7 +154,7 @@ def _make(claim: ExtractionClaim, profile: VoiceProfile, sources: list[Source], 
                 voices = {key: list(values) for key, values in stock.items()}
                 cache.set(stock_key[0], {"encoder": encoder, "voices": voices}, None)
 
-    return run_beside(work, on_report=on_report, on_wait=claim.update)
+    return run_with_heartbeat(work, on_report=on_report, on_wait=claim.update)
 
 
 def key_of_stock(status: InferenceStatus) -> str:

@@ -12,6 +12,7 @@ from django.conf import settings
 from django.db.models import F
 from django.utils import timezone
 
+from avatar_site.lib.inference_client import run_with_heartbeat
 from inference.interfaces import (
     MICROPHONE_SAMPLE_RATE_HZ,
     Inference,
@@ -20,7 +21,6 @@ from inference.interfaces import (
     SpeakerEncoder,
 )
 from voices import files, leases
-from voices.engines import run_beside
 from voices.fitting import search
 from voices.leases import ClaimLost, FittingClaim
 from voices.models import FittingState, VoiceProfile
@@ -28,7 +28,7 @@ from voices.models import FittingState, VoiceProfile
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
-    from voices.engines import Report
+    from avatar_site.lib.inference_client import Report
     from voices.fitting.search import Fit
 
 logger = logging.getLogger(__name__)
@@ -126,7 +126,7 @@ def _search(claim: FittingClaim, profile: VoiceProfile, inference: Inference) ->
 
         return search_style()
 
-    return run_beside(
+    return run_with_heartbeat(
         work,
         on_report=lambda share: claim.update(fitting_progress=min(max(share, 0.0), 0.99)),
         on_wait=claim.update,
