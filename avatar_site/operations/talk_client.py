@@ -208,7 +208,7 @@ class Caller:
     def _mark(self, name: str, *, is_first: bool) -> None:
         exchange = self._exchange
         if exchange is not None and not (is_first and exchange.latency_ms[name] is not None):
-            # Zero while speech is still being sent: an endpoint inside the file. The next transcript restarts the count.
+            # Zero while speech is still being sent: an endpoint inside the file. The next transcript starts over.
             passed_s = time.monotonic() - self._speech_ended_at if self._spoken.is_set() else 0.0
             exchange.latency_ms[name] = round(passed_s * 1000)
 
@@ -243,7 +243,7 @@ class Caller:
                     self._over.set()
 
     def _start_reply(self, exchange: Exchange, text: str) -> None:
-        """Reset the measurements: of a file with long pauses, several turns, the last one counts; all words are kept."""
+        """Start over: of a file with long pauses (several turns) the last turn is measured; all words are kept."""
         exchange.transcript = " ".join(part for part in (exchange.transcript, text) if part)
         exchange.latency_ms = dict.fromkeys(exchange.latency_ms)
         exchange.reply = ""
