@@ -33,7 +33,7 @@ def find_or_speak(
     One for which memory was short is spoken anew: there may be enough now. A voice that has no high quality was not
     short of anything.
 
-    Raises what engines raise, InferenceError also when there is nothing to say in the text; VoiceProblem when the disk
+    Raises what engines raise, InferenceError also when there is nothing to say in the text; ProblemError when the disk
     is full.
     """
     wanted = {

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-from http import HTTPStatus
 from importlib import import_module
 
 from channels.db import database_sync_to_async
@@ -15,12 +14,12 @@ from django.http.cookie import parse_cookie
 from django.urls import Resolver404, resolve
 from django.utils import translation
 
+from avatar_site.lib.problems import describe, status_of
 from avatar_site.web.limits import Limits
 from avatar_site.web.server import Head, Refusal
 from voices.api import ENVELOPE_BYTES
 from voices.archive import MAX_ARCHIVE_BYTES
 from voices.services import MAX_UPLOAD_BYTES
-from voices.wording import word_problem
 
 logger = logging.getLogger(__name__)
 
@@ -52,11 +51,11 @@ class SiteGate:
         return bool(key) and await database_sync_to_async(_is_logged_in)(key)
 
     def refuse_stranger(self, head: Head) -> Refusal:
-        return _word_refusal(head, HTTPStatus.FORBIDDEN, "not_logged_in")
+        return _describe_refusal(head, "not_logged_in")
 
     def refuse_size(self, head: Head) -> Refusal:
         _, code, field = self._find_upload(head)
-        return _word_refusal(head, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, code, field)
+        return _describe_refusal(head, code, field)
 
     def _find_upload(self, head: Head) -> tuple[int, str, str]:
         ordinary = (self.most_bytes_of_strangers, "request_too_large", "")
@@ -88,13 +87,12 @@ def _is_logged_in(session_key: str) -> bool:
     return bool(get_user(request).is_authenticated)
 
 
-def _word_refusal(head: Head, status: HTTPStatus, code: str, field: str = "") -> Refusal:
+def _describe_refusal(head: Head, code: str, field: str = "") -> Refusal:
     request = HttpRequest()
     request.COOKIES = parse_cookie(head.cookie)
     request.META["HTTP_ACCEPT_LANGUAGE"] = head.accept_language
     with translation.override(translation.get_language_from_request(request)):
-        detail = word_problem(code)
+        body = describe(code, field=field)
     if not head.path.startswith("/api/"):
-        return Refusal(status, "text/plain; charset=utf-8", f"{detail}\n".encode())
-    answer = {"code": code, "detail": detail} | ({"field": field} if field else {})
-    return Refusal(status, "application/json", json.dumps(answer, ensure_ascii=False).encode())
+        return Refusal(status_of(code), "text/plain; charset=utf-8", f"{body['detail']}\n".encode())
+    return Refusal(status_of(code), "application/json", json.dumps(body, ensure_ascii=False).encode())

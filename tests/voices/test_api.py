@@ -18,13 +18,13 @@ from drf_spectacular.generators import SchemaGenerator
 from drf_spectacular.validation import validate_schema
 from pytest_django import DjangoAssertNumQueries, Settings
 
+from avatar_site.lib.problems import PROBLEMS
 from inference.interfaces import InferenceBusy, InferenceUnavailable, Quality
 from tests import factories, sounds
 from tests.fakes import FakeInference
 from voices import api, api_urls
 from voices.marking import make_wav
 from voices.models import Preview, VoiceProfile
-from voices.wording import PROBLEMS
 
 URL = "/api/voice-profiles"
 WAV = sounds.encode(sounds.make_speech(6.0), "wav")

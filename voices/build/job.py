@@ -12,6 +12,7 @@ from django.core.cache import cache
 from django.db import transaction
 from django.db.models import F
 
+from avatar_site.lib.problems import ProblemError
 from inference.interfaces import (
     Inference,
     InferenceBusy,
@@ -28,7 +29,6 @@ from voices.engines import run_beside
 from voices.leases import ClaimLost, ExtractionClaim
 from voices.models import FittingState, Kind, Recording, State, Step, VoiceProfile
 from voices.recordings import decoding
-from voices.wording import VoiceProblem
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterator
@@ -78,7 +78,7 @@ def _extract(claim: ExtractionClaim, inference: Inference) -> None:
         _keep(claim, profile, recordings, made)
     except NoSpeech:
         claim.fail("no_speech")
-    except VoiceProblem as problem:
+    except ProblemError as problem:
         logger.error("making voice %s failed: %s", profile.pk, problem)
         claim.fail(problem.code)
     except FileNotFoundError:

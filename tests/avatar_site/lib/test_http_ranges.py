@@ -4,12 +4,12 @@ import json
 
 import pytest
 
-from voices.byte_ranges import respond_with_audio, take_range
+from avatar_site.lib.http_ranges import respond_with_audio, respond_with_range
 
 CONTENT = b"0123456789"
 
 
-class TestTakeRange:
+class TestRespondWithRange:
     @pytest.mark.parametrize(
         ("wanted", "status", "content"),
         [
@@ -27,7 +27,7 @@ class TestTakeRange:
         ],
     )
     def test_answers(self, wanted: str, status: int, content: bytes) -> None:
-        response = take_range(CONTENT, wanted)
+        response = respond_with_range(CONTENT, wanted)
 
         assert (response.status_code, response.content) == (status, content)
 
