@@ -48,7 +48,7 @@ class Command(CommandLineInterface):
     def load_asgi_app(self, asgi_app_path: str) -> Any:
         application = super().load_asgi_app(asgi_app_path)
         # It imports models, and Django is set up only by the application.
-        from avatar_site.web.bodies import SiteGate, read_limits
+        from avatar_site.web.upload_limits import SiteGate, read_limits
         from realtime.admission import admission
 
         self.server_class = partial(

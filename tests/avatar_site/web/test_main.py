@@ -11,7 +11,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 from avatar_site.web.__main__ import Command
-from avatar_site.web.bodies import read_limits
+from avatar_site.web.upload_limits import read_limits
 from realtime import messages
 from tests.avatar_site.web.served import Served
 

@@ -22,7 +22,7 @@ from django.core.management.base import BaseCommand, CommandError
 from websockets.exceptions import InvalidHandshake
 
 from avatar_site.lib.synthetic_label import make_wav
-from realtime.caller import CallFailed, Exchange, UnreadableSound, open_call, read_speech
+from avatar_site.operations.talk_client import CallFailed, Exchange, UnreadableSound, open_call, read_speech
 
 HTTP_TIMEOUT_S = 10.0
 

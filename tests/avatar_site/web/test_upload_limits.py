@@ -5,8 +5,8 @@ from django.conf import settings
 from django.contrib.auth.models import User
 from django.test import Client
 
-from avatar_site.web.bodies import SiteGate
 from avatar_site.web.server import Head
+from avatar_site.web.upload_limits import SiteGate
 
 MIB = 1024 * 1024
 VOICE = "/api/voice-profiles/0d5a8f9e-4f0c-4a0a-9a57-1a7a2c8b6e11"

@@ -1,4 +1,4 @@
-"""How much a request may bring along, and from whom; what is said to those who bring more."""
+"""Limits of request bodies per URL and login, and the response to a body that exceeds them."""
 
 from __future__ import annotations
 
@@ -25,20 +25,19 @@ logger = logging.getLogger(__name__)
 
 _RECORDING = (MAX_UPLOAD_BYTES + ENVELOPE_BYTES, "audio_too_large", "audio")
 _ARCHIVE = (MAX_ARCHIVE_BYTES + ENVELOPE_BYTES, "archive_too_large", "file")
-#: Addresses that files are sent to: how many bytes, and the code and the field of what is too large.
+#: By view name: the maximum size in bytes, and the problem code and field of a larger body.
 _UPLOADS = {
     f"voices_api:{prefix}{name}": upload
     for prefix in ("", "singular-")
     for name, upload in (("list", _RECORDING), ("recordings", _RECORDING), ("import", _ARCHIVE))
 }
 
-
-#: Files that are no connections: the database's, logs, connections to engines and storage, what is being played.
+#: Descriptors for other things than connections: database, logs, engines, storage, files being played.
 RESERVED_FILES = 100
 
 
 class SiteGate:
-    """The gate of this site: files are for those who are logged in, and for the addresses that take files."""
+    """The gate of this site: large bodies only with a login, and only at URLs that accept files."""
 
     def __init__(self) -> None:
         self.most_bytes_of_strangers = settings.DATA_UPLOAD_MAX_MEMORY_SIZE or 0
@@ -67,7 +66,7 @@ class SiteGate:
 
 
 def read_limits(*, open_files: int) -> Limits:
-    """Read the operator's choices. Each connection may need two of the files: itself, and a body on disk."""
+    """Read the settings. Each connection may need two descriptors: the socket, and a body on disk."""
     possible = max(10, (open_files - RESERVED_FILES) // 2)
     if possible < settings.AVATAR_MAX_CONNECTIONS:
         logger.warning(

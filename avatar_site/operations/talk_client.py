@@ -1,4 +1,4 @@
-"""The other end of the socket, for people without a microphone: speaks sound files in real time and listens."""
+"""Client of the voice socket for `manage.py talk`: streams sound files in real time and measures the replies."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from inference.interfaces import MICROPHONE_SAMPLE_RATE_HZ
 
 FRAME_MS = 20
 FRAME_SAMPLES = MICROPHONE_SAMPLE_RATE_HZ * FRAME_MS // 1000
-#: What is this much quieter than the loudest frame is not speech (30 dB), nor is anything below the floor.
+#: A frame is speech if it is at most 30 dB below the loudest frame, and above the floor.
 SPEECH_RATIO = 10 ** (-30 / 20)
 SPEECH_FLOOR = 60.0
 REPORT_S = 0.25
@@ -34,16 +34,16 @@ TURN_TIMEOUT_S = 180.0
 
 
 class CallFailed(Exception):
-    """The call could not be held to its end."""
+    """Raised when the server refuses the call or closes it early."""
 
 
 class UnreadableSound(Exception):
-    """A file is not a sound file, or holds no sound."""
+    """Raised for a file that is not a sound file, or holds no speech."""
 
 
 @dataclass(slots=True)
 class Exchange:
-    """What became of one file. Latencies are milliseconds after the last frame of speech had been sent."""
+    """The result of one file. Latencies are milliseconds since the last frame of speech was sent."""
 
     file: str
     seconds: float
@@ -51,7 +51,7 @@ class Exchange:
     reply: str = ""
     reply_seconds: float = 0.0
     latency_ms: dict[str, int | None] = field(default_factory=lambda: dict.fromkeys(("stt", "ttft", "ttfa", "total")))
-    #: Silence in the midst of the reply, because its sound had not come yet.
+    #: Silence inside the reply because audio came too late.
     gap_ms: int = 0
     server_latency_ms: dict[str, int | None] | None = None
     errors: list[str] = field(default_factory=list)
@@ -80,7 +80,7 @@ def _resample(mono: npt.NDArray[np.float32], rate: int) -> npt.NDArray[np.int16]
 
 
 def trim_end(samples: npt.NDArray[np.int16]) -> npt.NDArray[np.int16]:
-    """Cut off whole frames of silence at the end; the last frame that is left holds speech."""
+    """Remove whole frames of silence at the end; the last remaining frame holds speech."""
     whole = np.pad(samples, (0, -len(samples) % FRAME_SAMPLES)).reshape(-1, FRAME_SAMPLES)
     loudness = np.sqrt((whole.astype(np.float64) ** 2).mean(axis=1)) if len(whole) else np.zeros(0)
     is_speech = loudness > max(SPEECH_FLOOR, loudness.max(initial=0.0) * SPEECH_RATIO)
@@ -89,7 +89,7 @@ def trim_end(samples: npt.NDArray[np.int16]) -> npt.NDArray[np.int16]:
 
 
 class _Speaker:
-    """Plays a reply as a loudspeaker would: in real time, with a gap when nothing is there."""
+    """Simulates playout in real time and counts gaps."""
 
     def __init__(self) -> None:
         self.pcm = bytearray()
@@ -115,7 +115,7 @@ class _Speaker:
 
 
 class Caller:
-    """One call over an open connection: `exchange` speaks a file and returns what was answered."""
+    """One call over an open connection: `exchange` sends speech and returns the reply."""
 
     def __init__(self, connection: ClientConnection) -> None:
         self._connection = connection
@@ -145,7 +145,7 @@ class Caller:
         await self._say(type="configure", voice_profile_id=str(voice_profile_id))
 
     async def exchange(self, name: str, speech: npt.NDArray[np.int16]) -> tuple[Exchange, bytes, int]:
-        """Speak, hear the reply to its end, and return what happened, with the reply's PCM and its rate."""
+        """Send speech, receive the whole reply, and return the result with the reply's PCM and its sample rate."""
         await self._ready.wait()
         exchange = Exchange(file=name, seconds=round(len(speech) / MICROPHONE_SAMPLE_RATE_HZ, 3))
         self._exchange = exchange
@@ -170,7 +170,7 @@ class Caller:
         await self._connection.send(json.dumps(message))
 
     async def _send_frames(self) -> None:
-        """Be a microphone: a frame every 20 ms, of silence where there is no speech."""
+        """Send a frame every 20 ms, of silence where there is no speech, as a microphone does."""
         await self._ready.wait()
         silence = bytes(FRAME_SAMPLES * 2)
         due_at = time.monotonic()
@@ -202,17 +202,17 @@ class Caller:
                 self._mark("ttfa", is_first=True)
                 self._mark("total", is_first=False)
             else:
-                self._take(json.loads(data))
+                self._handle(json.loads(data))
         raise CallFailed(f"the server closed the call ({self._connection.close_code})")
 
     def _mark(self, name: str, *, is_first: bool) -> None:
         exchange = self._exchange
         if exchange is not None and not (is_first and exchange.latency_ms[name] is not None):
-            # Negative while the file still speaks: an endpoint in its middle. The next transcript starts anew.
+            # Zero while speech is still being sent: an endpoint inside the file. The next transcript starts over.
             passed_s = time.monotonic() - self._speech_ended_at if self._spoken.is_set() else 0.0
             exchange.latency_ms[name] = round(passed_s * 1000)
 
-    def _take(self, message: dict[str, Any]) -> None:
+    def _handle(self, message: dict[str, Any]) -> None:
         exchange = self._exchange
         match message:
             case {"type": "status", "stage": "ready"}:
@@ -243,7 +243,7 @@ class Caller:
                     self._over.set()
 
     def _start_reply(self, exchange: Exchange, text: str) -> None:
-        """A file with a long pause in it makes several turns: the last one counts, the words of all are kept."""
+        """Start over: of a file with long pauses (several turns) the last turn is measured; all words are kept."""
         exchange.transcript = " ".join(part for part in (exchange.transcript, text) if part)
         exchange.latency_ms = dict.fromkeys(exchange.latency_ms)
         exchange.reply = ""
@@ -264,7 +264,7 @@ async def open_call(url: str, *, headers: dict[str, str]) -> AsyncGenerator[Call
     """Connect to `ws(s)://…/ws/chat` and hold a call. Raises CallFailed, OSError."""
     async with connect(url, additional_headers=headers, max_size=None, proxy=None) as connection:
         caller = Caller(connection)
-        # The call's own failure ends the body: nobody would wait for a reply that cannot come.
+        # A failed call cancels the body, which would wait for a reply that cannot come.
         with _unwrapped_failure():
             async with asyncio.TaskGroup() as group:
                 task = group.create_task(caller.run())
