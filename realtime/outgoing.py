@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from realtime.protocol import ServerMessage
+from realtime.messages import ServerMessage
 from realtime.reply import Reply
 
 #: Messages that wait to be taken by whoever writes them. When it is full, replies wait.

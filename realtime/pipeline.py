@@ -40,7 +40,8 @@ from inference.interfaces import (
     TranscriptionInput,
     TranscriptionOptions,
 )
-from realtime import protocol, turns
+from realtime import messages as protocol
+from realtime import turns
 from realtime.call.prompt import Scene, compose, find_wanted_language, is_chinese
 from realtime.call.settings import CallSettings
 from realtime.call.turns import BegunTurn, CorrectedTurn, DroppedTurn, PastTurn, SaidTurn
@@ -55,7 +56,7 @@ from realtime.hearing import (
     UtteranceMeter,
     has_speech_like,
 )
-from realtime.protocol import UNSET, AudioFormat, ErrorCode, Mode, ProtocolError, ServerMessage, Stage
+from realtime.messages import UNSET, AudioFormat, ErrorCode, Mode, ProtocolError, ServerMessage, Stage
 from realtime.reply import Outlet, Reply
 from realtime.turns import TurnMachine
 

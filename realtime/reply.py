@@ -32,8 +32,8 @@ from realtime.call.prompt import Language
 from realtime.call.settings import ReplyLimits
 from realtime.call.voice import Voice
 from realtime.clauses import Clause, ClauseCutter
+from realtime.messages import LatencyMs, LlmResponse, ServerMessage, Stage, Status, TtsReady
 from realtime.playout import Playout
-from realtime.protocol import LatencyMs, LlmResponse, ServerMessage, Stage, Status, TtsReady
 from realtime.reply_language import generate_in
 from realtime.streams import within
 

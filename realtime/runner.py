@@ -15,7 +15,7 @@ from typing import Any
 from uuid import UUID
 
 from inference.interfaces import LanguageModel, SpeechToText, TextToSpeech
-from realtime import protocol
+from realtime import messages
 from realtime.call import events
 from realtime.call.machine import CallMachine
 from realtime.call.prompt import Scene, compose
@@ -23,8 +23,8 @@ from realtime.call.settings import CallSettings
 from realtime.call.turns import PastTurn, RecordedTurn
 from realtime.call.utterance import MAX_ITEM_BYTES
 from realtime.call.voice import Voice
+from realtime.messages import AudioFormat, ProtocolError, ServerMessage
 from realtime.outgoing import CallOverrun, Outgoing
-from realtime.protocol import AudioFormat, ProtocolError, ServerMessage
 from realtime.read_ahead import ReadAhead
 from realtime.recogniser import Place, Recogniser
 from realtime.reply import Outlet
@@ -104,11 +104,11 @@ class CallRunner:
         """Take microphone audio: whole samples."""
         self._put(events.FrameReceived(len(pcm)), pcm)
 
-    def push_message(self, message: protocol.ClientMessage) -> None:
+    def push_message(self, message: messages.ClientMessage) -> None:
         """Take a message. Raises ProtocolError for one that cannot be taken now, and CallOverrun."""
-        if isinstance(message, protocol.PingMessage):
+        if isinstance(message, messages.PingMessage):
             raise ValueError("a ping is answered by whoever holds the socket")
-        self._put(message, message.data if isinstance(message, protocol.AudioChunkMessage) else b"")
+        self._put(message, message.data if isinstance(message, messages.AudioChunkMessage) else b"")
 
     def notify_voice(self, voice_profile_id: UUID) -> None:
         """Look a voice up again that was changed, disabled or deleted, if it is in use or chosen."""
@@ -126,7 +126,7 @@ class CallRunner:
                     try:
                         self._handle_all()
                     except ProtocolError as error:
-                        self._outgoing.put(protocol.ErrorMessage(code=error.code, error="", detail=error.detail))
+                        self._outgoing.put(messages.ErrorMessage(code=error.code, error="", detail=error.detail))
                 await self._has_failed.wait()
                 assert self._failure is not None  # noqa: S101 — for the type checker
                 raise self._failure

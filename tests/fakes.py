@@ -14,11 +14,11 @@ from uuid import UUID, uuid4
 
 from inference.engines.fake import FakeInference, FakeLanguageModel, FakeSpeechToText, FakeTextToSpeech
 from inference.interfaces import Message
-from realtime import protocol
+from realtime import messages
 from realtime.call.settings import CallSettings
 from realtime.call.turns import BegunTurn, CorrectedTurn, DroppedTurn, PastTurn, SaidTurn
 from realtime.call.voice import Voice, VoiceUnreadable
-from realtime.protocol import AudioFormat, ServerMessage
+from realtime.messages import AudioFormat, ServerMessage
 from realtime.runner import CallRunner
 
 __all__ = ["FakeInference", "FakeLanguageModel", "FakeSpeechToText", "FakeTextToSpeech"]
@@ -133,7 +133,7 @@ class Call:
         for frame in cut_frames(pcm):
             self.runner.push_frame(frame)
 
-    def send(self, message: protocol.ClientMessage) -> None:
+    def send(self, message: messages.ClientMessage) -> None:
         self.runner.push_message(message)
 
     def list_of(self, kind: type[Message_]) -> list[Message_]:
@@ -172,7 +172,7 @@ class Call:
     async def wait_until_listening(self, count: int = 1) -> None:
         """Return when so many replies are over."""
         await self.wait_for(
-            protocol.Status, count=count, where=lambda m: m.stage == "listening" and m.is_speaking is False
+            messages.Status, count=count, where=lambda m: m.stage == "listening" and m.is_speaking is False
         )
 
 

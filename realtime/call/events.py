@@ -25,7 +25,7 @@ from inference.interfaces import (
 )
 from realtime.call.turns import PastTurn, RecordedTurn
 from realtime.call.voice import Voice
-from realtime.protocol import AudioFormat, ClientMessage, LatencyMs, ServerMessage, Stage
+from realtime.messages import AudioFormat, ClientMessage, LatencyMs, ServerMessage, Stage
 
 # --- effects ------------------------------------------------------------------------------------
 

@@ -21,7 +21,7 @@ from inference.interfaces import (
     SpeechResumed,
     TranscriptionOptions,
 )
-from realtime import protocol
+from realtime import messages
 from realtime.call.events import (
     CallEnded,
     CallStarted,
@@ -55,7 +55,7 @@ from realtime.call.turn_state import Action, Cue, TurnState
 from realtime.call.turns import CorrectedTurn, PastTurn, SaidTurn
 from realtime.call.utterance import MAX_ITEM_BYTES, AudioDecodingError, AudioTooLong, UtteranceTracker
 from realtime.call.voice_selection import VoiceSelection
-from realtime.protocol import UNSET, AudioFormat, ErrorCode, ErrorMessage, Mode, ProtocolError, Stage
+from realtime.messages import UNSET, AudioFormat, ErrorCode, ErrorMessage, Mode, ProtocolError, Stage
 
 #: What a frame costs that is within the limits: one list for all of them.
 _FEED_AUDIO: list[Effect] = [FeedAudio()]
@@ -87,13 +87,13 @@ class CallMachine:
         self._decoding: set[int] = set()
         self._handlers: dict[type, Callable[[Any], list[Effect]]] = {
             FrameReceived: self._handle_frame,
-            protocol.AudioChunkMessage: self._handle_chunk,
-            protocol.AudioEndMessage: self._handle_audio_end,
-            protocol.ConfigureMessage: self._configure,
-            protocol.TextMessage: self._handle_text,
-            protocol.CorrectMessage: self._handle_correction,
-            protocol.InterruptMessage: lambda _: self._act(Cue.INTERRUPT_REQUESTED),
-            protocol.PlaybackMessage: self._replies.report_playback,
+            messages.AudioChunkMessage: self._handle_chunk,
+            messages.AudioEndMessage: self._handle_audio_end,
+            messages.ConfigureMessage: self._configure,
+            messages.TextMessage: self._handle_text,
+            messages.CorrectMessage: self._handle_correction,
+            messages.InterruptMessage: lambda _: self._act(Cue.INTERRUPT_REQUESTED),
+            messages.PlaybackMessage: self._replies.report_playback,
             CallStarted: lambda _: self._replies.read_ahead(),
             SpeechBegan: self._begin_utterance,
             PartialTranscript: self._show_partial,
@@ -169,10 +169,10 @@ class CallMachine:
         too_long = _make_error(ErrorCode.BUFFER_LIMIT_EXCEEDED)
         return [FeedRecogniser(DiscardUtterance()), too_long, *self._act(Cue.LOST)]
 
-    def _handle_chunk(self, message: protocol.AudioChunkMessage) -> list[Effect]:
+    def _handle_chunk(self, message: messages.AudioChunkMessage) -> list[Effect]:
         kind = self._utterance.upload_format
         if kind is None:
-            kind = message.format or protocol.sniff_format(message.data)
+            kind = message.format or messages.sniff_format(message.data)
         elif message.format not in (None, kind):
             raise ProtocolError(ErrorCode.UNSUPPORTED_FORMAT, f"format: this utterance has begun as {kind}")
         if kind is AudioFormat.PCM:
@@ -181,7 +181,7 @@ class CallMachine:
             return self._handle_pcm(len(message.data), is_chunk=True)
         return [] if self._utterance.add_upload(message.data, kind) else self._exceed_limit()
 
-    def _handle_audio_end(self, message: protocol.AudioEndMessage) -> list[Effect]:
+    def _handle_audio_end(self, message: messages.AudioEndMessage) -> list[Effect]:
         # First the voice: the reply to this very utterance is to have it.
         effects = [] if message.voice_profile_id is UNSET else self._voice.choose(message.voice_profile_id)
         had_audio = self._utterance.has_audio
@@ -199,9 +199,9 @@ class CallMachine:
             self._decoding.add(self._uploads)
             max_ms = self._settings.max_utterance_s * 1000
             effects.append(Decode(self._uploads, upload.data, upload.format, max_ms, self._now))
-        return [*effects, SendEvent(protocol.Status(stage=Stage.STT))]
+        return [*effects, SendEvent(messages.Status(stage=Stage.STT))]
 
-    def _configure(self, message: protocol.ConfigureMessage) -> list[Effect]:
+    def _configure(self, message: messages.ConfigureMessage) -> list[Effect]:
         before = self.listening_options
         names = ("mode", "language", "pause_ms", "sensitivity", "speed")
         changes = {name: value for name in names if (value := getattr(message, name)) is not UNSET}
@@ -217,7 +217,7 @@ class CallMachine:
             effects += self._voice.choose(message.voice_profile_id)
         return effects
 
-    def _handle_text(self, message: protocol.TextMessage) -> list[Effect]:
+    def _handle_text(self, message: messages.TextMessage) -> list[Effect]:
         text = message.text.strip()
         if not text:
             return [_make_error(ErrorCode.VALIDATION_ERROR, detail="text: nothing but blanks")]
@@ -225,7 +225,7 @@ class CallMachine:
             return [_make_error(ErrorCode.ALREADY_PROCESSING)]
         discarded = self._discard_utterance()
         turn_id, language = self._make_id(), find_text_language(text)
-        said = protocol.Transcription(turn_id=turn_id, text=text, is_final=True, language=language)
+        said = messages.Transcription(turn_id=turn_id, text=text, is_final=True, language=language)
         answer = self._replies.answer(
             text, user_turn_id=turn_id, settings=self._settings, asked_at=self._now, stt_ms=None
         )
@@ -245,7 +245,7 @@ class CallMachine:
         self._user_turn_id = self._make_id()
         self._partial_text = ""
 
-    def _handle_correction(self, message: protocol.CorrectMessage) -> list[Effect]:
+    def _handle_correction(self, message: messages.CorrectMessage) -> list[Effect]:
         text = message.text.strip()
         if not text:
             return [_make_error(ErrorCode.VALIDATION_ERROR, detail="text: nothing but blanks")]
@@ -276,7 +276,7 @@ class CallMachine:
         discarded = self._discard_utterance()
         self._history.replace(past[:-1])
         turn_id, text = lookup.turn_id, lookup.text
-        corrected = protocol.Corrected(turn_id=turn_id, text=text, language=find_text_language(text))
+        corrected = messages.Corrected(turn_id=turn_id, text=text, language=find_text_language(text))
         answer = self._replies.answer(
             text, user_turn_id=turn_id, settings=self._settings, asked_at=lookup.received_at, stt_ms=None
         )
@@ -298,7 +298,7 @@ class CallMachine:
         if self._turn.is_replying or not text or text == self._partial_text:
             return []
         self._partial_text = text
-        shown = protocol.Transcription(turn_id=self._user_turn_id, text=text, is_final=False, language=event.language)
+        shown = messages.Transcription(turn_id=self._user_turn_id, text=text, is_final=False, language=event.language)
         return [SendEvent(shown), *self._replies.read_ahead(text)]
 
     def _handle_pause(self, event: ProvisionalTranscript) -> list[Effect]:
@@ -320,7 +320,7 @@ class CallMachine:
         turn_id = self._user_turn_id
         self._begin_turn()
         stt_ms = round((now - event.ended_at) * 1000)
-        final = protocol.Transcription(turn_id=turn_id, text=text, is_final=True, language=event.language)
+        final = messages.Transcription(turn_id=turn_id, text=text, is_final=True, language=event.language)
         effects: list[Effect] = [SendEvent(final)]
         if lateness.is_late and text:
             detail = f"{stt_ms} ms late; {'not answered: more is being said' if lateness.is_overtaken else 'answered'}"
@@ -384,7 +384,7 @@ class CallMachine:
 
 
 def _announce(*, is_speaking: bool) -> SendEvent:
-    return SendEvent(protocol.Status(stage=Stage.LISTENING, is_speaking=is_speaking))
+    return SendEvent(messages.Status(stage=Stage.LISTENING, is_speaking=is_speaking))
 
 
 def _make_error(code: ErrorCode, *, detail: str | None = None) -> SendEvent:

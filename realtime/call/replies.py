@@ -27,7 +27,7 @@ from realtime.call.prompt import is_chinese
 from realtime.call.settings import CallSettings
 from realtime.call.turns import BegunTurn, DroppedTurn, SaidTurn
 from realtime.call.voice_selection import VoiceSelection
-from realtime.protocol import (
+from realtime.messages import (
     REPLY_SAMPLE_RATE_HZ,
     ErrorCode,
     ErrorMessage,

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from inference.interfaces import BYTES_PER_SAMPLE, MICROPHONE_SAMPLE_RATE_HZ, InferenceError
 from realtime.call.events import TranscriptReceived
 from realtime.call.settings import CallSettings
-from realtime.protocol import AudioFormat, Mode
+from realtime.messages import AudioFormat, Mode
 
 BYTES_PER_MS = MICROPHONE_SAMPLE_RATE_HZ * BYTES_PER_SAMPLE // 1000
 #: Recorded of the user's audio before their speech was noticed to begin, and after its end.

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from realtime.call.events import ChangeVoice, Effect, HoldSpeech, LookUpVoice, SendEvent, VoiceFound
 from realtime.call.voice import Voice
-from realtime.protocol import ErrorCode, ErrorMessage
+from realtime.messages import ErrorCode, ErrorMessage
 
 
 class VoiceSelection:
