@@ -30,13 +30,13 @@ from realtime.admission import Entry, admission
 from realtime.audio_input import decode_audio
 from realtime.call.prompt import EXAMPLES
 from realtime.call.settings import CallSettings
-from realtime.call.turns import PastTurn
+from realtime.call.turns import BegunTurn, PastTurn
 from realtime.call.voice import Voice, VoiceUnreadable
 from realtime.limits import BudgetExceeded, Idleness, IdleWatch, SocketBudget
 from realtime.logins import RECHECK_S, Login, follow_changes, is_valid, read_login
 from realtime.messages import ErrorCode, ProtocolError, ServerMessage
-from realtime.pipeline import CallOverrun, VoicePipeline
 from realtime.recorder import HURRIED_PATIENCE_S, Item, Recorder, Trouble
+from realtime.runner import CallOverrun, CallRunner
 from realtime.wording import find_language, word_error, word_idle_warning
 from voices.models import VoiceProfile
 from voices.services import read_preference
@@ -97,7 +97,7 @@ class VoiceConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels p
         self.clock = clock
         self.session_id = uuid4()
         self.language = settings.LANGUAGE_CODE
-        self.pipeline: VoicePipeline | None = None
+        self.runner: CallRunner | None = None
         self.recorder: Recorder | None = None
         self.outbox: asyncio.Queue[ServerMessage | bytes] = asyncio.Queue(MAX_OUTBOX)
         self.call: asyncio.Task[None] | None = None
@@ -107,6 +107,7 @@ class VoiceConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels p
         self.is_kept = True
         #: It was deleted while it goes on.
         self.is_conversation_gone = False
+        self.spoken_in: UUID | None = None
         # As others see the call; set before it takes a place.
         self.user_id = 0
         self.conversation_id: UUID | None = None
@@ -272,7 +273,7 @@ class VoiceConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels p
                 return None
             return reverse("conversations_api:turn-audio", args=[kept_id, turn_id])
 
-        self.pipeline = VoicePipeline(
+        self.runner = CallRunner(
             stt=self.inference.stt,
             llm=self.inference.llm,
             tts=self.inference.tts,
@@ -282,7 +283,6 @@ class VoiceConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels p
             history=history,
             settings=call_settings,
             find_voice=self._find_voice,
-            renew_voice=self._renew_voice,
             find_past=find_past,
             decode_audio=decode_audio,
             make_audio_url=make_audio_url,
@@ -302,11 +302,15 @@ class VoiceConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels p
         )
         assert self.login is not None  # noqa: S101 — for the type checker: `connect` has looked
         self.idle_watch.note(self.clock())
-        self.call = asyncio.create_task(self._hold_call(self.pipeline, self.login), name=f"call {self.session_id}")
+        self.call = asyncio.create_task(self._hold_call(self.runner, self.login), name=f"call {self.session_id}")
 
     def _record(self, item: Item) -> None:
         """Keep a turn, and look whether the login still holds."""
         self.is_recheck_due.set()
+        if isinstance(item, BegunTurn):
+            self.spoken_in = item.voice_profile_id
+        if self.runner is not None and self.spoken_in is not None:
+            self.runner.notify_voice(self.spoken_in)  # it may have been deleted
         if self.recorder is not None:
             self.recorder.record(item)
 
@@ -323,10 +327,6 @@ class VoiceConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels p
         voice: Voice | None = await database_sync_to_async(find_voice)(self.scope["user"], voice_profile_id)
         return voice
 
-    async def _renew_voice(self, voice: Voice) -> Voice | None:
-        renewed: Voice | None = await database_sync_to_async(renew_voice)(self.scope["user"], voice)
-        return renewed
-
     async def _find_preferred_voice(self) -> tuple[Voice, Quality]:
         """The voice and the quality that the user chose before. A voice that cannot be had now is passed over."""
         preference = await database_sync_to_async(read_preference)(user=self.scope["user"])
@@ -339,14 +339,14 @@ class VoiceConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels p
     # --- what the client sends ---
 
     async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
-        if self.pipeline is None or self.is_closed:
+        if self.runner is None or self.is_closed:
             return
         now = self.clock()
         try:
             if bytes_data is not None:
                 self.budget.take_frame(len(bytes_data), now)
                 messages.check_frame(bytes_data)
-                self.pipeline.push_frame(bytes_data)
+                self.runner.push_frame(bytes_data)
             else:
                 self._take_text(text_data or "", now)
         except ProtocolError as error:
@@ -355,7 +355,7 @@ class VoiceConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels p
             await self._cut_off(str(error) or "answers wait to be read")
 
     def _take_text(self, text: str, now: float) -> None:
-        assert self.pipeline is not None  # noqa: S101 — for the type checker: `receive` has looked
+        assert self.runner is not None  # noqa: S101 — for the type checker: `receive` has looked
         self.budget.take_text(len(text), now)
         try:
             message = messages.parse(text)
@@ -368,7 +368,7 @@ class VoiceConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels p
             return
         if isinstance(message, messages.ConfigureMessage) and message.page_language is not messages.UNSET:
             self.language = message.page_language
-        self.pipeline.push_message(message)
+        self.runner.push_message(message)
 
     async def _answer_error(self, error: ProtocolError, now: float) -> None:
         try:
@@ -461,12 +461,12 @@ class VoiceConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels p
 
     # --- the call and its end ---
 
-    async def _hold_call(self, pipeline: VoicePipeline, login: Login) -> None:
+    async def _hold_call(self, runner: CallRunner, login: Login) -> None:
         """Nobody awaits this task: whatever ends it closes the socket."""
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._write_all())
-                group.create_task(pipeline.run())
+                group.create_task(runner.run())
                 group.create_task(self._watch(login))
                 group.create_task(
                     follow_changes(login, on_change=self.is_recheck_due.set, on_logout=self._notice_logout)
@@ -485,8 +485,8 @@ class VoiceConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels p
             await self._hang_up(messages.CLOSE_FATAL_ERROR)
 
     async def finish_sentence(self) -> None:
-        if self.pipeline is not None:
-            await self.pipeline.finish_sentence()
+        if self.runner is not None:
+            await self.runner.finish_sentence()
 
     async def end(self, close_code: int) -> None:
         if self.recorder is not None:
