@@ -1,7 +1,7 @@
 // The page of one voice: how it sounds, how close it is, what it is made from.
 import { ApiError, call } from "./api.js";
 import { ConsentChoice } from "./consent-choice.js";
-import { Listening } from "./listening.js";
+import { VoicePreview } from "./voice-preview.js";
 import { Making } from "./making.js";
 import { announce, notice, page, profileAddress, sayPercent, saySeconds, saySize, showError } from "./page.js";
 import { RecordingInput } from "./recording-input.js";
@@ -24,7 +24,7 @@ import { say } from "./words.js";
 const element = (id) => document.getElementById(id);
 
 class VoicePage {
-  listening = new Listening();
+  preview = new VoicePreview();
   profile = null;
   input = null;
   #consent = null;
@@ -51,7 +51,7 @@ class VoicePage {
     });
     element("hear").addEventListener("click", ({ currentTarget }) => {
       const quality = document.querySelector('[name="quality"]:checked').value;
-      this.#try(() => this.listening.toggle(this.profile, currentTarget, quality));
+      this.#try(() => this.preview.toggle(this.profile, currentTarget, quality));
     });
     element("use").addEventListener("click", () => this.#try(() => this.#use()));
     element("retry").addEventListener("click", () => this.#try(() => this.#retry()));
@@ -99,10 +99,10 @@ class VoicePage {
         await this.open();
         break;
       case "play-recording":
-        this.listening.toggleRecording(profileAddress(profile.id, `/recordings/${recording}/audio`), button);
+        this.preview.toggleRecording(profileAddress(profile.id, `/recordings/${recording}/audio`), button);
         break;
       case "delete-recording":
-        this.listening.stop();
+        this.preview.stop();
         if (await actions.removeRecording(profile, recording)) await this.open();
         break;
       default:
@@ -276,7 +276,7 @@ class VoicePage {
   }
 
   #showRecordings({ recordings }) {
-    if (!recordings || this.listening.replay.button?.closest(".recording")) return; // do not pull it from under a press
+    if (!recordings || this.preview.replay.button?.closest(".recording")) return; // do not pull it from under a press
     const dates = new Intl.DateTimeFormat(document.documentElement.lang, { dateStyle: "medium" });
     const items = recordings.map((recording) => {
       const item = element("recording-template").content.firstElementChild.cloneNode(true);

@@ -1,7 +1,7 @@
 // Making a voice in three steps: consent, recording, verdict. The third is found again after a reload.
 import { ApiError, call } from "./api.js";
 import { ConsentChoice } from "./consent-choice.js";
-import { Listening } from "./listening.js";
+import { VoicePreview } from "./voice-preview.js";
 import { Making } from "./making.js";
 import { detailAddress, notice, page, profileAddress, sayError, saySeconds, showError } from "./page.js";
 import { RecordingInput } from "./recording-input.js";
@@ -16,7 +16,7 @@ const STEPS = ["consent", "recording", "verdict"];
 const element = (id) => document.getElementById(id);
 
 class NewVoicePage {
-  listening = new Listening();
+  preview = new VoicePreview();
   input = new RecordingInput(document.querySelector(".recording-input"));
   profile = null;
   #consent = new ConsentChoice(element("attestations"));
@@ -159,7 +159,7 @@ class NewVoicePage {
     this.#watch.onerror = (_, error) => {
       if (error.code === "gone" || error.code === "expired") showError(error);
     };
-    element("hear").addEventListener("click", ({ currentTarget }) => this.listening.toggle(this.profile, currentTarget));
+    element("hear").addEventListener("click", ({ currentTarget }) => this.preview.toggle(this.profile, currentTarget));
     element("use").addEventListener("click", () => this.#use());
     element("retry").addEventListener("click", () => this.#retry());
   }

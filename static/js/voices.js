@@ -1,6 +1,6 @@
 // The page of all voices: fetches them, puts them on cards, does what is pressed.
 import { call } from "./api.js";
-import { Listening } from "./listening.js";
+import { VoicePreview } from "./voice-preview.js";
 import { announce, notice, page, profileAddress, showError } from "./page.js";
 import * as actions from "./voice-actions.js";
 import { VoiceCard } from "./voice-card.js";
@@ -14,7 +14,7 @@ const STOCK_AT_ONCE = 100;
 const element = (id) => document.getElementById(id);
 
 class VoicesPage {
-  listening = new Listening();
+  preview = new VoicePreview();
   #watch = new Watch();
   #cards = new Map();
   #next = { own: null, shared: null };
@@ -140,7 +140,7 @@ class VoicesPage {
     const { profile } = card;
     switch (name) {
       case "listen":
-        await this.listening.toggle(profile, button);
+        await this.preview.toggle(profile, button);
         break;
       case "use":
         if (profile.is_default) await this.#chooseAutomatic();
@@ -178,7 +178,7 @@ class VoicesPage {
   async #remove(card) {
     const { profile } = card;
     if (!(await actions.remove(profile))) return;
-    this.listening.stop();
+    this.preview.stop();
     const neighbour = card.element.nextElementSibling ?? card.element.previousElementSibling;
     this.#drop(profile.id);
     if (profile.is_default) this.#showCurrent();

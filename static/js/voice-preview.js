@@ -1,4 +1,4 @@
-// Lets a voice speak a sentence of the person's choice: asks the server for it, then plays it. One at a time.
+// Voice previews: asks the server to speak a sentence in a voice, then plays it. One at a time.
 import { call } from "./api.js";
 import { page, profileAddress, showError } from "./page.js";
 import { Replay } from "./replay.js";
@@ -7,7 +7,7 @@ import { say } from "./words.js";
 const KEY = "avatar.sentence";
 const PREVIEW_QUALITY = "fast";
 
-export class Listening {
+export class VoicePreview {
   replay = new Replay();
   #wanted = null; // the button whose sound is being prepared
 
