@@ -4,7 +4,7 @@ import { Captions } from "./captions.js";
 import { joinLanguageSwitch } from "./language-switch.js";
 import { Microphone, MicrophoneError } from "./microphone.js";
 import { Notice } from "./notice.js";
-import { Presence } from "./presence.js";
+import { AvatarVisualizer } from "./avatar-visualizer.js";
 import { Replay } from "./replay.js";
 import { Settings } from "./settings.js";
 import { CloseCode, Socket } from "./socket.js";
@@ -72,7 +72,7 @@ class Call {
 
   constructor() {
     this.main = element("main");
-    this.presence = new Presence(element("presence"));
+    this.visualizer = new AvatarVisualizer(element("presence"));
     this.notice = new Notice({
       element: element("notice"),
       title: element("notice-title"),
@@ -255,7 +255,7 @@ class Call {
     const isHandsFree = this.settings.values.mode === HANDS_FREE;
     const isMuted = this.settings.values.is_muted;
     const isOpen = isHandsFree ? !isMuted : this.#isHolding;
-    if (!this.#isAudible) this.presence.setLevel(isOpen ? level : 0);
+    if (!this.#isAudible) this.visualizer.setLevel(isOpen ? level : 0);
     element("talk").style.setProperty("--level", isOpen ? level.toFixed(3) : "0");
     if (element("settings").open) element("meter").value = level;
     if (this.#phase !== "live" || this.replay.isPlaying) return;
@@ -277,7 +277,7 @@ class Call {
       this.#isAudible = true;
       this.#render();
     }
-    this.presence.setLevel(level);
+    this.visualizer.setLevel(level);
     const now = performance.now();
     if (now - this.#lastPlaybackAt < PLAYBACK_EVERY_MS) return;
     this.#lastPlaybackAt = now;
@@ -287,7 +287,7 @@ class Call {
   #takePlayed(turnId, playedMs, isFinished) {
     this.socket.send({ type: "playback", turn_id: turnId, played_ms: playedMs, is_finished: isFinished });
     if (this.speaker.turnId === null) this.#isAudible = false;
-    this.presence.setLevel(0);
+    this.visualizer.setLevel(0);
     this.#render();
   }
 
@@ -613,7 +613,7 @@ class Call {
     this.#replyTurnId = null;
     this.#audioTurnId = null;
     this.#isAudible = false;
-    this.presence.setLevel(0);
+    this.visualizer.setLevel(0);
   }
 
   #sendText() {
@@ -660,7 +660,7 @@ class Call {
     this.main.dataset.phase = this.#phase;
     setText(element("state"), say(`state_${key}`));
     setText(element("hint"), hint ? say(`hint_${hint}`) : "");
-    this.presence.show(mood);
+    this.visualizer.show(mood);
     element("controls").hidden = this.#phase === "idle";
     element("stop").disabled = !this.#hasReply;
     this.#renderTalk(isHearing, values);
