@@ -5,7 +5,7 @@ import { VoicePreview } from "./voice-preview.js";
 import { Making } from "./making.js";
 import { announce, notice, page, profileAddress, sayPercent, saySeconds, saySize, showError } from "./page.js";
 import { RecordingInput } from "./recording-input.js";
-import { send } from "./sending.js";
+import { uploadWithProgress } from "./upload-progress.js";
 import * as actions from "./voice-actions.js";
 import {
   canSpeak,
@@ -172,7 +172,7 @@ class VoicePage {
     form.append("audio", this.input.file, this.input.file.name);
     this.#setSending(true);
     try {
-      await send(profileAddress(this.profile.id, "/recordings"), form);
+      await uploadWithProgress(profileAddress(this.profile.id, "/recordings"), form);
       this.#setSending(false);
       this.input.discard();
       this.#consent.clear();

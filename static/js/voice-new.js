@@ -5,7 +5,7 @@ import { VoicePreview } from "./voice-preview.js";
 import { Making } from "./making.js";
 import { detailAddress, notice, page, profileAddress, sayError, saySeconds, showError } from "./page.js";
 import { RecordingInput } from "./recording-input.js";
-import { send } from "./sending.js";
+import { uploadWithProgress } from "./upload-progress.js";
 import * as actions from "./voice-actions.js";
 import { isBeingMade, makeItems, sayNoise, sayWarnings, showSimilarity } from "./voice-profile.js";
 import { Watch } from "./watch.js";
@@ -121,7 +121,7 @@ class NewVoicePage {
     }
     this.#setSending(true);
     try {
-      const profile = await send(isArchive ? `${page.apiUrl}/import` : page.apiUrl, form);
+      const profile = await uploadWithProgress(isArchive ? `${page.apiUrl}/import` : page.apiUrl, form);
       this.#setSending(false);
       window.history.replaceState(null, "", `${page.newUrl}?voice=${profile.id}`);
       this.#showVerdict(profile);

@@ -1,12 +1,12 @@
-// Sends a form and shows how many bytes have gone, with a way to stop it.
+// Uploads a form, shows how many bytes have been sent, and lets the person cancel.
 import { upload } from "./api.js";
 import { sayPercent, saySize } from "./page.js";
 import { say } from "./words.js";
 
 const element = (id) => document.getElementById(id);
 
-/** The server's answer. Raises ApiError, with code "cancelled" if the person stopped it. */
-export async function send(url, form) {
+/** Return the server's response. Throws ApiError, with code "cancelled" if the person cancelled. */
+export async function uploadWithProgress(url, form) {
   const controller = new AbortController();
   const stop = () => controller.abort();
   const cancel = element("cancel-sending");
