@@ -2,7 +2,7 @@
 import { ApiError, call } from "./api.js";
 import { ConsentChoice } from "./consent-choice.js";
 import { VoicePreview } from "./voice-preview.js";
-import { Making } from "./making.js";
+import { BuildProgress } from "./build-progress.js";
 import { announce, notice, page, profileAddress, sayPercent, saySeconds, saySize, showError } from "./page.js";
 import { RecordingInput } from "./recording-input.js";
 import { uploadWithProgress } from "./upload-progress.js";
@@ -28,7 +28,7 @@ class VoicePage {
   profile = null;
   input = null;
   #consent = null;
-  #making = new Making();
+  #buildProgress = new BuildProgress();
   #watch = new Watch();
   #isSending = false;
   #similarityBefore = null; // when fitting was seen to begin
@@ -221,7 +221,7 @@ class VoicePage {
     element("about").textContent = sayFacts(profile);
     element("making-panel").hidden = !isBeingMade(profile) && profile.state !== "failed";
     element("making-title").hidden = !isBeingMade(profile);
-    this.#making.show(profile);
+    this.#buildProgress.show(profile);
     element("hearing").hidden = !canSpeak(profile);
     element("qualities").hidden = (profile.qualities ?? []).length < 2;
     element("use").setAttribute("aria-pressed", String(profile.is_default));

@@ -1,8 +1,8 @@
-// Making a voice in three steps: consent, recording, verdict. The third is found again after a reload.
+// BuildProgress a voice in three steps: consent, recording, verdict. The third is found again after a reload.
 import { ApiError, call } from "./api.js";
 import { ConsentChoice } from "./consent-choice.js";
 import { VoicePreview } from "./voice-preview.js";
-import { Making } from "./making.js";
+import { BuildProgress } from "./build-progress.js";
 import { detailAddress, notice, page, profileAddress, sayError, saySeconds, showError } from "./page.js";
 import { RecordingInput } from "./recording-input.js";
 import { uploadWithProgress } from "./upload-progress.js";
@@ -20,7 +20,7 @@ class NewVoicePage {
   input = new RecordingInput(document.querySelector(".recording-input"));
   profile = null;
   #consent = new ConsentChoice(element("attestations"));
-  #making = new Making();
+  #buildProgress = new BuildProgress();
   #watch = new Watch();
   #isSending = false;
 
@@ -177,7 +177,7 @@ class NewVoicePage {
     this.profile = profile;
     const isReady = profile.state === "ready";
     element("verdict-title").textContent = isReady ? say("isReady", { name: profile.name }) : profile.name;
-    this.#making.show(profile);
+    this.#buildProgress.show(profile);
     element("verdict").hidden = !isReady;
     element("to-detail").href = detailAddress(profile.id);
     element("record-again").href = `${detailAddress(profile.id)}#adding`;
