@@ -18,7 +18,7 @@ import {
   sayWarnings,
   showSimilarity,
 } from "./voice-profile.js";
-import { Watch } from "./watch.js";
+import { VoiceStatusPoller } from "./voice-status-poller.js";
 import { say } from "./words.js";
 
 const element = (id) => document.getElementById(id);
@@ -29,14 +29,14 @@ class VoicePage {
   input = null;
   #consent = null;
   #buildProgress = new BuildProgress();
-  #watch = new Watch();
+  #statusPoller = new VoiceStatusPoller();
   #isSending = false;
   #similarityBefore = null; // when fitting was seen to begin
 
   constructor() {
-    this.#watch.onstatus = (_, status) => this.#show({ ...this.profile, ...status });
-    this.#watch.onsettled = () => this.open();
-    this.#watch.onerror = (_, error) => {
+    this.#statusPoller.onstatus = (_, status) => this.#show({ ...this.profile, ...status });
+    this.#statusPoller.onsettled = () => this.open();
+    this.#statusPoller.onerror = (_, error) => {
       if (error.code === "gone" || error.code === "expired") showError(error);
     };
     element("main").addEventListener("click", ({ target }) => {
@@ -231,7 +231,7 @@ class VoicePage {
     if (profile.state === "disabled" || profile.state === "deleting") {
       notice.show("problem", { text: say(`state_${profile.state}`), actions: [{ label: "allVoices", href: page.listUrl }] });
     }
-    this.#watch.follow(profile);
+    this.#statusPoller.follow(profile);
   }
 
   #showOwn(profile, { wasFitted }) {

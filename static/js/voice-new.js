@@ -8,7 +8,7 @@ import { RecordingInput } from "./recording-input.js";
 import { uploadWithProgress } from "./upload-progress.js";
 import * as actions from "./voice-actions.js";
 import { isBeingMade, makeItems, sayNoise, sayWarnings, showSimilarity } from "./voice-profile.js";
-import { Watch } from "./watch.js";
+import { VoiceStatusPoller } from "./voice-status-poller.js";
 import { say } from "./words.js";
 
 const STEPS = ["consent", "recording", "verdict"];
@@ -21,7 +21,7 @@ class NewVoicePage {
   profile = null;
   #consent = new ConsentChoice(element("attestations"));
   #buildProgress = new BuildProgress();
-  #watch = new Watch();
+  #statusPoller = new VoiceStatusPoller();
   #isSending = false;
 
   constructor() {
@@ -154,9 +154,9 @@ class NewVoicePage {
   // --- what became of it ---
 
   #joinVerdict() {
-    this.#watch.onstatus = (_, status) => this.#showVerdict({ ...this.profile, ...status });
-    this.#watch.onsettled = (id) => this.#openVerdict(id);
-    this.#watch.onerror = (_, error) => {
+    this.#statusPoller.onstatus = (_, status) => this.#showVerdict({ ...this.profile, ...status });
+    this.#statusPoller.onsettled = (id) => this.#openVerdict(id);
+    this.#statusPoller.onerror = (_, error) => {
       if (error.code === "gone" || error.code === "expired") showError(error);
     };
     element("hear").addEventListener("click", ({ currentTarget }) => this.preview.toggle(this.profile, currentTarget));
@@ -182,7 +182,7 @@ class NewVoicePage {
     element("to-detail").href = detailAddress(profile.id);
     element("record-again").href = `${detailAddress(profile.id)}#adding`;
     if (isReady) this.#showFacts(profile);
-    this.#watch.follow(profile);
+    this.#statusPoller.follow(profile);
   }
 
   #showFacts(profile) {

@@ -5,7 +5,7 @@ import { announce, notice, page, profileAddress, showError } from "./page.js";
 import * as actions from "./voice-actions.js";
 import { VoiceCard } from "./voice-card.js";
 import { isBeingMade, sayStep } from "./voice-profile.js";
-import { Watch } from "./watch.js";
+import { VoiceStatusPoller } from "./voice-status-poller.js";
 import { say } from "./words.js";
 
 const OWN_AT_ONCE = 24;
@@ -15,16 +15,16 @@ const element = (id) => document.getElementById(id);
 
 class VoicesPage {
   preview = new VoicePreview();
-  #watch = new Watch();
+  #statusPoller = new VoiceStatusPoller();
   #cards = new Map();
   #next = { own: null, shared: null };
   #spokenSteps = new Map();
   #chosen = null; // the voice that AVATAR answers in, which may be on no card yet
 
   constructor() {
-    this.#watch.onstatus = (id, status) => this.#takeStatus(id, status);
-    this.#watch.onsettled = (id) => this.#refresh(id);
-    this.#watch.onerror = (id, error) => {
+    this.#statusPoller.onstatus = (id, status) => this.#takeStatus(id, status);
+    this.#statusPoller.onsettled = (id) => this.#refresh(id);
+    this.#statusPoller.onerror = (id, error) => {
       if (error.code === "gone") this.#drop(id);
       else if (error.code === "expired") showError(error);
     };
@@ -105,11 +105,11 @@ class VoicesPage {
     card.onaction = (name, button) => this.#try(() => this.#act(card, name, button));
     this.#cards.set(profile.id, card);
     list.append(card.element);
-    this.#watch.follow(profile);
+    this.#statusPoller.follow(profile);
   }
 
   #drop(id) {
-    this.#watch.forget(id);
+    this.#statusPoller.forget(id);
     this.#cards.get(id)?.element.remove();
     this.#cards.delete(id);
     this.#showEmptiness();
@@ -208,7 +208,7 @@ class VoicesPage {
     const before = card.profile;
     const profile = await call("GET", profileAddress(id));
     this.#show(card, profile);
-    this.#watch.follow(profile);
+    this.#statusPoller.follow(profile);
     if (isBeingMade(before) && profile.state === "ready") announce(say("isReady", { name: profile.name }));
     if (isBeingMade(before) && profile.state === "failed") announce(say("hasFailed", { name: profile.name }));
   }
