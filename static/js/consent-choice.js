@@ -1,6 +1,6 @@
 // Whose voice it is: the declarations to choose from, and which was chosen, with the sum of the words that were shown.
 import { call } from "./api.js";
-import { page } from "./page.js";
+import { config } from "./page-config.js";
 import { say } from "./words.js";
 
 export class ConsentChoice {
@@ -23,7 +23,7 @@ export class ConsentChoice {
   /** Fetch the declarations and offer them. Raises ApiError. */
   async fetch() {
     if (this.#texts.length > 0) return;
-    const texts = await call("GET", page.consentUrl);
+    const texts = await call("GET", config.consentUrl);
     if (this.#texts.length > 0) return; // it was opened twice
     this.#texts = texts;
     const template = this.element.querySelector("template");

@@ -1,6 +1,6 @@
 // Uploads a form, shows how many bytes have been sent, and lets the person cancel.
 import { upload } from "./api.js";
-import { sayPercent, saySize } from "./page.js";
+import { formatBytes, formatPercent } from "./format.js";
 import { say } from "./words.js";
 
 const element = (id) => document.getElementById(id);
@@ -27,10 +27,10 @@ function show(sent, total) {
   const isComplete = total > 0 && sent >= total;
   if (isComplete) bar.removeAttribute("value");
   else bar.value = total > 0 ? sent / total : 0;
-  const text = total > 0 ? say("uploading", { sent: saySize(sent), total: saySize(total) }) : "";
+  const text = total > 0 ? say("uploading", { sent: formatBytes(sent), total: formatBytes(total) }) : "";
   element("sending-text").textContent = isComplete
     ? say("uploaded")
     : total > 0
-      ? `${text} · ${sayPercent(sent / total)}`
-      : say("uploading", { sent: saySize(0), total: "…" });
+      ? `${text} · ${formatPercent(sent / total)}`
+      : say("uploading", { sent: formatBytes(0), total: "…" });
 }

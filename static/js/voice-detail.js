@@ -3,7 +3,9 @@ import { ApiError, call } from "./api.js";
 import { ConsentChoice } from "./consent-choice.js";
 import { VoicePreview } from "./voice-preview.js";
 import { BuildProgress } from "./build-progress.js";
-import { announce, notice, page, profileAddress, sayPercent, saySeconds, saySize, showError } from "./page.js";
+import { formatBytes, formatPercent, formatSeconds } from "./format.js";
+import { config, profileAddress } from "./page-config.js";
+import { announce, notice, showError } from "./page-notice.js";
 import { RecordingInput } from "./recording-input.js";
 import { uploadWithProgress } from "./upload-progress.js";
 import * as actions from "./voice-actions.js";
@@ -61,7 +63,7 @@ class VoicePage {
 
   async open() {
     try {
-      this.#show(await call("GET", profileAddress(page.voiceId)));
+      this.#show(await call("GET", profileAddress(config.voiceId)));
     } catch (error) {
       showError(error, () => this.open());
     }
@@ -87,7 +89,7 @@ class VoicePage {
         this.#merge(await actions.share(profile));
         break;
       case "delete":
-        if (await actions.remove(profile)) window.location.assign(page.listUrl);
+        if (await actions.remove(profile)) window.location.assign(config.listUrl);
         break;
       case "fit":
         this.#similarityBefore = profile.similarity; // it may be over before it is seen to begin
@@ -229,7 +231,7 @@ class VoicePage {
     if (profile.is_own) this.#showOwn(profile, { wasFitted });
     if (wasMade && isReady) announce(say("isReady", { name: profile.name }));
     if (profile.state === "disabled" || profile.state === "deleting") {
-      notice.show("problem", { text: say(`state_${profile.state}`), actions: [{ label: "allVoices", href: page.listUrl }] });
+      notice.show("problem", { text: say(`state_${profile.state}`), actions: [{ label: "allVoices", href: config.listUrl }] });
     }
     this.#statusPoller.follow(profile);
   }
@@ -265,7 +267,7 @@ class VoicePage {
     const text = element("fitting-text");
     let sentence = "";
     if (fitting?.state === "queued") sentence = say("fitQueued");
-    else if (fitting?.state === "running") sentence = `${say("fitRunning")} · ${sayPercent(fitting.progress ?? 0)}`;
+    else if (fitting?.state === "running") sentence = `${say("fitRunning")} · ${formatPercent(fitting.progress ?? 0)}`;
     else if (fitting?.state === "failed") sentence = say("fitFailed");
     else if (isDone && (fitting.similarity === null || fitting.similarity <= (this.#similarityBefore ?? -1))) sentence = say("fitNothing");
     else if (isDone && this.#similarityBefore !== null) {
@@ -286,9 +288,9 @@ class VoicePage {
       const listen = item.querySelector(".listen");
       listen.setAttribute("aria-label", say("listenTo", { name: title }));
       listen.title = say("play");
-      const facts = [say("secondsOfSpeech", { seconds: saySeconds(recording.speech_s) })];
+      const facts = [say("secondsOfSpeech", { seconds: formatSeconds(recording.speech_s) })];
       if (recording.snr_db !== null) facts.push(sayNoise(recording.snr_db));
-      facts.push(saySize(recording.size_bytes));
+      facts.push(formatBytes(recording.size_bytes));
       item.querySelector(".recording-facts").textContent = facts.join(" · ");
       const transcript = item.querySelector(".recording-transcript");
       transcript.textContent = recording.transcript;

@@ -3,7 +3,9 @@ import { ApiError, call } from "./api.js";
 import { ConsentChoice } from "./consent-choice.js";
 import { VoicePreview } from "./voice-preview.js";
 import { BuildProgress } from "./build-progress.js";
-import { detailAddress, notice, page, profileAddress, sayError, saySeconds, showError } from "./page.js";
+import { formatSeconds } from "./format.js";
+import { config, detailAddress, profileAddress } from "./page-config.js";
+import { notice, sayError, showError } from "./page-notice.js";
 import { RecordingInput } from "./recording-input.js";
 import { uploadWithProgress } from "./upload-progress.js";
 import * as actions from "./voice-actions.js";
@@ -121,9 +123,9 @@ class NewVoicePage {
     }
     this.#setSending(true);
     try {
-      const profile = await uploadWithProgress(isArchive ? `${page.apiUrl}/import` : page.apiUrl, form);
+      const profile = await uploadWithProgress(isArchive ? `${config.apiUrl}/import` : config.apiUrl, form);
       this.#setSending(false);
-      window.history.replaceState(null, "", `${page.newUrl}?voice=${profile.id}`);
+      window.history.replaceState(null, "", `${config.newUrl}?voice=${profile.id}`);
       this.#showVerdict(profile);
       this.#show("verdict");
     } catch (error) {
@@ -194,7 +196,7 @@ class NewVoicePage {
     element("warnings").replaceChildren();
     if (!recording) return;
     const noise = recording.snr_db === null ? null : sayNoise(recording.snr_db);
-    const heard = [say("secondsOfSpeech", { seconds: saySeconds(recording.speech_s) }), noise].filter(Boolean).join(" · ");
+    const heard = [say("secondsOfSpeech", { seconds: formatSeconds(recording.speech_s) }), noise].filter(Boolean).join(" · ");
     const term = document.createElement("dt");
     term.textContent = heard;
     const words = document.createElement("dd");

@@ -1,6 +1,7 @@
 // Voice previews: asks the server to speak a sentence in a voice, then plays it. One at a time.
 import { call } from "./api.js";
-import { page, profileAddress, showError } from "./page.js";
+import { config, profileAddress } from "./page-config.js";
+import { showError } from "./page-notice.js";
 import { Replay } from "./replay.js";
 import { say } from "./words.js";
 
@@ -38,7 +39,7 @@ export class VoicePreview {
     this.#say(say("preparing"));
     this.replay.unlock();
     try {
-      const text = this.field?.value.trim() || page.sentences[profile.language] || page.sentences.zh;
+      const text = this.field?.value.trim() || config.sentences[profile.language] || config.sentences.zh;
       const preview = await call("POST", profileAddress(profile.id, "/preview"), { text, quality });
       if (this.#wanted !== button) return;
       this.replay.toggle(preview.audio_url, button);

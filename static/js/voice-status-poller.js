@@ -1,6 +1,6 @@
 // Polls the status of voices that are being built or fitted, while the page is visible.
 import { call } from "./api.js";
-import { profileAddress } from "./page.js";
+import { profileAddress } from "./page-config.js";
 import { isBeingFitted, isBeingMade } from "./voice-profile.js";
 
 const EVERY_MS = 1_000;

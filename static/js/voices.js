@@ -1,7 +1,8 @@
 // The page of all voices: fetches them, puts them on cards, does what is pressed.
 import { call } from "./api.js";
 import { VoicePreview } from "./voice-preview.js";
-import { announce, notice, page, profileAddress, showError } from "./page.js";
+import { config, profileAddress } from "./page-config.js";
+import { announce, notice, showError } from "./page-notice.js";
 import * as actions from "./voice-actions.js";
 import { VoiceCard } from "./voice-card.js";
 import { isBeingMade, sayStep } from "./voice-profile.js";
@@ -44,10 +45,10 @@ class VoicesPage {
     element("loading").hidden = false;
     try {
       const [own, shared, stock, { voice_profile_id: chosenId }] = await Promise.all([
-        call("GET", `${page.apiUrl}?scope=own&page_size=${OWN_AT_ONCE}`),
-        call("GET", `${page.apiUrl}?scope=shared&page_size=${OWN_AT_ONCE}`),
-        this.#fetchAll(`${page.apiUrl}?scope=stock&page_size=${STOCK_AT_ONCE}`),
-        call("GET", page.defaultUrl),
+        call("GET", `${config.apiUrl}?scope=own&page_size=${OWN_AT_ONCE}`),
+        call("GET", `${config.apiUrl}?scope=shared&page_size=${OWN_AT_ONCE}`),
+        this.#fetchAll(`${config.apiUrl}?scope=stock&page_size=${STOCK_AT_ONCE}`),
+        call("GET", config.defaultUrl),
       ]);
       for (const id of [...this.#cards.keys()]) this.#drop(id);
       this.#take("own", own);
