@@ -1,6 +1,6 @@
 // Progress of building a voice, one line a step. Renders a status; requests nothing.
 import { STEPS, isBeingMade, sayStep } from "./voice-profile.js";
-import { say } from "./words.js";
+import { say } from "./ui-strings.js";
 
 const element = (id) => document.getElementById(id);
 

@@ -10,7 +10,7 @@ import { Settings } from "./settings.js";
 import { CloseCode, Socket } from "./socket.js";
 import { Speaker } from "./speaker.js";
 import { VoiceSheet } from "./voice-sheet.js";
-import { say } from "./words.js";
+import { say } from "./ui-strings.js";
 
 const PLAYBACK_EVERY_MS = 250;
 const PREROLL_FRAMES = 15; // 300 ms: people start to speak while they press

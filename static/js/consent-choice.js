@@ -1,7 +1,7 @@
 // Whose voice it is: the declarations to choose from, and which was chosen, with the sum of the words that were shown.
 import { call } from "./api.js";
 import { config } from "./page-config.js";
-import { say } from "./words.js";
+import { say } from "./ui-strings.js";
 
 export class ConsentChoice {
   /** What to send with a recording, or null as long as nothing is chosen. */

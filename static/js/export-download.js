@@ -1,7 +1,7 @@
 // Downloads an export while the server makes it. With a file picker it streams to disk and shows progress; other browsers
 // download it themselves. The file is never held in memory.
 import { ApiError, csrfToken, open } from "./api.js";
-import { say } from "./words.js";
+import { say } from "./ui-strings.js";
 
 const SAID_MS = 10_000;
 

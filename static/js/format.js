@@ -1,5 +1,5 @@
 // Formats numbers for people: shares, seconds, bytes, positions in a recording. Does not import the DOM.
-import { say } from "./words.js";
+import { say } from "./ui-strings.js";
 
 export function formatPercent(share) {
   return say("percent", { percent: Math.round(share * 100) });

@@ -3,7 +3,7 @@ import { ApiError, call, open } from "./api.js";
 import { Notice } from "./notice.js";
 import { ExportDownload } from "./export-download.js";
 import { TurnPlayer } from "./turn-player.js";
-import { say } from "./words.js";
+import { say } from "./ui-strings.js";
 
 const element = (id) => document.getElementById(id);
 const conversation = element("conversation");

@@ -2,7 +2,7 @@
 import { ApiError } from "./api.js";
 import { Notice } from "./notice.js";
 import { config } from "./page-config.js";
-import { say } from "./words.js";
+import { say } from "./ui-strings.js";
 
 const element = (id) => document.getElementById(id);
 

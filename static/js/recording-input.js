@@ -4,7 +4,7 @@ import { formatBytes, formatSeconds } from "./format.js";
 import { config } from "./page-config.js";
 import { Recorder } from "./recorder.js";
 import { Replay } from "./replay.js";
-import { say } from "./words.js";
+import { say } from "./ui-strings.js";
 
 const EXTENSIONS = { "audio/webm": "webm", "audio/mp4": "m4a", "audio/ogg": "ogg" };
 

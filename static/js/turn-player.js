@@ -1,6 +1,6 @@
 // The player of one turn: button, waveform to seek in, time. One audio element each, made when first needed.
 import { formatClock } from "./format.js";
-import { say } from "./words.js";
+import { say } from "./ui-strings.js";
 import { drawWaveform, FLAT, measureLoudness } from "./waveform.js";
 
 const SEEK_STEP_MS = 2_000;

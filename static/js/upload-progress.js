@@ -1,7 +1,7 @@
 // Uploads a form, shows how many bytes have been sent, and lets the person cancel.
 import { upload } from "./api.js";
 import { formatBytes, formatPercent } from "./format.js";
-import { say } from "./words.js";
+import { say } from "./ui-strings.js";
 
 const element = (id) => document.getElementById(id);
 

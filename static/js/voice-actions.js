@@ -3,7 +3,7 @@ import { ApiError, call } from "./api.js";
 import { ask } from "./dialog.js";
 import { config, profileAddress } from "./page-config.js";
 import { announce } from "./page-notice.js";
-import { say } from "./words.js";
+import { say } from "./ui-strings.js";
 
 const element = (id) => document.getElementById(id);
 

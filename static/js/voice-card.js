@@ -2,7 +2,7 @@
 import { formatPercent } from "./format.js";
 import { config, detailAddress, profileAddress } from "./page-config.js";
 import { canSpeak, isBeingFitted, isBeingMade, mayChangeSharing, sayFacts, sayStep, showSimilarity } from "./voice-profile.js";
-import { say } from "./words.js";
+import { say } from "./ui-strings.js";
 
 export class VoiceCard {
   onaction = () => {}; // (name, button)

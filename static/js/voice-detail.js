@@ -21,7 +21,7 @@ import {
   showSimilarity,
 } from "./voice-profile.js";
 import { VoiceStatusPoller } from "./voice-status-poller.js";
-import { say } from "./words.js";
+import { say } from "./ui-strings.js";
 
 const element = (id) => document.getElementById(id);
 

@@ -11,7 +11,7 @@ import { uploadWithProgress } from "./upload-progress.js";
 import * as actions from "./voice-actions.js";
 import { isBeingMade, makeItems, sayNoise, sayWarnings, showSimilarity } from "./voice-profile.js";
 import { VoiceStatusPoller } from "./voice-status-poller.js";
-import { say } from "./words.js";
+import { say } from "./ui-strings.js";
 
 const STEPS = ["consent", "recording", "verdict"];
 

@@ -3,7 +3,7 @@ import { call } from "./api.js";
 import { config, profileAddress } from "./page-config.js";
 import { showError } from "./page-notice.js";
 import { Replay } from "./replay.js";
-import { say } from "./words.js";
+import { say } from "./ui-strings.js";
 
 const KEY = "avatar.sentence";
 const PREVIEW_QUALITY = "fast";

@@ -1,6 +1,6 @@
 // A voice as the API tells of it, put into words. Knows no addresses and no events.
 import { config } from "./page-config.js";
-import { say } from "./words.js";
+import { say } from "./ui-strings.js";
 
 export const STEPS = ["queued", "recognising", "embedding", "clip", "matching"];
 

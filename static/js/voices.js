@@ -7,7 +7,7 @@ import * as actions from "./voice-actions.js";
 import { VoiceCard } from "./voice-card.js";
 import { isBeingMade, sayStep } from "./voice-profile.js";
 import { VoiceStatusPoller } from "./voice-status-poller.js";
-import { say } from "./words.js";
+import { say } from "./ui-strings.js";
 
 const OWN_AT_ONCE = 24;
 const STOCK_AT_ONCE = 100;
