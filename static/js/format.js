@@ -1,8 +1,7 @@
-// Formats numbers for people: shares, seconds, bytes, positions in a recording. Does not import the DOM.
-import { say } from "./ui-strings.js";
+// Formats numbers for people: shares, seconds, bytes, positions in a recording. Pure.
 
 export function formatPercent(share) {
-  return say("percent", { percent: Math.round(share * 100) });
+  return `${Math.round(share * 100)}%`; // the same in both languages
 }
 
 export function formatSeconds(seconds) {
