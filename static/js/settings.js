@@ -35,12 +35,6 @@ export class Settings {
     }
   }
 
-  /** The body of a `configure` message. */
-  get configuration() {
-    const { voice_profile_id, is_muted, shows_latency, ...configuration } = this.values;
-    return { ...configuration, voice_profile_id: voice_profile_id || null };
-  }
-
   set(name, value) {
     this.values[name] = value;
     this.#write();
