@@ -60,7 +60,9 @@ export class CallEffects {
     openMicrophone: ({ attempt }) => this.#openMicrophone(attempt),
     closeMicrophone: () => this.#call.microphone.close(),
     muteMicrophone: ({ isMuted }) => this.#call.microphone.setMuted(isMuted),
-    sendPreroll: () => this.#call.gate.takePreroll().forEach((frame) => this.#call.socket.sendAudio(frame)),
+    sendPreroll: () => {
+      for (const frame of this.#call.gate.takePreroll()) this.#call.socket.sendAudio(frame);
+    },
     resumeSound: () => this.#context?.resume(),
     beginReply: ({ turnId, sampleRate }) => this.#call.speaker.begin(turnId, sampleRate),
     endReply: ({ turnId }) => this.#call.speaker.end(turnId),

@@ -1,6 +1,6 @@
 // One voice on a card: shows it and says which of its buttons was pressed. Decides nothing.
 import { formatPercent } from "./format.js";
-import { config, detailAddress, profileAddress } from "./page-config.js";
+import { detailAddress, profileAddress } from "./page-config.js";
 import { canSpeak, isBeingFitted, isBeingMade, mayChangeSharing, sayFacts, sayStep, showSimilarity } from "./voice-profile.js";
 import { say } from "./ui-strings.js";
 

@@ -9,7 +9,7 @@ import { notice, sayError, showError } from "./page-notice.js";
 import { RecordingInput } from "./recording-input.js";
 import { uploadWithProgress } from "./upload-progress.js";
 import * as actions from "./voice-actions.js";
-import { isBeingMade, makeItems, sayNoise, sayWarnings, showSimilarity } from "./voice-profile.js";
+import { makeItems, sayNoise, sayWarnings, showSimilarity } from "./voice-profile.js";
 import { VoiceStatusPoller } from "./voice-status-poller.js";
 import { say } from "./ui-strings.js";
 
