@@ -9,8 +9,8 @@ from celery import shared_task
 from django.core.cache import cache
 from django.utils import timezone
 
+from avatar_site.lib import inference_client
 from conversations import erasure, files, rendering, retention
-from voices import engines
 
 #: In the cache while `erase_deleted_words` waits to be run: once is enough for all that is deleted until then.
 ERASURE_IS_QUEUED = "conversations.erasure_is_queued"
@@ -19,7 +19,7 @@ ERASURE_IS_QUEUED = "conversations.erasure_is_queued"
 @shared_task
 def render_in_high_quality(*, turn_id: str) -> None:
     """Replace the audio of an answer that was spoken fast."""
-    rendering.render(turn_id=uuid.UUID(turn_id), inference=engines.get_inference())
+    rendering.render(turn_id=uuid.UUID(turn_id), inference=inference_client.get_inference())
 
 
 @shared_task

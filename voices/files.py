@@ -15,8 +15,8 @@ from django.db import connection
 from django.utils import timezone
 
 from avatar_site.lib.disk import is_disk_full
+from avatar_site.lib.problems import ProblemError
 from voices.models import VoiceProfile, profile_folder
-from voices.wording import VoiceProblem
 
 if TYPE_CHECKING:
     from django.db.models.fields.files import FieldFile
@@ -34,7 +34,7 @@ def write(field: FieldFile, content: bytes) -> None:
     """
     Write a new file and let the field name it; the row is yet to be saved. A file that fails leaves nothing behind.
 
-    Raises VoiceProblem when the disk is full, OSError when the storage cannot be had.
+    Raises ProblemError when the disk is full, OSError when the storage cannot be had.
     """
     # A name nobody else has. Known beforehand, so that what was written of it can be deleted.
     name = field.field.generate_filename(field.instance, "")
@@ -44,7 +44,7 @@ def write(field: FieldFile, content: bytes) -> None:
         with suppress(OSError):
             field.storage.delete(name)
         if is_disk_full(error):
-            raise VoiceProblem("storage_full") from error
+            raise ProblemError("storage_full") from error
         raise
     setattr(field.instance, field.field.attname, name)
 

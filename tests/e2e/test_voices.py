@@ -14,7 +14,7 @@ from playwright.async_api import Locator, Page, expect
 from tests.e2e.browser import PHONE, CallPage, VoicesPage, write_speech
 from tests.e2e.conftest import OpenCall, OpenVoices
 from tests.e2e.stack import Stack
-from voices.fitting import HELD_OUT
+from voices.fitting.search import HELD_OUT
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(180)]
 
