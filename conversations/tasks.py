@@ -10,7 +10,7 @@ from django.core.cache import cache
 from django.utils import timezone
 
 from avatar_site.lib import inference_client
-from conversations import erasure, files, rendering, retention
+from conversations import erasure, orphans, rendering, retention
 
 #: In the cache while `erase_deleted_words` waits to be run: once is enough for all that is deleted until then.
 ERASURE_IS_QUEUED = "conversations.erasure_is_queued"
@@ -31,8 +31,8 @@ def purge_expired() -> None:
 @shared_task
 def remove_orphans() -> None:
     """Remove files without rows, left by a process that died in mid-work. What is doubtful stays, and is logged."""
-    with suppress(files.DoubtfulOrphans):
-        files.remove_orphans(now=timezone.now())
+    with suppress(orphans.DoubtfulOrphans):
+        orphans.remove_orphans(now=timezone.now())
 
 
 @shared_task

@@ -17,6 +17,7 @@ from django.utils import timezone
 from avatar_site.lib import inference_client
 from avatar_site.lib.handover import delay_on_commit
 from avatar_site.lib.problems import ProblemError
+from avatar_site.lib.stored_files import delete_file
 from avatar_site.lib.text import clean_line
 from voices import deletion, files, leases, previews, tasks
 from voices.archive import (
@@ -153,7 +154,7 @@ def remove_recording(*, recording: Recording) -> None:
         # That of the voice itself stays as long as the voice.
         Consent.objects.filter(pk=recording.consent_id, profile=None, recordings=None).delete()
         extract_again(profile=profile)
-    files.delete(recording.audio.name)
+    delete_file(recording.audio.name)
 
 
 def extract_again(*, profile: VoiceProfile) -> None:
@@ -423,7 +424,7 @@ def _kept_or_removed(recording: Recording, flac: bytes) -> Iterator[None]:
     except BaseException:
         if not _may_have_row(recording):
             with suppress(OSError):
-                files.delete(recording.audio.name)
+                delete_file(recording.audio.name)
                 files.delete_folder_if_empty(recording.profile)
         raise
 

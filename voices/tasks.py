@@ -47,7 +47,7 @@ def requeue_lost_work() -> None:
 @shared_task
 def delete_orphans() -> None:
     """Delete files that belong to no voice any more."""
-    files.delete_orphans()
+    files.delete_orphans(now=timezone.now())
 
 
 @shared_task

@@ -14,6 +14,7 @@ from django.db.models import F
 
 from avatar_site.lib.inference_client import run_with_heartbeat
 from avatar_site.lib.problems import ProblemError
+from avatar_site.lib.stored_files import delete_file, delete_or_leave
 from inference.interfaces import (
     Inference,
     InferenceBusy,
@@ -209,13 +210,13 @@ def _keep(claim: ExtractionClaim, profile: VoiceProfile, recordings: list[Record
                 _keep_heard(recording, heard, made.language)
     except BaseException:
         with suppress(OSError):
-            files.delete(profile.clip.name)
+            delete_file(profile.clip.name)
             files.delete_folder_if_gone(profile)
         raise
-    files.delete_or_leave(old_clip)
+    delete_or_leave(old_clip)
     for preview in profile.previews.exclude(voice_version=profile.version + 1):
         preview.delete()
-        files.delete_or_leave(preview.audio.name)
+        delete_or_leave(preview.audio.name)
 
 
 def _keep_heard(recording: Recording, heard: Heard, language: str) -> None:

@@ -13,6 +13,7 @@ from django.db.models import F
 from django.utils import timezone
 
 from avatar_site.lib.inference_client import run_with_heartbeat
+from avatar_site.lib.stored_files import delete_or_leave
 from inference.interfaces import (
     MICROPHONE_SAMPLE_RATE_HZ,
     Inference,
@@ -20,7 +21,7 @@ from inference.interfaces import (
     SpeakerEmbedding,
     SpeakerEncoder,
 )
-from voices import files, leases
+from voices import leases
 from voices.fitting import search
 from voices.leases import ClaimLost, FittingClaim
 from voices.models import FittingState, VoiceProfile
@@ -101,7 +102,7 @@ def _fit(claim: FittingClaim, inference: Inference) -> None:
     claim.update(**over, style=found.style, fitting_similarity=found.similarity, version=F("version") + 1)
     for preview in profile.previews.exclude(voice_version=profile.version + 1):
         preview.delete()
-        files.delete_or_leave(preview.audio.name)
+        delete_or_leave(preview.audio.name)
 
 
 def _search(claim: FittingClaim, profile: VoiceProfile, inference: Inference) -> Fit | None:
