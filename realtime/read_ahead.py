@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
 
 from inference.interfaces import InferenceError, LanguageModel, Message
 
@@ -23,7 +24,7 @@ class ReadAhead:
         llm: LanguageModel,
         *,
         timeout_s: float,
-        start: Callable[[asyncio._CoroutineLike[None]], asyncio.Task[None]],
+        start: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
     ) -> None:
         self._llm = llm
         self._timeout_s = timeout_s

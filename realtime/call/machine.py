@@ -19,6 +19,7 @@ from inference.interfaces import (
     ProvisionalTranscript,
     Quality,
     SpeechResumed,
+    TranscriptionInput,
     TranscriptionOptions,
 )
 from realtime import messages
@@ -355,7 +356,7 @@ class CallMachine:
         pcm, listening = event.outcome, self.listening_options
         pieces = [pcm[start : start + MAX_ITEM_BYTES] for start in range(0, len(pcm), MAX_ITEM_BYTES)]
         self._utterance.note_end(event.decode.ended_at)
-        items = [replace(listening, endpointing=False), *pieces, EndOfUtterance(), listening]
+        items: list[TranscriptionInput] = [replace(listening, endpointing=False), *pieces, EndOfUtterance(), listening]
         return [FillPlace(number, items)]
 
     # --- what was looked up, and what replies report ---
