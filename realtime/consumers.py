@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 from uuid import UUID, uuid4
 
+import msgspec
 import soundfile
 from autobahn.exception import Disconnected
 from channels.db import database_sync_to_async
@@ -24,18 +25,18 @@ from django.utils import timezone
 
 from conversations.services import find_memory_of, has_conversation, resume_conversation
 from inference.interfaces import Inference, Message, Quality
-from realtime import protocol
+from realtime import messages
 from realtime.admission import Entry, admission
 from realtime.audio_input import decode_audio
 from realtime.call.prompt import EXAMPLES
 from realtime.call.settings import CallSettings
-from realtime.call.turns import PastTurn
+from realtime.call.turns import BegunTurn, PastTurn
 from realtime.call.voice import Voice, VoiceUnreadable
 from realtime.limits import BudgetExceeded, Idleness, IdleWatch, SocketBudget
 from realtime.logins import RECHECK_S, Login, follow_changes, is_valid, read_login
-from realtime.pipeline import CallOverrun, VoicePipeline
-from realtime.protocol import ErrorCode, ProtocolError, ServerMessage
+from realtime.messages import ErrorCode, ProtocolError, ServerMessage
 from realtime.recorder import HURRIED_PATIENCE_S, Item, Recorder, Trouble
+from realtime.runner import CallOverrun, CallRunner
 from realtime.wording import find_language, word_error, word_idle_warning
 from voices.models import VoiceProfile
 from voices.services import read_preference
@@ -56,9 +57,9 @@ TAKEOVER_TIMEOUT_S = 10.0
 #: What servers raise when they are to write to a client that has left: ASGI's, and Daphne's (autobahn's) own.
 SOCKET_CLOSED = (OSError, Disconnected)
 _REFUSALS = {
-    Entry.FULL: (protocol.CLOSE_SERVER_FULL, ErrorCode.SERVER_FULL),
-    Entry.TOO_MANY: (protocol.CLOSE_TOO_MANY_CALLS, ErrorCode.TOO_MANY_CALLS),
-    Entry.DRAINING: (protocol.CLOSE_RESTARTING, None),
+    Entry.FULL: (messages.CLOSE_SERVER_FULL, ErrorCode.SERVER_FULL),
+    Entry.TOO_MANY: (messages.CLOSE_TOO_MANY_CALLS, ErrorCode.TOO_MANY_CALLS),
+    Entry.DRAINING: (messages.CLOSE_RESTARTING, None),
 }
 
 
@@ -96,7 +97,7 @@ class VoiceConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels p
         self.clock = clock
         self.session_id = uuid4()
         self.language = settings.LANGUAGE_CODE
-        self.pipeline: VoicePipeline | None = None
+        self.runner: CallRunner | None = None
         self.recorder: Recorder | None = None
         self.outbox: asyncio.Queue[ServerMessage | bytes] = asyncio.Queue(MAX_OUTBOX)
         self.call: asyncio.Task[None] | None = None
@@ -106,6 +107,7 @@ class VoiceConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels p
         self.is_kept = True
         #: It was deleted while it goes on.
         self.is_conversation_gone = False
+        self.spoken_in: UUID | None = None
         # As others see the call; set before it takes a place.
         self.user_id = 0
         self.conversation_id: UUID | None = None
@@ -156,7 +158,7 @@ class VoiceConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels p
             admission.leave(self)
             if refusal.code is not None:
                 with contextlib.suppress(ClientLeft):
-                    await self._write(protocol.ErrorMessage(code=refusal.code, error="", is_fatal=True))
+                    await self._write(messages.ErrorMessage(code=refusal.code, error="", is_fatal=True))
             await self._hang_up(refusal.close_code)
             return
         if self.is_closed:
@@ -175,7 +177,7 @@ class VoiceConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels p
         allowed = settings.ALLOWED_HOSTS or ([".localhost", "127.0.0.1", "[::1]"] if settings.DEBUG else [])
         expected = (self._find_scheme(headers), host.lower())
         if urlsplit(origin)[:2] != expected or not validate_host(name, allowed):
-            raise Refusal(protocol.CLOSE_WRONG_ORIGIN)
+            raise Refusal(messages.CLOSE_WRONG_ORIGIN)
 
     def _find_scheme(self, headers: dict[bytes, str]) -> str:
         """Return what a page of this site is called with, as Django's `HttpRequest.scheme` does."""
@@ -189,7 +191,7 @@ class VoiceConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels p
     def _check_login(self) -> None:
         user = self.scope.get("user")
         if user is None or not user.is_authenticated:
-            raise Refusal(protocol.CLOSE_NOT_LOGGED_IN)
+            raise Refusal(messages.CLOSE_NOT_LOGGED_IN)
         self.login = read_login(user, self.scope.get("session"))
         self.user_id = user.pk
 
@@ -198,7 +200,7 @@ class VoiceConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels p
         try:
             return UUID(wanted) if wanted is not None else None
         except ValueError:
-            raise Refusal(protocol.CLOSE_UNKNOWN_CONVERSATION) from None
+            raise Refusal(messages.CLOSE_UNKNOWN_CONVERSATION) from None
 
     async def _take_place(self, wanted: UUID | None) -> VoiceConsumer | None:
         """
@@ -221,7 +223,7 @@ class VoiceConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels p
         try:
             async with asyncio.timeout(TAKEOVER_TIMEOUT_S):
                 # Before the conversation is read: what was said last is then in it, once.
-                await replaced.end(protocol.CLOSE_REPLACED)
+                await replaced.end(messages.CLOSE_REPLACED)
         except TimeoutError:
             logger.warning("session %s: what session %s has not saved comes late", self.session_id, replaced.session_id)
         return replaced
@@ -238,7 +240,7 @@ class VoiceConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels p
             # The connection was lost before anything was kept: the id still stands for nothing.
             self.is_new = True
             return []
-        raise Refusal(protocol.CLOSE_UNKNOWN_CONVERSATION)
+        raise Refusal(messages.CLOSE_UNKNOWN_CONVERSATION)
 
     def _read_query(self, name: str) -> str | None:
         values = parse_qs(self.scope["query_string"].decode("latin-1"), keep_blank_values=True).get(name)
@@ -271,7 +273,7 @@ class VoiceConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels p
                 return None
             return reverse("conversations_api:turn-audio", args=[kept_id, turn_id])
 
-        self.pipeline = VoicePipeline(
+        self.runner = CallRunner(
             stt=self.inference.stt,
             llm=self.inference.llm,
             tts=self.inference.tts,
@@ -281,18 +283,17 @@ class VoiceConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels p
             history=history,
             settings=call_settings,
             find_voice=self._find_voice,
-            renew_voice=self._renew_voice,
             find_past=find_past,
             decode_audio=decode_audio,
             make_audio_url=make_audio_url,
             clock=self.clock,
         )
         self.outbox.put_nowait(
-            protocol.ReadyStatus(
+            messages.ReadyStatus(
                 conversation_id=kept_id,
                 voice_profile_id=call_settings.voice.profile_id,
                 is_resumed=is_resumed,
-                limits=protocol.Limits(
+                limits=messages.Limits(
                     max_utterance_bytes=call_settings.max_utterance_bytes,
                     max_utterance_chunks=call_settings.max_utterance_chunks,
                     max_utterance_s=call_settings.max_utterance_s,
@@ -301,11 +302,15 @@ class VoiceConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels p
         )
         assert self.login is not None  # noqa: S101 — for the type checker: `connect` has looked
         self.idle_watch.note(self.clock())
-        self.call = asyncio.create_task(self._hold_call(self.pipeline, self.login), name=f"call {self.session_id}")
+        self.call = asyncio.create_task(self._hold_call(self.runner, self.login), name=f"call {self.session_id}")
 
     def _record(self, item: Item) -> None:
         """Keep a turn, and look whether the login still holds."""
         self.is_recheck_due.set()
+        if isinstance(item, BegunTurn):
+            self.spoken_in = item.voice_profile_id
+        if self.runner is not None and self.spoken_in is not None:
+            self.runner.notify_voice(self.spoken_in)  # it may have been deleted
         if self.recorder is not None:
             self.recorder.record(item)
 
@@ -314,17 +319,13 @@ class VoiceConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels p
             self.is_conversation_gone = True
         told_apart = {Trouble.GONE: ErrorCode.CONVERSATION_GONE, Trouble.RECOVERED: ErrorCode.KEPT_AGAIN}
         code = told_apart.get(trouble, ErrorCode.NOT_KEPT)
-        self._answer_at_once(protocol.ErrorMessage(code=code, error="", detail=trouble.value))
+        self._answer_at_once(messages.ErrorMessage(code=code, error="", detail=trouble.value))
 
     async def _find_voice(self, voice_profile_id: UUID | None) -> Voice | None:
         if voice_profile_id is None:
             return Voice()
         voice: Voice | None = await database_sync_to_async(find_voice)(self.scope["user"], voice_profile_id)
         return voice
-
-    async def _renew_voice(self, voice: Voice) -> Voice | None:
-        renewed: Voice | None = await database_sync_to_async(renew_voice)(self.scope["user"], voice)
-        return renewed
 
     async def _find_preferred_voice(self) -> tuple[Voice, Quality]:
         """The voice and the quality that the user chose before. A voice that cannot be had now is passed over."""
@@ -338,14 +339,14 @@ class VoiceConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels p
     # --- what the client sends ---
 
     async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
-        if self.pipeline is None or self.is_closed:
+        if self.runner is None or self.is_closed:
             return
         now = self.clock()
         try:
             if bytes_data is not None:
                 self.budget.take_frame(len(bytes_data), now)
-                protocol.check_frame(bytes_data)
-                self.pipeline.push_frame(bytes_data)
+                messages.check_frame(bytes_data)
+                self.runner.push_frame(bytes_data)
             else:
                 self._take_text(text_data or "", now)
         except ProtocolError as error:
@@ -354,20 +355,20 @@ class VoiceConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels p
             await self._cut_off(str(error) or "answers wait to be read")
 
     def _take_text(self, text: str, now: float) -> None:
-        assert self.pipeline is not None  # noqa: S101 — for the type checker: `receive` has looked
+        assert self.runner is not None  # noqa: S101 — for the type checker: `receive` has looked
         self.budget.take_text(len(text), now)
         try:
-            message = protocol.parse(text)
+            message = messages.parse(text)
         except ProtocolError:
             self.budget.take_message(now, is_chunk=False)
             raise
-        self.budget.take_message(now, is_chunk=isinstance(message, protocol.AudioChunkMessage))
-        if isinstance(message, protocol.PingMessage):
-            self.outbox.put_nowait(protocol.Pong(nonce=message.nonce))
+        self.budget.take_message(now, is_chunk=isinstance(message, messages.AudioChunkMessage))
+        if isinstance(message, messages.PingMessage):
+            self.outbox.put_nowait(messages.Pong(nonce=message.nonce))
             return
-        if isinstance(message, protocol.ConfigureMessage) and message.page_language is not protocol.UNSET:
+        if isinstance(message, messages.ConfigureMessage) and message.page_language is not messages.UNSET:
             self.language = message.page_language
-        self.pipeline.push_message(message)
+        self.runner.push_message(message)
 
     async def _answer_error(self, error: ProtocolError, now: float) -> None:
         try:
@@ -375,11 +376,11 @@ class VoiceConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels p
         except BudgetExceeded as exceeded:
             await self._cut_off(str(exceeded))
         else:
-            self._answer_at_once(protocol.ErrorMessage(code=error.code, error="", detail=error.detail))
+            self._answer_at_once(messages.ErrorMessage(code=error.code, error="", detail=error.detail))
 
     async def _cut_off(self, why: str) -> None:
         logger.warning("session %s is cut off: %s", self.session_id, why)
-        await self._hang_up(protocol.CLOSE_TOO_SLOW)
+        await self._hang_up(messages.CLOSE_TOO_SLOW)
 
     def _answer_at_once(self, message: ServerMessage) -> None:
         """Answer without waiting. Answers to a client that reads none are left out."""
@@ -415,9 +416,9 @@ class VoiceConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels p
             if isinstance(message, bytes):
                 await self.send(bytes_data=message)
                 return
-            if isinstance(message, protocol.ErrorMessage):
-                message = replace(message, error=word_error(message.code, self.language))
-            await self.send(text_data=protocol.serialise(message, session_id=self.session_id))
+            if isinstance(message, messages.ErrorMessage):
+                message = msgspec.structs.replace(message, error=word_error(message.code, self.language))
+            await self.send(text_data=messages.serialise(message, session_id=self.session_id))
         except SOCKET_CLOSED as error:
             raise ClientLeft from error
 
@@ -432,17 +433,17 @@ class VoiceConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels p
             self.is_recheck_due.clear()
             if self.is_logged_out or not await self._is_login_valid(login):
                 logger.info("session %s ends with its login", self.session_id)
-                await self._hang_up(protocol.CLOSE_NOT_LOGGED_IN)
+                await self._hang_up(messages.CLOSE_NOT_LOGGED_IN)
                 return
             now = self.clock()
             match self.idle_watch.check(now):
                 case Idleness.WARN:
                     ends_in_s = round(self.idle_watch.find_rest_s(now))
                     notice = word_idle_warning(self.language)
-                    self._answer_at_once(protocol.IdleWarning(ends_in_s=ends_in_s, notice=notice))
+                    self._answer_at_once(messages.IdleWarning(ends_in_s=ends_in_s, notice=notice))
                 case Idleness.OVER:
                     logger.info("session %s ends: nobody has said anything", self.session_id)
-                    await self._hang_up(protocol.CLOSE_IDLE)
+                    await self._hang_up(messages.CLOSE_IDLE)
                     return
 
     async def _is_login_valid(self, login: Login) -> bool:
@@ -460,32 +461,32 @@ class VoiceConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels p
 
     # --- the call and its end ---
 
-    async def _hold_call(self, pipeline: VoicePipeline, login: Login) -> None:
+    async def _hold_call(self, runner: CallRunner, login: Login) -> None:
         """Nobody awaits this task: whatever ends it closes the socket."""
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._write_all())
-                group.create_task(pipeline.run())
+                group.create_task(runner.run())
                 group.create_task(self._watch(login))
                 group.create_task(
                     follow_changes(login, on_change=self.is_recheck_due.set, on_logout=self._notice_logout)
                 )
         except* ClientLeft:
             logger.info("session %s: the client has left", self.session_id)
-            await self._hang_up(protocol.CLOSE_TOO_SLOW)
+            await self._hang_up(messages.CLOSE_TOO_SLOW)
         except* ClientTooSlow:
             logger.warning("session %s: the client has stopped reading", self.session_id)
-            await self._hang_up(protocol.CLOSE_TOO_SLOW)
+            await self._hang_up(messages.CLOSE_TOO_SLOW)
         except* Exception:
             logger.exception("session %s failed", self.session_id)
             with contextlib.suppress(TimeoutError, ClientLeft):
                 async with asyncio.timeout(SEND_TIMEOUT_S):
-                    await self._write(protocol.ErrorMessage(code=ErrorCode.FATAL_ERROR, error="", is_fatal=True))
-            await self._hang_up(protocol.CLOSE_FATAL_ERROR)
+                    await self._write(messages.ErrorMessage(code=ErrorCode.FATAL_ERROR, error="", is_fatal=True))
+            await self._hang_up(messages.CLOSE_FATAL_ERROR)
 
     async def finish_sentence(self) -> None:
-        if self.pipeline is not None:
-            await self.pipeline.finish_sentence()
+        if self.runner is not None:
+            await self.runner.finish_sentence()
 
     async def end(self, close_code: int) -> None:
         if self.recorder is not None:
@@ -566,9 +567,9 @@ def _make_past_turn(turn_id: UUID, speaker: str, text: str) -> PastTurn:
 def _is_conversation(message: ServerMessage | bytes) -> bool:
     """Whether a message to the client shows activity: the user speaks, types or is answered."""
     match message:
-        case bytes() | protocol.LlmResponse() | protocol.Status(is_speaking=True):
+        case bytes() | messages.LlmResponse() | messages.Status(is_speaking=True):
             return True
-        case protocol.Transcription(text=text):
+        case messages.Transcription(text=text):
             return bool(text)
         case _:
             return False

@@ -14,9 +14,12 @@ from django.db import DatabaseError, transaction
 from django.db.models import F, Sum
 from django.utils import timezone
 
+from avatar_site.lib import inference_client
 from avatar_site.lib.handover import delay_on_commit
+from avatar_site.lib.problems import ProblemError
+from avatar_site.lib.stored_files import delete_file
 from avatar_site.lib.text import clean_line
-from voices import deletion, engines, files, leases, previews, tasks
+from voices import deletion, files, leases, previews, tasks
 from voices.archive import (
     MAX_ARCHIVE_BYTES,
     MAX_RECORDINGS,
@@ -25,6 +28,7 @@ from voices.archive import (
     read_archive,
     write_archive,
 )
+from voices.consents import find_consent
 from voices.models import (
     Attestation,
     Availability,
@@ -43,7 +47,6 @@ from voices.models import (
 )
 from voices.recordings.uploads import MAX_UPLOAD_BYTES as MAX_UPLOAD_BYTES
 from voices.recordings.uploads import ExaminedRecording, examine_upload
-from voices.wording import VoiceProblem, find_consent
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
@@ -61,7 +64,7 @@ def create_voice_profile(
     Start a voice from a recording. It is pending until a worker has made it.
 
     `consent_text_sha256` tells in which words the attestation was shown; without it, in those of the active language.
-    Without `language` it becomes what the recogniser hears. Raises VoiceProblem; then nothing was kept.
+    Without `language` it becomes what the recogniser hears. Raises ProblemError; then nothing was kept.
     """
     consent = declare_consent(user=owner, attestation=attestation, text_sha256=consent_text_sha256)
     name = check_name(name)
@@ -73,27 +76,27 @@ def import_voice_profile(*, owner: User, file: bytes, attestation: str, consent_
     """
     Start a voice from an exported one. Consent is given anew, and the voice made anew from its recordings.
 
-    Raises VoiceProblem; then nothing was kept.
+    Raises ProblemError; then nothing was kept.
     """
     consent = declare_consent(user=owner, attestation=attestation, text_sha256=consent_text_sha256)
     if len(file) > MAX_ARCHIVE_BYTES:
-        raise VoiceProblem("archive_too_large", field="file")
+        raise ProblemError("archive_too_large", field="file")
     try:
         archive = read_archive(file)
         examined = [examine_upload(recording) for recording in archive.recordings]
     except Unreadable as error:
-        raise VoiceProblem("archive_unreadable", field="file", detail=str(error)) from error
+        raise ProblemError("archive_unreadable", field="file", detail=str(error)) from error
     language = archive.language if archive.language in Language.values else ""
     return _create(check_name(archive.name), examined, consent=consent, language=language)
 
 
 def export_voice_profile(*, profile: VoiceProfile) -> bytes:
-    """The voice as one file, a zip. Raises VoiceProblem."""
+    """The voice as one file, a zip. Raises ProblemError."""
     _owner_of(profile)
     try:
         return write_archive(profile)
     except FileNotFoundError as error:
-        raise VoiceProblem("recording_missing", detail=str(error)) from error
+        raise ProblemError("recording_missing", detail=str(error)) from error
 
 
 def _create(name: str, examined: Sequence[ExaminedRecording], *, consent: Consent, language: str) -> VoiceProfile:
@@ -123,7 +126,7 @@ def _create(name: str, examined: Sequence[ExaminedRecording], *, consent: Consen
 
 def add_recording(*, profile: VoiceProfile, audio: bytes, attestation: str, consent_text_sha256: str = "") -> Recording:
     """
-    Add another recording of the same person, and make the voice anew from all of them. Raises VoiceProblem.
+    Add another recording of the same person, and make the voice anew from all of them. Raises ProblemError.
 
     What was declared of the others says nothing of this one: consent is given with each.
     """
@@ -131,7 +134,7 @@ def add_recording(*, profile: VoiceProfile, audio: bytes, attestation: str, cons
     check_not_disabled(profile)
     consent = declare_consent(user=owner, attestation=attestation, text_sha256=consent_text_sha256)
     if profile.recordings.count() >= MAX_RECORDINGS:
-        raise VoiceProblem("too_many_recordings", field="audio")
+        raise ProblemError("too_many_recordings", field="audio")
     examined = examine_upload(audio)
     recording = _make_recording(profile, examined, consent)
     with _kept_or_removed(recording, examined.flac), transaction.atomic():
@@ -143,38 +146,38 @@ def add_recording(*, profile: VoiceProfile, audio: bytes, attestation: str, cons
 
 
 def remove_recording(*, recording: Recording) -> None:
-    """Remove one of several recordings, and make the voice anew from the others. Raises VoiceProblem."""
+    """Remove one of several recordings, and make the voice anew from the others. Raises ProblemError."""
     profile = recording.profile
     with transaction.atomic():
         # The voice's row is the queue of those who remove: two at once must not remove the last two.
         check_not_disabled(VoiceProfile.objects.select_for_update().get(pk=profile.pk))
         if profile.recordings.exclude(pk=recording.pk).count() == 0:
-            raise VoiceProblem("last_recording")
+            raise ProblemError("last_recording")
         recording.delete()
         # That of the voice itself stays as long as the voice.
         Consent.objects.filter(pk=recording.consent_id, profile=None, recordings=None).delete()
         rebuild(profile=profile)
-    files.delete(recording.audio.name)
+    delete_file(recording.audio.name)
 
 
 def rebuild(*, profile: VoiceProfile) -> None:
     """
-    Build the voice again from its recordings; a build that runs is superseded. Raises VoiceProblem if it is disabled.
+    Build the voice again from its recordings; a build that runs is superseded. Raises ProblemError if it is disabled.
 
     Until it is built it sounds as before.
     """
     _owner_of(profile)
     with transaction.atomic():
         if not leases.queue(profile.pk, JobKind.BUILD, now=timezone.now()):
-            raise VoiceProblem(_UNAVAILABLE.get(profile.availability, "disabled"))
+            raise ProblemError(_UNAVAILABLE.get(profile.availability, "disabled"))
         delay_on_commit(tasks.extract_embedding, voice_profile_id=str(profile.pk))
 
 
 def retry(*, profile: VoiceProfile) -> None:
-    """Build a voice again whose build failed. Raises VoiceProblem."""
+    """Build a voice again whose build failed. Raises ProblemError."""
     check_not_disabled(profile)
     if profile.state != State.FAILED:
-        raise VoiceProblem("not_failed")
+        raise ProblemError("not_failed")
     rebuild(profile=profile)
 
 
@@ -206,7 +209,7 @@ def change_voice_profile(
     is_shared: bool | None = None,
 ) -> VoiceProfile:
     """
-    Rename it, say which language it speaks, share it with everybody. Raises VoiceProblem.
+    Rename it, say which language it speaks, share it with everybody. Raises ProblemError.
 
     Operators share, and their own; whoever owns a shared voice may stop that.
     """
@@ -217,7 +220,7 @@ def change_voice_profile(
         fields.append("name")
     if language is not None:
         if not language:
-            raise VoiceProblem("language_unknown", field="language")
+            raise ProblemError("language_unknown", field="language")
         check_language(language)
         # The nearest voice is sought among those of the language.
         is_other = language != profile.language
@@ -228,7 +231,7 @@ def change_voice_profile(
         is_other = False
     if is_shared is not None and is_shared != profile.is_shared:
         if is_shared and not may_share(user, profile):
-            raise VoiceProblem("operators_only", field="is_shared")
+            raise ProblemError("operators_only", field="is_shared")
         profile.is_shared = is_shared
         fields.append("is_shared")
     if fields:
@@ -245,7 +248,7 @@ def may_share(user: User, profile: VoiceProfile) -> bool:
 
 
 def unshare(*, profile: VoiceProfile) -> None:
-    """Let nobody but its owner be answered in a voice. Raises VoiceProblem."""
+    """Let nobody but its owner be answered in a voice. Raises ProblemError."""
     _owner_of(profile)
     VoiceProfile.objects.filter(pk=profile.pk).update(is_shared=False)
 
@@ -254,7 +257,7 @@ def delete_voice_profile(*, profile: VoiceProfile) -> None:
     """
     Delete a voice and everything that was made of it: recordings, embedding, clip, style, previews, consent.
 
-    Past turns keep their words. Raises VoiceProblem where the storage is away: the voice is not used for replies any
+    Past turns keep their words. Raises ProblemError where the storage is away: the voice is not used for replies any
     more, its owner can delete it again, and beat does so too.
     """
     _owner_of(profile)
@@ -263,7 +266,7 @@ def delete_voice_profile(*, profile: VoiceProfile) -> None:
         deletion.finish(profile)
     except OSError as error:
         logger.warning("deleting voice %s is not finished: %s", profile.pk, error)
-        raise VoiceProblem("deletion_unfinished") from error
+        raise ProblemError("deletion_unfinished") from error
 
 
 def choose_default(*, user: User, profile: VoiceProfile | None) -> VoicePreference:
@@ -274,7 +277,7 @@ def choose_default(*, user: User, profile: VoiceProfile | None) -> VoicePreferen
 
 def choose_quality(*, user: User, quality: str) -> VoicePreference:
     if quality not in Quality.values:
-        raise VoiceProblem("quality_unknown", field="quality")
+        raise ProblemError("quality_unknown", field="quality")
     preference, _ = VoicePreference.objects.update_or_create(user=user, defaults={"quality": quality})
     return preference
 
@@ -284,35 +287,35 @@ def mark_used(*, voice_profile_id: uuid.UUID) -> None:
 
 
 def check_speakable(profile: VoiceProfile) -> None:
-    """Raises VoiceProblem if it cannot be spoken in now."""
+    """Raises ProblemError if it cannot be spoken in now."""
     if not profile.is_speakable:
-        raise VoiceProblem(_UNAVAILABLE.get(profile.availability, "not_ready"))
+        raise ProblemError(_UNAVAILABLE.get(profile.availability, "not_ready"))
 
 
 def check_not_disabled(profile: VoiceProfile) -> None:
-    """Raises VoiceProblem if an operator has disabled it, which only operators take back, or if it is being deleted."""
+    """Raises ProblemError if an operator has disabled it, which only operators take back, or if it is being deleted."""
     if code := _UNAVAILABLE.get(profile.availability):
-        raise VoiceProblem(code)
+        raise ProblemError(code)
 
 
 def preview(*, profile: VoiceProfile, user: User, text: str, quality: str = "") -> tuple[Preview, bool]:
     """
     Speak a sentence in a voice, or find it spoken already; say which. Without `quality`: as the user prefers.
 
-    Raises VoiceProblem, and InferenceUnavailable, InferenceBusy or InferenceError.
+    Raises ProblemError, and InferenceUnavailable, InferenceBusy or InferenceError.
     """
     check_speakable(profile)
     check_characters(text, field="text")
     text = " ".join(text.split())
     if not text:
-        raise VoiceProblem("text_required", field="text")
+        raise ProblemError("text_required", field="text")
     if len(text) > previews.MAX_TEXT:
-        raise VoiceProblem("text_too_long", field="text")
+        raise ProblemError("text_too_long", field="text")
     quality = quality or read_preference(user=user).quality
     if quality not in Quality.values:
-        raise VoiceProblem("quality_unknown", field="quality")
+        raise ProblemError("quality_unknown", field="quality")
     return previews.find_or_speak(
-        profile=profile, user=user, text=text, quality=quality, inference=engines.get_inference()
+        profile=profile, user=user, text=text, quality=quality, inference=inference_client.get_inference()
     )
 
 
@@ -331,13 +334,13 @@ def read_preference(*, user: User) -> VoicePreference:
 
 
 def start_fitting(*, profile: VoiceProfile) -> None:
-    """Have a worker search a style that is nearer than the nearest voice. Takes minutes. Raises VoiceProblem."""
+    """Have a worker search a style that is nearer than the nearest voice. Takes minutes. Raises ProblemError."""
     _owner_of(profile)
     check_not_disabled(profile)
     if profile.state is not State.READY:
-        raise VoiceProblem("not_ready")
+        raise ProblemError("not_ready")
     if profile.kind != Kind.MATCHED:
-        raise VoiceProblem("fitting_impossible")
+        raise ProblemError("fitting_impossible")
     with transaction.atomic():
         leases.lock_profile(profile.pk)
         fit = VoiceJob.objects.filter(profile=profile, kind=JobKind.FIT)
@@ -355,7 +358,7 @@ def declare_consent(*, user: User, attestation: str, text_sha256: str = "") -> C
     """
     Return what the user declares, in the words that were shown, to be kept with what it is declared of.
 
-    Without `text_sha256`, which tells the words: those of the active language. Raises VoiceProblem.
+    Without `text_sha256`, which tells the words: those of the active language. Raises ProblemError.
     """
     check_consent(attestation)
     text, digest = find_consent(attestation, text_sha256)
@@ -366,33 +369,33 @@ def check_name(name: str) -> str:
     check_characters(name, field="name")
     name = clean_line(name)
     if not name:
-        raise VoiceProblem("name_required", field="name")
+        raise ProblemError("name_required", field="name")
     if len(name) > 80:
-        raise VoiceProblem("name_too_long", field="name")
+        raise ProblemError("name_too_long", field="name")
     return name
 
 
 def check_characters(text: str, *, field: str) -> None:
-    """Raises VoiceProblem if no database and no engine takes it: JSON can hold halves of characters, and NUL."""
+    """Raises ProblemError if no database and no engine takes it: JSON can hold halves of characters, and NUL."""
     if "\0" in text or any("\ud800" <= each <= "\udfff" for each in text):
-        raise VoiceProblem("invalid", field=field)
+        raise ProblemError("invalid", field=field)
 
 
 def check_consent(attestation: str) -> None:
     if not attestation:
-        raise VoiceProblem("consent_required", field="consent_attestation")
+        raise ProblemError("consent_required", field="consent_attestation")
     if attestation not in Attestation.values:
-        raise VoiceProblem("consent_invalid", field="consent_attestation")
+        raise ProblemError("consent_invalid", field="consent_attestation")
 
 
 def check_language(language: str) -> None:
     if language and language not in Language.values:
-        raise VoiceProblem("language_unknown", field="language")
+        raise ProblemError("language_unknown", field="language")
 
 
 def _owner_of(profile: VoiceProfile) -> User:
     if profile.owner is None:
-        raise VoiceProblem("stock_voice")
+        raise ProblemError("stock_voice")
     return profile.owner
 
 
@@ -419,7 +422,7 @@ def _kept_or_removed(recording: Recording, flac: bytes) -> Iterator[None]:
     except BaseException:
         if not _may_have_row(recording):
             with suppress(OSError):
-                files.delete(recording.audio.name)
+                delete_file(recording.audio.name)
                 files.delete_folder_if_empty(recording.profile)
         raise
 
@@ -438,9 +441,9 @@ def _check_room(owner: User, more_bytes: int, *, profile: VoiceProfile | None = 
     get_user_model().objects.select_for_update().get(pk=owner.pk)
     of_voice = Recording.objects.filter(profile=profile).aggregate(bytes=Sum("size_bytes"))["bytes"] or 0
     if of_voice + more_bytes > MAX_RECORDINGS_BYTES:
-        raise VoiceProblem("voice_too_large", field="audio")
+        raise ProblemError("voice_too_large", field="audio")
     own = VoiceProfile.objects.filter(owner=owner)
     kept = Recording.objects.filter(profile__owner=owner).aggregate(bytes=Sum("size_bytes"))["bytes"] or 0
     kept += own.aggregate(bytes=Sum(F("clip_bytes")))["bytes"] or 0
     if kept + more_bytes > settings.AVATAR_VOICE_QUOTA_MIB * 1024 * 1024:
-        raise VoiceProblem("quota_exceeded", field="audio")
+        raise ProblemError("quota_exceeded", field="audio")

@@ -9,7 +9,7 @@ from typing import Literal
 
 from inference.interfaces import Quality
 from realtime.call.voice import Voice
-from realtime.protocol import Mode
+from realtime.messages import Mode
 
 
 @dataclass(frozen=True, slots=True)

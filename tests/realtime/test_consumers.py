@@ -36,7 +36,7 @@ from avatar_site.web.server import DRAIN_S
 from conversations import services, spool
 from conversations.models import Conversation, Turn
 from inference.interfaces import Message, Quality, VoiceReference
-from realtime import consumers, logins, protocol
+from realtime import consumers, logins, messages
 from realtime.admission import FINISH_SENTENCE_S, Admission
 from realtime.call.voice import Voice, VoiceUnreadable
 from realtime.consumers import VoiceConsumer, admission
@@ -61,7 +61,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 REPLY = "今天的天氣很好，我們可以一起出去走一走。晚上再回來看一部電影，你覺得好不好？"
 VALIDATOR = jsonschema.Draft202012Validator(
-    protocol.build_schema() | {"oneOf": [{"$ref": "#/$defs/ServerMessage"}]},
+    messages.build_schema() | {"oneOf": [{"$ref": "#/$defs/ServerMessage"}]},
     format_checker=jsonschema.FormatChecker(),
 )
 
@@ -1148,7 +1148,7 @@ class TestErrors:
 
             error = await client.wait_for("error")
 
-        assert error["error"] == word_error(protocol.ErrorCode.NO_AUDIO_DATA, "zh-hant")
+        assert error["error"] == word_error(messages.ErrorCode.NO_AUDIO_DATA, "zh-hant")
 
     async def test_are_told_in_the_users_language(self, alice: User) -> None:
         async with call(alice, make_inference(), headers={"accept-language": "en"}) as (client, _):

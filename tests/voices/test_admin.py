@@ -146,7 +146,6 @@ class TestFilters:
         assert operators_client.get(f"{LIST}?{query}").status_code == 400
         assert operators_client.get(f"{LIST}?state__exact=ready&is_shared__exact=0").status_code == 200
 
-
     @pytest.mark.parametrize(
         ("state", "names"),
         [("pending", {"Waiting"}), ("ready", {"Ready", "Heart"}), ("failed", {"Failed"}), ("disabled", {"Disabled"})],

@@ -15,12 +15,12 @@ from django.core.files.storage import FileSystemStorage
 from django.db import connection, transaction
 from django.test import Client
 
+from avatar_site.lib.problems import ProblemError
 from tests import factories
 from tests.fakes import FakeInference
 from voices import deletion, services, tasks
 from voices.build import job as build_job
 from voices.models import Consent, VoiceProfile
-from voices.wording import VoiceProblem
 
 STYLE = np.random.default_rng(5).normal(size=256).astype("<f4").tobytes()
 
@@ -140,7 +140,7 @@ class TestDelete:
         delete = FileSystemStorage.delete
         monkeypatch.setattr(FileSystemStorage, "delete", lambda *args: (_ for _ in ()).throw(OSError("down")))
 
-        with pytest.raises(VoiceProblem, match="deletion_unfinished"):
+        with pytest.raises(ProblemError, match="deletion_unfinished"):
             services.delete_voice_profile(profile=profile)
         assert VoiceProfile.objects.get(pk=profile.pk).state == "deleting"
         assert deletion.finish_all() == 0
@@ -162,7 +162,7 @@ class TestDelete:
         profile.refresh_from_db()
         for change in (services.enable, services.disable):
             change(profile=profile)
-        with pytest.raises(VoiceProblem, match="deleting"):
+        with pytest.raises(ProblemError, match="deleting"):
             services.rebuild(profile=profile)
         assert alices_client.post(f"{address}/retry").json()["code"] == "deleting"
         assert alices_client.get(f"{address}/status").json()["state"] == "deleting"

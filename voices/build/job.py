@@ -12,6 +12,9 @@ from django.core.cache import cache
 from django.db import transaction
 from django.db.models import F
 
+from avatar_site.lib.inference_client import run_with_heartbeat
+from avatar_site.lib.problems import ProblemError
+from avatar_site.lib.stored_files import delete_file, delete_or_leave
 from inference.interfaces import (
     Inference,
     InferenceBusy,
@@ -20,20 +23,18 @@ from inference.interfaces import (
     InferenceUnavailable,
     Role,
 )
+from inference.offline import EngineSilent
 from voices import files
-from voices.asking import EngineSilent
 from voices.build import steps
 from voices.build.steps import BuiltVoice, Heard, NoSpeech, Progress, Source, StockMeasured
-from voices.engines import run_beside
 from voices.leases import Lease, LeaseLost
 from voices.models import JobKind, Kind, Recording, Step, VoiceJob, VoiceProfile
 from voices.recordings import decoding
-from voices.wording import VoiceProblem
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterator
 
-    from voices.engines import Report
+    from avatar_site.lib.inference_client import Report
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +79,7 @@ def _build(lease: Lease, inference: Inference) -> None:
         _store(lease, profile, recordings, built)
     except NoSpeech:
         lease.fail("no_speech")
-    except VoiceProblem as problem:
+    except ProblemError as problem:
         logger.error("building voice %s failed: %s", profile.pk, problem)
         lease.fail(problem.code)
     except FileNotFoundError:
@@ -154,7 +155,7 @@ def _run_steps(lease: Lease, profile: VoiceProfile, sources: list[Source], infer
                 voices = {key: list(values) for key, values in stock.items()}
                 cache.set(stock_key[0], {"encoder": encoder, "voices": voices}, None)
 
-    return run_beside(work, on_report=on_report, on_wait=lease.renew)
+    return run_with_heartbeat(work, on_report=on_report, on_wait=lease.renew)
 
 
 def compute_stock_key(status: InferenceStatus) -> str:
@@ -200,13 +201,13 @@ def _store(lease: Lease, profile: VoiceProfile, recordings: list[Recording], bui
                 _store_heard(recording, heard, built.language)
     except BaseException:
         with suppress(OSError):
-            files.delete(profile.clip.name)
+            delete_file(profile.clip.name)
             files.delete_folder_if_gone(profile)
         raise
-    files.delete_or_leave(old_clip)
+    delete_or_leave(old_clip)
     for preview in profile.previews.exclude(voice_version=profile.version + 1):
         preview.delete()
-        files.delete_or_leave(preview.audio.name)
+        delete_or_leave(preview.audio.name)
 
 
 def _store_heard(recording: Recording, heard: Heard, language: str) -> None:

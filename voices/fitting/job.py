@@ -12,6 +12,8 @@ from django.conf import settings
 from django.db.models import F
 from django.utils import timezone
 
+from avatar_site.lib.inference_client import run_with_heartbeat
+from avatar_site.lib.stored_files import delete_or_leave
 from inference.interfaces import (
     MICROPHONE_SAMPLE_RATE_HZ,
     Inference,
@@ -19,8 +21,7 @@ from inference.interfaces import (
     SpeakerEmbedding,
     SpeakerEncoder,
 )
-from voices import files, leases
-from voices.engines import run_beside
+from voices import leases
 from voices.fitting import search
 from voices.leases import Lease, LeaseLost
 from voices.models import JobKind, VoiceProfile
@@ -28,7 +29,7 @@ from voices.models import JobKind, VoiceProfile
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
-    from voices.engines import Report
+    from avatar_site.lib.inference_client import Report
     from voices.fitting.search import Fit
 
 logger = logging.getLogger(__name__)
@@ -95,7 +96,7 @@ def _fit(lease: Lease, inference: Inference) -> None:
     lease.finish(style=found.style, fitting_similarity=found.similarity, version=F("version") + 1)
     for preview in profile.previews.exclude(voice_version=profile.version + 1):
         preview.delete()
-        files.delete_or_leave(preview.audio.name)
+        delete_or_leave(preview.audio.name)
 
 
 def _search(lease: Lease, profile: VoiceProfile, inference: Inference) -> Fit | None:
@@ -120,7 +121,7 @@ def _search(lease: Lease, profile: VoiceProfile, inference: Inference) -> Fit | 
 
         return search_style()
 
-    return run_beside(
+    return run_with_heartbeat(
         work,
         on_report=lambda share: lease.renew(progress=min(max(share, 0.0), 0.99)),
         on_wait=lease.renew,
