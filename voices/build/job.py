@@ -12,6 +12,7 @@ from django.core.cache import cache
 from django.db import transaction
 from django.db.models import F
 
+from avatar_site.lib.live_calls import tell_voice_changed
 from avatar_site.lib.problems import ProblemError
 from inference.interfaces import (
     Inference,
@@ -207,6 +208,7 @@ def _keep(claim: ExtractionClaim, profile: VoiceProfile, recordings: list[Record
             )
             for recording, heard in zip(recordings, made.heard, strict=True):
                 _keep_heard(recording, heard, made.language)
+            tell_voice_changed(profile.pk)
     except BaseException:
         with suppress(OSError):
             files.delete(profile.clip.name)
