@@ -12,9 +12,9 @@ from rest_framework import exceptions
 from rest_framework.response import Response
 from rest_framework.views import exception_handler
 
-from avatar_site.failures import StorageUnavailable
 from avatar_site.lib.disk import is_disk_full
 from avatar_site.lib.problems import ProblemError, describe, status_of
+from avatar_site.lib.stored_files import StorageUnavailable
 from inference.interfaces import InferenceBusy, InferenceError, InferenceUnavailable
 
 logger = logging.getLogger(__name__)

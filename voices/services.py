@@ -14,11 +14,13 @@ from django.db import DatabaseError, transaction
 from django.db.models import F, Q, Sum
 from django.utils import timezone
 
+from avatar_site.lib import inference_client
 from avatar_site.lib.handover import delay_on_commit
 from avatar_site.lib.live_calls import tell_voice_changed
 from avatar_site.lib.problems import ProblemError
+from avatar_site.lib.stored_files import delete_file
 from avatar_site.lib.text import clean_line
-from voices import deletion, engines, files, leases, previews, tasks
+from voices import deletion, files, leases, previews, tasks
 from voices.archive import (
     MAX_ARCHIVE_BYTES,
     MAX_RECORDINGS,
@@ -153,7 +155,7 @@ def remove_recording(*, recording: Recording) -> None:
         # That of the voice itself stays as long as the voice.
         Consent.objects.filter(pk=recording.consent_id, profile=None, recordings=None).delete()
         extract_again(profile=profile)
-    files.delete(recording.audio.name)
+    delete_file(recording.audio.name)
 
 
 def extract_again(*, profile: VoiceProfile) -> None:
@@ -314,7 +316,7 @@ def preview(*, profile: VoiceProfile, user: User, text: str, quality: str = "") 
     if quality not in Quality.values:
         raise ProblemError("quality_unknown", field="quality")
     return previews.find_or_speak(
-        profile=profile, user=user, text=text, quality=quality, inference=engines.get_inference()
+        profile=profile, user=user, text=text, quality=quality, inference=inference_client.get_inference()
     )
 
 
@@ -427,7 +429,7 @@ def _kept_or_removed(recording: Recording, flac: bytes) -> Iterator[None]:
     except BaseException:
         if not _may_have_row(recording):
             with suppress(OSError):
-                files.delete(recording.audio.name)
+                delete_file(recording.audio.name)
                 files.delete_folder_if_empty(recording.profile)
         raise
 

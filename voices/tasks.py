@@ -7,7 +7,8 @@ import uuid
 from celery import shared_task
 from django.utils import timezone
 
-from voices import deletion, engines, files, leases
+from avatar_site.lib import inference_client
+from voices import deletion, files, leases
 from voices.build import job as build_job
 from voices.build import renewal
 from voices.fitting import job as fitting_job
@@ -17,7 +18,7 @@ from voices.fitting import job as fitting_job
 def extract_embedding(*, voice_profile_id: str) -> None:
     """Make a voice from its recordings."""
     try:
-        build_job.extract(voice_profile_id=uuid.UUID(voice_profile_id), inference=engines.get_inference())
+        build_job.extract(voice_profile_id=uuid.UUID(voice_profile_id), inference=inference_client.get_inference())
     except build_job.TryAgain as later:
         extract_embedding.apply_async(kwargs={"voice_profile_id": voice_profile_id}, countdown=later.delay_s)
 
@@ -26,7 +27,7 @@ def extract_embedding(*, voice_profile_id: str) -> None:
 def fit_style(*, voice_profile_id: str) -> None:
     """Bring a voice closer to its recordings. Minutes of work that give way to everybody who talks."""
     try:
-        fitting_job.fit(voice_profile_id=uuid.UUID(voice_profile_id), inference=engines.get_inference())
+        fitting_job.fit(voice_profile_id=uuid.UUID(voice_profile_id), inference=inference_client.get_inference())
     except fitting_job.OtherEncoder:
         extract_embedding.delay(voice_profile_id=voice_profile_id)
     for next_id in leases.next_fittings(now=timezone.now()):
@@ -46,7 +47,7 @@ def requeue_lost_work() -> None:
 @shared_task
 def delete_orphans() -> None:
     """Delete files that belong to no voice any more."""
-    files.delete_orphans()
+    files.delete_orphans(now=timezone.now())
 
 
 @shared_task
@@ -58,5 +59,5 @@ def finish_deletions() -> None:
 @shared_task
 def renew() -> None:
     """Make voices anew that were made for other engines than those that run."""
-    for voice_profile_id in renewal.take_outdated(inference=engines.get_inference(), now=timezone.now()):
+    for voice_profile_id in renewal.take_outdated(inference=inference_client.get_inference(), now=timezone.now()):
         extract_embedding.delay(voice_profile_id=str(voice_profile_id))

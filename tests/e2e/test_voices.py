@@ -34,7 +34,7 @@ def long_speech(tmp_path: Path) -> Path:
 
 async def wait_until_heard(page: Page) -> None:
     """Wait until the browser's own clock says that the sound is being played."""
-    await page.wait_for_function("() => window.voices.listening.replay.playedS > 0.2", timeout=20_000)
+    await page.wait_for_function("() => window.voices.preview.replay.playedS > 0.2", timeout=20_000)
 
 
 async def fetch_voices(page: Page, scope: str) -> list[str]:

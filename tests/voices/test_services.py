@@ -17,6 +17,7 @@ from django.utils import timezone, translation
 from pytest_django import DjangoCaptureOnCommitCallbacks, Settings
 
 from avatar_site.celery import app
+from avatar_site.lib import stored_files
 from avatar_site.lib.problems import ProblemError
 from tests import factories, sounds
 from voices import archive, files, leases, services, tasks
@@ -524,16 +525,13 @@ class TestExport:
 
 
 class TestOrphans:
-    def test_are_deleted_once_they_are_old(
-        self, alice: User, media_root: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_are_deleted_once_they_are_old(self, alice: User, media_root: Path) -> None:
         profile = create(alice)
         default_storage.save(f"voices/{alice.pk}/{profile.pk}/left.flac", ContentFile(b"x"))
         default_storage.save(f"voices/77/{'0' * 32}/left.flac", ContentFile(b"x"))
 
-        assert files.delete_orphans() == 0
-        monkeypatch.setattr(files, "ORPHAN_AFTER", timedelta(0))
-        assert files.delete_orphans() == 2
+        assert files.delete_orphans(now=timezone.now()) == 0
+        assert files.delete_orphans(now=timezone.now() + timedelta(hours=2)) == 2
 
         assert [path.name for path in list_media(media_root)] == [Path(profile.recordings.get().audio.name).name]
         assert not (media_root / "voices" / "77").exists()
@@ -541,13 +539,13 @@ class TestOrphans:
     def test_that_most_files_are_say_that_the_database_is_another_ones(
         self, alice: User, media_root: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
-        monkeypatch.setattr(files, "ORPHAN_AFTER", timedelta(0))
+        monkeypatch.setattr(stored_files, "MIN_ORPHAN_AGE", timedelta(0))
         create(alice)
         names = [f"voices/77/{uuid.uuid4()}/theirs.flac" for _ in range(11)]
         for name in names:
             default_storage.save(name, ContentFile(b"x"))
 
-        assert files.delete_orphans() == 0
+        assert files.delete_orphans(now=timezone.now()) == 0
         assert len(list_media(media_root)) == 12
         assert "another database" in caplog.text
 

@@ -18,13 +18,15 @@ from django.conf import settings
 from django.contrib.auth.models import User
 from pytest_django import Settings
 
+from avatar_site.lib import inference_client
+from inference import offline
 from inference.address import make_default_address
 from inference.client import InferenceClient
 from inference.interfaces import InferenceError
 from tests import sounds
 from tests.inference.engines.speech import error_rate
 from tests.recordings import Recording, read_recording
-from voices import asking, engines, services, tasks
+from voices import services, tasks
 from voices.build import job as build_job
 from voices.models import Preview, VoiceProfile
 from voices.recordings import decoding
@@ -99,7 +101,7 @@ def long_enough(recording: Recording, *more: Recording) -> bytes:
 class TestRealPeople:
     @pytest.fixture(autouse=True)
     def use_engines(self, client: InferenceClient, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(engines, "get_inference", lambda: client)
+        monkeypatch.setattr(inference_client, "get_inference", lambda: client)
 
     @pytest.mark.parametrize("container", sounds.CONTAINERS)
     def test_are_taken_in_every_container(self, container: str) -> None:
@@ -164,6 +166,6 @@ def hear(preview: Preview, client: InferenceClient) -> str:
 
 async def _recognise(client: InferenceClient, pcm: bytes) -> tuple[str, str]:
     try:
-        return await asking.recognise(client.stt, pcm)
+        return await offline.recognise(client.stt, pcm)
     finally:
         await client.close()

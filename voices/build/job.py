@@ -12,8 +12,10 @@ from django.core.cache import cache
 from django.db import transaction
 from django.db.models import F
 
+from avatar_site.lib.inference_client import run_with_heartbeat
 from avatar_site.lib.live_calls import tell_voice_changed
 from avatar_site.lib.problems import ProblemError
+from avatar_site.lib.stored_files import delete_file, delete_or_leave
 from inference.interfaces import (
     Inference,
     InferenceBusy,
@@ -22,11 +24,10 @@ from inference.interfaces import (
     InferenceUnavailable,
     Role,
 )
+from inference.offline import EngineSilent
 from voices import files
-from voices.asking import EngineSilent
 from voices.build import steps
 from voices.build.steps import Heard, Made, NoSpeech, Progress, Source, StockMeasured
-from voices.engines import run_beside
 from voices.leases import ClaimLost, ExtractionClaim
 from voices.models import FittingState, Kind, Recording, State, Step, VoiceProfile
 from voices.recordings import decoding
@@ -34,7 +35,7 @@ from voices.recordings import decoding
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterator
 
-    from voices.engines import Report
+    from avatar_site.lib.inference_client import Report
 
 logger = logging.getLogger(__name__)
 
@@ -155,7 +156,7 @@ def _make(claim: ExtractionClaim, profile: VoiceProfile, sources: list[Source], 
                 voices = {key: list(values) for key, values in stock.items()}
                 cache.set(stock_key[0], {"encoder": encoder, "voices": voices}, None)
 
-    return run_beside(work, on_report=on_report, on_wait=claim.update)
+    return run_with_heartbeat(work, on_report=on_report, on_wait=claim.update)
 
 
 def key_of_stock(status: InferenceStatus) -> str:
@@ -211,13 +212,13 @@ def _keep(claim: ExtractionClaim, profile: VoiceProfile, recordings: list[Record
             tell_voice_changed(profile.pk)
     except BaseException:
         with suppress(OSError):
-            files.delete(profile.clip.name)
+            delete_file(profile.clip.name)
             files.delete_folder_if_gone(profile)
         raise
-    files.delete_or_leave(old_clip)
+    delete_or_leave(old_clip)
     for preview in profile.previews.exclude(voice_version=profile.version + 1):
         preview.delete()
-        files.delete_or_leave(preview.audio.name)
+        delete_or_leave(preview.audio.name)
 
 
 def _keep_heard(recording: Recording, heard: Heard, language: str) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inference.interfaces import InferenceError, SpeakerEncoder, SynthesisOptions, TextToSpeech, VoiceInfo
-from voices.asking import embed, speak
+from inference.offline import embed, speak
 
 #: What voices say when they are measured: every sound of the language about once. Two, so that one alone says little.
 SENTENCES = {

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from django.db.models import Q
 
-from inference.blocking import ask
+from avatar_site.lib.inference_client import ask
 from inference.interfaces import Inference, InferenceError, InferenceStatus, Role, RoleState
 from voices import leases
 from voices.models import Kind, State, VoiceProfile

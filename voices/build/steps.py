@@ -23,7 +23,7 @@ from inference.interfaces import (
     SynthesisOptions,
     VoiceReference,
 )
-from voices.asking import embed, recognise, speak
+from inference.offline import embed, recognise, speak
 from voices.build import matching
 from voices.recordings.decoding import Samples, resample, to_pcm
 from voices.recordings.quality import FRAME_S, find_speech, measure_levels

@@ -12,7 +12,9 @@ from django.conf import settings
 from django.db.models import F
 from django.utils import timezone
 
+from avatar_site.lib.inference_client import run_with_heartbeat
 from avatar_site.lib.live_calls import tell_voice_changed
+from avatar_site.lib.stored_files import delete_or_leave
 from inference.interfaces import (
     MICROPHONE_SAMPLE_RATE_HZ,
     Inference,
@@ -20,8 +22,7 @@ from inference.interfaces import (
     SpeakerEmbedding,
     SpeakerEncoder,
 )
-from voices import files, leases
-from voices.engines import run_beside
+from voices import leases
 from voices.fitting import search
 from voices.leases import ClaimLost, FittingClaim
 from voices.models import FittingState, VoiceProfile
@@ -29,7 +30,7 @@ from voices.models import FittingState, VoiceProfile
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
-    from voices.engines import Report
+    from avatar_site.lib.inference_client import Report
     from voices.fitting.search import Fit
 
 logger = logging.getLogger(__name__)
@@ -103,7 +104,7 @@ def _fit(claim: FittingClaim, inference: Inference) -> None:
     tell_voice_changed(profile.pk)
     for preview in profile.previews.exclude(voice_version=profile.version + 1):
         preview.delete()
-        files.delete_or_leave(preview.audio.name)
+        delete_or_leave(preview.audio.name)
 
 
 def _search(claim: FittingClaim, profile: VoiceProfile, inference: Inference) -> Fit | None:
@@ -128,7 +129,7 @@ def _search(claim: FittingClaim, profile: VoiceProfile, inference: Inference) ->
 
         return search_style()
 
-    return run_beside(
+    return run_with_heartbeat(
         work,
         on_report=lambda share: claim.update(fitting_progress=min(max(share, 0.0), 0.99)),
         on_wait=claim.update,

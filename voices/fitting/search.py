@@ -28,8 +28,8 @@ from inference.interfaces import (
     SynthesisOptions,
     TextToSpeech,
 )
+from inference.offline import Spoken, embed, recognise, speak
 from inference.voice_options import find_heaviest, parse_blend
-from voices.asking import Spoken, embed, recognise, speak
 from voices.build.matching import embed_voice
 from voices.recordings.decoding import resample, to_pcm
 

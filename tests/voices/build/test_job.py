@@ -14,12 +14,13 @@ from django.contrib.auth.models import User
 from django.core.files.storage import FileSystemStorage
 from django.utils import timezone
 
-from avatar_site.failures import StorageUnavailable
+from avatar_site.lib.stored_files import StorageUnavailable
+from inference import offline
 from inference.engines.fake import FakeSpeakerEncoder
 from inference.interfaces import InferenceError, InferenceUnavailable
 from tests import factories, sounds
 from tests.fakes import FakeInference
-from voices import asking, leases, services, tasks
+from voices import leases, services, tasks
 from voices.build import job as build_job
 from voices.leases import ExtractionClaim
 from voices.models import VoiceProfile
@@ -275,9 +276,9 @@ class TestEngineThatHangs:
         self, pending_profile: VoiceProfile, inference: FakeInference, monkeypatch: pytest.MonkeyPatch, role: str
     ) -> None:
         with monkeypatch.context() as impatient:
-            impatient.setattr(asking, "MAX_WAIT_S", 0.3)
-            impatient.setattr(asking, "MAX_S_PER_HEARD_S", 0.0)
-            impatient.setattr(asking, "MAX_S_PER_CHARACTER", 0.0)
+            impatient.setattr(offline, "MAX_WAIT_S", 0.3)
+            impatient.setattr(offline, "MAX_S_PER_HEARD_S", 0.0)
+            impatient.setattr(offline, "MAX_S_PER_CHARACTER", 0.0)
             match role:
                 case "stt":
                     inference.stt.recognition_s = 3600

@@ -1,12 +1,12 @@
-// Asks again and again how far a voice has come, for as long as there is something to wait for and somebody who looks.
+// Polls the status of voices that are being built or fitted, while the page is visible.
 import { call } from "./api.js";
-import { profileAddress } from "./page.js";
+import { profileAddress } from "./page-config.js";
 import { isBeingFitted, isBeingMade } from "./voice-profile.js";
 
 const EVERY_MS = 1_000;
 const AFTER_FAILURE_MS = 4_000;
 
-export class Watch {
+export class VoiceStatusPoller {
   #timers = new Map();
 
   onstatus = () => {}; // (id, status)

@@ -1,7 +1,7 @@
 """
-Saying in a file that nobody said this.
+The label of synthetic speech in audio files: which words, and a WAV that carries them. Imports no Django.
 
-The word is that of IPTC's "digital source type" vocabulary for media made by a trained model.
+`trainedAlgorithmicMedia` is the term of IPTC's "digital source type" vocabulary for media made by a trained model.
 """
 
 from __future__ import annotations
@@ -13,7 +13,11 @@ SYNTHETIC_COMMENT = "Synthetic speech. digitalSourceType=trainedAlgorithmicMedia
 
 
 def make_wav(pcm: bytes, sample_rate_hz: int, *, comment: str = SYNTHETIC_COMMENT) -> bytes:
-    """WAV of PCM16 mono, with `comment` and the software in its INFO list, before the sound: where all readers look."""
+    """
+    Return a WAV of PCM16 mono with `comment` and the software in its INFO list.
+
+    The list comes before the samples: many readers do not look for it behind them.
+    """
     information = b"INFO" + _chunk(b"ISFT", SOFTWARE.encode() + b"\0") + _chunk(b"ICMT", comment.encode() + b"\0")
     shape = struct.pack("<HHIIHH", 1, 1, sample_rate_hz, sample_rate_hz * 2, 2, 16)
     body = b"WAVE" + _chunk(b"fmt ", shape) + _chunk(b"LIST", information) + _chunk(b"data", pcm)

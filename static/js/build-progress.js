@@ -1,10 +1,10 @@
-// How far the making of a voice has come, step by step. Shows; asks nobody.
+// Progress of building a voice, one line a step. Renders a status; requests nothing.
 import { STEPS, isBeingMade, sayStep } from "./voice-profile.js";
-import { say } from "./words.js";
+import { say } from "./ui-strings.js";
 
 const element = (id) => document.getElementById(id);
 
-export class Making {
+export class BuildProgress {
   #spoken = "";
 
   constructor() {

@@ -1,12 +1,12 @@
-// Sends a form and shows how many bytes have gone, with a way to stop it.
+// Uploads a form, shows how many bytes have been sent, and lets the person cancel.
 import { upload } from "./api.js";
-import { sayPercent, saySize } from "./page.js";
-import { say } from "./words.js";
+import { formatBytes, formatPercent } from "./format.js";
+import { say } from "./ui-strings.js";
 
 const element = (id) => document.getElementById(id);
 
-/** The server's answer. Raises ApiError, with code "cancelled" if the person stopped it. */
-export async function send(url, form) {
+/** Return the server's response. Throws ApiError, with code "cancelled" if the person cancelled. */
+export async function uploadWithProgress(url, form) {
   const controller = new AbortController();
   const stop = () => controller.abort();
   const cancel = element("cancel-sending");
@@ -27,10 +27,10 @@ function show(sent, total) {
   const isComplete = total > 0 && sent >= total;
   if (isComplete) bar.removeAttribute("value");
   else bar.value = total > 0 ? sent / total : 0;
-  const text = total > 0 ? say("uploading", { sent: saySize(sent), total: saySize(total) }) : "";
+  const text = total > 0 ? say("uploading", { sent: formatBytes(sent), total: formatBytes(total) }) : "";
   element("sending-text").textContent = isComplete
     ? say("uploaded")
     : total > 0
-      ? `${text} · ${sayPercent(sent / total)}`
-      : say("uploading", { sent: saySize(0), total: "…" });
+      ? `${text} · ${formatPercent(sent / total)}`
+      : say("uploading", { sent: formatBytes(0), total: "…" });
 }

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
-from inference.blocking import Job, ask
+from avatar_site.lib.inference_client import STALLED_AFTER_S, LoopTask, ask, run_with_heartbeat
+from inference.offline import EngineSilent
 
 
 async def find_loop() -> int:
@@ -65,7 +68,7 @@ class TestAsk:
         assert os.waitpid(child, 0)[1] == 0
 
 
-class TestJob:
+class TestLoopTask:
     def test_has_cleaned_up_when_it_is_cancelled(self) -> None:
         started, has_ended = threading.Event(), threading.Event()
 
@@ -77,10 +80,48 @@ class TestJob:
                 await asyncio.sleep(0)
                 has_ended.set()
 
-        job = Job(hang())
+        job = LoopTask(hang())
         assert started.wait(5)
         job.cancel()
 
         assert has_ended.is_set()
         with pytest.raises(asyncio.CancelledError):
             job.result(0)
+
+
+class TestRunWithHeartbeat:
+    def test_takes_reports_in_the_callers_thread(self) -> None:
+        taken: list[int] = []
+
+        async def work(report: Any) -> str:
+            for number in range(3):
+                report(number)
+            return "done"
+
+        assert run_with_heartbeat(work, on_report=taken.append, on_wait=lambda: None) == "done"
+        assert taken == [0, 1, 2]
+
+    def test_renews_the_lease_only_while_there_is_progress(self) -> None:
+        renewed: list[bool] = []
+        was_cancelled: list[bool] = []
+
+        async def hang(report: Any) -> None:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                was_cancelled.append(True)
+                raise
+
+        # It looks at the clock at the start and after each wait.
+        seconds = itertools.count(0.0, STALLED_AFTER_S / 3)
+        with pytest.raises(EngineSilent):
+            run_with_heartbeat(
+                hang,
+                on_report=lambda report: None,
+                on_wait=lambda: renewed.append(True),
+                wait_s=0.001,
+                clock=lambda: next(seconds),
+            )
+
+        assert len(renewed) == 3
+        assert was_cancelled == [True]

@@ -1,11 +1,11 @@
-// Takes along a file that the server makes while it sends it. It never lies in memory: it is written into a file that the
-// person has chosen, with progress, where the browser can do that; elsewhere the browser downloads it by itself.
+// Downloads an export while the server makes it. With a file picker it streams to disk and shows progress; other browsers
+// download it themselves. The file is never held in memory.
 import { ApiError, csrfToken, open } from "./api.js";
-import { say } from "./words.js";
+import { say } from "./ui-strings.js";
 
 const SAID_MS = 10_000;
 
-export class Transfer {
+export class ExportDownload {
   #abort = null;
   #silence = 0;
 

@@ -1,7 +1,7 @@
 """
-Whole questions to engines that answer in pieces: what is said in this, how does that sound. Knows no Django.
+Offline recognition, synthesis and embedding: a whole recording or text in, one result out. Imports protocols alone.
 
-Each has a deadline, after which the engine is taken for hung: see `EngineSilent`.
+Each request to an engine has a deadline, after which the engine counts as hung: see `EngineSilent`.
 """
 
 from __future__ import annotations
@@ -28,28 +28,28 @@ from inference.interfaces import (
     TranscriptionOptions,
 )
 
-#: With the marks that end them. A full stop within a number ends nothing.
+#: With their closing punctuation. A full stop within a number does not end a sentence.
 _SENTENCES = re.compile(r".+?(?:[。！？!?；;\n]+|\.(?=\s|$)|$)", re.DOTALL)
 _PARTS = re.compile(r".+?(?:[，、：,:]+|\s+|$)", re.DOTALL)
-#: One message of a transcription holds at most 1 MiB.
+#: A gRPC message of a transcription holds at most 1 MiB.
 _PIECE_BYTES = 256 * 1024
-#: Silence before the first word and after the last, so that the recogniser hears them begin and end.
+#: Silence added before the first word and after the last, for the VAD.
 _LEAD_MS = 200
 _PAUSE_MS = 700
-#: Background work waits for live calls for up to a minute (`engines/giving_way.py`), and as long for work before it.
+#: A background job waits for live calls for at most a minute, and as long for the job before it.
 MAX_WAIT_S = 120.0
-#: Bounds, not estimates, of engines on two cores: for a second of audio heard, for a character spoken.
+#: Upper bounds for engines on two cores: per second of audio recognised, per character synthesised.
 MAX_S_PER_HEARD_S = 3.0
 MAX_S_PER_CHARACTER = 2.0
 
 
 class EngineSilent(InferenceUnavailable):
-    """An engine has not answered within the deadline of its question: it hangs."""
+    """An engine has not responded within the deadline of a request: it hangs."""
 
 
 @dataclass(frozen=True, slots=True)
 class Spoken:
-    """PCM16 mono. `sample_rate_hz` is 0 when there was nothing to say; `quality` is the worst of its pieces."""
+    """PCM16 mono. `sample_rate_hz` is 0 for an empty text; `quality` is the lowest of its clauses."""
 
     pcm: bytes
     sample_rate_hz: int
@@ -61,12 +61,12 @@ class Spoken:
 
 
 def compute_hearing_deadline_s(pcm: bytes, sample_rate_hz: int) -> float:
-    """How long an engine may take to answer a question about a recording (PCM16 mono)."""
+    """Return how long recognising or embedding a recording (PCM16 mono) may take."""
     return MAX_WAIT_S + MAX_S_PER_HEARD_S * len(pcm) / BYTES_PER_SAMPLE / sample_rate_hz
 
 
 def compute_speaking_deadline_s(text: str) -> float:
-    """How long an engine may take to speak a clause."""
+    """Return how long the synthesis of a clause may take."""
     return MAX_WAIT_S + MAX_S_PER_CHARACTER * len(text)
 
 
@@ -80,7 +80,7 @@ async def _deadline(deadline_s: float, question: str) -> AsyncIterator[None]:
 
 
 def cut_sentences(text: str, *, longest: int = 60) -> list[str]:
-    """Cut a text into what an engine speaks in one go: sentences, and parts of those that are long."""
+    """Split a text into clauses for synthesis: sentences, and long ones at their commas and spaces."""
     clauses: list[str] = []
     for sentence in _SENTENCES.findall(text):
         if len(sentence) <= longest:
@@ -98,9 +98,9 @@ def cut_sentences(text: str, *, longest: int = 60) -> list[str]:
 
 async def recognise(stt: SpeechToText, pcm: bytes, *, language: str | None = None) -> tuple[str, str]:
     """
-    What is said in `pcm` (PCM16 mono, 16 kHz), and in which language; empty if nothing is.
+    Return the transcript of `pcm` (PCM16 mono, 16 kHz) and its language; both empty if there is no speech.
 
-    Where the `language` is known, it is one utterance: pauses in it end nothing. Raises EngineSilent.
+    With a `language`, the recording is one utterance: endpointing is off. Raises EngineSilent.
     """
     texts: list[str] = []
     languages: dict[str, int] = {}
@@ -125,7 +125,7 @@ async def recognise(stt: SpeechToText, pcm: bytes, *, language: str | None = Non
 
 
 async def speak(tts: TextToSpeech, clauses: Sequence[str], options: SynthesisOptions) -> Spoken:
-    """Speak clauses one after the other. Raises EngineSilent when one of them takes too long."""
+    """Synthesise clauses in order. Raises EngineSilent when one of them misses its deadline."""
     pcm, rate, qualities = bytearray(), 0, set()
     for number, clause in enumerate(clauses):
         here = replace(options, is_first=number == 0, is_last=number == len(clauses) - 1)
@@ -141,6 +141,6 @@ async def speak(tts: TextToSpeech, clauses: Sequence[str], options: SynthesisOpt
 
 
 async def embed(encoder: SpeakerEncoder, pcm: bytes, *, sample_rate_hz: int) -> SpeakerEmbedding:
-    """Who speaks in `pcm`. Raises EngineSilent, and what the encoder raises."""
+    """Return the speaker embedding of `pcm`. Raises EngineSilent, and what the encoder raises."""
     async with _deadline(compute_hearing_deadline_s(pcm, sample_rate_hz), "embed"):
         return await encoder.embed(pcm, sample_rate_hz=sample_rate_hz)

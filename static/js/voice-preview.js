@@ -1,13 +1,14 @@
-// Lets a voice speak a sentence of the person's choice: asks the server for it, then plays it. One at a time.
+// Voice previews: asks the server to speak a sentence in a voice, then plays it. One at a time.
 import { call } from "./api.js";
-import { page, profileAddress, showError } from "./page.js";
+import { config, profileAddress } from "./page-config.js";
+import { showError } from "./page-notice.js";
 import { Replay } from "./replay.js";
-import { say } from "./words.js";
+import { say } from "./ui-strings.js";
 
 const KEY = "avatar.sentence";
 const PREVIEW_QUALITY = "fast";
 
-export class Listening {
+export class VoicePreview {
   replay = new Replay();
   #wanted = null; // the button whose sound is being prepared
 
@@ -38,7 +39,7 @@ export class Listening {
     this.#say(say("preparing"));
     this.replay.unlock();
     try {
-      const text = this.field?.value.trim() || page.sentences[profile.language] || page.sentences.zh;
+      const text = this.field?.value.trim() || config.sentences[profile.language] || config.sentences.zh;
       const preview = await call("POST", profileAddress(profile.id, "/preview"), { text, quality });
       if (this.#wanted !== button) return;
       this.replay.toggle(preview.audio_url, button);

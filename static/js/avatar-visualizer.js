@@ -1,4 +1,4 @@
-// The avatar's presence: a canvas that breathes with whoever speaks. Shows a state and a level; decides nothing.
+// The avatar on a canvas, animated by the state of the call and by the level of whoever speaks.
 
 const TWO_PI = 2 * Math.PI;
 const LAYERS = 4;
@@ -16,7 +16,7 @@ const MOODS = {
 
 const approach = (from, to, share) => from + (to - from) * share;
 
-export class Presence {
+export class AvatarVisualizer {
   #mood = { ...MOODS.resting };
   #target = MOODS.resting;
   #level = 0;
