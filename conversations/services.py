@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
 from django.contrib.auth import get_user_model
-from django.core.cache import cache
 from django.db import DatabaseError, DataError, IntegrityError, InterfaceError, transaction
 from django.db.models import Count, Max, Sum
 from django.utils import timezone
 
+from avatar_site.lib import sqlite_erasure
 from avatar_site.lib.handover import delay_on_commit
 from avatar_site.lib.stored_files import RemovalAborted, list_files, remove_files, write_file
 from avatar_site.lib.text import strip_unseen
-from conversations import erasure, retention, spool, tasks
+from conversations import retention, spool, tasks
 from conversations.models import DELETED_VOICE, Conversation, RetentionChoice, Speaker, Turn, TurnSearch
 from conversations.search import index_text
 from conversations.sound import suffix_of
@@ -41,10 +41,6 @@ logger = logging.getLogger(__name__)
 
 #: Conversations deleted in one transaction.
 BATCH = 100
-#: In a long memory, what is deleted stays readable in the database's file for so long, and one merge serves many.
-ERASED_AFTER_S = 60
-#: After this a queue that was lost no longer counts as one.
-_QUEUED_FOR_S = 15 * 60
 #: Its lines in the Markdown and in the JSON, and what a ZIP says about its audio file, as measured.
 EXPORTED_BYTES_PER_TURN = 1_000
 
@@ -293,7 +289,7 @@ def correct_turn(*, conversation_id: uuid.UUID, turn_id: uuid.UUID, text: str, s
     if text != turn.text:
         if turn.heard_text:
             # An earlier correction goes; what had been heard stays.
-            forget_deleted_words()
+            sqlite_erasure.erase_on_commit()
         if conversation.title == make_title(turn.text):
             conversation.title = make_title(text)
             conversation.save(update_fields=["title"])
@@ -342,7 +338,7 @@ def delete_conversations(*, conversations: ConversationQuerySet) -> Deleted:
         for start in range(0, len(wanted), BATCH):
             deleted += _delete_batch(wanted[start : start + BATCH])
     finally:
-        forget_deleted_words()
+        sqlite_erasure.erase_on_commit()
     return deleted
 
 
@@ -388,7 +384,7 @@ def delete_rows_of_conversations(*, conversations: ConversationQuerySet) -> None
     transaction.on_commit(lambda: remove_files(names), robust=True)
     transaction.on_commit(lambda: remove_files([name for each in folders for name in list_files(each)]), robust=True)
     transaction.on_commit(lambda: spool.remove(wanted), robust=True)
-    forget_deleted_words()
+    sqlite_erasure.erase_on_commit()
 
 
 @dataclass(frozen=True, slots=True)
@@ -410,22 +406,6 @@ def _delete_rows(wanted: list[uuid.UUID]) -> _DeletedRows:
     TurnSearch.objects.filter(conversation__in=found).delete()
     Conversation.objects.filter(pk__in=found).delete()
     return _DeletedRows(len(found), turn_count, names)
-
-
-def forget_deleted_words() -> None:
-    """
-    Have words that were deleted vanish from the database's file: at once, or from a long memory within minutes.
-
-    Call it whenever words have been deleted; within a transaction it happens after that.
-    """
-    transaction.on_commit(_forget_deleted_words, robust=True)
-
-
-def _forget_deleted_words() -> None:
-    if erasure.is_quick() and erasure.erase_deleted_words():
-        return
-    if cache.add(tasks.ERASURE_IS_QUEUED, True, _QUEUED_FOR_S):
-        tasks.erase_deleted_words.apply_async(countdown=ERASED_AFTER_S)
 
 
 def estimate_size(*, conversations: ConversationQuerySet) -> int:

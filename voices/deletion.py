@@ -45,7 +45,7 @@ def finish(profile: VoiceProfile) -> None:
         files.delete_folder(profile)
     except OSError:
         logger.exception("files of voice %s, which is deleted, are left for `delete_orphans`", profile.pk)
-    sqlite_erasure.forget_deleted_rows()
+    sqlite_erasure.erase_on_commit()
 
 
 def finish_all() -> int:

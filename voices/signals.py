@@ -34,7 +34,7 @@ def remove_voices_of(instance: User, **kwargs: Any) -> None:
             files.delete_folder(profile)
         for name in names:
             delete_file(name)
-        sqlite_erasure.forget_deleted_rows()
+        sqlite_erasure.erase_on_commit()
 
     # The person is gone; what fails to be removed now is found by `delete_orphans`, and stops nobody else's work.
     transaction.on_commit(remove_all, robust=True)
