@@ -12,6 +12,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -157,7 +158,7 @@ class VoiceConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels p
             send_audio=self._send_event,
             record=self._record,
             history=start.history,
-            settings=entry.make_call_settings(start),
+            settings=replace(entry.make_call_settings(), voice=start.voice, quality=start.quality),
             find_voice=voices.find,
             find_past=conversation.find_past,
             decode_audio=decode_audio,

@@ -115,11 +115,9 @@ async def enter(call: LiveCall, request: CallRequest, admission: Admission) -> S
     return Start(conversation_id=wanted_id, is_new=is_new, history=history, voice=voice, quality=quality)
 
 
-def make_call_settings(start: Start) -> CallSettings:
-    """Return the operator's settings of a call, with the user's voice and quality."""
+def make_call_settings() -> CallSettings:
+    """Return the operator's settings of a call."""
     return CallSettings(
-        voice=start.voice,
-        quality=start.quality,
         system_prompt=settings.AVATAR_SYSTEM_PROMPT,
         examples=EXAMPLES if settings.AVATAR_EXAMPLES else (),
         place=settings.AVATAR_PLACE,
