@@ -10,6 +10,7 @@ from django.contrib.contenttypes.models import ContentType
 from django.db import transaction
 
 from avatar_site.lib import sqlite_erasure
+from avatar_site.lib.live_calls import tell_voice_changed
 from voices import files, leases
 from voices.models import Availability, Consent, JobKind, VoiceProfile
 
@@ -21,6 +22,7 @@ def begin(profile: VoiceProfile) -> None:
     with transaction.atomic():
         VoiceProfile.objects.filter(pk=profile.pk).update(availability=Availability.DELETING)
         leases.cancel(profile.pk, *JobKind)
+        tell_voice_changed(profile.pk)
 
 
 def finish(profile: VoiceProfile) -> None:

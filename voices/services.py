@@ -16,6 +16,7 @@ from django.utils import timezone
 
 from avatar_site.lib import inference_client
 from avatar_site.lib.handover import delay_on_commit
+from avatar_site.lib.live_calls import tell_voice_changed
 from avatar_site.lib.problems import ProblemError
 from avatar_site.lib.stored_files import delete_file
 from avatar_site.lib.text import clean_line
@@ -187,6 +188,7 @@ def disable(*, profile: VoiceProfile) -> None:
         voices = VoiceProfile.objects.filter(pk=profile.pk).exclude(availability=Availability.DELETING)
         voices.update(availability=Availability.DISABLED)
         leases.cancel(profile.pk, *JobKind)
+        tell_voice_changed(profile.pk)
 
 
 def enable(*, profile: VoiceProfile) -> None:
@@ -237,6 +239,8 @@ def change_voice_profile(
     if fields:
         with transaction.atomic():
             profile.save(update_fields=fields)
+            if "is_shared" in fields:
+                tell_voice_changed(profile.pk)
             if is_other:
                 rebuild(profile=profile)
                 profile.refresh_from_db()
@@ -251,6 +255,7 @@ def unshare(*, profile: VoiceProfile) -> None:
     """Let nobody but its owner be answered in a voice. Raises ProblemError."""
     _owner_of(profile)
     VoiceProfile.objects.filter(pk=profile.pk).update(is_shared=False)
+    tell_voice_changed(profile.pk)
 
 
 def delete_voice_profile(*, profile: VoiceProfile) -> None:

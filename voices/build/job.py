@@ -13,6 +13,7 @@ from django.db import transaction
 from django.db.models import F
 
 from avatar_site.lib.inference_client import run_with_heartbeat
+from avatar_site.lib.live_calls import tell_voice_changed
 from avatar_site.lib.problems import ProblemError
 from avatar_site.lib.stored_files import delete_file, delete_or_leave
 from inference.interfaces import (
@@ -199,6 +200,7 @@ def _store(lease: Lease, profile: VoiceProfile, recordings: list[Recording], bui
             VoiceJob.objects.filter(profile=profile, kind=JobKind.FIT).delete()
             for recording, heard in zip(recordings, built.heard, strict=True):
                 _store_heard(recording, heard, built.language)
+            tell_voice_changed(profile.pk)
     except BaseException:
         with suppress(OSError):
             delete_file(profile.clip.name)

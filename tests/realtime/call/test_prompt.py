@@ -20,7 +20,7 @@ from realtime.call.prompt import (
     judge_beginning,
     name_languages,
 )
-from realtime.consumers import make_call_settings
+from realtime.entry import make_call_settings
 from tests.fakes import make_inference
 
 NOON = datetime(2026, 3, 12, 12, 10)  # noqa: DTZ001 — as somebody there reads it
