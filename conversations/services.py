@@ -23,11 +23,10 @@ from avatar_site.lib.handover import delay_on_commit
 from avatar_site.lib.stored_files import RemovalAborted, list_files, remove_files, write_file
 from avatar_site.lib.text import strip_unseen
 from conversations import retention, spool, tasks
-from conversations.models import DELETED_VOICE, Conversation, RetentionChoice, Speaker, Turn, TurnSearch
+from conversations.encode import suffix_of
+from conversations.models import DELETED_VOICE, Conversation, RetentionChoice, Speaker, Turn, TurnSearch, make_title
 from conversations.search import index_text
-from conversations.sound import suffix_of
 from conversations.spool import Change
-from conversations.titles import find_title, make_title
 from voices.models import Quality, VoiceProfile
 from voices.services import mark_used
 
@@ -314,7 +313,7 @@ def change_conversation(
     """
     changed = []
     if title is not None:
-        conversation.title = title or find_title(conversation)
+        conversation.title = title or conversation.find_title()
         changed.append("title")
     if is_pinned is not None:
         conversation.is_pinned = is_pinned

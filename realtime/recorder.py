@@ -21,7 +21,7 @@ from django.conf import settings
 from django.db import DataError, Error, IntegrityError
 from django.utils import timezone
 
-from conversations.encoding import encoder, encoding_thread
+from conversations.encoder_process import encoder, encoding_thread
 from conversations.models import Conversation, Turn
 from conversations.services import NotCorrectable, apply_change, spool_change, take_in_spooled_turns
 from conversations.spool import Change
