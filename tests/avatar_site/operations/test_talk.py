@@ -180,9 +180,9 @@ class TestLoggingIn:
             form = '<input name="csrfmiddlewaretoken" value="token">'
             return httpx.Response(200, text=form) if request.method == "GET" else httpx.Response(507)
 
-        with httpx.Client(base_url="http://avatar.test", transport=httpx.MockTransport(answer)) as client:
-            with pytest.raises(talk.LoginFailed, match="507"):
-                talk.log_in(client, "alice", "right")
+        client = httpx.Client(base_url="http://avatar.test", transport=httpx.MockTransport(answer))
+        with client, pytest.raises(talk.LoginFailed, match="507"):
+            talk.log_in(client, "alice", "right")
 
 
 class TestReading:
