@@ -26,7 +26,7 @@ from avatar_site.lib.api_schema import refusals
 from avatar_site.lib.http_ranges import respond_with_range
 from avatar_site.lib.parsers import JSONParser
 from avatar_site.lib.problems import ProblemError
-from conversations import queries, services
+from conversations import deletion, queries, services
 from conversations.api_schema import (
     ARCHIVE,
     AUDIO,
@@ -90,10 +90,10 @@ class _View(APIView):
         return get_object_or_404(Conversation.objects.owned_by(self.user).with_figures(), pk=conversation_id)
 
 
-def _delete(conversations: ConversationQuerySet) -> services.Deleted:
+def _delete(conversations: ConversationQuerySet) -> deletion.Deleted:
     try:
-        return services.delete_conversations(conversations=conversations)
-    except services.FilesRemain:
+        return deletion.delete_conversations(conversations=conversations)
+    except deletion.FilesRemain:
         raise ProblemError("not_all_deleted") from None
 
 

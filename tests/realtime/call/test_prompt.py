@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from avatar_site.operations.management.commands import serve
+from avatar_site.operations import startup
 from avatar_site.operations.serving import ServePlan, Serving
 from inference.interfaces import Message
 from realtime.call.prompt import (
@@ -153,7 +153,7 @@ PLAN = ServePlan(
 class TestWhatIsReadBeforeTheFirstCall:
     async def test_is_what_calls_begin_with(self) -> None:
         inference: Any = make_inference()
-        serving = Serving(dataclasses.replace(PLAN, opening=serve.make_opening()))
+        serving = Serving(dataclasses.replace(PLAN, opening=startup.make_opening()))
 
         await serving.read_opening(inference)
 
