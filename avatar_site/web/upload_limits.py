@@ -17,7 +17,7 @@ from django.utils import translation
 from avatar_site.lib.problems import describe, status_of
 from avatar_site.web.limits import Limits
 from avatar_site.web.server import Head, Refusal
-from voices.api import ENVELOPE_BYTES
+from voices.api.base import ENVELOPE_BYTES
 from voices.archive import MAX_ARCHIVE_BYTES
 from voices.services import MAX_UPLOAD_BYTES
 
