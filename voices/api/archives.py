@@ -26,10 +26,7 @@ from voices.api.base import (
     UPLOAD_REFUSALS,
     VoiceView,
 )
-from voices.api.serializers import (
-    ImportSerializer,
-)
-from voices.archive import MAX_ARCHIVE_BYTES
+from voices.api.requests import ImportSerializer
 
 if TYPE_CHECKING:
     from rest_framework.request import Request
@@ -74,7 +71,7 @@ class VoiceProfileImport(VoiceView):
         | refusals("quota_exceeded", "voice_too_large"),
     )
     def post(self, request: Request) -> Response:
-        consent = self.read_consent()
-        file = self.read_upload("file", most_bytes=MAX_ARCHIVE_BYTES, too_large="archive_too_large")
-        profile = services.import_voice_profile(owner=self.user, file=file, **consent)
+        given = self.read(ImportSerializer)
+        file = given.validated_data["file"].read()
+        profile = services.import_voice_profile(owner=self.user, file=file, **given.read_consent())
         return Response(self.describe_anew(profile), status=status.HTTP_201_CREATED)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 import uuid
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from django.http import Http404, HttpResponse
 from django.shortcuts import get_object_or_404
 from drf_spectacular.utils import OpenApiExample, OpenApiResponse
+from rest_framework.serializers import Serializer
 from rest_framework.views import APIView
 
 from avatar_site.lib.api_schema import refusals
@@ -22,14 +22,10 @@ from voices.models import Recording, VoiceProfile
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
-    from django.core.files.base import File
     from django.db.models.fields.files import FieldFile
     from rest_framework.request import Request
 
 
-#: The fields around an upload, and their boundaries.
-ENVELOPE_BYTES = 64 * 1024
-_NUMBER = re.compile(r"[0-9]{1,18}")
 NOT_LOGGED_IN = refusals("not_logged_in")
 NOT_FOUND = NOT_LOGGED_IN | refusals("not_found")
 AUDIO_REFUSALS = (
@@ -87,6 +83,9 @@ def respond_with_file(audio: FieldFile, request: Request, *, content_type: str, 
     return respond_with_audio(content, content_type=content_type, filename=filename, wanted=wanted)
 
 
+RequestSerializer = TypeVar("RequestSerializer", bound=Serializer[Any])
+
+
 class VoiceView(APIView):
     """What all views of voices need: who asks, and which voice is meant."""
 
@@ -118,35 +117,8 @@ class VoiceView(APIView):
         (fresh,) = VoiceProfile.objects.filter(pk=profile.pk).with_size().prefetch_related("jobs", "recordings")
         return self.describe(fresh)[0]
 
-    def read_upload(
-        self, field: str, *, most_bytes: int = services.MAX_UPLOAD_BYTES, too_large: str = "audio_too_large"
-    ) -> bytes:
-        """The bytes of an upload. Raises ProblemError when it is missing, empty or too large."""
-        length = self.request.headers.get("Content-Length", "0")
-        if _NUMBER.fullmatch(length) and int(length) > most_bytes + ENVELOPE_BYTES:
-            raise ProblemError(too_large, field=field)
-        upload: File[bytes] | None = self.request.FILES.get(field)
-        if upload is None:
-            raise ProblemError("audio_required", field=field)
-        if upload.size and upload.size > most_bytes:
-            raise ProblemError(too_large, field=field)
-        return upload.read()
-
-    def read_consent(self) -> dict[str, str]:
-        """What is declared, and in which words. Raises ProblemError: nothing more is read without it."""
-        attestation = self.read_text("consent_attestation")
-        services.check_consent(attestation)
-        return {"attestation": attestation, "consent_text_sha256": self.read_text("consent_text_sha256")}
-
-    def read_text(self, field: str) -> str:
-        data = self.request.data
-        value = data.get(field, "") if isinstance(data, dict) else ""
-        return value.strip() if isinstance(value, str) else ""
-
-    def read_boolean(self, field: str) -> bool:
-        """Raises ProblemError for anything else: "false" would be true."""
-        data = self.request.data
-        value = data.get(field) if isinstance(data, dict) else None
-        if not isinstance(value, bool):
-            raise ProblemError("invalid", field=field)
-        return value
+    def read(self, serializer: type[RequestSerializer]) -> RequestSerializer:
+        """Return the validated request. Raises ProblemError; ValidationError for a body that is no object."""
+        request = serializer(data=self.request.data)
+        request.is_valid(raise_exception=True)
+        return request

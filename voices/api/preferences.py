@@ -17,8 +17,8 @@ from voices.api.base import (
     NOT_LOGGED_IN,
     VoiceView,
 )
+from voices.api.requests import PreferenceChangeSerializer
 from voices.api.serializers import (
-    PreferenceChangeSerializer,
     PreferenceSerializer,
 )
 
@@ -58,10 +58,10 @@ class VoiceDefault(VoiceView):
         operation_id="choose_quality",
         summary="Prefer a quality",
         request=PreferenceChangeSerializer,
-        responses={204: None} | refusals("quality_unknown") | NOT_LOGGED_IN,
+        responses={204: None} | refusals("quality_unknown", "invalid") | NOT_LOGGED_IN,
     )
     def patch(self, request: Request) -> Response:
-        services.choose_quality(user=self.user, quality=self.read_text("quality"))
+        services.choose_quality(user=self.user, quality=self.read(PreferenceChangeSerializer).validated_data["quality"])
         return Response(status=status.HTTP_204_NO_CONTENT)
 
     @extend_schema(

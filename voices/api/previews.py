@@ -23,8 +23,8 @@ from voices.api.base import (
     VoiceView,
     respond_with_file,
 )
+from voices.api.requests import PreviewRequestSerializer
 from voices.api.serializers import (
-    PreviewRequestSerializer,
     PreviewSerializer,
 )
 from voices.models import Preview
@@ -53,12 +53,9 @@ class VoiceProfilePreview(VoiceView):
         | refusals("storage_full"),
     )
     def post(self, request: Request, profile_id: uuid.UUID) -> Response:
-        preview, is_cached = services.preview(
-            profile=self.visible(profile_id),
-            user=self.user,
-            text=self.read_text("text"),
-            quality=self.read_text("quality"),
-        )
+        profile = self.visible(profile_id)
+        wanted = self.read(PreviewRequestSerializer).validated_data
+        preview, is_cached = services.preview(profile=profile, user=self.user, **wanted)
         return Response(
             {
                 "audio_url": reverse("voices_api:preview-audio", args=[profile_id, preview.pk]),

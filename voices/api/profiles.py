@@ -22,9 +22,8 @@ from voices.api.base import (
     UPLOAD_REFUSALS,
     VoiceView,
 )
+from voices.api.requests import ChangeSerializer, CreateSerializer, ListQuerySerializer
 from voices.api.serializers import (
-    ChangeSerializer,
-    CreateSerializer,
     VoiceProfileSerializer,
 )
 from voices.models import VoiceProfile
@@ -54,11 +53,14 @@ class VoiceProfileList(VoiceView):
             OpenApiParameter("page_size", int, description="50 unless told, at most 200."),
             OpenApiParameter("scope", str, enum=["own", "shared", "stock"]),
         ],
-        responses={200: VoiceProfileSerializer(many=True)} | NOT_LOGGED_IN | refusals("not_found"),
+        responses={200: VoiceProfileSerializer(many=True)} | refusals("invalid", field="scope") | NOT_FOUND,
     )
     def get(self, request: Request) -> Response:
+        query = ListQuerySerializer(data=request.query_params)
+        query.is_valid(raise_exception=True)
+        voices = self._find(query.validated_data.get("scope", ""))
         pages = self.pagination_class()
-        page = pages.paginate_queryset(self._find(request.query_params.get("scope", "")), request, view=self) or []
+        page = pages.paginate_queryset(voices, request, view=self) or []
         return pages.get_paginated_response(self.describe(*page))
 
     def _find(self, scope: str) -> VoiceProfileQuerySet:
@@ -89,13 +91,13 @@ class VoiceProfileList(VoiceView):
         | UPLOAD_REFUSALS,
     )
     def post(self, request: Request) -> Response:
-        consent = self.read_consent()
+        given = self.read(CreateSerializer)
         profile = services.create_voice_profile(
             owner=self.user,
-            name=self.read_text("name"),
-            audio=self.read_upload("audio"),
-            **consent,
-            language=self.read_text("language"),
+            name=given.validated_data["name"],
+            audio=given.validated_data["audio"].read(),
+            language=given.validated_data.get("language", ""),
+            **given.read_consent(),
         )
         return Response(self.describe_anew(profile), status=status.HTTP_201_CREATED)
 
@@ -121,14 +123,9 @@ class VoiceProfileDetail(VoiceView):
         | refusals("disabled", "deleting"),
     )
     def patch(self, request: Request, profile_id: uuid.UUID) -> Response:
-        wanted = request.data if isinstance(request.data, dict) else {}
-        profile = services.change_voice_profile(
-            profile=self.own(profile_id),
-            user=self.user,
-            name=self.read_text("name") if "name" in wanted else None,
-            language=self.read_text("language") if "language" in wanted else None,
-            is_shared=self.read_boolean("is_shared") if "is_shared" in wanted else None,
-        )
+        profile = self.own(profile_id)
+        changes = self.read(ChangeSerializer).validated_data
+        profile = services.change_voice_profile(profile=profile, user=self.user, **changes)
         return Response(self.describe_anew(profile))
 
     @extend_schema(

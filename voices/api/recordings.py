@@ -26,8 +26,8 @@ from voices.api.base import (
     VoiceView,
     respond_with_file,
 )
+from voices.api.requests import AddRecordingSerializer
 from voices.api.serializers import (
-    AddRecordingSerializer,
     ConsentSerializer,
     RecordingSerializer,
 )
@@ -63,15 +63,16 @@ class RecordingList(VoiceView):
         description="Consent is given with each recording.",
         request={"multipart/form-data": AddRecordingSerializer},
         responses={201: RecordingSerializer}
-        | refusals("consent_required", "consent_invalid", *AUDIO_REFUSALS)
+        | refusals("consent_required", "consent_invalid", "invalid", *AUDIO_REFUSALS)
         | NOT_FOUND
         | UPLOAD_REFUSALS
         | refusals("quota_exceeded", "too_many_recordings", "voice_too_large", "disabled", "deleting"),
     )
     def post(self, request: Request, profile_id: uuid.UUID) -> Response:
         profile = self.own(profile_id)
-        consent = self.read_consent()
-        recording = services.add_recording(profile=profile, audio=self.read_upload("audio"), **consent)
+        given = self.read(AddRecordingSerializer)
+        audio = given.validated_data["audio"].read()
+        recording = services.add_recording(profile=profile, audio=audio, **given.read_consent())
         return Response(RecordingSerializer(recording).data, status=status.HTTP_201_CREATED)
 
 
