@@ -22,12 +22,12 @@ from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any, TypeVar
 
-import av
-import numpy as np
 import psutil
-import soundfile
 
 from inference import device_memory
+from inference.audio.decode import decode
+from inference.audio.pcm import Samples, compute_duration_s, float_from_pcm, pcm_from_float
+from inference.audio.resample import resample
 from inference.client import InferenceClient
 from inference.config import ConfigurationError, InferenceConfig
 from inference.device_memory import MIB, BudgetError, DeviceMemoryReader
@@ -184,7 +184,7 @@ class Checks:
 
     @property
     def _speech_s(self) -> float:
-        return len(self.speech) / BYTES_PER_SAMPLE / MICROPHONE_SAMPLE_RATE_HZ
+        return compute_duration_s(self.speech, MICROPHONE_SAMPLE_RATE_HZ)
 
     # --- thinking ---
 
@@ -264,8 +264,8 @@ class Checks:
 
     async def _be_understood(self) -> str:
         chunks, _, _ = await self._synthesise(SENTENCE, FIRST_CLAUSE)
-        pcm = np.frombuffer(b"".join(chunk.pcm for chunk in chunks), "<i2")
-        text, _ = await self._transcribe(to_microphone(pcm.astype(np.float32) / 32768, chunks[0].sample_rate_hz))
+        samples = float_from_pcm(b"".join(chunk.pcm for chunk in chunks))
+        text, _ = await self._transcribe(to_microphone(samples, chunks[0].sample_rate_hz))
         expect_words(text, SENTENCE)
         return f"heard: {text}"
 
@@ -295,7 +295,7 @@ def _range(seconds: Iterable[float]) -> str:
 
 
 def _seconds(chunks: Sequence[AudioChunk]) -> float:
-    return sum(len(chunk.pcm) / BYTES_PER_SAMPLE / chunk.sample_rate_hz for chunk in chunks)
+    return sum(compute_duration_s(chunk.pcm, chunk.sample_rate_hz) for chunk in chunks)
 
 
 def expect_words(heard: str, said: str) -> None:
@@ -305,14 +305,9 @@ def expect_words(heard: str, said: str) -> None:
         raise CheckFailed(f"said {said!r}, heard {heard!r}")
 
 
-def to_microphone(samples: Any, rate_hz: int) -> bytes:
+def to_microphone(samples: Samples, rate_hz: int) -> bytes:
     """Return float samples as PCM16 at the microphone's rate."""
-    frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples, np.float32)[None], format="flt", layout="mono")
-    frame.sample_rate = rate_hz
-    resampler = av.AudioResampler(format="s16", layout="mono", rate=MICROPHONE_SAMPLE_RATE_HZ)
-    return b"".join(
-        made.to_ndarray()[0].astype("<i2").tobytes() for made in (*resampler.resample(frame), *resampler.resample(None))
-    )
+    return pcm_from_float(resample(samples, rate_hz, MICROPHONE_SAMPLE_RATE_HZ))
 
 
 def read_recording() -> bytes:
@@ -321,8 +316,8 @@ def read_recording() -> bytes:
     folders = found.submodule_search_locations if found is not None else None
     if not folders:
         raise CheckFailed("f5-tts is not installed: install requirements/gpu.txt")
-    samples, rate_hz = soundfile.read(Path(next(iter(folders))) / RECORDING, dtype="float32", always_2d=True)
-    return to_microphone(samples[:, 0], rate_hz)
+    recording = (Path(next(iter(folders))) / RECORDING).read_bytes()
+    return pcm_from_float(decode(recording, max_s=60, sample_rate_hz=MICROPHONE_SAMPLE_RATE_HZ).samples)
 
 
 def describe_devices(config: InferenceConfig, reader: DeviceMemoryReader) -> list[str]:

@@ -7,7 +7,15 @@ from collections.abc import Container
 import numpy as np
 from numpy.typing import NDArray
 
-from inference.interfaces import BYTES_PER_SAMPLE, STYLE_VALUES, InferenceError, VoiceReference
+from inference.audio.pcm import compute_duration_s
+from inference.interfaces import (
+    BYTES_PER_SAMPLE,
+    MAX_RECORDING_S,
+    MIN_RECORDING_S,
+    STYLE_VALUES,
+    InferenceError,
+    VoiceReference,
+)
 
 MAX_REFERENCE_S = 12.0
 #: A clip that was cut at 12 s may have gained some by being brought to another rate.
@@ -64,8 +72,19 @@ def check_reference(reference: VoiceReference) -> None:
     """Raises InferenceError when nobody can speak like it: no transcript, too long, silent."""
     if not any(character.isalnum() for character in reference.transcript):
         raise InferenceError("a reference needs the transcript of what is said in it")
-    seconds = len(reference.pcm) / BYTES_PER_SAMPLE / reference.sample_rate_hz
+    seconds = compute_duration_s(reference.pcm, reference.sample_rate_hz)
     if seconds > MAX_REFERENCE_S + REFERENCE_TOLERANCE_S:
         raise InferenceError(f"a reference of {seconds:.1f} s is too long: at most {MAX_REFERENCE_S:g} s")
     if not any(reference.pcm):
         raise InferenceError("the reference is silence")
+
+
+def check_recording(pcm: bytes, sample_rate_hz: int) -> None:
+    """Raise InferenceError when a speaker cannot be embedded from `pcm`: not PCM16, too short, too long."""
+    if len(pcm) % BYTES_PER_SAMPLE or not 8000 <= sample_rate_hz <= 48_000:
+        raise InferenceError("expected PCM16 audio at 8 to 48 kHz")
+    seconds = compute_duration_s(pcm, sample_rate_hz)
+    if not MIN_RECORDING_S <= seconds <= MAX_RECORDING_S:
+        raise InferenceError(
+            f"the recording is {seconds:.1f} s long: {MIN_RECORDING_S:g} to {MAX_RECORDING_S:g} s are needed"
+        )

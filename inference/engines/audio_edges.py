@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from inference.audio.levels import amplitude_from_db
+
 #: Amplitude below which it is silence: -45 dB of full scale.
-SILENCE = 10 ** (-45 / 20)
+SILENCE = amplitude_from_db(-45)
 SENTENCE_PAUSE_MS = 320
 CLAUSE_PAUSE_MS = 160
 WORD_PAUSE_MS = 20

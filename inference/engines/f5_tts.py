@@ -23,15 +23,16 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import soundfile
 import torch
-import torchaudio
 from f5_tts.infer.utils_infer import hop_length, load_model, load_vocoder, target_rms, target_sample_rate
 from f5_tts.model import DiT
 from f5_tts.model.utils import convert_char_to_pinyin
 from numpy.typing import NDArray
 
 from inference import device_memory
+from inference.audio.decode import decode
+from inference.audio.pcm import count_bytes, float_from_pcm, pcm_from_float
+from inference.audio.resample import resample
 from inference.config import ConfigurationError, InferenceConfig
 from inference.device_memory import MIB, DeviceMemoryReader
 from inference.engines.audio_edges import find_pause_ms, trim
@@ -49,7 +50,7 @@ from inference.interfaces import (
 )
 from inference.models import ModelError, model_dir
 from inference.spoken_text import to_spoken_mandarin
-from inference.voice_options import check_reference, choose_shares, find_heaviest
+from inference.voice_options import MAX_REFERENCE_S, check_reference, choose_shares, find_heaviest
 
 logger = logging.getLogger(__name__)
 
@@ -259,8 +260,8 @@ class F5Tts(Engine):
                 samples = await self._speak_in_turn(place, request)
                 is_last = options.is_last and number == len(pieces) - 1
                 trimmed = trim(samples, sample_rate_hz=SAMPLE_RATE_HZ, pause_ms=find_pause_ms(piece, is_last=is_last))
-                pcm = (np.clip(trimmed, -1.0, 1.0) * 32767).astype("<i2").tobytes()
-                step = SAMPLE_RATE_HZ * CHUNK_MS // 1000 * 2
+                pcm = pcm_from_float(trimmed)
+                step = count_bytes(CHUNK_MS, SAMPLE_RATE_HZ)
                 for start in range(0, len(pcm), step):
                     yield AudioChunk(pcm[start : start + step], SAMPLE_RATE_HZ, request.quality)
 
@@ -431,9 +432,8 @@ def _digest(reference: VoiceReference) -> str:
 def _prepare(reference: VoiceReference, device: str) -> _Voice:
     transcript = to_spoken(reference.transcript)
     check_reference(replace(reference, transcript=transcript))
-    samples = torch.from_numpy(np.frombuffer(reference.pcm, "<i2").astype(np.float32) / 32768)[None]
-    if reference.sample_rate_hz != SAMPLE_RATE_HZ:
-        samples = torchaudio.functional.resample(samples, reference.sample_rate_hz, SAMPLE_RATE_HZ)
+    recorded = resample(float_from_pcm(reference.pcm), reference.sample_rate_hz, SAMPLE_RATE_HZ)
+    samples = torch.from_numpy(recorded)[None]
     level = float(samples.square().mean().sqrt())
     samples = samples * max(1.0, target_rms / level)  # quiet recordings only, as the library does
     if transcript[-1] not in ".!?。！？，,":
@@ -535,8 +535,8 @@ class _Stock:
     transcript: str
 
     def read(self) -> VoiceReference:
-        samples, rate_hz = soundfile.read(self.recording, dtype="int16", always_2d=True)
-        return VoiceReference(samples[:, 0].astype("<i2").tobytes(), int(rate_hz), self.transcript)
+        recording = decode(self.recording.read_bytes(), max_s=MAX_REFERENCE_S)
+        return VoiceReference(pcm_from_float(recording.samples), recording.sample_rate_hz, self.transcript)
 
 
 def _find_stock_voices(config: InferenceConfig) -> dict[str, _Stock]:

@@ -9,9 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
-import numpy as np
-import soundfile
-
+from inference.audio.encode import encode_wav
 from inference.config import InferenceConfig
 from inference.interfaces import SynthesisOptions, VoiceInfo
 
@@ -50,8 +48,8 @@ async def _speak_references(folder: Path, config: InferenceConfig, voices: Seque
         for voice in voices or await engine.list_voices():
             sentence = SENTENCES[voice.language]
             chunks = [c async for c in engine.synthesise(sentence, SynthesisOptions(voice=voice.key))]
-            samples = np.frombuffer(b"".join(chunk.pcm for chunk in chunks), "<i2")
-            soundfile.write(folder / f"{voice.key}.wav", samples, chunks[0].sample_rate_hz)
+            wav = encode_wav(b"".join(chunk.pcm for chunk in chunks), chunks[0].sample_rate_hz)
+            (folder / f"{voice.key}.wav").write_bytes(wav)
             entries.append(asdict(voice) | {"transcript": sentence})
         (folder / "voices.json").write_text(json.dumps(entries, ensure_ascii=False, indent=1), encoding="utf-8")
     finally:

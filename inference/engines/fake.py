@@ -20,9 +20,10 @@ from typing import Any
 
 import numpy as np
 
+from inference.audio.levels import measure_rms
+from inference.audio.pcm import count_bytes
 from inference.engines.base import Engine
 from inference.interfaces import (
-    BYTES_PER_SAMPLE,
     EMBEDDING_VALUES,
     MICROPHONE_SAMPLE_RATE_HZ,
     STYLE_VALUES,
@@ -53,11 +54,10 @@ from inference.interfaces import (
     TranscriptionOptions,
     VoiceInfo,
 )
-from inference.recordings import check_recording
-from inference.voice_options import check_reference, choose_shares, read_style
+from inference.voice_options import check_recording, check_reference, choose_shares, read_style
 
 FRAME_MS = 20
-FRAME_BYTES = MICROPHONE_SAMPLE_RATE_HZ * BYTES_PER_SAMPLE * FRAME_MS // 1000
+FRAME_BYTES = count_bytes(FRAME_MS, MICROPHONE_SAMPLE_RATE_HZ)
 #: Root mean square above which a frame counts as speech. Digital silence and a quiet room stay below.
 SPEECH_RMS = 400.0
 #: Silence after which the real engines recognise what they have; the pause goes on meanwhile.
@@ -310,8 +310,7 @@ class _Hearing:
 
 
 def is_speech(frame: bytes) -> bool:
-    samples = array.array("h", frame)
-    return bool(samples) and math.sqrt(sum(s * s for s in samples) / len(samples)) >= SPEECH_RMS
+    return measure_rms(np.frombuffer(frame, "<i2")) >= SPEECH_RMS
 
 
 def guess_language(text: str) -> str:
@@ -497,7 +496,7 @@ class FakeTextToSpeech(_Scripted):
     def _hum(self, pitch_hz: float, start_ms: int, length_ms: int) -> bytes:
         """A tone with two overtones, at a pitch that tells voices apart, with a pulse for each syllable."""
         rate = self.sample_rate_hz
-        samples = array.array("h", bytes(rate * length_ms // 1000 * BYTES_PER_SAMPLE))
+        samples = array.array("h", bytes(count_bytes(length_ms, rate)))
         first = rate * start_ms // 1000
         for n in range(len(samples)):
             t = (first + n) / rate
@@ -579,7 +578,7 @@ class FakeSpeakerEncoder(_Scripted):
             if self.speakers:
                 return make_embedding(self.speakers.pop(0))
             samples = np.frombuffer(pcm, "<i2").astype(np.float64)
-            if math.sqrt(float(np.mean(samples**2))) < SPEECH_RMS / 4:
+            if measure_rms(samples) < SPEECH_RMS / 4:
                 raise InferenceError("there is no speech in the recording")
             # 16 Hz a band, up to 4 kHz.
             count = int(sample_rate_hz * 2 * EMBEDDING_VALUES // 8000)

@@ -26,8 +26,8 @@ import faster_whisper
 import numpy as np
 import onnxruntime
 from faster_whisper.tokenizer import Tokenizer
-from numpy.typing import NDArray
 
+from inference.audio.pcm import Samples, float_from_pcm
 from inference.config import InferenceConfig
 from inference.endpointing import WINDOW_MS, Endpoint, Endpointer
 from inference.engines.base import Engine
@@ -62,7 +62,6 @@ from inference.models import model_dir
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
-Samples = NDArray[np.float32]
 
 SAMPLES_PER_MS = MICROPHONE_SAMPLE_RATE_HZ // 1000
 WINDOW_SAMPLES = WINDOW_MS * SAMPLES_PER_MS
@@ -544,7 +543,7 @@ class _Session:
             async for item in audio:
                 match item:
                     case bytes():
-                        await self._feed_samples(np.frombuffer(item, "<i2").astype(np.float32) / np.float32(32768))
+                        await self._feed_samples(float_from_pcm(item))
                     case TranscriptionOptions():
                         self._endpointer.options = item
                     case EndOfUtterance():

@@ -17,6 +17,9 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from inference.audio.levels import amplitude_from_db, measure_rms
+from inference.audio.pcm import float_from_pcm
+from inference.audio.resample import resample
 from inference.config import InferenceConfig
 from inference.engines.base import Engine
 from inference.engines.ge2e_graph import ENCODER
@@ -25,7 +28,7 @@ from inference.engines.onnx_runs import run_in_turn
 from inference.engines.worker import Urgency, Worker
 from inference.interfaces import MICROPHONE_SAMPLE_RATE_HZ, InferenceError, SpeakerEmbedding
 from inference.models import model_dir
-from inference.recordings import check_recording, resample
+from inference.voice_options import check_recording
 
 #: Resemblyzer's own, in samples of 16 kHz: window and step of the spectrum, frames of a part, and parts a second.
 WINDOW_SAMPLES = 400
@@ -83,8 +86,7 @@ class Ge2e(Engine):
         return SpeakerEmbedding(tuple(values.tolist()), self.encoder)
 
     def _embed(self, pcm: bytes, sample_rate_hz: int, run_options: Any) -> NDArray[np.float64]:
-        recorded = np.frombuffer(pcm, "<i2").astype(np.float32) / np.float32(32768)
-        samples = raise_volume(resample(recorded, sample_rate_hz, MICROPHONE_SAMPLE_RATE_HZ))
+        samples = raise_volume(resample(float_from_pcm(pcm), sample_rate_hz, MICROPHONE_SAMPLE_RATE_HZ))
         speech = keep_speech(samples, self._probabilities(samples, run_options))
         if len(speech) < MIN_SPEECH_S * MICROPHONE_SAMPLE_RATE_HZ:
             raise InferenceError("there is no speech in the recording")
@@ -120,8 +122,8 @@ def _find_silero() -> Path:
 
 def raise_volume(samples: NDArray[np.float32]) -> NDArray[np.float32]:
     """Bring a quiet recording to -30 dB of full scale; leave a loud one as it is."""
-    level = float(np.sqrt(np.mean(samples.astype(np.float64) ** 2)))
-    wanted = 10 ** (TARGET_DBFS / 20)
+    level = measure_rms(samples)
+    wanted = amplitude_from_db(TARGET_DBFS)
     return samples if level == 0 or level >= wanted else (samples * (wanted / level)).astype(np.float32)
 
 

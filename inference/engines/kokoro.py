@@ -20,6 +20,7 @@ import onnxruntime
 from misaki import espeak, zh
 from numpy.typing import NDArray
 
+from inference.audio.pcm import count_bytes, pcm_from_float
 from inference.config import InferenceConfig
 from inference.engines import audio_edges
 from inference.engines.audio_edges import trim
@@ -137,8 +138,8 @@ class Kokoro(Engine):
                 is_last = options.is_last and number == len(phrases) - 1
                 speak = partial(self._speak, phrase, voices[phrase.language], options.speed, is_last=is_last)
                 samples = await run_in_turn(self._worker, self.queue, place, speak)
-                pcm = (np.clip(samples, -1.0, 1.0) * 32767).astype("<i2").tobytes()
-                step = SAMPLE_RATE_HZ * CHUNK_MS // 1000 * 2
+                pcm = pcm_from_float(samples)
+                step = count_bytes(CHUNK_MS, SAMPLE_RATE_HZ)
                 for start in range(0, len(pcm), step):
                     yield AudioChunk(pcm[start : start + step], SAMPLE_RATE_HZ, quality)
 

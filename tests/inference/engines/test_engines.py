@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import pytest_asyncio
 
+from inference.audio.pcm import float_from_pcm
 from inference.config import InferenceConfig
 from inference.engines import fake
 from inference.engines.chinese import to_taiwanese, to_traditional
@@ -311,7 +312,7 @@ class TestWhisper:
         """With zeros in the spectrum after the speech, three of these twelve were heard as "Could Could"."""
         stt: Any = real_engines.stt
         pcm = await real_engines.speech(FRANCE, "af_heart")
-        speech = np.frombuffer(pcm, "<i2").astype(np.float32) / 32768
+        speech = float_from_pcm(pcm)
 
         # A draft gets no second try with the full window, which would hide it.
         heard = [(await stt.draft(np.pad(speech, (ms * 16, 1600)), None)).text for ms in range(200, 260, 5)]
@@ -559,7 +560,7 @@ class TestDrafts:
 
         monkeypatch.setattr(stt, "_decode", note)
         texts = (PARK, RAIN, MORNING)
-        speeches = [np.frombuffer(await real_engines.speech(text), "<i2").astype(np.float32) / 32768 for text in texts]
+        speeches = [float_from_pcm(await real_engines.speech(text)) for text in texts]
         alone = [await stt.draft(samples, None) for samples in speeches]
         batches.clear()
 
@@ -589,7 +590,7 @@ class TestDrafts:
         self, real_engines: Engines, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         stt: Any = real_engines.stt
-        speech = np.frombuffer(await real_engines.speech(PARK), "<i2").astype(np.float32) / 32768
+        speech = float_from_pcm(await real_engines.speech(PARK))
         decode, beams = stt._decode, []
 
         def run_out(utterances: Any, language: Any, *, beam_size: int, **options: Any) -> Any:
