@@ -31,6 +31,7 @@ from inference.audio.resample import resample
 from inference.client import InferenceClient
 from inference.config import ConfigurationError, InferenceConfig
 from inference.device_memory import MIB, BudgetError, DeviceMemoryReader
+from inference.host import InferenceServer
 from inference.interfaces import (
     BYTES_PER_SAMPLE,
     MICROPHONE_SAMPLE_RATE_HZ,
@@ -49,7 +50,6 @@ from inference.interfaces import (
     TranscriptionInput,
     TranscriptionOptions,
 )
-from inference.server import InferenceServer
 
 T = TypeVar("T")
 

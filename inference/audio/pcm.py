@@ -23,7 +23,8 @@ def float_from_pcm(pcm: bytes) -> Samples:
 
 def int16_from_float(samples: NDArray[np.floating]) -> NDArray[np.int16]:
     """Round to 16 bits; what is beyond full scale is clipped."""
-    return np.clip(np.rint(samples * np.float32(FULL_SCALE)), -FULL_SCALE, FULL_SCALE - 1).astype("<i2")
+    scaled = np.rint(samples * np.float32(FULL_SCALE))
+    return np.asarray(np.clip(scaled, -FULL_SCALE, FULL_SCALE - 1), "<i2")
 
 
 def pcm_from_float(samples: NDArray[np.floating]) -> bytes:

@@ -9,7 +9,7 @@ import numpy as np
 
 from inference.audio.pcm import Samples
 
-#: Taps at the lower rate, and the cut-off as a share of half that rate. From 24 to 16 kHz, the default (32, 0.97) leaves
+#: Taps at the lower rate, and the cut-off as a share of half that rate. From 24 to 16 kHz, the default (32, 0.97) has
 #: an error of -11 dB at 7.5 kHz and an alias of -31 dB from 8.6 kHz; this leaves -91 and -97 dB. A minute from 48 to
 #: 16 kHz takes 65 ms of one core instead of 19.
 FILTER_SIZE = 128
