@@ -15,7 +15,7 @@ from inference.audio.pcm import pcm_from_float
 from inference.audio.resample import resample
 from inference.config import default_models_dir
 from inference.interfaces import MICROPHONE_SAMPLE_RATE_HZ
-from inference.models import ModelError, model_dir
+from inference.models.store import ModelError, model_dir
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,7 +48,7 @@ from inference.interfaces import (
     VoiceInfo,
     VoiceReference,
 )
-from inference.models import ModelError, model_dir
+from inference.models.store import ModelError, model_dir
 from inference.spoken_text import to_spoken_mandarin
 from inference.voice_options import MAX_REFERENCE_S, check_reference, choose_shares, find_heaviest
 

@@ -57,7 +57,7 @@ from inference.interfaces import (
     TranscriptionInput,
     TranscriptionOptions,
 )
-from inference.models import model_dir
+from inference.models.store import model_dir
 
 logger = logging.getLogger(__name__)
 

@@ -27,7 +27,7 @@ from inference.engines.giving_way import Queue
 from inference.engines.onnx_runs import run_in_turn
 from inference.engines.worker import Urgency, Worker
 from inference.interfaces import MICROPHONE_SAMPLE_RATE_HZ, InferenceError, SpeakerEmbedding
-from inference.models import model_dir
+from inference.models.store import model_dir
 from inference.voice_options import check_recording
 
 #: Resemblyzer's own, in samples of 16 kHz: window and step of the spectrum, frames of a part, and parts a second.

@@ -30,7 +30,7 @@ from inference.engines.giving_way import Queue
 from inference.engines.onnx_runs import run_in_turn
 from inference.engines.worker import Urgency, Worker
 from inference.interfaces import AudioChunk, Quality, SynthesisOptions, VoiceInfo
-from inference.models import model_dir
+from inference.models.store import model_dir
 from inference.spoken_text import to_spoken_mandarin
 from inference.voice_options import choose_shares, read_style
 

@@ -38,7 +38,7 @@ from inference.interfaces import (
     Message,
     TextDelta,
 )
-from inference.models import model_dir
+from inference.models.store import model_dir
 
 T = TypeVar("T")
 

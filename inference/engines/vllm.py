@@ -54,7 +54,7 @@ from inference.interfaces import (  # noqa: E402
     Message,
     TextDelta,
 )
-from inference.models import model_dir  # noqa: E402
+from inference.models.store import model_dir  # noqa: E402
 
 logger = logging.getLogger(__name__)
 

@@ -36,7 +36,7 @@ from inference.engines import faster_whisper, kokoro
 from inference.engines.chinese import to_simplified
 from inference.engines.doubt import find_loop
 from inference.interfaces import FinalTranscript, TranscriptionInput, TranscriptionOptions
-from inference.models import model_dir
+from inference.models.store import model_dir
 from tests.inference.engines.speech import FRAME_BYTES, count_edits, say, silence
 from tests.recordings import read_recordings
 

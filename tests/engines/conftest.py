@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from inference import models
 from inference.config import default_models_dir
+from inference.models.catalogue import CATALOGUE
+from inference.models.fetching import fetch
 from tests.engines.tiny_f5 import write_tiny_f5
 
 SMOLLM2 = "smollm2-135m"
@@ -26,7 +27,7 @@ def models_dir() -> Path:
 
 @pytest.fixture(scope="session")
 def smollm2_gguf(models_dir: Path) -> Path:
-    models.fetch(models.CATALOGUE[SMOLLM2], models_dir)
+    fetch(CATALOGUE[SMOLLM2], models_dir)
     return models_dir / SMOLLM2 / "model.gguf"
 
 

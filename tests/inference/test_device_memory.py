@@ -19,7 +19,7 @@ from inference.device_memory import (
     list_shares,
 )
 from inference.interfaces import CONVERSATION_ROLES, DeviceMemory, Role
-from inference.models import CATALOGUE
+from inference.models.catalogue import CATALOGUE
 
 RTX_4090 = DeviceMemory("NVIDIA GeForce RTX 4090", 24_564 * MIB, 24_100 * MIB)
 GPU = InferenceConfig(profile="gpu", engines=PROFILES["gpu"], device="cuda")

@@ -17,7 +17,7 @@ from inference.audio.pcm import pcm_from_float
 from inference.audio.resample import resample
 from inference.config import InferenceConfig
 from inference.interfaces import InferenceError
-from inference.models import ModelError
+from inference.models.store import ModelError
 from tests import recordings
 from tests.inference.engines.speech import fan, silence, white_noise
 
