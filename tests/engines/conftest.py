@@ -67,9 +67,9 @@ def tiny_f5(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def stand_ins(smollm2_folder: Path, tiny_f5: Path, models_dir: Path) -> dict[str, str]:
     """The environment of profile gpu with small weights, on the processor."""
-    models.fetch(models.CATALOGUE["whisper-base"], models_dir)
+    fetch(CATALOGUE["whisper-base"], models_dir)
     # The stock voices, by the names that voice profiles have for them.
-    models.fetch(models.CATALOGUE["f5-voices"], models_dir)
+    fetch(CATALOGUE["f5-voices"], models_dir)
     return {
         "AVATAR_PROFILE": "gpu",
         "AVATAR_DEVICE": "cpu",
