@@ -25,9 +25,8 @@ from inference.address import AddressTaken, find_socket_path, hold_socket, make_
 from inference.client import make_server_options
 from inference.config import InferenceConfig
 from inference.device_memory import DeviceMemoryReader
+from inference.engines.background_gate import BackgroundGate
 from inference.engines.base import Engine
-from inference.engines.giving_way import Queue
-from inference.engines.worker import Urgency
 from inference.interfaces import InferenceBusy, InferenceStatus, InferenceUnavailable, Role, RoleState, RoleStatus
 from inference.services import SERVICE_OF_ROLE, SecretInterceptor, add_services
 
@@ -38,8 +37,8 @@ WHOLE_PROCESS = ""
 WATCH_EVERY_S = 1.0
 #: With less of the device's memory free, a call would not get through its first layers.
 MIN_FREE_MIB = 64
-#: How long the processor is left alone after a conversation used it: it goes from one engine to the next, with moments
-#: in between.
+#: How long background jobs stay away from the processor after a live call used it: a call passes from one engine to the
+#: next with gaps in between.
 PAUSE_S = 2.0
 
 
@@ -63,8 +62,8 @@ class EngineHost:
         self.config = config
         self.reader = reader or device_memory.get_reader(config)
         self.started_at = time.time()
-        #: Of all engines on the processor. A device of its own has room for both, and is left to its engines' queues.
-        self.queue = Queue(pause_s=PAUSE_S)
+        #: Shared by all engines on the processor. A GPU has room for both, and is left to its engines' own gates.
+        self.gate = BackgroundGate(pause_s=PAUSE_S)
         self._process = psutil.Process()
         self._slots = {
             role: Slot(RoleStatus(role, RoleState.LOADING, "", "", "", load_s=0.0, memory_bytes=0)) for role in Role
@@ -93,7 +92,7 @@ class EngineHost:
                 )
                 await engine.warm_up()
                 if _is_on_processor(engine):
-                    engine.queue = self.queue
+                    engine.gate = self.gate
             except Exception as error:  # an engine may fail in any way its library knows; the role goes on
                 logger.exception("engine %s failed to load", name)
                 reasons.append(f"{name}: {error}")
@@ -140,12 +139,12 @@ class EngineHost:
             slot.status = replace(slot.status, active_calls=slot.status.active_calls - 1)
 
     @contextmanager
-    def keep_clear(self, engine: Engine) -> Iterator[None]:
-        """Somebody is spoken with, by this engine: what is made in the background on the processor waits."""
+    def live_call(self, engine: Engine) -> Iterator[None]:
+        """Preempt the background jobs on the processor while this engine, if it computes there, serves a live call."""
         if not _is_on_processor(engine):
             yield
             return
-        with self.queue.hold_a_place(Urgency.FINAL):
+        with self.gate.live_call():
             yield
 
     def look_after(self, role: Role) -> RoleState:

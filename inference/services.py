@@ -104,7 +104,7 @@ class _Utterance:
 
     def __init__(self, host: EngineHost, engine: Engine, options: TranscriptionOptions) -> None:
         self._host, self._engine, self._is_background = host, engine, options.is_background
-        self._place = ExitStack()
+        self._live = ExitStack()
         self._is_speaking = False
 
     def __enter__(self) -> Self:
@@ -117,11 +117,11 @@ class _Utterance:
         if isinstance(event, FinalTranscript):
             self.end()
         elif isinstance(event, SpeechStarted) and not self._is_speaking and not self._is_background:
-            self._place.enter_context(self._host.keep_clear(self._engine))
+            self._live.enter_context(self._host.live_call(self._engine))
             self._is_speaking = True
 
     def end(self) -> None:
-        self._place.close()
+        self._live.close()
         self._is_speaking = False
 
 
@@ -141,7 +141,7 @@ class LanguageModelService(rpc.LanguageModelServicer):
 
     async def Generate(self, request: pb.GenerateRequest, context: Any) -> AsyncIterator[pb.GenerateResponse]:
         async with _translated_errors(context):
-            with self._host.call(Role.LLM) as engine, self._host.keep_clear(engine):
+            with self._host.call(Role.LLM) as engine, self._host.live_call(engine):
                 events = cast(LanguageModel, engine).generate(*wire.generation_from_proto(request))
                 async with aclosing(events):
                     async for event in events:
@@ -149,7 +149,7 @@ class LanguageModelService(rpc.LanguageModelServicer):
 
     async def Prefill(self, request: pb.PrefillRequest, context: Any) -> pb.PrefillResponse:
         async with _translated_errors(context):
-            with self._host.call(Role.LLM) as engine, self._host.keep_clear(engine):
+            with self._host.call(Role.LLM) as engine, self._host.live_call(engine):
                 await cast(LanguageModel, engine).prefill(wire.messages_from_proto(request.messages))
         return pb.PrefillResponse()
 

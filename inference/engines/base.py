@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from inference.engines.giving_way import Queue
+from inference.engines.background_gate import BackgroundGate
 
 
 class Engine:
@@ -19,9 +19,9 @@ class Engine:
     device: str
     #: Whether it speaks like `SynthesisOptions.reference`.
     can_clone: bool = False
-    #: Where its background work waits. An engine with such work has one of its own; on the processor, the host replaces
+    #: Holds its background jobs back. An engine with such jobs has one of its own; on the processor, the host replaces
     #: it by the one that all engines there share.
-    queue: Queue = Queue()
+    gate: BackgroundGate = BackgroundGate()
 
     @property
     def figures(self) -> Mapping[str, float]:

@@ -36,9 +36,9 @@ from inference.audio.resample import resample
 from inference.config import ConfigurationError, InferenceConfig
 from inference.device_memory import MIB, DeviceMemoryReader
 from inference.engines.audio_edges import find_pause_ms, trim
+from inference.engines.background_gate import BackgroundGate, GatedWork
 from inference.engines.base import Engine
 from inference.engines.chinese import has_chinese, to_simplified
-from inference.engines.giving_way import Place, Queue
 from inference.engines.worker import Urgency, Worker
 from inference.interfaces import (
     AudioChunk,
@@ -111,7 +111,7 @@ class _Request:
     voice: _Voice
     options: SynthesisOptions
     is_cancelled: bool = False
-    has_given_way: bool = False
+    is_preempted: bool = False
     samples: NDArray[np.float32] | None = None
     quality: Quality = Quality.FAST
 
@@ -134,10 +134,10 @@ class _Request:
 
     @property
     def is_stopped(self) -> bool:
-        return self.is_cancelled or self.has_given_way
+        return self.is_cancelled or self.is_preempted
 
-    def give_way(self) -> None:
-        self.has_given_way = True
+    def preempt(self) -> None:
+        self.is_preempted = True
 
 
 class _Model:
@@ -215,7 +215,7 @@ class F5Tts(Engine):
         #: Those used last are last.
         self._voices: OrderedDict[str, _Voice] = OrderedDict()
         self._forgetting: asyncio.Task[None] | None = None
-        self.queue = Queue()
+        self.gate = BackgroundGate()
         self._waiting: list[_Request] = []
         self._worker = Worker("f5-tts")
         self._real_time_factors: deque[float] = deque(maxlen=FIGURES_OF)
@@ -252,12 +252,12 @@ class F5Tts(Engine):
         spoken = to_spoken(text)
         if not any(character.isalnum() for character in spoken):
             return
-        with self.queue.hold_a_place(Urgency.of(options)) as place:
-            voice = await self._find_voice(spoken, options, place.urgency)
+        with self.gate.admit(Urgency.of(options)) as work:
+            voice = await self._find_voice(spoken, options, work.urgency)
             pieces = _split(spoken, voice, options.speed)
             for number, piece in enumerate(pieces):
                 request = _Request(piece, voice, options)
-                samples = await self._speak_in_turn(place, request)
+                samples = await self._speak_preemptibly(work, request)
                 is_last = options.is_last and number == len(pieces) - 1
                 trimmed = trim(samples, sample_rate_hz=SAMPLE_RATE_HZ, pause_ms=find_pause_ms(piece, is_last=is_last))
                 pcm = pcm_from_float(trimmed)
@@ -265,19 +265,19 @@ class F5Tts(Engine):
                 for start in range(0, len(pcm), step):
                     yield AudioChunk(pcm[start : start + step], SAMPLE_RATE_HZ, request.quality)
 
-    async def _speak_in_turn(self, place: Place, request: _Request) -> NDArray[np.float32]:
-        """Speak when it is this call's turn; from the beginning again when it had to give way."""
+    async def _speak_preemptibly(self, work: GatedWork, request: _Request) -> NDArray[np.float32]:
+        """Speak when the gate lets the work pass; again from the start after preemption."""
         while True:
-            await self.queue.wait_for_turn(place)
-            request.has_given_way = False
-            place.give_way = request.give_way
+            await work.wait_for_turn()
+            request.is_preempted = False
+            work.preempt = request.preempt
             try:
-                return await self._speak_soon(request, place.urgency)
+                return await self._speak_soon(request, work.urgency)
             except _Stopped:
-                if not request.has_given_way:
+                if not request.is_preempted:
                     raise
             finally:
-                place.give_way = None
+                work.preempt = None
 
     async def _speak_soon(self, request: _Request, urgency: Urgency) -> NDArray[np.float32]:
         self._waiting.append(request)

@@ -30,6 +30,7 @@ from faster_whisper.tokenizer import Tokenizer
 from inference.audio.pcm import Samples, float_from_pcm
 from inference.config import InferenceConfig
 from inference.endpointing import WINDOW_MS, Endpoint, Endpointer
+from inference.engines.background_gate import BackgroundGate
 from inference.engines.base import Engine
 from inference.engines.chinese import to_traditional
 from inference.engines.doubt import (
@@ -40,7 +41,6 @@ from inference.engines.doubt import (
     find_doubt,
     has_operator,
 )
-from inference.engines.giving_way import Queue
 from inference.engines.look_budget import LookBudget
 from inference.engines.worker import Urgency, Worker
 from inference.interfaces import (
@@ -206,7 +206,7 @@ class FasterWhisper(Engine):
         self._worker = Worker("whisper")
         self._budget = LookBudget()
         self._clock = time.monotonic
-        self.queue = Queue()
+        self.gate = BackgroundGate()
         self._draft_batch = DRAFT_BATCH[device]
         self._drafts: list[_Draft] = []
 
@@ -246,9 +246,9 @@ class FasterWhisper(Engine):
 
     async def recognise_in_background(self, samples: Samples, language: str | None) -> Recognition:
         """Recognise while nobody is spoken with. What has begun is not stopped: CTranslate2 has no way to."""
-        with self.queue.hold_a_place(Urgency.BACKGROUND) as place:
-            await self.queue.wait_for_turn(place)
-            return await self._recognise(samples, language, place.urgency)
+        with self.gate.background_job() as job:
+            await job.wait_for_turn()
+            return await self._recognise(samples, language, job.urgency)
 
     async def _recognise(self, samples: Samples, language: str | None, urgency: Urgency) -> Recognition:
         is_live = urgency is Urgency.FINAL

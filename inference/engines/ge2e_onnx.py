@@ -21,11 +21,11 @@ from inference.audio.levels import amplitude_from_db, measure_rms
 from inference.audio.pcm import float_from_pcm
 from inference.audio.resample import resample
 from inference.config import InferenceConfig
+from inference.engines.background_gate import BackgroundGate
 from inference.engines.base import Engine
 from inference.engines.ge2e_graph import ENCODER
-from inference.engines.giving_way import Queue
-from inference.engines.onnx_runs import run_in_turn
-from inference.engines.worker import Urgency, Worker
+from inference.engines.preemptible_onnx import run_preemptible
+from inference.engines.worker import Worker
 from inference.interfaces import MICROPHONE_SAMPLE_RATE_HZ, InferenceError, SpeakerEmbedding
 from inference.models.store import model_dir
 from inference.voice_options import check_recording
@@ -69,7 +69,7 @@ class Ge2e(Engine):
         self._encoder = onnxruntime.InferenceSession(str(folder / ENCODER), options, providers=providers)
         self._vad = onnxruntime.InferenceSession(str(_find_silero()), options, providers=providers)
         self._worker = Worker("ge2e")
-        self.queue = Queue()
+        self.gate = BackgroundGate()
 
     async def warm_up(self) -> None:
         await self._worker.run(lambda: self._embed_parts(np.ones((1, PART_FRAMES, MEL_BANDS), np.float32)))
@@ -79,10 +79,8 @@ class Ge2e(Engine):
 
     async def embed(self, pcm: bytes, *, sample_rate_hz: int = MICROPHONE_SAMPLE_RATE_HZ) -> SpeakerEmbedding:
         check_recording(pcm, sample_rate_hz)
-        # Nobody who speaks waits for it: who they are is asked about recordings.
-        with self.queue.hold_a_place(Urgency.BACKGROUND) as place:
-            embed = partial(self._embed, pcm, sample_rate_hz)
-            values = await run_in_turn(self._worker, self.queue, place, embed)
+        with self.gate.background_job() as job:
+            values = await run_preemptible(self._worker, job, partial(self._embed, pcm, sample_rate_hz))
         return SpeakerEmbedding(tuple(values.tolist()), self.encoder)
 
     def _embed(self, pcm: bytes, sample_rate_hz: int, run_options: Any) -> NDArray[np.float64]:

@@ -24,10 +24,10 @@ from inference.audio.pcm import count_bytes, pcm_from_float
 from inference.config import InferenceConfig
 from inference.engines import audio_edges
 from inference.engines.audio_edges import trim
+from inference.engines.background_gate import BackgroundGate
 from inference.engines.base import Engine
 from inference.engines.chinese import has_chinese, to_simplified
-from inference.engines.giving_way import Queue
-from inference.engines.onnx_runs import run_in_turn
+from inference.engines.preemptible_onnx import run_preemptible
 from inference.engines.worker import Urgency, Worker
 from inference.interfaces import AudioChunk, Quality, SynthesisOptions, VoiceInfo
 from inference.models.store import model_dir
@@ -112,7 +112,7 @@ class Kokoro(Engine):
         }
         self._phonemiser = Phonemiser()
         self._worker = Worker("kokoro")
-        self.queue = Queue()
+        self.gate = BackgroundGate()
 
     async def warm_up(self) -> None:
         for text in ("你好，今天有 25 度。", "Hello there."):
@@ -132,12 +132,12 @@ class Kokoro(Engine):
         voices = {language: self._find_styles(options, voice) for language, voice in DEFAULT_VOICE.items()}
         # The best that there is here is a style of the speaker's own; it takes no longer than another.
         quality = options.quality if options.style else Quality.FAST
-        with self.queue.hold_a_place(Urgency.of(options)) as place:
-            phrases = await self._worker.run(lambda: self._phonemiser.phrases(text), place.urgency)
+        with self.gate.admit(Urgency.of(options)) as work:
+            phrases = await self._worker.run(lambda: self._phonemiser.phrases(text), work.urgency)
             for number, phrase in enumerate(phrases):
                 is_last = options.is_last and number == len(phrases) - 1
                 speak = partial(self._speak, phrase, voices[phrase.language], options.speed, is_last=is_last)
-                samples = await run_in_turn(self._worker, self.queue, place, speak)
+                samples = await run_preemptible(self._worker, work, speak)
                 pcm = pcm_from_float(samples)
                 step = count_bytes(CHUNK_MS, SAMPLE_RATE_HZ)
                 for start in range(0, len(pcm), step):

@@ -12,9 +12,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from inference.client import InferenceClient, make_metadata
 from inference.config import InferenceConfig
+from inference.engines.background_gate import BackgroundGate
 from inference.engines.fake import FakeLanguageModel, FakeSpeakerEncoder, FakeSpeechToText, FakeTextToSpeech
-from inference.engines.giving_way import Queue
-from inference.engines.worker import Urgency
 from inference.host import WHOLE_PROCESS, InferenceServer
 from inference.interfaces import (
     DiscardUtterance,
@@ -246,8 +245,8 @@ class TestBackground:
     @pytest.fixture
     async def turn(self, server: InferenceServer) -> AsyncIterator[Callable[[], asyncio.Task[None]]]:
         """Wait for the turn of something in the background."""
-        with server.host.queue.hold_a_place(Urgency.BACKGROUND) as place:
-            yield lambda: asyncio.create_task(server.host.queue.wait_for_turn(place))
+        with server.host.gate.background_job() as job:
+            yield lambda: asyncio.create_task(job.wait_for_turn())
 
     async def test_waits_while_somebody_speaks(
         self, client: InferenceClient, server: InferenceServer, turn: Callable[[], asyncio.Task[None]]
@@ -349,23 +348,23 @@ class TestBackground:
         server: InferenceServer = await start_server(config)
         await generate(connect(server.port))
 
-        with server.host.queue.hold_a_place(Urgency.BACKGROUND) as place:
-            waiting = asyncio.create_task(server.host.queue.wait_for_turn(place))
+        with server.host.gate.background_job() as job:
+            waiting = asyncio.create_task(job.wait_for_turn())
             await asyncio.sleep(0.2)
             assert not waiting.done()
             waiting.cancel()
 
-    async def test_has_one_queue_for_all_engines_on_the_processor(
+    async def test_has_one_gate_for_all_engines_on_the_processor(
         self, start_server: Callable[..., Any], config: InferenceConfig, engines: ScriptedEngines
     ) -> None:
-        here, elsewhere = Queueing(), Queueing()
+        here, elsewhere = Gated(), Gated()
         elsewhere.device = "cuda:0"
         engines |= {"tts:good": here, "encoder:good": elsewhere}
 
         server: InferenceServer = await start_server(config)
 
-        assert here.queue is server.host.queue
-        assert elsewhere.queue is not server.host.queue
+        assert here.gate is server.host.gate
+        assert elsewhere.gate is not server.host.gate
 
     async def test_does_not_wait_for_what_another_device_does(
         self,
@@ -381,14 +380,14 @@ class TestBackground:
 
         async with aclosing(events):
             await anext(events)
-            with server.host.queue.hold_a_place(Urgency.BACKGROUND) as place:
-                await asyncio.wait_for(server.host.queue.wait_for_turn(place), 0.05)
+            with server.host.gate.background_job() as job:
+                await asyncio.wait_for(job.wait_for_turn(), 0.05)
 
 
-class Queueing(FakeTextToSpeech):
+class Gated(FakeTextToSpeech):
     def __init__(self) -> None:
         super().__init__()
-        self.queue = Queue()
+        self.gate = BackgroundGate()
 
 
 class TestAnEngineThatFails:

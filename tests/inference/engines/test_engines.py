@@ -20,7 +20,6 @@ from inference.config import InferenceConfig
 from inference.engines import fake
 from inference.engines.chinese import to_taiwanese, to_traditional
 from inference.engines.doubt import has_operator
-from inference.engines.worker import Urgency
 from inference.interfaces import (
     DiscardUtterance,
     EndOfUtterance,
@@ -300,9 +299,9 @@ class TestWhisper:
             done.append(name)
 
         async with asyncio.timeout(PATIENCE_S), asyncio.TaskGroup() as group:
-            with stt.queue.hold_a_place(Urgency.FINAL):
+            with stt.gate.live_call():
                 group.create_task(listen("background", is_background=True))
-                while not stt.queue._background:  # noqa: ASYNC110 — there is no event
+                while not stt.gate._background:  # noqa: ASYNC110 — there is no event
                     await asyncio.sleep(0.01)
                 await listen("live")
 
@@ -510,7 +509,7 @@ class TestKokoro:
 
         async with asyncio.timeout(PATIENCE_S), asyncio.TaskGroup() as group:
             group.create_task(speak("background", "我們一起去公園散步，" * 3, is_background=True))
-            while not any(place.give_way for place in tts.queue._background):  # noqa: ASYNC110 — there is no event
+            while not any(job.preempt for job in tts.gate._background):  # noqa: ASYNC110 — there is no event
                 await asyncio.sleep(0.01)
             group.create_task(speak("live", "你好。"))
 
@@ -648,11 +647,11 @@ class TestSpeakerEncoder:
 
         async with asyncio.timeout(PATIENCE_S), asyncio.TaskGroup() as group:
             embedding = group.create_task(encoder.embed(speech))
-            while not any(place.give_way for place in encoder.queue._background):  # noqa: ASYNC110 — there is no event
+            while not any(job.preempt for job in encoder.gate._background):  # noqa: ASYNC110 — there is no event
                 await asyncio.sleep(0.001)
-            with encoder.queue.hold_a_place(Urgency.FINAL):
-                (place,) = encoder.queue._background
-                while place.give_way is not None:  # noqa: ASYNC110 — there is no event
+            with encoder.gate.live_call():
+                (job,) = encoder.gate._background
+                while job.preempt is not None:  # noqa: ASYNC110 — there is no event
                     await asyncio.sleep(0.001)
                 assert not embedding.done()
 
