@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from inference.engines.worker import Urgency
+from inference.engines.worker import Priority
 
 #: The longest that a background job waits for live calls.
 MAX_WAIT_S = 60.0
@@ -21,9 +21,9 @@ class GatedWork:
     as long as it may: it neither waits nor is preempted any more.
     """
 
-    def __init__(self, urgency: Urgency, gate: BackgroundGate) -> None:
-        self.urgency = urgency
-        self.is_background = urgency is Urgency.BACKGROUND
+    def __init__(self, priority: Priority, gate: BackgroundGate) -> None:
+        self.priority = priority
+        self.is_background = priority is Priority.BACKGROUND
         self.is_overdue = False
         self.since_s = time.monotonic()
         self.preempt: Callable[[], None] | None = None
@@ -54,23 +54,23 @@ class BackgroundGate:
         self._pause: asyncio.TimerHandle | None = None
 
     @contextmanager
-    def admit(self, urgency: Urgency) -> Iterator[GatedWork]:
-        """Enter as a live call or as a background job, whichever the urgency says."""
-        with self.background_job() if urgency is Urgency.BACKGROUND else self.live_call(urgency) as work:
+    def admit(self, priority: Priority) -> Iterator[GatedWork]:
+        """Enter as a live call or as a background job, whichever the priority says."""
+        with self.background_job() if priority is Priority.BACKGROUND else self.live_call(priority) as work:
             yield work
 
     @contextmanager
-    def live_call(self, urgency: Urgency = Urgency.FINAL) -> Iterator[GatedWork]:
+    def live_call(self, priority: Priority = Priority.FINAL) -> Iterator[GatedWork]:
         """Preempt the background jobs, and let none of them go on inside."""
         self._begin()
         try:
-            yield GatedWork(urgency, self)
+            yield GatedWork(priority, self)
         finally:
             self._end()
 
     @contextmanager
     def background_job(self) -> Iterator[GatedWork]:
-        job = GatedWork(Urgency.BACKGROUND, self)
+        job = GatedWork(Priority.BACKGROUND, self)
         self._background.add(job)
         try:
             yield job

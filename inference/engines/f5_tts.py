@@ -39,7 +39,7 @@ from inference.engines.audio_edges import find_pause_ms, trim
 from inference.engines.background_gate import BackgroundGate, GatedWork
 from inference.engines.base import Engine
 from inference.engines.chinese import has_chinese, to_simplified
-from inference.engines.worker import Urgency, Worker
+from inference.engines.worker import Priority, Worker
 from inference.interfaces import (
     AudioChunk,
     InferenceError,
@@ -252,8 +252,8 @@ class F5Tts(Engine):
         spoken = to_spoken(text)
         if not any(character.isalnum() for character in spoken):
             return
-        with self.gate.admit(Urgency.of(options)) as work:
-            voice = await self._find_voice(spoken, options, work.urgency)
+        with self.gate.admit(Priority.of(options)) as work:
+            voice = await self._find_voice(spoken, options, work.priority)
             pieces = _split(spoken, voice, options.speed)
             for number, piece in enumerate(pieces):
                 request = _Request(piece, voice, options)
@@ -272,17 +272,17 @@ class F5Tts(Engine):
             request.is_preempted = False
             work.preempt = request.preempt
             try:
-                return await self._speak_soon(request, work.urgency)
+                return await self._speak_soon(request, work.priority)
             except _Stopped:
                 if not request.is_preempted:
                     raise
             finally:
                 work.preempt = None
 
-    async def _speak_soon(self, request: _Request, urgency: Urgency) -> NDArray[np.float32]:
+    async def _speak_soon(self, request: _Request, priority: Priority) -> NDArray[np.float32]:
         self._waiting.append(request)
         try:
-            samples = await self._worker.run(lambda: self._do(request), urgency)
+            samples = await self._worker.run(lambda: self._do(request), priority)
         except asyncio.CancelledError:
             request.is_cancelled = True
             raise
@@ -380,19 +380,19 @@ class F5Tts(Engine):
         while self._high is not None:
             rest_s = self._high_used_at + self._config.tts_idle_unload_s - time.monotonic()
             if rest_s <= 0:
-                await self._worker.run(self._unload, Urgency.PARTIAL)
+                await self._worker.run(self._unload, Priority.PARTIAL)
             else:
                 await asyncio.sleep(rest_s)
         self._unloading = None
 
     # --- voices ---
 
-    async def _find_voice(self, spoken: str, options: SynthesisOptions, urgency: Urgency) -> _Voice:
+    async def _find_voice(self, spoken: str, options: SynthesisOptions, priority: Priority) -> _Voice:
         reference = options.reference
         name = self._choose_stock_voice(spoken, options) if reference is None else _digest(reference)
         voice = self._voices.get(name)
         if voice is None:
-            made = await self._worker.run(lambda: _prepare(reference or self._stock[name].read(), self.device), urgency)
+            made = await self._worker.run(lambda: _prepare(reference or self._stock[name].read(), self.device), priority)
             # Of two that were prepared at once, one is kept: clauses go together when theirs is the very same.
             voice = self._voices.setdefault(name, made)
             if len(self._voices) > MAX_VOICES:

@@ -42,7 +42,7 @@ from inference.engines.doubt import (
     has_operator,
 )
 from inference.engines.look_budget import LookBudget
-from inference.engines.worker import Urgency, Worker
+from inference.engines.worker import Priority, Worker
 from inference.interfaces import (
     MICROPHONE_SAMPLE_RATE_HZ,
     DiscardUtterance,
@@ -242,33 +242,33 @@ class FasterWhisper(Engine):
         full window of 30 s and a wider beam, which costs a second on two idle cores, unless that would come late; when
         the last look repeats itself, what it repeats counts once.
         """
-        return await self._recognise(samples, language, Urgency.FINAL)
+        return await self._recognise(samples, language, Priority.FINAL)
 
     async def recognise_in_background(self, samples: Samples, language: str | None) -> Recognition:
         """Recognise while nobody is spoken with. What has begun is not stopped: CTranslate2 has no way to."""
         with self.gate.background_job() as job:
             await job.wait_for_turn()
-            return await self._recognise(samples, language, job.urgency)
+            return await self._recognise(samples, language, job.priority)
 
-    async def _recognise(self, samples: Samples, language: str | None, urgency: Urgency) -> Recognition:
-        is_live = urgency is Urgency.FINAL
+    async def _recognise(self, samples: Samples, language: str | None, priority: Priority) -> Recognition:
+        is_live = priority is Priority.FINAL
         asked_at = self._clock()
         is_wide = self._budget.is_wide or not is_live
         first, first_s = await self._worker.run(
-            lambda: self._time(lambda: self._look(samples, language, is_wide=is_wide)), urgency
+            lambda: self._time(lambda: self._look(samples, language, is_wide=is_wide)), priority
         )
         elapsed_s = self._clock() - asked_at
         if is_live and len(samples) <= SHORT_SAMPLES:
             self._budget.note_first(elapsed_s, was_wide=is_wide)
         if (doubt := first.find_doubt()) is None:
             return first.settle()
-        is_awaited = self._worker.has_waiting(Urgency.FINAL)
+        is_awaited = self._worker.has_waiting(Priority.FINAL)
         if is_live and not self._budget.allows_second(first_s, elapsed_s=elapsed_s, is_awaited=is_awaited):
             logger.debug("no time to look again at %.1f s of speech: %s", first.duration_s, doubt.name)
             return first.settle()
         # Each look has a turn of its own at the worker: a speaker who continues cancels the second.
         second, second_s = await self._worker.run(
-            lambda: self._time(lambda: self._look_again(samples, first, doubt)), urgency
+            lambda: self._time(lambda: self._look_again(samples, first, doubt)), priority
         )
         if is_wide and len(samples) <= SHORT_SAMPLES:
             self._budget.note_second(second_s, first_s=first_s)
@@ -284,7 +284,7 @@ class FasterWhisper(Engine):
         self._drafts.append(draft)
         try:
             # Whoever's turn it is first does the work of several; the others find theirs done.
-            return await self._worker.run(lambda: self._do_draft(draft), Urgency.PARTIAL)
+            return await self._worker.run(lambda: self._do_draft(draft), Priority.PARTIAL)
         finally:
             with suppress(ValueError):
                 self._drafts.remove(draft)

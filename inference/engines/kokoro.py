@@ -28,7 +28,7 @@ from inference.engines.background_gate import BackgroundGate
 from inference.engines.base import Engine
 from inference.engines.chinese import has_chinese, to_simplified
 from inference.engines.preemptible_onnx import run_preemptible
-from inference.engines.worker import Urgency, Worker
+from inference.engines.worker import Priority, Worker
 from inference.interfaces import AudioChunk, Quality, SynthesisOptions, VoiceInfo
 from inference.models.store import model_dir
 from inference.spoken_text import to_spoken_mandarin
@@ -132,8 +132,8 @@ class Kokoro(Engine):
         voices = {language: self._find_styles(options, voice) for language, voice in DEFAULT_VOICE.items()}
         # The best that there is here is a style of the speaker's own; it takes no longer than another.
         quality = options.quality if options.style else Quality.FAST
-        with self.gate.admit(Urgency.of(options)) as work:
-            phrases = await self._worker.run(lambda: self._phonemiser.phrases(text), work.urgency)
+        with self.gate.admit(Priority.of(options)) as work:
+            phrases = await self._worker.run(lambda: self._phonemiser.phrases(text), work.priority)
             for number, phrase in enumerate(phrases):
                 is_last = options.is_last and number == len(phrases) - 1
                 speak = partial(self._speak, phrase, voices[phrase.language], options.speed, is_last=is_last)

@@ -35,7 +35,7 @@ async def run_preemptible(worker: Worker, work: GatedWork, function: Callable[[A
         run = _Run()
         work.preempt = run.preempt
         try:
-            return await worker.run(lambda run=run: function(run.options), work.urgency)  # type: ignore[misc]
+            return await worker.run(lambda run=run: function(run.options), work.priority)  # type: ignore[misc]
         except asyncio.CancelledError:
             run.options.terminate = True
             raise

@@ -1,4 +1,4 @@
-"""A thread that does blocking work in order of urgency, for asyncio callers who may stop wanting it."""
+"""A thread that does blocking work in order of priority, for asyncio callers who may stop wanting it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from inference.interfaces import SynthesisOptions
 T = TypeVar("T")
 
 
-class Urgency(IntEnum):
+class Priority(IntEnum):
     """Smaller is sooner. Recognisers and voices have workers of their own, and names of their own for the same."""
 
     FINAL = 0
@@ -26,7 +26,7 @@ class Urgency(IntEnum):
     BACKGROUND = 2
 
     @classmethod
-    def of(cls, options: SynthesisOptions) -> Urgency:
+    def of(cls, options: SynthesisOptions) -> Priority:
         if options.is_background:
             return cls.BACKGROUND
         return cls.FIRST_CLAUSE if options.is_first else cls.CLAUSE
@@ -48,14 +48,14 @@ class Worker:
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
         self._thread.start()
 
-    async def run(self, function: Callable[[], T], urgency: Urgency = Urgency.FINAL) -> T:
+    async def run(self, function: Callable[[], T], priority: Priority = Priority.FINAL) -> T:
         """Wait for the function's turn and its result. Raises what it raises; RuntimeError once closed."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
         with self._changed:
             if self._closed:
                 raise RuntimeError("the worker is closed")
-            heapq.heappush(self._waiting, (urgency, next(self._order), function, future, loop))
+            heapq.heappush(self._waiting, (priority, next(self._order), function, future, loop))
             self._changed.notify()
         return await future
 
@@ -64,10 +64,10 @@ class Worker:
         with self._changed:
             return bool(self._waiting)
 
-    def has_waiting(self, urgency: Urgency) -> bool:
+    def has_waiting(self, priority: Priority) -> bool:
         """Whether somebody waits for work at least as urgent."""
         with self._changed:
-            return any(each <= urgency and not future.cancelled() for each, _, _, future, _ in self._waiting)
+            return any(each <= priority and not future.cancelled() for each, _, _, future, _ in self._waiting)
 
     def close(self) -> None:
         """Let the function under way finish; those who wait for the rest are told with a RuntimeError."""

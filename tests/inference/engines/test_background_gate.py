@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from inference.engines.background_gate import BackgroundGate
-from inference.engines.worker import Urgency
+from inference.engines.worker import Priority
 from inference.interfaces import SynthesisOptions
 
 
@@ -83,10 +83,10 @@ class TestBackgroundGate:
         assert not gate._background
 
 
-class TestUrgency:
+class TestPriority:
     def test_is_that_of_first_clauses_before_others_and_both_before_the_background(self) -> None:
         first, later, background = (
-            Urgency.of(options)
+            Priority.of(options)
             for options in (
                 SynthesisOptions(),
                 SynthesisOptions(is_first=False),

@@ -11,7 +11,7 @@ pytest.importorskip("onnxruntime")
 
 from inference.engines.background_gate import BackgroundGate
 from inference.engines.preemptible_onnx import run_preemptible
-from inference.engines.worker import Urgency, Worker
+from inference.engines.worker import Priority, Worker
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ class TestRunInTurn:
         with gate.background_job() as work:
             running = asyncio.create_task(run_preemptible(worker, work, runs))
             await runs.have_begun()
-            with gate.live_call(Urgency.FIRST_CLAUSE) as live:
+            with gate.live_call(Priority.FIRST_CLAUSE) as live:
                 # The thread is free for it.
                 assert await asyncio.wait_for(run_preemptible(worker, live, lambda _: "live"), 5) == "live"
                 assert not running.done()
@@ -61,7 +61,7 @@ class TestRunInTurn:
 
     async def test_stops_when_nobody_waits(self, worker: Worker) -> None:
         gate, runs = BackgroundGate(), Runs()
-        with gate.live_call(Urgency.CLAUSE) as work:
+        with gate.live_call(Priority.CLAUSE) as work:
             running = asyncio.create_task(run_preemptible(worker, work, runs))
             await runs.have_begun()
             running.cancel()
