@@ -392,7 +392,9 @@ class F5Tts(Engine):
         name = self._choose_stock_voice(spoken, options) if reference is None else _digest(reference)
         voice = self._voices.get(name)
         if voice is None:
-            made = await self._worker.run(lambda: _prepare(reference or self._stock[name].read(), self.device), priority)
+            made = await self._worker.run(
+                lambda: _prepare(reference or self._stock[name].read(), self.device), priority
+            )
             # Of two that were prepared at once, one is kept: clauses go together when theirs is the very same.
             voice = self._voices.setdefault(name, made)
             if len(self._voices) > MAX_VOICES:

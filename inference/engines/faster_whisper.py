@@ -33,15 +33,15 @@ from inference.endpointing import WINDOW_MS, Endpoint, Endpointer
 from inference.engines.background_gate import BackgroundGate
 from inference.engines.base import Engine
 from inference.engines.chinese import to_traditional
-from inference.engines.doubt import (
+from inference.engines.second_pass_budget import SecondPassBudget
+from inference.engines.transcript_checks import (
     OPERATORS,
     OPERATORS_BETWEEN_NUMBERS,
-    Doubt,
+    Defect,
+    check_transcript,
     drop_repetition,
-    find_doubt,
     has_operator,
 )
-from inference.engines.look_budget import LookBudget
 from inference.engines.worker import Priority, Worker
 from inference.interfaces import (
     MICROPHONE_SAMPLE_RATE_HZ,
@@ -121,10 +121,10 @@ class _Decoding:
     tokens: int = 0
     duration_s: float = 0.0
 
-    def find_doubt(self) -> Doubt | None:
+    def find_defect(self) -> Defect | None:
         if not self.text:
             return None
-        return find_doubt(self.text, log_probability=self.log_probability, duration_s=self.duration_s)
+        return check_transcript(self.text, log_probability=self.log_probability, duration_s=self.duration_s)
 
     def settle(self) -> Recognition:
         text = drop_repetition(self.text, tokens=self.tokens, duration_s=self.duration_s)
@@ -204,7 +204,7 @@ class FasterWhisper(Engine):
         vad = Path(faster_whisper.__file__).parent / "assets" / "silero_vad_v6.onnx"
         self._vad = onnxruntime.InferenceSession(str(vad), options, providers=["CPUExecutionProvider"])
         self._worker = Worker("whisper")
-        self._budget = LookBudget()
+        self._budget = SecondPassBudget()
         self._clock = time.monotonic
         self.gate = BackgroundGate()
         self._draft_batch = DRAFT_BATCH[device]
@@ -214,7 +214,7 @@ class FasterWhisper(Engine):
         noise = np.random.default_rng(0).normal(0, 0.01, 3 * MICROPHONE_SAMPLE_RATE_HZ).astype(np.float32)
         for language in ("zh", "en"):
             await self.recognise_soon(noise, language)
-        self._budget = LookBudget()  # the first of all is slower
+        self._budget = SecondPassBudget()  # the first of all is slower
         VoiceActivity(self._vad).probability(noise[:WINDOW_SAMPLES])
 
     async def close(self) -> None:
@@ -255,28 +255,28 @@ class FasterWhisper(Engine):
         asked_at = self._clock()
         is_wide = self._budget.is_wide or not is_live
         first, first_s = await self._worker.run(
-            lambda: self._time(lambda: self._look(samples, language, is_wide=is_wide)), priority
+            lambda: self._time(lambda: self._first_pass(samples, language, is_wide=is_wide)), priority
         )
         elapsed_s = self._clock() - asked_at
         if is_live and len(samples) <= SHORT_SAMPLES:
             self._budget.note_first(elapsed_s, was_wide=is_wide)
-        if (doubt := first.find_doubt()) is None:
+        if (defect := first.find_defect()) is None:
             return first.settle()
         is_awaited = self._worker.has_waiting(Priority.FINAL)
         if is_live and not self._budget.allows_second(first_s, elapsed_s=elapsed_s, is_awaited=is_awaited):
-            logger.debug("no time to look again at %.1f s of speech: %s", first.duration_s, doubt.name)
+            logger.debug("no time for a second pass over %.1f s of speech: %s", first.duration_s, defect.name)
             return first.settle()
-        # Each look has a turn of its own at the worker: a speaker who continues cancels the second.
+        # Each pass is queued on its own: a speaker who continues cancels the second.
         second, second_s = await self._worker.run(
-            lambda: self._time(lambda: self._look_again(samples, first, doubt)), priority
+            lambda: self._time(lambda: self._second_pass(samples, first, defect)), priority
         )
         if is_wide and len(samples) <= SHORT_SAMPLES:
             self._budget.note_second(second_s, first_s=first_s)
         return second.settle()
 
-    def _time(self, look: Callable[[], _Decoding]) -> tuple[_Decoding, float]:
+    def _time(self, decode: Callable[[], _Decoding]) -> tuple[_Decoding, float]:
         began = self._clock()
-        return look(), self._clock() - began
+        return decode(), self._clock() - began
 
     async def draft(self, samples: Samples, language: str | None) -> Recognition:
         """Recognise quickly, together with whatever other drafts wait by then: good enough to be shown meanwhile."""
@@ -297,7 +297,7 @@ class FasterWhisper(Engine):
     def voice_activity(self) -> VoiceActivity:
         return VoiceActivity(self._vad)
 
-    def _look(self, samples: Samples, language: str | None, *, is_wide: bool) -> _Decoding:
+    def _first_pass(self, samples: Samples, language: str | None, *, is_wide: bool) -> _Decoding:
         """Decode as a final transcript. What does not fit the device's memory is decoded as a draft is."""
         padded = np.pad(samples, (LEAD_SAMPLES, 0))
         least = (FINAL_WINDOW_FRAMES, FINAL_MARGIN_FRAMES) if is_wide else (DRAFT_WINDOW_FRAMES, DRAFT_MARGIN_FRAMES)
@@ -314,19 +314,19 @@ class FasterWhisper(Engine):
         (decoding,) = self._decode([samples], language, beam_size=1)
         return decoding
 
-    def _look_again(self, samples: Samples, first: _Decoding, doubt: Doubt) -> _Decoding:
-        """Decode what is doubtful in the full window; return the first decoding if the device has no memory for it."""
-        logger.debug("looking again at %.1f s of speech: %s", first.duration_s, doubt.name)
+    def _second_pass(self, samples: Samples, first: _Decoding, defect: Defect) -> _Decoding:
+        """Decode in the full window; return the first decoding if the device has no memory for it."""
+        logger.debug("second pass over %.1f s of speech: %s", first.duration_s, defect.name)
         padded = np.pad(samples, (LEAD_SAMPLES, 0))
         options: dict[str, Any] = {"beam_size": SECOND_BEAM_SIZE, "window_frames": MAX_WINDOW_FRAMES}
         try:
-            (second,) = self._decode([padded], first.language, **options, in_words=doubt is Doubt.OPERATOR)
+            (second,) = self._decode([padded], first.language, **options, in_words=defect is Defect.OPERATOR)
             if has_operator(second.text):  # which the first had not
                 (second,) = self._decode([padded], first.language, **options, in_words=True)
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
-            logger.warning("out of the device's memory with a second look at %.1f s of speech", first.duration_s)
+            logger.warning("out of the device's memory in the second pass over %.1f s of speech", first.duration_s)
             return first
         return second
 

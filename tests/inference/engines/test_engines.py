@@ -19,7 +19,7 @@ from inference.audio.pcm import float_from_pcm
 from inference.config import InferenceConfig
 from inference.engines import fake
 from inference.engines.chinese import to_taiwanese, to_traditional
-from inference.engines.doubt import has_operator
+from inference.engines.transcript_checks import has_operator
 from inference.interfaces import (
     DiscardUtterance,
     EndOfUtterance,
