@@ -35,10 +35,10 @@ from inference.audio.pcm import count_bytes, float_from_pcm, pcm_from_float
 from inference.audio.resample import resample
 from inference.config import ConfigurationError, InferenceConfig
 from inference.device_memory import MIB, DeviceMemoryReader
-from inference.engines.audio_edges import find_pause_ms, trim
 from inference.engines.background_gate import BackgroundGate, GatedWork
 from inference.engines.base import Engine
 from inference.engines.chinese import has_chinese, to_simplified
+from inference.engines.clause_edges import find_pause_ms, trim
 from inference.engines.worker import Priority, Worker
 from inference.interfaces import (
     AudioChunk,
@@ -49,7 +49,7 @@ from inference.interfaces import (
     VoiceReference,
 )
 from inference.models.store import ModelError, model_dir
-from inference.spoken_text import to_spoken_mandarin
+from inference.text_normalisation import normalise_mandarin
 from inference.voice_options import MAX_REFERENCE_S, check_reference, choose_shares, find_heaviest
 
 logger = logging.getLogger(__name__)
@@ -476,7 +476,7 @@ def _split(text: str, voice: _Voice, speed: float) -> list[str]:
 def to_spoken(text: str) -> str:
     """Return a text as F5-TTS is to read it: numbers and units in words, Simplified, nothing that is not said."""
     if has_chinese(text):
-        return to_spoken_mandarin(to_simplified(text)).strip()
+        return normalise_mandarin(to_simplified(text)).strip()
     return re.sub(r"\s+", " ", re.sub(r"[*_#`~<>\[\]{}|\\^]", " ", text)).strip()
 
 

@@ -22,16 +22,16 @@ from numpy.typing import NDArray
 
 from inference.audio.pcm import count_bytes, pcm_from_float
 from inference.config import InferenceConfig
-from inference.engines import audio_edges
-from inference.engines.audio_edges import trim
+from inference.engines import clause_edges
 from inference.engines.background_gate import BackgroundGate
 from inference.engines.base import Engine
 from inference.engines.chinese import has_chinese, to_simplified
+from inference.engines.clause_edges import trim
 from inference.engines.preemptible_onnx import run_preemptible
 from inference.engines.worker import Priority, Worker
 from inference.interfaces import AudioChunk, Quality, SynthesisOptions, VoiceInfo
 from inference.models.store import model_dir
-from inference.spoken_text import to_spoken_mandarin
+from inference.text_normalisation import normalise_mandarin
 from inference.voice_options import choose_shares, read_style
 
 SAMPLE_RATE_HZ = 24_000
@@ -188,13 +188,13 @@ def find_speech(
 def _pause_ms(tokens: list[int], *, is_last: bool) -> int:
     """The silence after a phrase: what a reader leaves at its punctuation."""
     if is_last:
-        return audio_edges.END_PAUSE_MS
+        return clause_edges.END_PAUSE_MS
     last = tokens[-1] if tokens else 0
     if last in (PHONEMES["."], PHONEMES["!"], PHONEMES["?"], PHONEMES["…"]):
-        return audio_edges.SENTENCE_PAUSE_MS
+        return clause_edges.SENTENCE_PAUSE_MS
     if last in (PHONEMES[","], PHONEMES[";"], PHONEMES[":"], PHONEMES["—"]):
-        return audio_edges.CLAUSE_PAUSE_MS
-    return audio_edges.WORD_PAUSE_MS
+        return clause_edges.CLAUSE_PAUSE_MS
+    return clause_edges.WORD_PAUSE_MS
 
 
 class Phonemiser:
@@ -215,7 +215,7 @@ class Phonemiser:
 
     def _mixed(self, text: str) -> str:
         """Mandarin with English words in it: each run of either script by its own phonemiser."""
-        spoken = to_spoken_mandarin(to_simplified(text))
+        spoken = normalise_mandarin(to_simplified(text))
         phonemes: list[str] = []
         for run in re.findall(r"[A-Za-z][A-Za-z'’\- ]*[A-Za-z]|[A-Za-z]|[^A-Za-z]+", spoken):
             if run[0].isascii() and run[0].isalpha():

@@ -27,7 +27,7 @@ from typing import Any, TypeVar, cast
 import xllamacpp
 
 from inference.config import InferenceConfig
-from inference.context import fit_messages
+from inference.context_window import fit_messages
 from inference.engines.base import Engine
 from inference.engines.chinese import TaiwaneseStream
 from inference.interfaces import (

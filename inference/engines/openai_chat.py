@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 
 from inference.config import ConfigurationError, InferenceConfig
-from inference.context import fit_messages
+from inference.context_window import fit_messages
 from inference.engines.base import Engine
 from inference.engines.chinese import TaiwaneseStream
 from inference.interfaces import (

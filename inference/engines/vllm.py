@@ -41,7 +41,7 @@ from vllm.v1.engine.async_llm import AsyncLLM  # noqa: E402
 from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError  # noqa: E402
 
 from inference.config import InferenceConfig  # noqa: E402
-from inference.context import fit_messages  # noqa: E402
+from inference.context_window import fit_messages  # noqa: E402
 from inference.device_memory import MIB, get_reader  # noqa: E402
 from inference.engines.base import Engine  # noqa: E402
 from inference.engines.chinese import TaiwaneseStream  # noqa: E402

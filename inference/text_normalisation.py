@@ -64,7 +64,7 @@ _QUOTES = re.compile(r"[「」『』《》〈〉“”‘’\"'()（）\[\]【�
 _LATIN = re.compile(r"([A-Za-zÀ-ɏ](?:[A-Za-zÀ-ɏ'’ ]*[A-Za-zÀ-ɏ])?)")
 
 
-def to_spoken_mandarin(text: str) -> str:
+def normalise_mandarin(text: str) -> str:
     """
     Rewrite Simplified Chinese text so that each character is said: numbers in words, symbols in words or left out.
 
