@@ -35,7 +35,7 @@ def make_default_address(data_dir: Path) -> str:
 
 def check_address(address: str) -> None:
     """Raises AddressError unless it is `unix:/path` or `host:port`."""
-    path = find_socket_path(address)
+    path = parse_socket_path(address)
     if path is not None:
         size = len(os.fsencode(path))
         if not path.is_absolute():
@@ -53,7 +53,7 @@ def check_address(address: str) -> None:
 
 def check_secret(address: str, secret: str) -> None:
     """Raises AddressError when strangers could reach the address: TCP without a secret, or with one easily guessed."""
-    if find_socket_path(address) is not None and not secret:
+    if parse_socket_path(address) is not None and not secret:
         return
     if not secret:
         raise AddressError(
@@ -64,14 +64,14 @@ def check_secret(address: str, secret: str) -> None:
         raise AddressError(f"AVATAR_INFERENCE_SECRET: expected at least {MIN_SECRET_CHARACTERS} characters")
 
 
-def find_socket_path(address: str) -> Path | None:
+def parse_socket_path(address: str) -> Path | None:
     """Return the path of a Unix socket; None for TCP."""
     return Path(address.removeprefix(UNIX)) if address.startswith(UNIX) else None
 
 
 def make_target(address: str) -> str:
     """Return an address as gRPC wants it: it reads the path as a URI, where "#", "?" and "%" mean something."""
-    path = find_socket_path(address)
+    path = parse_socket_path(address)
     return address if path is None else f"{UNIX}{quote(os.fsencode(path))}"
 
 

@@ -44,7 +44,7 @@ class ConfigurationError(Exception):
 class InferenceConfig:
     profile: str = "cpu"
     #: unix:/path or host:port.
-    address: str = field(default_factory=lambda: make_default_address(find_data_dir({})))
+    address: str = field(default_factory=lambda: make_default_address(read_data_dir({})))
     #: What callers must know. Empty: access to the Unix socket is enough.
     secret: str = ""
     models_dir: Path = field(default_factory=lambda: default_models_dir({}))
@@ -96,7 +96,7 @@ class InferenceConfig:
         if profile not in PROFILES:
             raise ConfigurationError(f"AVATAR_PROFILE={profile}: expected one of {', '.join(PROFILES)}")
         default = cls()
-        address = env.get("AVATAR_INFERENCE_ADDRESS") or make_default_address(find_data_dir(env))
+        address = env.get("AVATAR_INFERENCE_ADDRESS") or make_default_address(read_data_dir(env))
         secret = env.get("AVATAR_INFERENCE_SECRET", "").strip()
         try:
             check_address(address)
@@ -157,7 +157,7 @@ def default_models_dir(env: Mapping[str, str]) -> Path:
     return cache / "avatar" / "models"
 
 
-def find_data_dir(env: Mapping[str, str]) -> Path:
+def read_data_dir(env: Mapping[str, str]) -> Path:
     """`$AVATAR_DATA_DIR`, or `var` in the checkout, as the other processes have it."""
     return Path(env.get("AVATAR_DATA_DIR") or Path(__file__).resolve().parents[1] / "var").expanduser().absolute()
 

@@ -72,7 +72,7 @@ def get_reader(config: InferenceConfig) -> DeviceMemoryReader:
         return NoDevices()
 
 
-def find_free_mib(reader: DeviceMemoryReader) -> int | None:
+def read_free_mib(reader: DeviceMemoryReader) -> int | None:
     """Return the free memory of the first device in MiB; None when nothing is known of any."""
     devices = reader.read()
     return devices[0].free_bytes // MIB if devices else None

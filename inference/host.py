@@ -21,7 +21,7 @@ import psutil
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from inference import device_memory
-from inference.address import AddressTaken, find_socket_path, hold_socket, make_target, private_files
+from inference.address import AddressTaken, hold_socket, make_target, parse_socket_path, private_files
 from inference.client import make_server_options
 from inference.config import InferenceConfig
 from inference.device_memory import DeviceMemoryReader
@@ -125,7 +125,7 @@ class EngineHost:
 
         Raises InferenceUnavailable while the role has no engine, InferenceBusy when it has `max_calls` calls.
         """
-        self.look_after(role)
+        self.refresh_state(role)
         slot = self._slots[role]
         if slot.engine is None or slot.status.state is not RoleState.READY:
             raise InferenceUnavailable(f"{role} is {slot.status.state}: {slot.status.reason or 'not ready yet'}")
@@ -147,11 +147,11 @@ class EngineHost:
         with self.gate.live_call():
             yield
 
-    def look_after(self, role: Role) -> RoleState:
+    def refresh_state(self, role: Role) -> RoleState:
         """Ask the role's engine whether it can be used, take note, and return the role's state."""
         slot = self._slots[role]
         if slot.engine is not None and slot.status.state in (RoleState.READY, RoleState.UNAVAILABLE):
-            trouble = slot.engine.find_trouble()
+            trouble = slot.engine.diagnose()
             state = RoleState.UNAVAILABLE if trouble else RoleState.READY
             if state is not slot.status.state:
                 logger.log(logging.ERROR if trouble else logging.INFO, "%s is %s %s", role, state, trouble)
@@ -162,7 +162,7 @@ class EngineHost:
         """A language model has its memory from the start; what the others need is taken at each call."""
         if role is Role.LLM or not _is_on_device(engine):
             return
-        free_mib = device_memory.find_free_mib(self.reader)
+        free_mib = device_memory.read_free_mib(self.reader)
         if free_mib is not None and free_mib < MIN_FREE_MIB:
             raise InferenceBusy(f"{role}: {free_mib} MiB of the device's memory are free, {MIN_FREE_MIB} are needed")
 
@@ -171,7 +171,7 @@ class EngineHost:
 
     def status(self) -> InferenceStatus:
         for role in Role:
-            self.look_after(role)
+            self.refresh_state(role)
         return InferenceStatus(
             profile=self.config.profile,
             roles=tuple(
@@ -237,7 +237,7 @@ class InferenceServer:
         for service in (*SERVICE_OF_ROLE.values(), WHOLE_PROCESS):
             await self._health.set(service, health_pb2.HealthCheckResponse.NOT_SERVING)
         try:
-            if (path := find_socket_path(self.config.address)) is not None:
+            if (path := parse_socket_path(self.config.address)) is not None:
                 self._held.enter_context(hold_socket(path))
             with private_files():
                 self.port = self._server.add_insecure_port(make_target(self.config.address))
@@ -249,21 +249,21 @@ class InferenceServer:
 
     async def load(self) -> None:
         """Load and warm the engines; health turns to SERVING role by role, and for the whole at the end."""
-        await self.host.load(self._role_changed)
-        await self._tell(WHOLE_PROCESS, is_serving=self.host.status().is_ready)
+        await self.host.load(self._note_state)
+        await self._set_health(WHOLE_PROCESS, is_serving=self.host.status().is_ready)
 
     async def watch(self) -> None:
         """Keep the health service true to the engines, until cancelled. After `load`."""
         while True:
             await asyncio.sleep(WATCH_EVERY_S)
             for role in Role:
-                await self._role_changed(role, self.host.look_after(role))
-            await self._tell(WHOLE_PROCESS, is_serving=self.host.status().is_ready)
+                await self._note_state(role, self.host.refresh_state(role))
+            await self._set_health(WHOLE_PROCESS, is_serving=self.host.status().is_ready)
 
-    async def _role_changed(self, role: Role, state: RoleState) -> None:
-        await self._tell(SERVICE_OF_ROLE[role], is_serving=state is RoleState.READY)
+    async def _note_state(self, role: Role, state: RoleState) -> None:
+        await self._set_health(SERVICE_OF_ROLE[role], is_serving=state is RoleState.READY)
 
-    async def _tell(self, service: str, *, is_serving: bool) -> None:
+    async def _set_health(self, service: str, *, is_serving: bool) -> None:
         status = health_pb2.HealthCheckResponse
         await self._health.set(service, status.SERVING if is_serving else status.NOT_SERVING)
 

@@ -55,7 +55,7 @@ def choose_shares(voice: str, known: Container[str], *, default: str) -> dict[st
     return {key: weight / whole for key, weight in shares.items()} if shares else {default: 1.0}
 
 
-def find_heaviest(shares: dict[str, float]) -> str:
+def pick_heaviest(shares: dict[str, float]) -> str:
     """Return the key with the largest share, of equals the first."""
     return max(shares, key=lambda key: shares[key])
 

@@ -36,7 +36,7 @@ _PIECE_BYTES = 256 * 1024
 #: Silence before the first word and after the last, so that the recogniser hears them begin and end.
 _LEAD_MS = 200
 _PAUSE_MS = 700
-#: Background work waits for live calls for up to a minute (`engines/background_gate.py`), and as long for work before it.
+#: Background jobs wait for live calls for up to a minute (`engines/background_gate.py`), and as long for earlier jobs.
 MAX_WAIT_S = 120.0
 #: Bounds, not estimates, of engines on two cores: for a second of audio heard, for a character spoken.
 MAX_S_PER_HEARD_S = 3.0

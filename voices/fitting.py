@@ -28,7 +28,7 @@ from inference.interfaces import (
     SynthesisOptions,
     TextToSpeech,
 )
-from inference.voice_options import find_heaviest, parse_blend
+from inference.voice_options import parse_blend, pick_heaviest
 from voices.asking import Spoken, embed, recognise, speak
 from voices.decoding import resample, to_pcm
 from voices.matching import embed_voice
@@ -130,7 +130,7 @@ async def fit_style(
 
 def _first_voice(voice: str) -> str:
     """The voice whose way of speaking short and long clauses a style keeps: that with the largest share."""
-    return find_heaviest(parse_blend(voice))
+    return pick_heaviest(parse_blend(voice))
 
 
 @dataclass(frozen=True, slots=True)

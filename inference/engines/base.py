@@ -34,6 +34,6 @@ class Engine:
     async def close(self) -> None:
         """Free threads and memory. No call is under way."""
 
-    def find_trouble(self) -> str:
+    def diagnose(self) -> str:
         """Return why it cannot be used at the moment, or "". Asked every second and before every call."""
         return ""

@@ -16,7 +16,7 @@ WORD_PAUSE_MS = 20
 END_PAUSE_MS = 120
 
 
-def find_pause_ms(text: str, *, is_last: bool) -> int:
+def choose_pause_ms(text: str, *, is_last: bool) -> int:
     """Return the silence after a phrase: what a reader leaves at its punctuation."""
     last = text.rstrip(" \n\"'」』”’)）")[-1:]
     if is_last:

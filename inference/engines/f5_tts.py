@@ -38,7 +38,7 @@ from inference.device_memory import MIB, DeviceMemoryReader
 from inference.engines.background_gate import BackgroundGate, GatedWork
 from inference.engines.base import Engine
 from inference.engines.chinese import has_chinese, to_simplified
-from inference.engines.clause_edges import find_pause_ms, trim
+from inference.engines.clause_edges import choose_pause_ms, trim
 from inference.engines.worker import Priority, Worker
 from inference.interfaces import (
     AudioChunk,
@@ -50,7 +50,7 @@ from inference.interfaces import (
 )
 from inference.models.store import ModelError, model_dir
 from inference.text_normalisation import normalise_mandarin
-from inference.voice_options import MAX_REFERENCE_S, check_reference, choose_shares, find_heaviest
+from inference.voice_options import MAX_REFERENCE_S, check_reference, choose_shares, pick_heaviest
 
 logger = logging.getLogger(__name__)
 
@@ -117,7 +117,7 @@ class _Request:
 
     @property
     def frames(self) -> int:
-        return min(_estimate_frames(self.text, self.voice, self.options.speed), _find_room(self.voice))
+        return min(_estimate_frames(self.text, self.voice, self.options.speed), _max_frames(self.voice))
 
     @property
     def may_be_batched(self) -> bool:
@@ -211,7 +211,7 @@ class F5Tts(Engine):
         self._high: _Model | None = None
         self._high_used_at = 0.0
         self._unloading: asyncio.Task[None] | None = None
-        self._stock = _find_stock_voices(config)
+        self._stock = _read_stock_voices(config)
         #: Those used last are last.
         self._voices: OrderedDict[str, _Voice] = OrderedDict()
         self._forgetting: asyncio.Task[None] | None = None
@@ -253,13 +253,13 @@ class F5Tts(Engine):
         if not any(character.isalnum() for character in spoken):
             return
         with self.gate.admit(Priority.of(options)) as work:
-            voice = await self._find_voice(spoken, options, work.priority)
+            voice = await self._prepare_voice(spoken, options, work.priority)
             pieces = _split(spoken, voice, options.speed)
             for number, piece in enumerate(pieces):
                 request = _Request(piece, voice, options)
                 samples = await self._speak_preemptibly(work, request)
                 is_last = options.is_last and number == len(pieces) - 1
-                trimmed = trim(samples, sample_rate_hz=SAMPLE_RATE_HZ, pause_ms=find_pause_ms(piece, is_last=is_last))
+                trimmed = trim(samples, sample_rate_hz=SAMPLE_RATE_HZ, pause_ms=choose_pause_ms(piece, is_last=is_last))
                 pcm = pcm_from_float(trimmed)
                 step = count_bytes(CHUNK_MS, SAMPLE_RATE_HZ)
                 for start in range(0, len(pcm), step):
@@ -350,7 +350,7 @@ class F5Tts(Engine):
 
     def _choose(self, wanted: Quality) -> tuple[_Model, Quality]:
         """Return the model to speak with and what quality that is: fast where memory does not suffice for more."""
-        free_mib = device_memory.find_free_mib(self._reader)
+        free_mib = device_memory.read_free_mib(self._reader)
         reserve_mib = self._config.memory_reserve_mib
         is_short = free_mib is not None and free_mib < reserve_mib
         if wanted is Quality.FAST or is_short:
@@ -387,7 +387,7 @@ class F5Tts(Engine):
 
     # --- voices ---
 
-    async def _find_voice(self, spoken: str, options: SynthesisOptions, priority: Priority) -> _Voice:
+    async def _prepare_voice(self, spoken: str, options: SynthesisOptions, priority: Priority) -> _Voice:
         reference = options.reference
         name = self._choose_stock_voice(spoken, options) if reference is None else _digest(reference)
         voice = self._voices.get(name)
@@ -395,7 +395,7 @@ class F5Tts(Engine):
             made = await self._worker.run(
                 lambda: _prepare(reference or self._stock[name].read(), self.device), priority
             )
-            # Of two that were prepared at once, one is kept: clauses go together when theirs is the very same.
+            # Of two that were prepared at once one is kept: only clauses of the same object are batched.
             voice = self._voices.setdefault(name, made)
             if len(self._voices) > MAX_VOICES:
                 self._voices.popitem(last=False)
@@ -407,7 +407,7 @@ class F5Tts(Engine):
 
     def _choose_stock_voice(self, spoken: str, options: SynthesisOptions) -> str:
         default = _default_voice(self._stock, "zh" if has_chinese(spoken) else "en")
-        return find_heaviest(choose_shares(options.voice, self._stock, default=default))
+        return pick_heaviest(choose_shares(options.voice, self._stock, default=default))
 
     async def _forget_when_unused(self) -> None:
         """Somebody's voice is not to be kept here for long after they have deleted it."""
@@ -449,14 +449,14 @@ def _estimate_frames(text: str, voice: _Voice, speed: float) -> int:
     return max(1, int(voice.frames / len(voice.transcript.encode()) * len(text.encode()) / (speed * pace)))
 
 
-def _find_room(voice: _Voice) -> int:
+def _max_frames(voice: _Voice) -> int:
     """How many frames the model can speak at once in this voice."""
     return int(MAX_TOTAL_S * FRAMES_PER_S) - voice.frames
 
 
 def _split(text: str, voice: _Voice, speed: float) -> list[str]:
     """Cut what would last longer than the model can: at a sentence's end, a comma, a blank, or anywhere."""
-    most = _find_room(voice)
+    most = _max_frames(voice)
     pieces: list[str] = []
     # With a long reference of few words a single character may last too long: it is then cut short when it is spoken.
     while len(text) > 1 and _estimate_frames(text, voice, speed) > most:
@@ -541,7 +541,7 @@ class _Stock:
         return VoiceReference(pcm_from_float(recording.samples), recording.sample_rate_hz, self.transcript)
 
 
-def _find_stock_voices(config: InferenceConfig) -> dict[str, _Stock]:
+def _read_stock_voices(config: InferenceConfig) -> dict[str, _Stock]:
     """Return the voices prepared for this engine; without any, the library's two example recordings."""
     try:
         folder = model_dir(config.models_dir, VOICES)

@@ -100,7 +100,7 @@ class _Failures:
     outage: Exception | None = None
     next_calls: list[tuple[Exception, int]] = field(default_factory=list)
 
-    def take(self) -> tuple[Exception, int] | None:
+    def pop_next(self) -> tuple[Exception, int] | None:
         if self.outage is not None:
             return self.outage, 0
         return self.next_calls.pop(0) if self.next_calls else None
@@ -163,22 +163,22 @@ class FakeSpeechToText(_Scripted):
         self, audio: AsyncIterator[TranscriptionInput], options: TranscriptionOptions
     ) -> AsyncGenerator[TranscriptEvent]:
         with self.calls.count():
-            failure = self.failures.take()
+            failure = self.failures.pop_next()
             if failure is not None and failure[1] == 0:
                 raise failure[0]
             self.options_seen.append(options)
-            hearing = _Hearing(self, options)
+            session = _Session(self, options)
             breaker: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._breakers.add(breaker)
             try:
                 async for item in _until_broken(audio, breaker):
-                    for event in hearing.take(item):
+                    for event in session.handle(item):
                         if isinstance(event, ProvisionalTranscript | FinalTranscript) and self.recognition_s:
                             await asyncio.sleep(self.recognition_s)
                         yield event
-                    if failure is not None and hearing.received_ms >= failure[1]:
+                    if failure is not None and session.received_ms >= failure[1]:
                         raise failure[0]
-                for event in hearing.finish(is_asked=False):
+                for event in session.finish(is_asked=False):
                     yield event
             finally:
                 self._breakers.discard(breaker)
@@ -216,7 +216,7 @@ async def _until_broken(
                 step.exception()
 
 
-class _Hearing:
+class _Session:
     """Endpointing by energy over whole frames: what one listening session has heard so far."""
 
     def __init__(self, engine: FakeSpeechToText, options: TranscriptionOptions) -> None:
@@ -235,7 +235,7 @@ class _Hearing:
         self._is_started = False
         self._is_provisional = False
 
-    def take(self, item: TranscriptionInput) -> Iterator[TranscriptEvent]:
+    def handle(self, item: TranscriptionInput) -> Iterator[TranscriptEvent]:
         match item:
             case TranscriptionOptions():
                 self.options = item
@@ -250,16 +250,16 @@ class _Hearing:
                 whole = len(data) // FRAME_BYTES * FRAME_BYTES
                 self._rest = data[whole:]
                 for start in range(0, whole, FRAME_BYTES):
-                    yield from self._take_frame(data[start : start + FRAME_BYTES])
+                    yield from self._handle_frame(data[start : start + FRAME_BYTES])
 
-    def _take_frame(self, frame: bytes) -> Iterator[TranscriptEvent]:
+    def _handle_frame(self, frame: bytes) -> Iterator[TranscriptEvent]:
         self.received_ms += FRAME_MS
         if is_speech(frame):
-            yield from self._take_speech()
+            yield from self._handle_speech()
         else:
-            yield from self._take_silence()
+            yield from self._handle_silence()
 
-    def _take_speech(self) -> Iterator[TranscriptEvent]:
+    def _handle_speech(self) -> Iterator[TranscriptEvent]:
         if self._speech_ms == 0:
             self._start_ms = self.received_ms - FRAME_MS
         self._speech_ms += FRAME_MS
@@ -277,7 +277,7 @@ class _Hearing:
             self._partial_at_ms += PARTIAL_EVERY_MS
             yield PartialTranscript(text=shown, language=guess_language(text))
 
-    def _take_silence(self) -> Iterator[TranscriptEvent]:
+    def _handle_silence(self) -> Iterator[TranscriptEvent]:
         self._silence_ms += FRAME_MS
         if not self._is_started:
             if self._silence_ms >= PROVISIONAL_AFTER_MS:
@@ -385,7 +385,7 @@ class FakeLanguageModel(_Scripted):
     ) -> AsyncGenerator[GenerationEvent]:
         with self.calls.count():
             self.requests.append(messages)
-            failure = self.failures.take()
+            failure = self.failures.pop_next()
             if failure is not None and failure[1] == 0:
                 raise failure[0]
             reply = self.replies.pop(0) if self.replies else self.answer(messages)
@@ -473,7 +473,7 @@ class FakeTextToSpeech(_Scripted):
     async def _synthesise(self, text: str, options: SynthesisOptions) -> AsyncGenerator[AudioChunk]:
         with self.calls.count():
             self.requests.append((text, options))
-            failure = self.failures.take()
+            failure = self.failures.pop_next()
             if failure is not None and failure[1] == 0:
                 raise failure[0]
             quality = Quality.FAST if self.is_short_of_memory else options.quality
@@ -515,7 +515,7 @@ class FakeTextToSpeech(_Scripted):
         shares = choose_shares(options.voice, known, default=default)
         if options.style:
             return 110 + float(np.clip(read_style(options.style).mean(), 0, 1)) * 110
-        return sum(find_pitch_hz(voice) * weight for voice, weight in shares.items())
+        return sum(compute_pitch_hz(voice) * weight for voice, weight in shares.items())
 
     async def list_voices(self) -> tuple[VoiceInfo, ...]:
         return self.VOICES
@@ -523,12 +523,12 @@ class FakeTextToSpeech(_Scripted):
     async def list_styles(self) -> Mapping[str, bytes]:
         """Styles that hum as the voices do."""
         return {
-            voice.key: np.full(STYLE_VALUES, (find_pitch_hz(voice.key) - 110) / 110, "<f4").tobytes()
+            voice.key: np.full(STYLE_VALUES, (compute_pitch_hz(voice.key) - 110) / 110, "<f4").tobytes()
             for voice in self.VOICES
         }
 
 
-def find_pitch_hz(voice: str) -> float:
+def compute_pitch_hz(voice: str) -> float:
     return 110 + sum(voice.encode()) % 12 * 10
 
 
@@ -569,7 +569,7 @@ class FakeSpeakerEncoder(_Scripted):
 
     async def embed(self, pcm: bytes, *, sample_rate_hz: int = MICROPHONE_SAMPLE_RATE_HZ) -> SpeakerEmbedding:
         with self.calls.count():
-            if failure := self.failures.take():
+            if failure := self.failures.pop_next():
                 raise failure[0]
             if not self._released.is_set():
                 self.is_holding.set()

@@ -121,7 +121,7 @@ class _Decoding:
     tokens: int = 0
     duration_s: float = 0.0
 
-    def find_defect(self) -> Defect | None:
+    def check(self) -> Defect | None:
         if not self.text:
             return None
         return check_transcript(self.text, log_probability=self.log_probability, duration_s=self.duration_s)
@@ -260,7 +260,7 @@ class FasterWhisper(Engine):
         elapsed_s = self._clock() - asked_at
         if is_live and len(samples) <= SHORT_SAMPLES:
             self._budget.note_first(elapsed_s, was_wide=is_wide)
-        if (defect := first.find_defect()) is None:
+        if (defect := first.check()) is None:
             return first.settle()
         is_awaited = self._worker.has_waiting(Priority.FINAL)
         if is_live and not self._budget.allows_second(first_s, elapsed_s=elapsed_s, is_awaited=is_awaited):

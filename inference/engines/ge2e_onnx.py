@@ -88,9 +88,9 @@ class Ge2e(Engine):
         speech = keep_speech(samples, self._probabilities(samples, run_options))
         if len(speech) < MIN_SPEECH_S * MICROPHONE_SAMPLE_RATE_HZ:
             raise InferenceError("there is no speech in the recording")
-        starts = find_parts(len(speech))
+        starts = compute_part_starts(len(speech))
         needed = (starts[-1] + PART_FRAMES) * STEP_SAMPLES
-        mels = find_mels(np.pad(speech, (0, max(0, needed - len(speech)))))
+        mels = compute_mels(np.pad(speech, (0, max(0, needed - len(speech)))))
         parts = self._embed_parts(np.stack([mels[start : start + PART_FRAMES] for start in starts]), run_options)
         mean = parts.mean(axis=0, dtype=np.float64)
         return np.asarray(mean / np.linalg.norm(mean))
@@ -133,7 +133,7 @@ def keep_speech(samples: NDArray[np.float32], probabilities: NDArray[np.float32]
     return np.asarray(whole[kept].ravel())
 
 
-def find_parts(count: int) -> list[int]:
+def compute_part_starts(count: int) -> list[int]:
     """Return the first frame of each part of a recording of `count` samples: at least one part."""
     frames = -(-(count + 1) // STEP_SAMPLES)
     starts = list(range(0, max(1, frames - PART_FRAMES + PART_EVERY_FRAMES + 1), PART_EVERY_FRAMES))
@@ -141,7 +141,7 @@ def find_parts(count: int) -> list[int]:
     return starts[:-1] if coverage < MIN_COVERAGE and len(starts) > 1 else starts
 
 
-def find_mels(samples: NDArray[np.float32]) -> NDArray[np.float32]:
+def compute_mels(samples: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return the power in each mel band, a row for every 10 ms: librosa's `melspectrogram`, not its logarithm."""
     padded = np.pad(samples, WINDOW_SAMPLES // 2)
     frames = np.lib.stride_tricks.sliding_window_view(padded, WINDOW_SAMPLES)[::STEP_SAMPLES]

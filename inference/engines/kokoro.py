@@ -129,7 +129,7 @@ class Kokoro(Engine):
         return {key: styles[FITTED_ROW].astype("<f4").tobytes() for key, styles in self._styles.items()}
 
     async def synthesise(self, text: str, options: SynthesisOptions) -> AsyncGenerator[AudioChunk]:
-        voices = {language: self._find_styles(options, voice) for language, voice in DEFAULT_VOICE.items()}
+        voices = {language: self._compose_styles(options, voice) for language, voice in DEFAULT_VOICE.items()}
         # The best that there is here is a style of the speaker's own; it takes no longer than another.
         quality = options.quality if options.style else Quality.FAST
         with self.gate.admit(Priority.of(options)) as work:
@@ -143,7 +143,7 @@ class Kokoro(Engine):
                 for start in range(0, len(pcm), step):
                     yield AudioChunk(pcm[start : start + step], SAMPLE_RATE_HZ, quality)
 
-    def _find_styles(self, options: SynthesisOptions, default: str) -> NDArray[np.float32]:
+    def _compose_styles(self, options: SynthesisOptions, default: str) -> NDArray[np.float32]:
         """Return a style for every number of tokens. Raises InferenceError for what is no blend and no style."""
         shares = choose_shares(options.voice, self._styles, default=default)
         parts = [self._styles[key] * np.float32(weight) for key, weight in shares.items()]
@@ -160,7 +160,7 @@ class Kokoro(Engine):
         style = styles[min(len(phrase.tokens), len(styles) - 1)][None]
         tokens, pace = np.array([[0, *phrase.tokens, 0]], np.int64), np.array([speed], np.float32)
         planned = self._prosody.run(None, {"tokens": tokens, "style": style, "speed": pace}, run_options)
-        features, pitch, energy = find_speech(*planned)
+        features, pitch, energy = crop_to_speech(*planned)
         if features.shape[-1] == 0:
             return np.zeros(0, np.float32)
         (samples,) = self._decoder.run(
@@ -169,7 +169,7 @@ class Kokoro(Engine):
         return trim(samples, sample_rate_hz=SAMPLE_RATE_HZ, pause_ms=_pause_ms(phrase.tokens, is_last=is_last))
 
 
-def find_speech(
+def crop_to_speech(
     features: NDArray[np.float32], pitch: NDArray[np.float32], energy: NDArray[np.float32]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
     """

@@ -175,7 +175,7 @@ class LlamaCpp(Engine):
     ) -> AsyncGenerator[GenerationEvent]:
         fitted = await self._fit(messages, options.max_tokens)
         prompt = await self._in_thread(self._render, fitted)
-        preamble = find_preamble(prompt, fitted)
+        preamble = extract_preamble(prompt, fitted)
         async with self._slot_for(prompt, preamble) as slot:
             await self._read(slot, prompt, preamble=preamble)
             script = TaiwaneseStream()
@@ -199,7 +199,7 @@ class LlamaCpp(Engine):
         prompt = await self._in_thread(self._render, fitted)
         content = fitted[-1].content
         end = prompt.rfind(content) + len(content)  # what the template adds after it would be read in vain
-        preamble = find_preamble(prompt, fitted)
+        preamble = extract_preamble(prompt, fitted)
         async with self._slot_for(prompt[:end], preamble) as slot:
             await self._read(slot, prompt[:end], preamble=preamble, to_the_end=True)
 
@@ -302,13 +302,13 @@ class LlamaCpp(Engine):
     def _read_step(self, slot: int, tokens: list[int]) -> None:
         errors: list[Any] = []
 
-        def notice(answer: Any) -> bool:
+        def receive(answer: Any) -> bool:
             if "error" in answer:
                 errors.append(answer)
             return False
 
         self._server.handle_completions(
-            {"prompt": tokens, "n_predict": 0, "cache_prompt": True, "id_slot": slot}, notice
+            {"prompt": tokens, "n_predict": 0, "cache_prompt": True, "id_slot": slot}, receive
         )
         if errors:
             raise InferenceError(f"llama.cpp: {errors[0]['error']}")
@@ -332,13 +332,13 @@ class LlamaCpp(Engine):
         if options.seed is not None:
             request["seed"] = options.seed
 
-        def take(chunk: Any) -> bool:
+        def receive(chunk: Any) -> bool:
             loop.call_soon_threadsafe(chunks.put_nowait, chunk)
             return stopped.is_set()
 
         def work() -> None:
             try:
-                self._server.handle_chat_completions(request, take)
+                self._server.handle_chat_completions(request, receive)
             except Exception as error:  # handed to the caller, who raises it
                 loop.call_soon_threadsafe(chunks.put_nowait, error)
             finally:
@@ -380,7 +380,7 @@ def _events(chunk: Any) -> list[GenerationEvent]:
     return events
 
 
-def find_preamble(prompt: str, messages: Sequence[Message]) -> str:
+def extract_preamble(prompt: str, messages: Sequence[Message]) -> str:
     """
     Return what `prompt`, which is `messages` in the model's template, has in common with other conversations.
 

@@ -1,4 +1,4 @@
-"""Whether there is time for a second pass over an utterance, and the window of first passes. Pure: fed with durations."""
+"""Decides on second passes of recognition, and on the window of first ones, by what passes took. Pure: no clock."""
 
 from __future__ import annotations
 

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from enum import Enum, auto
 
 #: Below it Whisper guesses. Whisper itself decodes again below -1.0 (openai/whisper, transcribe.py). Of 148 clips in a
-#: window of 10 s, 8 were below -0.6, and a second pass corrected three words in them (不知痛: 肚子痛); it did not seem to
-#: help the 14 between that and -0.5 (read side by side, not counted).
+#: window of 10 s, 8 were below -0.6, and a second pass corrected three words in them (不知痛: 肚子痛); it did
+#: not seem to help the 14 between that and -0.5 (read side by side, not counted).
 MIN_LOG_PROBABILITY = -0.6
 #: openai/whisper, transcribe.py: more is a loop.
 MAX_COMPRESSION_RATIO = 2.4

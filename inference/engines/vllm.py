@@ -160,7 +160,7 @@ class Vllm(Engine):
 
     # --- the engine ---
 
-    def find_trouble(self) -> str:
+    def diagnose(self) -> str:
         """Why there is no engine at the moment. Notices a death, and has the engine started again."""
         if self._engine is not None and not self._engine.errored:
             return ""
@@ -188,7 +188,7 @@ class Vllm(Engine):
     async def _stream(
         self, tokens: list[int], options: GenerationOptions, *, is_counted: bool = True
     ) -> AsyncGenerator[GenerationEvent]:
-        if trouble := self.find_trouble():
+        if trouble := self.diagnose():
             raise InferenceUnavailable(trouble)
         assert self._engine is not None  # noqa: S101 — for the type checker: no trouble, so it is there
         try:
@@ -227,7 +227,7 @@ class Vllm(Engine):
                             completion_tokens=completion_tokens,
                         )
         except EngineDeadError as error:
-            raise InferenceUnavailable(self.find_trouble() or "vLLM has died") from error
+            raise InferenceUnavailable(self.diagnose() or "vLLM has died") from error
         except (EngineGenerateError, VLLMClientError) as error:
             raise InferenceError(f"vLLM: {error.__cause__ or error}") from error
         finally:

@@ -218,7 +218,7 @@ class Unchecked:
 
     decoding: Any
 
-    def find_defect(self) -> None:
+    def check(self) -> None:
         return None
 
     def settle(self) -> Any:

@@ -241,7 +241,7 @@ class TestForgetting:
     async def test_keeps_what_is_used(self, forgetful: F5Tts) -> None:
         async def use(transcript: str) -> Any:
             options = SynthesisOptions(reference=make_reference(transcript=transcript))
-            return await forgetful._find_voice("你好。", options, Priority.CLAUSE)
+            return await forgetful._prepare_voice("你好。", options, Priority.CLAUSE)
 
         used, left = await use("有人用。"), weakref.ref((await use("沒人用。")).samples)
 

@@ -17,7 +17,7 @@ import pytest
 
 from inference import device_memory
 from inference.__main__ import main
-from inference.address import find_socket_path, make_default_address
+from inference.address import make_default_address, parse_socket_path
 from inference.client import InferenceClient
 from inference.config import InferenceConfig
 from inference.device_memory import MIB, ScriptedReader
@@ -150,7 +150,7 @@ class TestUnixSocket:
     ) -> None:
         await start_server(unix_config)
 
-        path = find_socket_path(unix_config.address)
+        path = parse_socket_path(unix_config.address)
         assert path is not None
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
         assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
@@ -175,7 +175,7 @@ class TestUnixSocket:
     async def test_takes_the_place_of_one_that_a_killed_process_left(
         self, start_server: Callable[..., Any], connect: Callable[[str], InferenceClient], unix_config: InferenceConfig
     ) -> None:
-        path = find_socket_path(unix_config.address)
+        path = parse_socket_path(unix_config.address)
         assert path is not None
         path.parent.mkdir()
         with socket.socket(socket.AF_UNIX) as left:
@@ -188,7 +188,7 @@ class TestUnixSocket:
     async def test_is_not_made_where_another_file_is(
         self, start_server: Callable[..., Any], unix_config: InferenceConfig
     ) -> None:
-        path = find_socket_path(unix_config.address)
+        path = parse_socket_path(unix_config.address)
         assert path is not None
         path.parent.mkdir()
         path.write_text("somebody's notes")
@@ -545,7 +545,7 @@ class Moody(FakeLanguageModel):
     trouble = ""
     figures: dict[str, float] = {"ttft_s": 0.25}  # noqa: RUF012 — read only
 
-    def find_trouble(self) -> str:
+    def diagnose(self) -> str:
         return self.trouble
 
 

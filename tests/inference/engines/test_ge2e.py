@@ -191,7 +191,7 @@ class TestFrontEnd:
     def test_finds_a_tone_in_its_band(self) -> None:
         tone = np.sin(2 * np.pi * 1000 * np.arange(16_000) / 16_000).astype(np.float32)
 
-        mels = ge2e_onnx.find_mels(tone)
+        mels = ge2e_onnx.compute_mels(tone)
 
         assert mels.shape == (101, 40)
         assert set(mels[5:-5].argmax(axis=1)) == {np.abs(ge2e_onnx.MEL_FILTERS[:, 25]).argmax()}
@@ -217,7 +217,7 @@ class TestFrontEnd:
         [(0.5, [0]), (1.6, [0]), (1.7, [0]), (2.2, [0, 77]), (2.8, [0, 77, 154]), (5.0, [0, 77, 154, 231, 308])],
     )
     def test_cuts_into_parts_that_overlap(self, seconds: float, starts: list[int]) -> None:
-        assert ge2e_onnx.find_parts(int(seconds * 16_000)) == starts
+        assert ge2e_onnx.compute_part_starts(int(seconds * 16_000)) == starts
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
