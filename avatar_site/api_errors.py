@@ -1,9 +1,8 @@
-"""Every refusal of the API in one form: `{"code", "detail", "field"?}`, the detail in the user's language."""
+"""REST framework's exception handler: every refusal of the API in one form, `{"code", "detail", "field"?}`."""
 
 from __future__ import annotations
 
 import logging
-from http import HTTPStatus
 from typing import Any
 
 from django.core.exceptions import PermissionDenied, RequestDataTooBig, SuspiciousOperation
@@ -13,34 +12,13 @@ from rest_framework import exceptions
 from rest_framework.response import Response
 from rest_framework.views import exception_handler
 
-from avatar_site.failures import StorageUnavailable
 from avatar_site.lib.disk import is_disk_full
+from avatar_site.lib.problems import ProblemError, describe, status_of
+from avatar_site.lib.stored_files import StorageUnavailable
 from inference.interfaces import InferenceBusy, InferenceError, InferenceUnavailable
-from voices.wording import VoiceProblem, word_problem
 
 logger = logging.getLogger(__name__)
 
-_STATUS = {
-    "audio_too_large": HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-    "archive_too_large": HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-    "quota_exceeded": HTTPStatus.CONFLICT,
-    "voice_too_large": HTTPStatus.CONFLICT,
-    "last_recording": HTTPStatus.CONFLICT,
-    "too_many_recordings": HTTPStatus.CONFLICT,
-    "not_ready": HTTPStatus.CONFLICT,
-    "recording_missing": HTTPStatus.CONFLICT,
-    "not_failed": HTTPStatus.CONFLICT,
-    "disabled": HTTPStatus.CONFLICT,
-    "deleting": HTTPStatus.CONFLICT,
-    "deletion_unfinished": HTTPStatus.SERVICE_UNAVAILABLE,
-    "fitting_impossible": HTTPStatus.CONFLICT,
-    "stock_voice": HTTPStatus.FORBIDDEN,
-    "operators_only": HTTPStatus.FORBIDDEN,
-    "storage_full": HTTPStatus.INSUFFICIENT_STORAGE,
-    "inference_unavailable": HTTPStatus.SERVICE_UNAVAILABLE,
-    "inference_busy": HTTPStatus.SERVICE_UNAVAILABLE,
-    "inference_failed": HTTPStatus.BAD_GATEWAY,
-}
 _CODES: tuple[tuple[type[Exception], str], ...] = (
     (exceptions.NotAuthenticated, "not_logged_in"),
     (exceptions.AuthenticationFailed, "not_logged_in"),
@@ -51,63 +29,50 @@ _CODES: tuple[tuple[type[Exception], str], ...] = (
     (exceptions.MethodNotAllowed, "method_not_allowed"),
     (exceptions.Throttled, "too_many_requests"),
 )
-#: Codes that apps raise with sentences of their own.
-PROBLEMS_OF_APPS = {"longer_than_site", "not_correctable", "storage_unavailable"}
 
 
 def handle(error: Exception, context: dict[str, Any]) -> Response | None:
-    """DRF's exception handler. What nobody expected stays an exception, is logged and answered with 500."""
+    """Translate an exception to a response. An unexpected one is not handled: Django logs it and answers 500."""
     match error:
-        case VoiceProblem():
-            return _respond(error.code, _STATUS.get(error.code, HTTPStatus.BAD_REQUEST), field=error.field)
+        case ProblemError():
+            return Response(describe(error.problem, field=error.field, **error.values), status_of(error.problem))
         case InferenceBusy():
-            return _respond("inference_busy", HTTPStatus.SERVICE_UNAVAILABLE)
+            return _respond("inference_busy")
         case InferenceUnavailable():
-            return _respond("inference_unavailable", HTTPStatus.SERVICE_UNAVAILABLE)
+            return _respond("inference_unavailable")
         case InferenceError():
-            return _respond("inference_failed", HTTPStatus.BAD_GATEWAY)
+            return _respond("inference_failed")
         case StorageUnavailable():
             logger.error("the storage of files: %s", error)
-            return _respond("storage_unavailable", HTTPStatus.SERVICE_UNAVAILABLE)
+            return _respond("storage_unavailable")
         case OSError() | OperationalError() if is_disk_full(error):
             logger.error("the disk is full: %s", error)
-            return _respond("storage_full", HTTPStatus.INSUFFICIENT_STORAGE)
+            return _respond("storage_full")
         case RequestDataTooBig():
-            return _respond("request_too_large", HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+            return _respond("request_too_large")
         case SuspiciousOperation():
-            return _respond("invalid", HTTPStatus.BAD_REQUEST)
+            return _respond("invalid")
         case exceptions.ValidationError():
-            code, detail, field = _take_first(error.get_full_details())
-            return _respond(code, HTTPStatus.BAD_REQUEST, detail=detail, field=field)
+            sentence, field = _find_first(error.get_full_details())
+            return Response(describe("invalid", detail=sentence, field=field), status_of("invalid"))
     response = exception_handler(error, context)
     if response is None:
         return None
+    code = next((code for kind, code in _CODES if isinstance(error, kind)), "invalid")
     headers = {name: value for name, value in response.headers.items() if name not in ("Content-Type", "Vary")}
-    for kind, code in _CODES:
-        if isinstance(error, kind):
-            return _respond(code, response.status_code, headers=headers)
-    if isinstance(error, exceptions.APIException) and error.default_code in PROBLEMS_OF_APPS:
-        return _respond(error.default_code, response.status_code, detail=str(error.detail), headers=headers)
-    return _respond("invalid", response.status_code, headers=headers)
+    return Response(describe(code), response.status_code, headers=headers)
 
 
-def _take_first(details: Any, field: str = "") -> tuple[str, str, str]:
-    """Of all that is wrong with a request: the code, the sentence and the field of the first."""
+def _respond(code: str) -> Response:
+    return Response(describe(code), status_of(code))
+
+
+def _find_first(details: Any, field: str = "") -> tuple[str, str]:
+    """Return the sentence and the field of the first of the things that are wrong with a request."""
     if isinstance(details, dict) and "message" in details and "code" in details:
-        code = str(details["code"])
-        # The codes of single checks are not promised to anybody, ours are.
-        return code if code in PROBLEMS_OF_APPS else "invalid", str(details["message"]), field
+        return str(details["message"]), field
     if isinstance(details, dict):
         name, inner = next(iter(details.items()))
         is_field = isinstance(name, str) and name != "non_field_errors"
-        return _take_first(inner, field or (name if is_field else ""))
-    return _take_first(next(item for item in details if item), field)
-
-
-def _respond(
-    code: str, status: int, *, detail: str = "", field: str = "", headers: dict[str, str] | None = None
-) -> Response:
-    body = {"code": code, "detail": detail or word_problem(code)}
-    if field:
-        body["field"] = field
-    return Response(body, status=status, headers=headers)
+        return _find_first(inner, field or (name if is_field else ""))
+    return _find_first(next(item for item in details if item), field)

@@ -16,9 +16,9 @@ django_application = get_asgi_application()
 # What follows imports models, which need the line above.
 from django.urls import re_path  # noqa: E402
 
-from realtime.protocol import CLOSE_UNKNOWN_CONVERSATION  # noqa: E402
+from avatar_site.lib.inference_client import get_inference  # noqa: E402
+from realtime.messages import CLOSE_UNKNOWN_CONVERSATION  # noqa: E402
 from realtime.routing import websocket_urlpatterns  # noqa: E402
-from voices.engines import get_inference  # noqa: E402
 
 
 async def close_unknown(scope: dict[str, Any], receive: Any, send: Any) -> None:

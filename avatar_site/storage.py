@@ -16,7 +16,7 @@ from django.core.files.base import ContentFile, File
 from storages.backends.s3 import S3Storage
 from storages.utils import clean_name
 
-from avatar_site.failures import StorageUnavailable
+from avatar_site.lib.stored_files import StorageUnavailable
 
 #: Buckets that are not Amazon's know neither names as subdomains nor, many of them, the newer checksums.
 CLIENT_CONFIG = Config(

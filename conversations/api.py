@@ -14,7 +14,6 @@ from django.utils import timezone
 from django.utils.cache import get_conditional_response
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiExample, OpenApiParameter, extend_schema
-from rest_framework.exceptions import APIException, ValidationError
 from rest_framework.generics import ListAPIView
 from rest_framework.negotiation import DefaultContentNegotiation
 from rest_framework.pagination import PageNumberPagination
@@ -23,13 +22,15 @@ from rest_framework.permissions import AllowAny
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from avatar_site.lib.api_schema import refusals
+from avatar_site.lib.http_ranges import respond_with_range
 from avatar_site.lib.parsers import JSONParser
+from avatar_site.lib.problems import ProblemError
 from conversations import listing, services
 from conversations.archive import stream_archive
 from conversations.descriptions import (
     ARCHIVE,
     AUDIO,
-    AUDIO_AWAY,
     CONVERSATION,
     CONVERSATIONS,
     CORRECTED_TURN,
@@ -39,9 +40,8 @@ from conversations.descriptions import (
     NOT_FOUND,
     NOT_LOGGED_IN,
     RETENTION,
-    SENTENCES,
+    STORAGE_UNAVAILABLE,
     TURNS,
-    refuse,
 )
 from conversations.models import Conversation, RetentionRun, Turn
 from conversations.serializers import (
@@ -57,7 +57,6 @@ from conversations.serializers import (
     TurnSerializer,
     find_media_type,
 )
-from voices.byte_ranges import take_range
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
@@ -80,18 +79,6 @@ class AnyAnswer(DefaultContentNegotiation):
         return renderer, renderer.media_type
 
 
-class NotCorrectableProblem(APIException):
-    status_code = HTTPStatus.CONFLICT
-    default_code = "not_correctable"
-    default_detail = SENTENCES[default_code]
-
-
-class FilesRemainProblem(APIException):
-    status_code = HTTPStatus.SERVICE_UNAVAILABLE
-    default_code = "storage_unavailable"
-    default_detail = SENTENCES[default_code]
-
-
 class _View(APIView):
     content_negotiation_class = AnyAnswer
 
@@ -107,7 +94,7 @@ def _delete(conversations: ConversationQuerySet) -> services.Deleted:
     try:
         return services.delete_conversations(conversations=conversations)
     except services.FilesRemain:
-        raise FilesRemainProblem from None
+        raise ProblemError("not_all_deleted") from None
 
 
 class Pages(PageNumberPagination):
@@ -132,7 +119,7 @@ class ConversationList(_View, ListAPIView[Conversation]):
             OpenApiParameter("from", OpenApiTypes.DATE, description="A day, included, in the site's time zone."),
             OpenApiParameter("to", OpenApiTypes.DATE, description="A day, included."),
         ],
-        responses={200: CONVERSATIONS} | refuse("invalid", field="from") | NOT_LOGGED_IN | NOT_FOUND,
+        responses={200: CONVERSATIONS} | refusals("invalid", field="from") | NOT_LOGGED_IN | NOT_FOUND,
     )
     def get(self, request: Request) -> Response:
         """The user's conversations, newest first: by the time of their last turn, then by id."""
@@ -170,7 +157,7 @@ class ConversationDetail(_View):
         summary="Name it, or pin it against the retention",
         request=ConversationChangeSerializer,
         examples=[OpenApiExample("named and pinned", {"title": "台北的天氣", "is_pinned": True}, request_only=True)],
-        responses={200: CONVERSATION} | refuse("invalid", field="title") | NOT_ALLOWED | NOT_FOUND,
+        responses={200: CONVERSATION} | refusals("invalid", field="title") | NOT_ALLOWED | NOT_FOUND,
     )
     def patch(self, request: Request, conversation_id: uuid.UUID) -> Response:
         """An empty title takes it back: then it is the user's first words again."""
@@ -225,10 +212,10 @@ class TurnDetail(_View):
         request=TurnChangeSerializer,
         examples=[OpenApiExample("what was meant", {"text": "今天台北的天氣怎麼樣？"}, request_only=True)],
         responses={200: CORRECTED_TURN}
-        | refuse("invalid", field="text")
+        | refusals("invalid", field="text")
         | NOT_ALLOWED
         | NOT_FOUND
-        | refuse("not_correctable", http_status=HTTPStatus.CONFLICT),
+        | refusals("not_correctable"),
     )
     def patch(self, request: Request, conversation_id: uuid.UUID, turn_id: uuid.UUID) -> Response:
         """
@@ -246,7 +233,7 @@ class TurnDetail(_View):
                 conversation_id=conversation_id, turn_id=turn.pk, text=change.validated_data["text"], supersede=False
             )
         except services.NotCorrectable:
-            raise NotCorrectableProblem from None
+            raise ProblemError("not_correctable") from None
         return Response(TurnSerializer(turn).data)
 
 
@@ -263,7 +250,7 @@ class TurnAudio(_View):
                 "download", OpenApiTypes.BOOL, description="To be saved (`1`, `true`, `yes`), not played."
             ),
         ],
-        responses=AUDIO | NOT_FOUND | AUDIO_AWAY,
+        responses=AUDIO | NOT_FOUND | STORAGE_UNAVAILABLE,
     )
     def get(self, request: Request, conversation_id: uuid.UUID, turn_id: uuid.UUID) -> HttpResponse:
         """Ogg/Opus or FLAC, as it was kept. Somebody who is not logged in is a stranger like others: 404."""
@@ -283,7 +270,7 @@ def answer_audio(request: HttpRequest, audio: bytes, *, name: str, is_download: 
     filename = name.rpartition("/")[2]
     etag = f'"{filename}-{len(audio)}"'
     is_same = request.headers.get("If-Range", etag) == etag
-    response = take_range(audio, request.headers.get("Range", "") if is_same else "")
+    response = respond_with_range(audio, request.headers.get("Range", "") if is_same else "")
     response.headers["Content-Type"] = find_media_type(name)
     response.headers["Accept-Ranges"] = "bytes"
     # Asked again each time: what was deleted is not played from a cache.
@@ -336,7 +323,7 @@ class Export(_ExportView):
         summary="Everything that was said, or the conversations named, to take along",
         request=ChosenConversationsSerializer,
         examples=[_SOME, OpenApiExample("everything", {}, request_only=True)],
-        responses={(200, "application/zip"): ARCHIVE} | refuse("invalid", field="ids") | NOT_ALLOWED | NOT_FOUND,
+        responses={(200, "application/zip"): ARCHIVE} | refusals("invalid", field="ids") | NOT_ALLOWED | NOT_FOUND,
     )
     def post(self, request: Request) -> StreamingHttpResponse:
         """Everything that the user has said and been told, or the conversations named."""
@@ -354,7 +341,7 @@ class Deletion(_View):
         summary="Delete the conversations named, or all",
         request=DoomedConversationsSerializer,
         examples=[_SOME, OpenApiExample("everything", {"all": True}, request_only=True)],
-        responses={200: DELETED} | refuse("invalid", field="ids") | NOT_ALLOWED | FILES_REMAIN,
+        responses={200: DELETED} | refusals("invalid", field="ids") | NOT_ALLOWED | FILES_REMAIN,
     )
     def post(self, request: Request) -> Response:
         """
@@ -385,7 +372,7 @@ class Retention(_View):
         summary="Choose shorter limits than the site's",
         request=LimitsSerializer,
         examples=[OpenApiExample("audio for a week", {"audio_days": 7, "text_days": None}, request_only=True)],
-        responses={200: RETENTION} | refuse("invalid", "longer_than_site", field="audio_days") | NOT_ALLOWED,
+        responses={200: RETENTION} | refusals("invalid", "longer_than_site", field="audio_days", days=30) | NOT_ALLOWED,
     )
     def put(self, request: Request) -> Response:
         """Null takes the site's. They hold from the next run on, which is at night."""
@@ -394,8 +381,7 @@ class Retention(_View):
         try:
             services.choose_retention(user=self.user, **chosen.validated_data)
         except services.LongerThanSite as error:
-            sentence = str(SENTENCES["longer_than_site"]).format(days=error.days)
-            raise ValidationError({error.field: [sentence]}, code="longer_than_site") from None
+            raise ProblemError("longer_than_site", field=error.field, values={"days": error.days}) from None
         return self._describe()
 
     def _describe(self) -> Response:

@@ -2,34 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
-from django.utils.translation import gettext_lazy as _
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiExample, OpenApiResponse
 
+from avatar_site.lib.api_schema import Responses, refusals
 from conversations.serializers import (
     ConversationSerializer,
     DeletedSerializer,
     RetentionSerializer,
     TurnSerializer,
 )
-from voices.serializers import ErrorSerializer
-from voices.wording import word_problem
-
-#: Sentences for codes that mean something of their own here.
-SENTENCES: dict[str, Any] = {
-    "not_correctable": _("Only what you said can be corrected."),
-    "longer_than_site": _("Nothing is kept here for longer than {days} days."),
-    "storage_unavailable": _(
-        "The recordings cannot be reached just now, so not everything could be deleted. What is left is still in your "
-        "list; please try again in a moment."
-    ),
-}
-
-Responses = dict[int | tuple[int, str], Any]
 
 _CONVERSATION = {
     "id": "3f0c1f6e-6d2b-4c53-9f43-4a7d2b1d9a10",
@@ -97,30 +82,16 @@ _RETENTION = {
 }
 
 
-def refuse(*codes: str, http_status: int = HTTPStatus.BAD_REQUEST, field: str = "") -> Responses:
-    """Describe what may go wrong: a status, and an example of each code."""
-    return _refuse({code: SENTENCES.get(code) or word_problem(code) for code in codes}, http_status, field)
-
-
-def _refuse(sentences: Mapping[str, Any], http_status: int, field: str = "") -> Responses:
-    more = {"field": field} if field else {}
-    examples = [
-        OpenApiExample(code, value={"code": code, "detail": str(sentence).format(days=30)} | more)
-        for code, sentence in sentences.items()
-    ]
-    return {int(http_status): OpenApiResponse(ErrorSerializer, ", ".join(sentences), examples)}
-
-
 def _answer(serializer: Any, name: str, value: Any, *, description: str = "") -> OpenApiResponse:
     return OpenApiResponse(serializer, description, [OpenApiExample(name, value=value)])
 
 
-NOT_LOGGED_IN = refuse("not_logged_in", http_status=HTTPStatus.FORBIDDEN)
-#: Of what changes something: a browser has to send the CSRF token as well.
-NOT_ALLOWED = refuse("not_logged_in", "forbidden", http_status=HTTPStatus.FORBIDDEN)
-NOT_FOUND = refuse("not_found", http_status=HTTPStatus.NOT_FOUND)
-FILES_REMAIN = refuse("storage_unavailable", http_status=HTTPStatus.SERVICE_UNAVAILABLE)
-AUDIO_AWAY = _refuse({"storage_unavailable": word_problem("storage_unavailable")}, HTTPStatus.SERVICE_UNAVAILABLE)
+NOT_LOGGED_IN = refusals("not_logged_in")
+#: For requests that change something: a browser has to send the CSRF token as well.
+NOT_ALLOWED = refusals("not_logged_in", "forbidden")
+NOT_FOUND = refusals("not_found")
+FILES_REMAIN = refusals("not_all_deleted")
+STORAGE_UNAVAILABLE = refusals("storage_unavailable")
 
 CONVERSATIONS = _answer(ConversationSerializer(many=True), "found by a word", _FOUND)
 CONVERSATION = _answer(ConversationSerializer, "a conversation", _CONVERSATION)

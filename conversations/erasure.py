@@ -12,8 +12,8 @@ from typing import cast
 
 from django.db import connection
 
+from avatar_site.lib.sqlite_erasure import forget_deleted_rows
 from conversations.models import TurnSearch
-from voices.files import forget_deleted_rows
 
 logger = logging.getLogger(__name__)
 

@@ -129,22 +129,22 @@ class Conversation(models.Model):
         )
 
     def __str__(self) -> str:
-        # Not its title, which is what was said: this is what operators see.
+        # Operators see this: not the title, which is what was said.
         return str(self.pk)
 
+    @property
+    def audio_folder(self) -> str:
+        """Where the audio of its turns lies in the storage."""
+        return f"{AUDIO_ROOT}/{self.owner_id}/{self.pk}"
 
-#: Everything under it belongs to turns.
+
+#: The folder of turns' audio in the storage.
 AUDIO_ROOT = "conversations"
-
-
-def audio_folder(*, owner_id: int, conversation_id: uuid.UUID) -> str:
-    return f"{AUDIO_ROOT}/{owner_id}/{conversation_id}"
 
 
 def audio_path(turn: Turn, filename: str) -> str:
     """Where a turn's audio lies in the storage: its name is the turn's, with the suffix that it came with."""
-    folder = audio_folder(owner_id=turn.conversation.owner_id, conversation_id=turn.conversation_id)
-    return f"{folder}/{turn.pk}.{filename.rpartition('.')[2]}"
+    return f"{turn.conversation.audio_folder}/{turn.pk}.{filename.rpartition('.')[2]}"
 
 
 class Speaker(models.TextChoices):

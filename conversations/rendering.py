@@ -14,14 +14,14 @@ from django.conf import settings
 from django.core.files.base import ContentFile
 from django.core.files.storage import default_storage
 
+from avatar_site.lib.inference_client import ask
 from conversations.models import Speaker, Turn
 from conversations.sound import encode_audio, suffix_of
-from inference.blocking import ask
+from inference import offline
 from inference.interfaces import Inference, InferenceError
 from inference.interfaces import Quality as EngineQuality
-from voices import asking
 from voices.models import Quality
-from voices.sound import VoiceSound, read_sound
+from voices.voice_spec import VoiceSpec, read_voice_spec
 
 logger = logging.getLogger(__name__)
 
@@ -34,10 +34,10 @@ def render(*, turn_id: uuid.UUID, inference: Inference) -> None:
     if turn is None:
         logger.info("turn %s is not to be spoken again", turn_id)
         return
-    sound = read_sound(turn.voice_profile) if turn.voice_profile else VoiceSound()
+    sound = read_voice_spec(turn.voice_profile) if turn.voice_profile else VoiceSpec()
     options = replace(sound.as_options(), quality=EngineQuality.HIGH_QUALITY, is_background=True)
     try:
-        spoken = ask(asking.speak(inference.tts, asking.cut_sentences(turn.text), options), timeout_s=TIMEOUT_S)
+        spoken = ask(offline.speak(inference.tts, offline.cut_sentences(turn.text), options), timeout_s=TIMEOUT_S)
     except (InferenceError, TimeoutError) as error:
         logger.warning("turn %s stays as it is: %s", turn_id, error or "it took too long")
         return
@@ -54,7 +54,7 @@ def _find(turn_id: uuid.UUID) -> Turn | None:
     return None if turn is None or turn.voice_was_deleted else turn
 
 
-def _replace(turn: Turn, spoken: asking.Spoken) -> None:
+def _replace(turn: Turn, spoken: offline.Spoken) -> None:
     """Write the new file beside the old one, change the row, and only then remove the old."""
     audio = encode_audio(
         spoken.pcm, spoken.sample_rate_hz, audio_format=settings.AVATAR_AUDIO_FORMAT, is_synthetic=True

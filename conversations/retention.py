@@ -20,8 +20,8 @@ from django.db import transaction
 from django.db.models import QuerySet
 from django.utils import timezone
 
+from avatar_site.lib.stored_files import RemovalAborted, remove_files
 from conversations.erasure import erase_deleted_words
-from conversations.files import StorageAway, remove_files
 from conversations.models import Conversation, RetentionChoice, RetentionRun, Turn, TurnQuerySet, TurnSearch
 from conversations.titles import find_title, make_title
 
@@ -80,7 +80,7 @@ def purge_expired(*, now: dt.datetime, is_dry_run: bool = False) -> Expired:
     expired = Expired()
     try:
         _remove_expired(expired, now=now, is_dry_run=is_dry_run)
-    except StorageAway:
+    except RemovalAborted:
         logger.exception("retention is interrupted: the storage is away")
     else:
         if run is not None:

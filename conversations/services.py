@@ -15,15 +15,14 @@ from typing import TYPE_CHECKING, Any
 from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.core.cache import cache
-from django.core.files.base import ContentFile
 from django.db import DatabaseError, DataError, IntegrityError, InterfaceError, transaction
 from django.db.models import Count, Max, Sum
 from django.utils import timezone
 
 from avatar_site.lib.handover import delay_on_commit
+from avatar_site.lib.stored_files import RemovalAborted, list_files, remove_files, write_file
 from avatar_site.lib.text import strip_unseen
 from conversations import erasure, retention, spool, tasks
-from conversations.files import StorageAway, find_audio_folder, list_files, remove_files
 from conversations.models import DELETED_VOICE, Conversation, RetentionChoice, Speaker, Turn, TurnSearch
 from conversations.search import index_text
 from conversations.sound import suffix_of
@@ -349,21 +348,21 @@ def delete_conversations(*, conversations: ConversationQuerySet) -> Deleted:
 
 def _delete_batch(wanted: list[uuid.UUID]) -> Deleted:
     gone: dict[uuid.UUID, list[str]] = {}
-    problem: StorageAway | None = None
+    problem: RemovalAborted | None = None
     for conversation_id in wanted:
         turns = Turn.objects.filter(conversation=conversation_id).exclude(audio="")
         try:
             gone[conversation_id] = remove_files(turns.values_list("audio", flat=True), max_failures=1)
-        except StorageAway as error:
+        except RemovalAborted as error:
             problem = error
             _forget_files(conversation_id, error.removed)
             break
-    folders = list(map(find_audio_folder, Conversation.objects.filter(pk__in=gone)))
+    folders = [each.audio_folder for each in Conversation.objects.filter(pk__in=gone)]
     deleted = _delete_rows(list(gone))
     spool.remove(gone)
     # Saved or replaced between the files and the rows, or left there by a process that was killed.
     late = deleted.names - {name for names in gone.values() for name in names}
-    with suppress(StorageAway, OSError):
+    with suppress(RemovalAborted, OSError):
         remove_files(late | {name for folder in folders for name in list_files(folder)})
     if problem is not None:
         raise FilesRemain from problem
@@ -384,7 +383,7 @@ def delete_rows_of_conversations(*, conversations: ConversationQuerySet) -> None
     Their files go once it is kept; one that cannot be removed then is an orphan, which `remove_orphans` removes.
     """
     wanted = list(conversations.values_list("pk", flat=True))
-    folders = list(map(find_audio_folder, conversations))
+    folders = [each.audio_folder for each in conversations]
     names = _delete_rows(wanted).names
     transaction.on_commit(lambda: remove_files(names), robust=True)
     transaction.on_commit(lambda: remove_files([name for each in folders for name in list_files(each)]), robust=True)
@@ -530,10 +529,4 @@ def _kept_turn(turn_id: uuid.UUID, conversation_id: uuid.UUID) -> Turn | None:
 
 def _write_audio(turn: Turn, audio: bytes) -> None:
     """Write the file before the row, outside of the transaction: a slow storage must not hold the database's lock."""
-    filename = f"turn.{suffix_of(audio)}"
-    name = turn.audio.field.generate_filename(turn, filename)
-    # Left behind by a save that was killed between the file and the row.
-    if turn.audio.storage.exists(name):
-        logger.warning("replacing audio of turn %s, which had no row", turn.pk)
-        turn.audio.storage.delete(name)
-    turn.audio.save(filename, ContentFile(audio), save=False)
+    write_file(turn.audio, audio, filename=f"turn.{suffix_of(audio)}")

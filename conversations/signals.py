@@ -9,8 +9,8 @@ from django.db import transaction
 from django.db.models.signals import pre_delete
 from django.dispatch import receiver
 
+from avatar_site.lib.stored_files import list_files, remove_files
 from conversations import services, spool
-from conversations.files import list_files, remove_files
 from conversations.models import AUDIO_ROOT, Conversation, Turn
 
 if TYPE_CHECKING:

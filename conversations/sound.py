@@ -8,11 +8,11 @@ import av
 import numpy as np
 import soundfile
 
+from avatar_site.lib.synthetic_label import SYNTHETIC_COMMENT
+
 OPUS_BIT_RATE = 32_000
 #: What libopus takes; anything else is resampled to the highest.
 _OPUS_RATES_HZ = (8_000, 12_000, 16_000, 24_000, 48_000)
-#: Said in the file itself of a voice that nobody has spoken with.
-SYNTHETIC_COMMENT = "Synthetic speech, made by AVATAR"
 
 MEDIA_TYPES = {".ogg": "audio/ogg", ".flac": "audio/flac"}
 

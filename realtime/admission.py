@@ -9,7 +9,7 @@ from enum import Enum
 from typing import Protocol
 from uuid import UUID
 
-from realtime import protocol
+from realtime import messages
 
 #: How long, at the end of the process, a sentence that is being spoken may still take.
 FINISH_SENTENCE_S = 10.0
@@ -92,13 +92,13 @@ class Admission:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(finish_sentence_s):
                     await call.finish_sentence()
-            await call.end(protocol.CLOSE_RESTARTING)
+            await call.end(messages.CLOSE_RESTARTING)
 
         async with asyncio.TaskGroup() as group:
             for call in self._calls:
                 group.create_task(finish(call))
             for call in self._saving:
-                group.create_task(call.end(protocol.CLOSE_RESTARTING))
+                group.create_task(call.end(messages.CLOSE_RESTARTING))
 
 
 admission = Admission()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 from uuid import UUID, uuid4
 
+import msgspec
 import soundfile
 from autobahn.exception import Disconnected
 from channels.db import database_sync_to_async
@@ -24,20 +25,22 @@ from django.utils import timezone
 
 from conversations.services import find_memory_of, has_conversation, resume_conversation
 from inference.interfaces import Inference, Message, Quality
-from realtime import protocol
+from realtime import messages
 from realtime.admission import Entry, admission
 from realtime.audio_input import decode_audio
+from realtime.call.prompt import EXAMPLES
+from realtime.call.settings import CallSettings
+from realtime.call.turns import PastTurn
+from realtime.call.voice import Voice, VoiceUnreadable
 from realtime.limits import BudgetExceeded, Idleness, IdleWatch, SocketBudget
 from realtime.logins import RECHECK_S, Login, follow_changes, is_valid, read_login
-from realtime.pipeline import CallOverrun, CallSettings, PastTurn, VoicePipeline
-from realtime.prompt import EXAMPLES
-from realtime.protocol import ErrorCode, ProtocolError, ServerMessage
+from realtime.messages import ErrorCode, ProtocolError, ServerMessage
+from realtime.pipeline import CallOverrun, VoicePipeline
 from realtime.recorder import HURRIED_PATIENCE_S, Item, Recorder, Trouble
-from realtime.reply import Voice, VoiceUnreadable
 from realtime.wording import find_language, word_error, word_idle_warning
 from voices.models import VoiceProfile
 from voices.services import read_preference
-from voices.sound import read_sound
+from voices.voice_spec import read_voice_spec
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
@@ -54,9 +57,9 @@ TAKEOVER_TIMEOUT_S = 10.0
 #: What servers raise when they are to write to a client that has left: ASGI's, and Daphne's (autobahn's) own.
 SOCKET_CLOSED = (OSError, Disconnected)
 _REFUSALS = {
-    Entry.FULL: (protocol.CLOSE_SERVER_FULL, ErrorCode.SERVER_FULL),
-    Entry.TOO_MANY: (protocol.CLOSE_TOO_MANY_CALLS, ErrorCode.TOO_MANY_CALLS),
-    Entry.DRAINING: (protocol.CLOSE_RESTARTING, None),
+    Entry.FULL: (messages.CLOSE_SERVER_FULL, ErrorCode.SERVER_FULL),
+    Entry.TOO_MANY: (messages.CLOSE_TOO_MANY_CALLS, ErrorCode.TOO_MANY_CALLS),
+    Entry.DRAINING: (messages.CLOSE_RESTARTING, None),
 }
 
 
@@ -154,7 +157,7 @@ class VoiceConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels p
             admission.leave(self)
             if refusal.code is not None:
                 with contextlib.suppress(ClientLeft):
-                    await self._write(protocol.ErrorMessage(code=refusal.code, error="", is_fatal=True))
+                    await self._write(messages.ErrorMessage(code=refusal.code, error="", is_fatal=True))
             await self._hang_up(refusal.close_code)
             return
         if self.is_closed:
@@ -173,7 +176,7 @@ class VoiceConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels p
         allowed = settings.ALLOWED_HOSTS or ([".localhost", "127.0.0.1", "[::1]"] if settings.DEBUG else [])
         expected = (self._find_scheme(headers), host.lower())
         if urlsplit(origin)[:2] != expected or not validate_host(name, allowed):
-            raise Refusal(protocol.CLOSE_WRONG_ORIGIN)
+            raise Refusal(messages.CLOSE_WRONG_ORIGIN)
 
     def _find_scheme(self, headers: dict[bytes, str]) -> str:
         """Return what a page of this site is called with, as Django's `HttpRequest.scheme` does."""
@@ -187,7 +190,7 @@ class VoiceConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels p
     def _check_login(self) -> None:
         user = self.scope.get("user")
         if user is None or not user.is_authenticated:
-            raise Refusal(protocol.CLOSE_NOT_LOGGED_IN)
+            raise Refusal(messages.CLOSE_NOT_LOGGED_IN)
         self.login = read_login(user, self.scope.get("session"))
         self.user_id = user.pk
 
@@ -196,7 +199,7 @@ class VoiceConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels p
         try:
             return UUID(wanted) if wanted is not None else None
         except ValueError:
-            raise Refusal(protocol.CLOSE_UNKNOWN_CONVERSATION) from None
+            raise Refusal(messages.CLOSE_UNKNOWN_CONVERSATION) from None
 
     async def _take_place(self, wanted: UUID | None) -> VoiceConsumer | None:
         """
@@ -219,7 +222,7 @@ class VoiceConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels p
         try:
             async with asyncio.timeout(TAKEOVER_TIMEOUT_S):
                 # Before the conversation is read: what was said last is then in it, once.
-                await replaced.end(protocol.CLOSE_REPLACED)
+                await replaced.end(messages.CLOSE_REPLACED)
         except TimeoutError:
             logger.warning("session %s: what session %s has not saved comes late", self.session_id, replaced.session_id)
         return replaced
@@ -236,7 +239,7 @@ class VoiceConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels p
             # The connection was lost before anything was kept: the id still stands for nothing.
             self.is_new = True
             return []
-        raise Refusal(protocol.CLOSE_UNKNOWN_CONVERSATION)
+        raise Refusal(messages.CLOSE_UNKNOWN_CONVERSATION)
 
     def _read_query(self, name: str) -> str | None:
         values = parse_qs(self.scope["query_string"].decode("latin-1"), keep_blank_values=True).get(name)
@@ -286,11 +289,11 @@ class VoiceConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels p
             clock=self.clock,
         )
         self.outbox.put_nowait(
-            protocol.ReadyStatus(
+            messages.ReadyStatus(
                 conversation_id=kept_id,
                 voice_profile_id=call_settings.voice.profile_id,
                 is_resumed=is_resumed,
-                limits=protocol.Limits(
+                limits=messages.Limits(
                     max_utterance_bytes=call_settings.max_utterance_bytes,
                     max_utterance_chunks=call_settings.max_utterance_chunks,
                     max_utterance_s=call_settings.max_utterance_s,
@@ -312,7 +315,7 @@ class VoiceConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels p
             self.is_conversation_gone = True
         told_apart = {Trouble.GONE: ErrorCode.CONVERSATION_GONE, Trouble.RECOVERED: ErrorCode.KEPT_AGAIN}
         code = told_apart.get(trouble, ErrorCode.NOT_KEPT)
-        self._answer_at_once(protocol.ErrorMessage(code=code, error="", detail=trouble.value))
+        self._answer_at_once(messages.ErrorMessage(code=code, error="", detail=trouble.value))
 
     async def _find_voice(self, voice_profile_id: UUID | None) -> Voice | None:
         if voice_profile_id is None:
@@ -342,7 +345,7 @@ class VoiceConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels p
         try:
             if bytes_data is not None:
                 self.budget.take_frame(len(bytes_data), now)
-                protocol.check_frame(bytes_data)
+                messages.check_frame(bytes_data)
                 self.pipeline.push_frame(bytes_data)
             else:
                 self._take_text(text_data or "", now)
@@ -355,15 +358,15 @@ class VoiceConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels p
         assert self.pipeline is not None  # noqa: S101 — for the type checker: `receive` has looked
         self.budget.take_text(len(text), now)
         try:
-            message = protocol.parse(text)
+            message = messages.parse(text)
         except ProtocolError:
             self.budget.take_message(now, is_chunk=False)
             raise
-        self.budget.take_message(now, is_chunk=isinstance(message, protocol.AudioChunkMessage))
-        if isinstance(message, protocol.PingMessage):
-            self.outbox.put_nowait(protocol.Pong(nonce=message.nonce))
+        self.budget.take_message(now, is_chunk=isinstance(message, messages.AudioChunkMessage))
+        if isinstance(message, messages.PingMessage):
+            self.outbox.put_nowait(messages.Pong(nonce=message.nonce))
             return
-        if isinstance(message, protocol.ConfigureMessage) and message.page_language is not protocol.UNSET:
+        if isinstance(message, messages.ConfigureMessage) and message.page_language is not messages.UNSET:
             self.language = message.page_language
         self.pipeline.push_message(message)
 
@@ -373,11 +376,11 @@ class VoiceConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels p
         except BudgetExceeded as exceeded:
             await self._cut_off(str(exceeded))
         else:
-            self._answer_at_once(protocol.ErrorMessage(code=error.code, error="", detail=error.detail))
+            self._answer_at_once(messages.ErrorMessage(code=error.code, error="", detail=error.detail))
 
     async def _cut_off(self, why: str) -> None:
         logger.warning("session %s is cut off: %s", self.session_id, why)
-        await self._hang_up(protocol.CLOSE_TOO_SLOW)
+        await self._hang_up(messages.CLOSE_TOO_SLOW)
 
     def _answer_at_once(self, message: ServerMessage) -> None:
         """Answer without waiting. Answers to a client that reads none are left out."""
@@ -413,9 +416,9 @@ class VoiceConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels p
             if isinstance(message, bytes):
                 await self.send(bytes_data=message)
                 return
-            if isinstance(message, protocol.ErrorMessage):
-                message = replace(message, error=word_error(message.code, self.language))
-            await self.send(text_data=protocol.serialise(message, session_id=self.session_id))
+            if isinstance(message, messages.ErrorMessage):
+                message = msgspec.structs.replace(message, error=word_error(message.code, self.language))
+            await self.send(text_data=messages.serialise(message, session_id=self.session_id))
         except SOCKET_CLOSED as error:
             raise ClientLeft from error
 
@@ -430,17 +433,17 @@ class VoiceConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels p
             self.is_recheck_due.clear()
             if self.is_logged_out or not await self._is_login_valid(login):
                 logger.info("session %s ends with its login", self.session_id)
-                await self._hang_up(protocol.CLOSE_NOT_LOGGED_IN)
+                await self._hang_up(messages.CLOSE_NOT_LOGGED_IN)
                 return
             now = self.clock()
             match self.idle_watch.check(now):
                 case Idleness.WARN:
                     ends_in_s = round(self.idle_watch.find_rest_s(now))
                     notice = word_idle_warning(self.language)
-                    self._answer_at_once(protocol.IdleWarning(ends_in_s=ends_in_s, notice=notice))
+                    self._answer_at_once(messages.IdleWarning(ends_in_s=ends_in_s, notice=notice))
                 case Idleness.OVER:
                     logger.info("session %s ends: nobody has said anything", self.session_id)
-                    await self._hang_up(protocol.CLOSE_IDLE)
+                    await self._hang_up(messages.CLOSE_IDLE)
                     return
 
     async def _is_login_valid(self, login: Login) -> bool:
@@ -470,16 +473,16 @@ class VoiceConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels p
                 )
         except* ClientLeft:
             logger.info("session %s: the client has left", self.session_id)
-            await self._hang_up(protocol.CLOSE_TOO_SLOW)
+            await self._hang_up(messages.CLOSE_TOO_SLOW)
         except* ClientTooSlow:
             logger.warning("session %s: the client has stopped reading", self.session_id)
-            await self._hang_up(protocol.CLOSE_TOO_SLOW)
+            await self._hang_up(messages.CLOSE_TOO_SLOW)
         except* Exception:
             logger.exception("session %s failed", self.session_id)
             with contextlib.suppress(TimeoutError, ClientLeft):
                 async with asyncio.timeout(SEND_TIMEOUT_S):
-                    await self._write(protocol.ErrorMessage(code=ErrorCode.FATAL_ERROR, error="", is_fatal=True))
-            await self._hang_up(protocol.CLOSE_FATAL_ERROR)
+                    await self._write(messages.ErrorMessage(code=ErrorCode.FATAL_ERROR, error="", is_fatal=True))
+            await self._hang_up(messages.CLOSE_FATAL_ERROR)
 
     async def finish_sentence(self) -> None:
         if self.pipeline is not None:
@@ -534,7 +537,7 @@ def find_voice(user: User, voice_profile_id: UUID) -> Voice | None:
     if profile is None:
         return None
     try:
-        sound = read_sound(profile)
+        sound = read_voice_spec(profile)
     except (OSError, soundfile.LibsndfileError) as error:
         logger.exception("the clip of voice %s cannot be read", voice_profile_id)
         raise VoiceUnreadable(str(voice_profile_id)) from error
@@ -564,9 +567,9 @@ def _make_past_turn(turn_id: UUID, speaker: str, text: str) -> PastTurn:
 def _is_conversation(message: ServerMessage | bytes) -> bool:
     """Whether a message to the client shows activity: the user speaks, types or is answered."""
     match message:
-        case bytes() | protocol.LlmResponse() | protocol.Status(is_speaking=True):
+        case bytes() | messages.LlmResponse() | messages.Status(is_speaking=True):
             return True
-        case protocol.Transcription(text=text):
+        case messages.Transcription(text=text):
             return bool(text)
         case _:
             return False

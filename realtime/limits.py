@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import Enum
 
-from realtime.protocol import BYTES_PER_SAMPLE, MICROPHONE_SAMPLE_RATE_HZ
+from realtime.messages import BYTES_PER_SAMPLE, MICROPHONE_SAMPLE_RATE_HZ
 
 #: JSON messages besides `audio_chunk`. The page sends 4 `playback` messages a second, and a `ping` every 10 s.
 MESSAGES_PER_S = 100.0

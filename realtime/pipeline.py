@@ -14,14 +14,12 @@ import logging
 import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import datetime
-from typing import Any, Literal, TypeVar
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 from uuid import UUID, uuid4
 
 from inference.interfaces import (
     BYTES_PER_SAMPLE,
-    MICROPHONE_SAMPLE_RATE_HZ,
     DiscardUtterance,
     EndOfUtterance,
     FinalTranscript,
@@ -42,7 +40,13 @@ from inference.interfaces import (
     TranscriptionInput,
     TranscriptionOptions,
 )
-from realtime import protocol, turns
+from realtime import messages as protocol
+from realtime import turns
+from realtime.call.prompt import Scene, compose, find_wanted_language, is_chinese
+from realtime.call.settings import CallSettings
+from realtime.call.turns import BegunTurn, CorrectedTurn, DroppedTurn, PastTurn, SaidTurn
+from realtime.call.utterance import AudioDecodingError, AudioTooLong
+from realtime.call.voice import Voice, VoiceUnreadable
 from realtime.hearing import (
     BYTES_PER_MS,
     MAX_ITEM_BYTES,
@@ -52,9 +56,8 @@ from realtime.hearing import (
     UtteranceMeter,
     has_speech_like,
 )
-from realtime.prompt import Scene, compose, find_wanted_language, is_chinese
-from realtime.protocol import UNSET, AudioFormat, ErrorCode, Mode, ProtocolError, ServerMessage, Stage
-from realtime.reply import Outlet, Reply, ReplyLimits, Voice, VoiceUnreadable
+from realtime.messages import UNSET, AudioFormat, ErrorCode, Mode, ProtocolError, ServerMessage, Stage
+from realtime.reply import Outlet, Reply
 from realtime.turns import TurnMachine
 
 logger = logging.getLogger(__name__)
@@ -72,106 +75,6 @@ SENTENCE_POLL_S = 0.05
 
 class CallOverrun(Exception):
     """The client sends requests faster than they can be handled."""
-
-
-class AudioDecodingError(Exception):
-    """Uploaded audio is not what its format says, or holds no audio."""
-
-
-class AudioTooLong(Exception):
-    """Uploaded audio is longer than an utterance may be."""
-
-
-@dataclass(frozen=True, slots=True)
-class CallSettings:
-    """How a call begins, and its limits."""
-
-    system_prompt: str = ""
-    #: What stands between the system prompt and the conversation.
-    examples: tuple[tuple[str, str], ...] = ()
-    place: str = ""
-    read_time: Callable[[], datetime] | None = None
-    mode: Mode = Mode.HANDS_FREE
-    language: Literal["auto", "zh", "en"] = "auto"
-    pause_ms: int = 600
-    sensitivity: float = 0.5
-    quality: Quality = Quality.FAST
-    speed: float = 1.0
-    voice: Voice = field(default_factory=Voice)
-    max_reply_tokens: int = 256
-    temperature: float = 0.6
-    repeat_penalty: float = 1.0
-    max_history_messages: int = 40
-    max_utterance_bytes: int = 10_000_000
-    max_utterance_chunks: int = 1000
-    max_utterance_s: int = 60
-    #: What waits for a recogniser that has fallen behind, hands-free; the oldest is dropped beyond.
-    max_queued_ms: int = 10_000
-    #: How long a final transcript may take once it was asked for; hands-free, how much audio the recogniser may be sent
-    #: during speech without reporting anything itself.
-    transcript_s: float = 30.0
-    #: A transcript that comes later than this after its utterance ended is that of a machine that is overloaded.
-    max_lateness_s: float = 5.0
-    #: How long a voice or a past turn may be looked for, and an upload decoded.
-    lookup_s: float = 5.0
-    decode_s: float = 20.0
-    prefill_s: float = 20.0
-    first_retry_s: float = 0.5
-    last_retry_s: float = 5.0
-    reply: ReplyLimits = field(default_factory=ReplyLimits)
-
-
-@dataclass(frozen=True, slots=True)
-class SaidTurn:
-    """A turn to be kept. `pcm` is PCM16 mono; empty when there is no sound to it."""
-
-    turn_id: UUID
-    speaker: Literal["user", "avatar"]
-    text: str
-    language: str
-    pcm: bytes = b""
-    sample_rate_hz: int = MICROPHONE_SAMPLE_RATE_HZ
-    was_interrupted: bool = False
-    voice_profile_id: UUID | None = None
-    quality: Quality | None = None
-    latency: dict[str, Any] | None = None
-
-    @property
-    def duration_ms(self) -> int:
-        return len(self.pcm) * 1000 // (self.sample_rate_hz * BYTES_PER_SAMPLE)
-
-
-@dataclass(frozen=True, slots=True)
-class BegunTurn:
-    """What a reply has come to that is being spoken: kept at its first sound and from clause to clause."""
-
-    turn_id: UUID
-    text: str
-    language: str
-    voice_profile_id: UUID | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class DroppedTurn:
-    """A reply that was begun and stopped before anything of it was heard."""
-
-    turn_id: UUID
-
-
-@dataclass(frozen=True, slots=True)
-class CorrectedTurn:
-    """What the user had said in a turn that is kept, or is about to be; what followed it is superseded."""
-
-    turn_id: UUID
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class PastTurn:
-    """A turn as the language model remembers it."""
-
-    turn_id: UUID
-    message: Message
 
 
 # --- what goes into the inbox, besides transcript events and client messages ---------------------

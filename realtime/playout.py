@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from realtime.sentences import Clause, measure
+from realtime.clauses import Clause, measure
 
 #: How long a unit of text takes to say, until a clause of this reply has shown it.
 DEFAULT_MS_PER_UNIT = 200.0

@@ -25,7 +25,7 @@ from conversations.encoding import encoder, encoding_thread
 from conversations.models import Conversation, Turn
 from conversations.services import NotCorrectable, apply_change, spool_change, take_in_spooled_turns
 from conversations.spool import Change
-from realtime.pipeline import BegunTurn, CorrectedTurn, DroppedTurn, SaidTurn
+from realtime.call.turns import BegunTurn, CorrectedTurn, DroppedTurn, SaidTurn
 
 logger = logging.getLogger(__name__)
 

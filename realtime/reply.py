@@ -11,9 +11,11 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID, uuid4
+
+import msgspec
 
 from inference.interfaces import (
     BYTES_PER_SAMPLE,
@@ -25,50 +27,18 @@ from inference.interfaces import (
     SynthesisOptions,
     TextDelta,
     TextToSpeech,
-    VoiceReference,
 )
+from realtime.call.prompt import Language
+from realtime.call.settings import ReplyLimits
+from realtime.call.voice import Voice
+from realtime.clauses import Clause, ClauseCutter
+from realtime.messages import LatencyMs, LlmResponse, ServerMessage, Stage, Status, TtsReady, TurnEnd
 from realtime.playout import Playout
-from realtime.prompt import Language
-from realtime.protocol import LatencyMs, LlmResponse, ServerMessage, Stage, Status, TtsReady, TurnEnd
-from realtime.sentences import Clause, ClauseCutter
+from realtime.reply_language import generate_in
 from realtime.streams import within
-from realtime.thinking import generate_in
 
 #: The most audio one binary message holds.
 PIECE_MS = 200
-
-
-@dataclass(frozen=True, slots=True)
-class ReplyLimits:
-    """How long to wait for others, in seconds, and how far to run ahead of playout."""
-
-    first_token_s: float = 30.0
-    next_token_s: float = 15.0
-    first_audio_s: float = 30.0
-    next_audio_s: float = 15.0
-    #: How much longer than expected a client may take to play something.
-    stall_s: float = 10.0
-    max_ahead_ms: int = 2000
-
-
-@dataclass(frozen=True, slots=True)
-class Voice:
-    """
-    Whose voice: the profile that was chosen (None: the one the language asks for), and what the engine is told of it.
-
-    That is a key of its own voices or a blend of them, a fitted style, a recording to speak like: what there is.
-    """
-
-    profile_id: UUID | None = None
-    engine_voice: str = ""
-    style: bytes = b""
-    reference: VoiceReference | None = None
-    #: Counts up whenever the profile comes to sound different.
-    version: int = 0
-
-
-class VoiceUnreadable(Exception):
-    """There is such a voice, but it cannot be read now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +165,7 @@ class Reply:
         return LatencyMs(stt=self._stt_ms, ttft=self._ttft_ms, ttfa=self._ttfa_ms, total=self._total_ms)
 
     def describe_latency(self) -> dict[str, Any]:
-        return asdict(self.latency)
+        return msgspec.structs.asdict(self.latency)
 
     def make_turn_end(self, *, was_interrupted: bool) -> TurnEnd:
         self.is_turn_end_sent = True

@@ -11,7 +11,7 @@ from django.http.cookie import parse_cookie
 from django.utils import translation
 from django.utils.translation import gettext, gettext_noop
 
-from realtime.protocol import ErrorCode
+from realtime.messages import ErrorCode
 
 SENTENCES = {
     ErrorCode.SERVER_FULL: gettext_noop("All lines are busy. Please try again in a moment."),

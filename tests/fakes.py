@@ -14,10 +14,12 @@ from uuid import UUID, uuid4
 
 from inference.engines.fake import FakeInference, FakeLanguageModel, FakeSpeechToText, FakeTextToSpeech
 from inference.interfaces import Message
-from realtime import protocol
-from realtime.pipeline import BegunTurn, CallSettings, CorrectedTurn, DroppedTurn, PastTurn, SaidTurn, VoicePipeline
-from realtime.protocol import AudioFormat, ServerMessage
-from realtime.reply import Voice, VoiceUnreadable
+from realtime import messages
+from realtime.call.settings import CallSettings
+from realtime.call.turns import BegunTurn, CorrectedTurn, DroppedTurn, PastTurn, SaidTurn
+from realtime.call.voice import Voice, VoiceUnreadable
+from realtime.messages import AudioFormat, ServerMessage
+from realtime.pipeline import VoicePipeline
 
 __all__ = ["FakeInference", "FakeLanguageModel", "FakeSpeechToText", "FakeTextToSpeech"]
 
@@ -135,7 +137,7 @@ class Call:
         for frame in cut_frames(pcm):
             self.pipeline.push_frame(frame)
 
-    def send(self, message: protocol.ClientMessage) -> None:
+    def send(self, message: messages.ClientMessage) -> None:
         self.pipeline.push_message(message)
 
     def list_of(self, kind: type[Message_]) -> list[Message_]:
@@ -174,7 +176,7 @@ class Call:
     async def wait_until_listening(self, count: int = 1) -> None:
         """Return when so many replies are over."""
         await self.wait_for(
-            protocol.Status, count=count, where=lambda m: m.stage == "listening" and m.is_speaking is False
+            messages.Status, count=count, where=lambda m: m.stage == "listening" and m.is_speaking is False
         )
 
 

@@ -18,10 +18,10 @@ from django.utils.translation import gettext_lazy as _
 from unfold.admin import ModelAdmin, TabularInline
 
 from avatar_site.lib.admin import ListedLookupsMixin
+from avatar_site.lib.http_ranges import respond_with_audio
+from avatar_site.lib.problems import ProblemError
 from voices import services
-from voices.byte_ranges import respond_with_audio
 from voices.models import Consent, Recording, VoiceProfile, VoiceProfileQuerySet
-from voices.wording import VoiceProblem
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
@@ -62,7 +62,7 @@ class VoiceProfileForm(forms.ModelForm):
     def clean_name(self) -> str:
         try:
             return services.check_name(self.cleaned_data["name"])
-        except VoiceProblem as problem:
+        except ProblemError as problem:
             raise forms.ValidationError(problem.sentence) from problem
 
 
@@ -139,7 +139,7 @@ class VoiceProfileAdmin(ListedLookupsMixin, ModelAdmin):
     def delete_model(self, request: HttpRequest, obj: VoiceProfile) -> None:
         try:
             services.delete_voice_profile(profile=obj)
-        except VoiceProblem as problem:
+        except ProblemError as problem:
             self.message_user(request, f"{obj}: {problem.sentence}", messages.WARNING)
 
     def delete_queryset(self, request: HttpRequest, queryset: QuerySet[VoiceProfile]) -> None:
@@ -188,7 +188,7 @@ class VoiceProfileAdmin(ListedLookupsMixin, ModelAdmin):
         for profile in queryset:
             try:
                 change(profile=profile)
-            except VoiceProblem as problem:
+            except ProblemError as problem:
                 self.message_user(request, f"{profile}: {problem.sentence}", messages.WARNING)
             else:
                 self.log_change(request, profile, change.__name__)

@@ -19,17 +19,19 @@ from rest_framework.renderers import JSONRenderer
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from avatar_site.lib.api_schema import refusals
+from avatar_site.lib.http_ranges import AnyRenderer, respond_with_audio
 from avatar_site.lib.parsers import JSONParser
+from avatar_site.lib.problems import ProblemError
 from voices import services
 from voices.archive import MAX_ARCHIVE_BYTES
-from voices.byte_ranges import AnyRenderer, respond_with_audio
+from voices.consents import word_consent
 from voices.models import Attestation, Preview, Recording, VoiceProfile
 from voices.serializers import (
     AddRecordingSerializer,
     ChangeSerializer,
     ConsentSerializer,
     CreateSerializer,
-    ErrorSerializer,
     ImportSerializer,
     PreferenceChangeSerializer,
     PreferenceSerializer,
@@ -40,7 +42,6 @@ from voices.serializers import (
     VoiceProfileSerializer,
     describe_status,
 )
-from voices.wording import VoiceProblem, word_consent, word_problem
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
@@ -55,26 +56,15 @@ ENVELOPE_BYTES = 64 * 1024
 _NUMBER = re.compile(r"[0-9]{1,18}")
 
 
-def _refusals(*codes: str, http_status: int = 400) -> dict[int, OpenApiResponse]:
-    """What may go wrong, for the schema: a status, and an example of each code."""
-    examples = [OpenApiExample(code, value={"code": code, "detail": str(word_problem(code))}) for code in codes]
-    return {http_status: OpenApiResponse(ErrorSerializer, ", ".join(codes), examples)}
-
-
-_NOT_LOGGED_IN = _refusals("not_logged_in", http_status=403)
-_NOT_FOUND = _NOT_LOGGED_IN | _refusals("not_found", http_status=404)
+_NOT_LOGGED_IN = refusals("not_logged_in")
+_NOT_FOUND = _NOT_LOGGED_IN | refusals("not_found")
 _AUDIO_REFUSALS = (
     *("audio_required", "audio_unsupported", "audio_damaged", "audio_too_short", "audio_too_long"),
     *("audio_silent", "audio_clipped", "audio_noisy"),
 )
-_STORAGE_AWAY = _refusals("storage_unavailable", http_status=503)
-_FILE_REFUSALS = _NOT_FOUND | _refusals("range_invalid", http_status=416) | _STORAGE_AWAY
-_UPLOAD_REFUSALS = (
-    _refusals("audio_too_large", http_status=413)
-    | _refusals("quota_exceeded", http_status=409)
-    | _STORAGE_AWAY
-    | _refusals("storage_full", http_status=507)
-)
+_STORAGE_AWAY = refusals("storage_unavailable")
+_FILE_REFUSALS = _NOT_FOUND | refusals("range_invalid") | _STORAGE_AWAY
+_UPLOAD_REFUSALS = refusals("audio_too_large") | refusals("quota_exceeded") | _STORAGE_AWAY | refusals("storage_full")
 _EXAMPLE = {
     "id": "0d5a8f9e-4f0c-4a0a-9a57-1a7a2c8b6e11",
     "name": "我的聲音",
@@ -140,10 +130,10 @@ class VoiceView(APIView):
         return get_object_or_404(VoiceProfile.objects.visible_to(self.user), pk=profile_id)
 
     def own(self, profile_id: uuid.UUID) -> VoiceProfile:
-        """Return a voice that the user may change. A stock voice or a shared one exists, and may not: VoiceProblem."""
+        """Return a voice that the user may change. A stock voice or a shared one exists, and may not: ProblemError."""
         profile = self.visible(profile_id)
         if profile.is_stock:
-            raise VoiceProblem("stock_voice")
+            raise ProblemError("stock_voice")
         if not profile.is_owned_by(self.user):
             raise Http404
         return profile
@@ -163,19 +153,19 @@ class VoiceView(APIView):
     def read_upload(
         self, field: str, *, most_bytes: int = services.MAX_UPLOAD_BYTES, too_large: str = "audio_too_large"
     ) -> bytes:
-        """The bytes of an upload. Raises VoiceProblem when it is missing, empty or too large."""
+        """The bytes of an upload. Raises ProblemError when it is missing, empty or too large."""
         length = self.request.headers.get("Content-Length", "0")
         if _NUMBER.fullmatch(length) and int(length) > most_bytes + ENVELOPE_BYTES:
-            raise VoiceProblem(too_large, field=field)
+            raise ProblemError(too_large, field=field)
         upload: File[bytes] | None = self.request.FILES.get(field)
         if upload is None:
-            raise VoiceProblem("audio_required", field=field)
+            raise ProblemError("audio_required", field=field)
         if upload.size and upload.size > most_bytes:
-            raise VoiceProblem(too_large, field=field)
+            raise ProblemError(too_large, field=field)
         return upload.read()
 
     def read_consent(self) -> dict[str, str]:
-        """What is declared, and in which words. Raises VoiceProblem: nothing more is read without it."""
+        """What is declared, and in which words. Raises ProblemError: nothing more is read without it."""
         attestation = self.read_text("consent_attestation")
         services.check_consent(attestation)
         return {"attestation": attestation, "consent_text_sha256": self.read_text("consent_text_sha256")}
@@ -186,11 +176,11 @@ class VoiceView(APIView):
         return value.strip() if isinstance(value, str) else ""
 
     def read_boolean(self, field: str) -> bool:
-        """Raises VoiceProblem for anything else: "false" would be true."""
+        """Raises ProblemError for anything else: "false" would be true."""
         data = self.request.data
         value = data.get(field) if isinstance(data, dict) else None
         if not isinstance(value, bool):
-            raise VoiceProblem("invalid", field=field)
+            raise ProblemError("invalid", field=field)
         return value
 
 
@@ -207,7 +197,7 @@ class VoiceProfileList(VoiceView):
             OpenApiParameter("page_size", int, description="50 unless told, at most 200."),
             OpenApiParameter("scope", str, enum=["own", "shared", "stock"]),
         ],
-        responses={200: VoiceProfileSerializer(many=True)} | _NOT_LOGGED_IN | _refusals("not_found", http_status=404),
+        responses={200: VoiceProfileSerializer(many=True)} | _NOT_LOGGED_IN | refusals("not_found"),
     )
     def get(self, request: Request) -> Response:
         pages = self.pagination_class()
@@ -229,7 +219,7 @@ class VoiceProfileList(VoiceView):
         summary="Make a voice from a recording",
         request={"multipart/form-data": CreateSerializer},
         responses={201: _PROFILE}
-        | _refusals(
+        | refusals(
             "consent_required",
             "consent_invalid",
             "name_required",
@@ -268,10 +258,10 @@ class VoiceProfileDetail(VoiceView):
         ),
         request=ChangeSerializer,
         responses={200: _PROFILE}
-        | _refusals("name_required", "name_too_long", "language_unknown", "invalid")
-        | _refusals("not_logged_in", "operators_only", "stock_voice", http_status=403)
-        | _refusals("not_found", http_status=404)
-        | _refusals("disabled", "deleting", http_status=409),
+        | refusals("name_required", "name_too_long", "language_unknown", "invalid")
+        | refusals("not_logged_in", "operators_only", "stock_voice")
+        | refusals("not_found")
+        | refusals("disabled", "deleting"),
     )
     def patch(self, request: Request, profile_id: uuid.UUID) -> Response:
         wanted = request.data if isinstance(request.data, dict) else {}
@@ -289,9 +279,9 @@ class VoiceProfileDetail(VoiceView):
         summary="Delete a voice and everything made of it, at once and for good",
         description="Conversations keep their words, and their audio for as long as audio is kept.",
         responses={204: None}
-        | _refusals("not_logged_in", "stock_voice", http_status=403)
-        | _refusals("not_found", http_status=404)
-        | _refusals("deletion_unfinished", http_status=503),
+        | refusals("not_logged_in", "stock_voice")
+        | refusals("not_found")
+        | refusals("deletion_unfinished"),
     )
     def delete(self, request: Request, profile_id: uuid.UUID) -> Response:
         services.delete_voice_profile(profile=self.own(profile_id))
@@ -314,7 +304,7 @@ class VoiceProfileRetry(VoiceView):
         operation_id="retry_voice_profile",
         summary="Make a voice once more whose making has failed",
         request=None,
-        responses={202: _PROFILE} | _NOT_FOUND | _refusals("not_failed", "disabled", "deleting", http_status=409),
+        responses={202: _PROFILE} | _NOT_FOUND | refusals("not_failed", "disabled", "deleting"),
     )
     def post(self, request: Request, profile_id: uuid.UUID) -> Response:
         profile = self.own(profile_id)
@@ -327,7 +317,7 @@ class VoiceProfileDefault(VoiceView):
         operation_id="choose_default_voice",
         summary="Be answered in this voice from now on",
         request=None,
-        responses={204: None} | _NOT_FOUND | _refusals("not_ready", "disabled", "deleting", http_status=409),
+        responses={204: None} | _NOT_FOUND | refusals("not_ready", "disabled", "deleting"),
     )
     def post(self, request: Request, profile_id: uuid.UUID) -> Response:
         profile = self.visible(profile_id)
@@ -354,7 +344,7 @@ class VoiceDefault(VoiceView):
         operation_id="choose_quality",
         summary="Prefer a quality",
         request=PreferenceChangeSerializer,
-        responses={204: None} | _refusals("quality_unknown") | _NOT_LOGGED_IN,
+        responses={204: None} | refusals("quality_unknown") | _NOT_LOGGED_IN,
     )
     def patch(self, request: Request) -> Response:
         services.choose_quality(user=self.user, quality=self.read_text("quality"))
@@ -395,12 +385,10 @@ class RecordingList(VoiceView):
         description="Consent is given with each recording.",
         request={"multipart/form-data": AddRecordingSerializer},
         responses={201: RecordingSerializer}
-        | _refusals("consent_required", "consent_invalid", *_AUDIO_REFUSALS)
+        | refusals("consent_required", "consent_invalid", *_AUDIO_REFUSALS)
         | _NOT_FOUND
         | _UPLOAD_REFUSALS
-        | _refusals(
-            "quota_exceeded", "too_many_recordings", "voice_too_large", "disabled", "deleting", http_status=409
-        ),
+        | refusals("quota_exceeded", "too_many_recordings", "voice_too_large", "disabled", "deleting"),
     )
     def post(self, request: Request, profile_id: uuid.UUID) -> Response:
         profile = self.own(profile_id)
@@ -413,10 +401,7 @@ class RecordingDetail(VoiceView):
     @extend_schema(
         operation_id="remove_recording",
         summary="Remove one of several recordings; the voice is made anew from the others",
-        responses={204: None}
-        | _NOT_FOUND
-        | _refusals("last_recording", "disabled", "deleting", http_status=409)
-        | _STORAGE_AWAY,
+        responses={204: None} | _NOT_FOUND | refusals("last_recording", "disabled", "deleting") | _STORAGE_AWAY,
     )
     def delete(self, request: Request, profile_id: uuid.UUID, recording_id: uuid.UUID) -> Response:
         services.remove_recording(recording=self.own_recording(profile_id, recording_id))
@@ -435,12 +420,12 @@ class VoiceProfilePreview(VoiceView):
         ),
         request=PreviewRequestSerializer,
         responses={200: PreviewSerializer}
-        | _refusals("text_required", "text_too_long", "quality_unknown", "invalid")
+        | refusals("text_required", "text_too_long", "quality_unknown", "invalid")
         | _NOT_FOUND
-        | _refusals("not_ready", "disabled", "deleting", http_status=409)
-        | _refusals("inference_failed", http_status=502)
-        | _refusals("inference_unavailable", "inference_busy", "storage_unavailable", http_status=503)
-        | _refusals("storage_full", http_status=507),
+        | refusals("not_ready", "disabled", "deleting")
+        | refusals("inference_failed")
+        | refusals("inference_unavailable", "inference_busy", "storage_unavailable")
+        | refusals("storage_full"),
     )
     def post(self, request: Request, profile_id: uuid.UUID) -> Response:
         preview, is_cached = services.preview(
@@ -467,7 +452,7 @@ class PreviewAudio(VoiceView):
         summary="A preview as WAV, for whoever asked for it; ranges are served",
         responses={(200, "audio/wav"): OpenApiTypes.BINARY, (206, "audio/wav"): OpenApiTypes.BINARY}
         | _FILE_REFUSALS
-        | _refusals("not_ready", "disabled", "deleting", http_status=409),
+        | refusals("not_ready", "disabled", "deleting"),
     )
     def get(self, request: Request, profile_id: uuid.UUID, preview_id: uuid.UUID) -> HttpResponse:
         previews = Preview.objects.filter(requested_by=self.user, profile_id=profile_id)
@@ -485,7 +470,7 @@ class VoiceProfileFit(VoiceView):
         request=None,
         responses={202: StatusSerializer}
         | _NOT_FOUND
-        | _refusals("not_ready", "disabled", "deleting", "fitting_impossible", http_status=409),
+        | refusals("not_ready", "disabled", "deleting", "fitting_impossible"),
     )
     def post(self, request: Request, profile_id: uuid.UUID) -> Response:
         profile = self.own(profile_id)
@@ -516,7 +501,7 @@ class VoiceProfileExport(VoiceView):
         description="A zip of profile.json, the recordings and the reference clip.",
         responses={(200, "application/zip"): OpenApiTypes.BINARY}
         | _NOT_FOUND
-        | _refusals("recording_missing", http_status=409)
+        | refusals("recording_missing")
         | _STORAGE_AWAY,
     )
     def get(self, request: Request, profile_id: uuid.UUID) -> HttpResponse:
@@ -536,14 +521,14 @@ class VoiceProfileImport(VoiceView):
         description="Consent is given anew, and the voice is made anew from its recordings.",
         request={"multipart/form-data": ImportSerializer},
         responses={201: _PROFILE}
-        | _refusals(
+        | refusals(
             *("consent_required", "consent_invalid", "archive_unreadable", "name_required", "name_too_long", "invalid"),
             *_AUDIO_REFUSALS,
         )
         | _NOT_LOGGED_IN
         | _UPLOAD_REFUSALS
-        | _refusals("audio_too_large", "archive_too_large", http_status=413)
-        | _refusals("quota_exceeded", "voice_too_large", http_status=409),
+        | refusals("audio_too_large", "archive_too_large")
+        | refusals("quota_exceeded", "voice_too_large"),
     )
     def post(self, request: Request) -> Response:
         consent = self.read_consent()

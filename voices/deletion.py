@@ -9,6 +9,7 @@ from django.contrib.admin.models import LogEntry
 from django.contrib.contenttypes.models import ContentType
 from django.db import transaction
 
+from avatar_site.lib import sqlite_erasure
 from voices import files
 from voices.models import Consent, FittingState, State, VoiceProfile
 
@@ -42,7 +43,7 @@ def finish(profile: VoiceProfile) -> None:
         files.delete_folder(profile)
     except OSError:
         logger.exception("files of voice %s, which is deleted, are left for `delete_orphans`", profile.pk)
-    files.forget_deleted_rows()
+    sqlite_erasure.forget_deleted_rows()
 
 
 def finish_all() -> int:

@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING
 
 from django.db import IntegrityError, transaction
 
-from inference.blocking import ask
+from avatar_site.lib.inference_client import ask
+from avatar_site.lib.stored_files import delete_file, delete_or_leave
+from avatar_site.lib.synthetic_label import make_wav
+from inference import offline
 from inference.interfaces import Inference, InferenceBusy, InferenceError
 from inference.interfaces import Quality as EngineQuality
-from voices import asking, files, marking
+from voices import files
 from voices.models import Preview, VoiceProfile
-from voices.sound import read_sound
+from voices.voice_spec import read_voice_spec
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
@@ -33,7 +36,7 @@ def find_or_speak(
     One for which memory was short is spoken anew: there may be enough now. A voice that has no high quality was not
     short of anything.
 
-    Raises what engines raise, InferenceError also when there is nothing to say in the text; VoiceProblem when the disk
+    Raises what engines raise, InferenceError also when there is nothing to say in the text; ProblemError when the disk
     is full.
     """
     wanted = {
@@ -47,14 +50,14 @@ def find_or_speak(
     if kept and (kept.made_with == quality or quality not in profile.qualities):
         return kept, True
     # Whoever is talked with comes first.
-    options = replace(read_sound(profile).as_options(), quality=EngineQuality(quality), is_background=True)
+    options = replace(read_voice_spec(profile).as_options(), quality=EngineQuality(quality), is_background=True)
     try:
-        spoken = ask(asking.speak(inference.tts, asking.cut_sentences(text), options), timeout_s=TIMEOUT_S)
+        spoken = ask(offline.speak(inference.tts, offline.cut_sentences(text), options), timeout_s=TIMEOUT_S)
     except TimeoutError:
         raise InferenceBusy(f"not spoken within {TIMEOUT_S:g} s") from None
     if not spoken.pcm:
         raise InferenceError("nothing in the text can be spoken")
-    wav = marking.make_wav(spoken.pcm, spoken.sample_rate_hz)
+    wav = make_wav(spoken.pcm, spoken.sample_rate_hz)
     preview = Preview(**wanted, made_with=spoken.quality.value, duration_ms=spoken.duration_ms)
     files.write(preview.audio, wav)
     try:
@@ -63,14 +66,14 @@ def find_or_speak(
                 kept.delete()
             preview.save(force_insert=True)
     except IntegrityError:
-        files.delete(preview.audio.name)
+        delete_file(preview.audio.name)
         # Asked for twice at once; or the voice was deleted meanwhile.
         if others := Preview.objects.filter(**wanted).first():
             return others, True
         files.delete_folder_if_gone(profile)
         raise
     if kept:
-        files.delete_or_leave(kept.audio.name)
+        delete_or_leave(kept.audio.name)
     _make_room(profile, user)
     return preview, False
 
@@ -79,4 +82,4 @@ def _make_room(profile: VoiceProfile, user: User) -> None:
     kept = Preview.objects.filter(profile=profile, requested_by=user).order_by("-created_at", "pk")
     for old in kept[MAX_KEPT:]:
         old.delete()
-        files.delete_or_leave(old.audio.name)
+        delete_or_leave(old.audio.name)

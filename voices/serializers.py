@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
+from avatar_site.lib.problems import describe
 from voices.models import (
     Attestation,
     FittingState,
@@ -20,7 +21,6 @@ from voices.models import (
     Step,
     VoiceProfile,
 )
-from voices.wording import word_problem
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
@@ -29,14 +29,6 @@ _CONSENT_TEXT = (
     "SHA-256 of the wording that was shown (see `/api/voice-consent`), which is then what is kept. Without it: the "
     "wording in the request's language."
 )
-
-
-class ErrorSerializer(serializers.Serializer[Any]):
-    """Why something was refused: a code for programs, a sentence for people that says what to do."""
-
-    code = serializers.CharField()
-    detail = serializers.CharField()
-    field = serializers.CharField(required=False, help_text="Which field of the request was wrong, if one was.")
 
 
 class ReasonSerializer(serializers.Serializer[Any]):
@@ -228,7 +220,7 @@ class PreferenceChangeSerializer(serializers.Serializer[Any]):
 def describe_error(profile: VoiceProfile) -> dict[str, str] | None:
     if not profile.error_code:
         return None
-    return {"code": profile.error_code, "detail": word_problem(profile.error_code)}
+    return describe(profile.error_code)
 
 
 def describe_fitting(profile: VoiceProfile) -> dict[str, Any]:

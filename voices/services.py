@@ -6,7 +6,6 @@ import logging
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from django.conf import settings
@@ -15,9 +14,12 @@ from django.db import DatabaseError, transaction
 from django.db.models import F, Q, Sum
 from django.utils import timezone
 
+from avatar_site.lib import inference_client
 from avatar_site.lib.handover import delay_on_commit
+from avatar_site.lib.problems import ProblemError
+from avatar_site.lib.stored_files import delete_file
 from avatar_site.lib.text import clean_line
-from voices import claims, decoding, deletion, engines, files, previews, tasks, verdict
+from voices import deletion, files, leases, previews, tasks
 from voices.archive import (
     MAX_ARCHIVE_BYTES,
     MAX_RECORDINGS,
@@ -26,6 +28,7 @@ from voices.archive import (
     read_archive,
     write_archive,
 )
+from voices.consents import find_consent
 from voices.models import (
     Attestation,
     Consent,
@@ -39,25 +42,16 @@ from voices.models import (
     VoicePreference,
     VoiceProfile,
 )
-from voices.verdict import Verdict
-from voices.wording import VoiceProblem, find_consent
+from voices.recordings.uploads import MAX_UPLOAD_BYTES as MAX_UPLOAD_BYTES
+from voices.recordings.uploads import ExaminedRecording, examine_upload
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
 
 logger = logging.getLogger(__name__)
 
-MAX_UPLOAD_BYTES = 20 * 1024 * 1024
 #: Why a voice of this state is not used for replies.
 _SILENT: dict[str, str] = {State.DISABLED: "disabled", State.DELETING: "deleting"}
-
-
-@dataclass(frozen=True, slots=True)
-class ExaminedAudio:
-    """What was uploaded, decoded and judged, in the form in which it is kept."""
-
-    flac: bytes
-    verdict: Verdict
 
 
 def create_voice_profile(
@@ -67,42 +61,42 @@ def create_voice_profile(
     Start a voice from a recording. It is pending until a worker has made it.
 
     `consent_text_sha256` tells in which words the attestation was shown; without it, in those of the active language.
-    Without `language` it becomes what the recogniser hears. Raises VoiceProblem; then nothing was kept.
+    Without `language` it becomes what the recogniser hears. Raises ProblemError; then nothing was kept.
     """
     consent = declare_consent(user=owner, attestation=attestation, text_sha256=consent_text_sha256)
     name = check_name(name)
     check_language(language)
-    return _create(name, [examine_audio(audio)], consent=consent, language=language)
+    return _create(name, [examine_upload(audio)], consent=consent, language=language)
 
 
 def import_voice_profile(*, owner: User, file: bytes, attestation: str, consent_text_sha256: str = "") -> VoiceProfile:
     """
     Start a voice from an exported one. Consent is given anew, and the voice made anew from its recordings.
 
-    Raises VoiceProblem; then nothing was kept.
+    Raises ProblemError; then nothing was kept.
     """
     consent = declare_consent(user=owner, attestation=attestation, text_sha256=consent_text_sha256)
     if len(file) > MAX_ARCHIVE_BYTES:
-        raise VoiceProblem("archive_too_large", field="file")
+        raise ProblemError("archive_too_large", field="file")
     try:
         archive = read_archive(file)
-        examined = [examine_audio(recording) for recording in archive.recordings]
+        examined = [examine_upload(recording) for recording in archive.recordings]
     except Unreadable as error:
-        raise VoiceProblem("archive_unreadable", field="file", detail=str(error)) from error
+        raise ProblemError("archive_unreadable", field="file", detail=str(error)) from error
     language = archive.language if archive.language in Language.values else ""
     return _create(check_name(archive.name), examined, consent=consent, language=language)
 
 
 def export_voice_profile(*, profile: VoiceProfile) -> bytes:
-    """The voice as one file, a zip. Raises VoiceProblem."""
+    """The voice as one file, a zip. Raises ProblemError."""
     _owner_of(profile)
     try:
         return write_archive(profile)
     except FileNotFoundError as error:
-        raise VoiceProblem("recording_missing", detail=str(error)) from error
+        raise ProblemError("recording_missing", detail=str(error)) from error
 
 
-def _create(name: str, examined: Sequence[ExaminedAudio], *, consent: Consent, language: str) -> VoiceProfile:
+def _create(name: str, examined: Sequence[ExaminedRecording], *, consent: Consent, language: str) -> VoiceProfile:
     owner = consent.given_by
     profile = VoiceProfile(
         owner=owner,
@@ -129,7 +123,7 @@ def _create(name: str, examined: Sequence[ExaminedAudio], *, consent: Consent, l
 
 def add_recording(*, profile: VoiceProfile, audio: bytes, attestation: str, consent_text_sha256: str = "") -> Recording:
     """
-    Add another recording of the same person, and make the voice anew from all of them. Raises VoiceProblem.
+    Add another recording of the same person, and make the voice anew from all of them. Raises ProblemError.
 
     What was declared of the others says nothing of this one: consent is given with each.
     """
@@ -137,8 +131,8 @@ def add_recording(*, profile: VoiceProfile, audio: bytes, attestation: str, cons
     check_not_disabled(profile)
     consent = declare_consent(user=owner, attestation=attestation, text_sha256=consent_text_sha256)
     if profile.recordings.count() >= MAX_RECORDINGS:
-        raise VoiceProblem("too_many_recordings", field="audio")
-    examined = examine_audio(audio)
+        raise ProblemError("too_many_recordings", field="audio")
+    examined = examine_upload(audio)
     recording = _make_recording(profile, examined, consent)
     with _kept_or_removed(recording, examined.flac), transaction.atomic():
         _check_room(owner, len(examined.flac), profile=profile)
@@ -149,38 +143,38 @@ def add_recording(*, profile: VoiceProfile, audio: bytes, attestation: str, cons
 
 
 def remove_recording(*, recording: Recording) -> None:
-    """Remove one of several recordings, and make the voice anew from the others. Raises VoiceProblem."""
+    """Remove one of several recordings, and make the voice anew from the others. Raises ProblemError."""
     profile = recording.profile
     with transaction.atomic():
         # The voice's row is the queue of those who remove: two at once must not remove the last two.
         check_not_disabled(VoiceProfile.objects.select_for_update().get(pk=profile.pk))
         if profile.recordings.exclude(pk=recording.pk).count() == 0:
-            raise VoiceProblem("last_recording")
+            raise ProblemError("last_recording")
         recording.delete()
         # That of the voice itself stays as long as the voice.
         Consent.objects.filter(pk=recording.consent_id, profile=None, recordings=None).delete()
         extract_again(profile=profile)
-    files.delete(recording.audio.name)
+    delete_file(recording.audio.name)
 
 
 def extract_again(*, profile: VoiceProfile) -> None:
     """
-    Make the voice anew, unless it is disabled. What is under way for it comes to nothing. Raises VoiceProblem.
+    Make the voice anew, unless it is disabled. What is under way for it comes to nothing. Raises ProblemError.
 
     Until it is done it sounds as before.
     """
     _owner_of(profile)
     with transaction.atomic():
-        if not claims.make_again(VoiceProfile.objects.filter(pk=profile.pk), now=timezone.now()):
-            raise VoiceProblem(_SILENT.get(profile.state, "disabled"))
+        if not leases.make_again(VoiceProfile.objects.filter(pk=profile.pk), now=timezone.now()):
+            raise ProblemError(_SILENT.get(profile.state, "disabled"))
         delay_on_commit(tasks.extract_embedding, voice_profile_id=str(profile.pk))
 
 
 def retry(*, profile: VoiceProfile) -> None:
-    """Make a voice once more whose making has failed. Raises VoiceProblem."""
+    """Make a voice once more whose making has failed. Raises ProblemError."""
     check_not_disabled(profile)
     if profile.state != State.FAILED:
-        raise VoiceProblem("not_failed")
+        raise ProblemError("not_failed")
     extract_again(profile=profile)
 
 
@@ -198,7 +192,7 @@ def enable(*, profile: VoiceProfile) -> None:
     if made.update(state=State.READY):
         return
     with transaction.atomic():
-        if claims.enable(voices, now=timezone.now()):
+        if leases.enable(voices, now=timezone.now()):
             delay_on_commit(tasks.extract_embedding, voice_profile_id=str(profile.pk))
 
 
@@ -211,7 +205,7 @@ def change_voice_profile(
     is_shared: bool | None = None,
 ) -> VoiceProfile:
     """
-    Rename it, say which language it speaks, share it with everybody. Raises VoiceProblem.
+    Rename it, say which language it speaks, share it with everybody. Raises ProblemError.
 
     Operators share, and their own; whoever owns a shared voice may stop that.
     """
@@ -222,7 +216,7 @@ def change_voice_profile(
         fields.append("name")
     if language is not None:
         if not language:
-            raise VoiceProblem("language_unknown", field="language")
+            raise ProblemError("language_unknown", field="language")
         check_language(language)
         # The nearest voice is sought among those of the language.
         is_other = language != profile.language
@@ -233,7 +227,7 @@ def change_voice_profile(
         is_other = False
     if is_shared is not None and is_shared != profile.is_shared:
         if is_shared and not may_share(user, profile):
-            raise VoiceProblem("operators_only", field="is_shared")
+            raise ProblemError("operators_only", field="is_shared")
         profile.is_shared = is_shared
         fields.append("is_shared")
     if fields:
@@ -250,7 +244,7 @@ def may_share(user: User, profile: VoiceProfile) -> bool:
 
 
 def unshare(*, profile: VoiceProfile) -> None:
-    """Let nobody but its owner be answered in a voice. Raises VoiceProblem."""
+    """Let nobody but its owner be answered in a voice. Raises ProblemError."""
     _owner_of(profile)
     VoiceProfile.objects.filter(pk=profile.pk).update(is_shared=False)
 
@@ -259,7 +253,7 @@ def delete_voice_profile(*, profile: VoiceProfile) -> None:
     """
     Delete a voice and everything that was made of it: recordings, embedding, clip, style, previews, consent.
 
-    Past turns keep their words. Raises VoiceProblem where the storage is away: the voice is not used for replies any
+    Past turns keep their words. Raises ProblemError where the storage is away: the voice is not used for replies any
     more, its owner can delete it again, and beat does so too.
     """
     _owner_of(profile)
@@ -268,7 +262,7 @@ def delete_voice_profile(*, profile: VoiceProfile) -> None:
         deletion.finish(profile)
     except OSError as error:
         logger.warning("deleting voice %s is not finished: %s", profile.pk, error)
-        raise VoiceProblem("deletion_unfinished") from error
+        raise ProblemError("deletion_unfinished") from error
 
 
 def choose_default(*, user: User, profile: VoiceProfile | None) -> VoicePreference:
@@ -279,7 +273,7 @@ def choose_default(*, user: User, profile: VoiceProfile | None) -> VoicePreferen
 
 def choose_quality(*, user: User, quality: str) -> VoicePreference:
     if quality not in Quality.values:
-        raise VoiceProblem("quality_unknown", field="quality")
+        raise ProblemError("quality_unknown", field="quality")
     preference, _ = VoicePreference.objects.update_or_create(user=user, defaults={"quality": quality})
     return preference
 
@@ -289,35 +283,35 @@ def mark_used(*, voice_profile_id: uuid.UUID) -> None:
 
 
 def check_speakable(profile: VoiceProfile) -> None:
-    """Raises VoiceProblem if it cannot be spoken in now."""
+    """Raises ProblemError if it cannot be spoken in now."""
     if not profile.is_speakable:
-        raise VoiceProblem(_SILENT.get(profile.state, "not_ready"))
+        raise ProblemError(_SILENT.get(profile.state, "not_ready"))
 
 
 def check_not_disabled(profile: VoiceProfile) -> None:
-    """Raises VoiceProblem if an operator has disabled it, which only operators take back, or if it is being deleted."""
+    """Raises ProblemError if an operator has disabled it, which only operators take back, or if it is being deleted."""
     if code := _SILENT.get(profile.state):
-        raise VoiceProblem(code)
+        raise ProblemError(code)
 
 
 def preview(*, profile: VoiceProfile, user: User, text: str, quality: str = "") -> tuple[Preview, bool]:
     """
     Speak a sentence in a voice, or find it spoken already; say which. Without `quality`: as the user prefers.
 
-    Raises VoiceProblem, and InferenceUnavailable, InferenceBusy or InferenceError.
+    Raises ProblemError, and InferenceUnavailable, InferenceBusy or InferenceError.
     """
     check_speakable(profile)
     check_characters(text, field="text")
     text = " ".join(text.split())
     if not text:
-        raise VoiceProblem("text_required", field="text")
+        raise ProblemError("text_required", field="text")
     if len(text) > previews.MAX_TEXT:
-        raise VoiceProblem("text_too_long", field="text")
+        raise ProblemError("text_too_long", field="text")
     quality = quality or read_preference(user=user).quality
     if quality not in Quality.values:
-        raise VoiceProblem("quality_unknown", field="quality")
+        raise ProblemError("quality_unknown", field="quality")
     return previews.find_or_speak(
-        profile=profile, user=user, text=text, quality=quality, inference=engines.get_inference()
+        profile=profile, user=user, text=text, quality=quality, inference=inference_client.get_inference()
     )
 
 
@@ -336,12 +330,12 @@ def read_preference(*, user: User) -> VoicePreference:
 
 
 def start_fitting(*, profile: VoiceProfile) -> None:
-    """Have a worker look for a style that is nearer than the nearest voice. Takes minutes. Raises VoiceProblem."""
+    """Have a worker look for a style that is nearer than the nearest voice. Takes minutes. Raises ProblemError."""
     _owner_of(profile)
     if profile.state != State.READY:
-        raise VoiceProblem(_SILENT.get(profile.state, "not_ready"))
+        raise ProblemError(_SILENT.get(profile.state, "not_ready"))
     if profile.kind != Kind.MATCHED:
-        raise VoiceProblem("fitting_impossible")
+        raise ProblemError("fitting_impossible")
     startable = VoiceProfile.objects.filter(pk=profile.pk, state=State.READY).exclude(
         fitting_state__in=[FittingState.QUEUED, FittingState.RUNNING]
     )
@@ -366,78 +360,58 @@ def declare_consent(*, user: User, attestation: str, text_sha256: str = "") -> C
     """
     Return what the user declares, in the words that were shown, to be kept with what it is declared of.
 
-    Without `text_sha256`, which tells the words: those of the active language. Raises VoiceProblem.
+    Without `text_sha256`, which tells the words: those of the active language. Raises ProblemError.
     """
     check_consent(attestation)
     text, digest = find_consent(attestation, text_sha256)
     return Consent(given_by=user, attestation=attestation, text=text, text_sha256=digest)
 
 
-def examine_audio(audio: bytes) -> ExaminedAudio:
-    """Decode and judge what was uploaded. Raises VoiceProblem with what to do about it."""
-    if not audio:
-        raise VoiceProblem("audio_required", field="audio")
-    if len(audio) > MAX_UPLOAD_BYTES:
-        raise VoiceProblem("audio_too_large", field="audio")
-    try:
-        decoded = decoding.decode(audio, max_s=verdict.MAX_DURATION_S)
-    except decoding.Unsupported as error:
-        raise VoiceProblem("audio_unsupported", field="audio", detail=str(error)) from error
-    except decoding.Damaged as error:
-        raise VoiceProblem("audio_damaged", field="audio", detail=str(error)) from error
-    except decoding.TooLong as error:
-        raise VoiceProblem("audio_too_long", field="audio", detail=str(error)) from error
-    judged = verdict.judge(decoded.samples, decoded.sample_rate_hz)
-    if judged.refusal:
-        raise VoiceProblem(judged.refusal, field="audio")
-    return ExaminedAudio(decoding.encode_flac(decoded.samples, decoded.sample_rate_hz), judged)
-
-
 def check_name(name: str) -> str:
     check_characters(name, field="name")
     name = clean_line(name)
     if not name:
-        raise VoiceProblem("name_required", field="name")
+        raise ProblemError("name_required", field="name")
     if len(name) > 80:
-        raise VoiceProblem("name_too_long", field="name")
+        raise ProblemError("name_too_long", field="name")
     return name
 
 
 def check_characters(text: str, *, field: str) -> None:
-    """Raises VoiceProblem if no database and no engine takes it: JSON can hold halves of characters, and NUL."""
+    """Raises ProblemError if no database and no engine takes it: JSON can hold halves of characters, and NUL."""
     if "\0" in text or any("\ud800" <= each <= "\udfff" for each in text):
-        raise VoiceProblem("invalid", field=field)
+        raise ProblemError("invalid", field=field)
 
 
 def check_consent(attestation: str) -> None:
     if not attestation:
-        raise VoiceProblem("consent_required", field="consent_attestation")
+        raise ProblemError("consent_required", field="consent_attestation")
     if attestation not in Attestation.values:
-        raise VoiceProblem("consent_invalid", field="consent_attestation")
+        raise ProblemError("consent_invalid", field="consent_attestation")
 
 
 def check_language(language: str) -> None:
     if language and language not in Language.values:
-        raise VoiceProblem("language_unknown", field="language")
+        raise ProblemError("language_unknown", field="language")
 
 
 def _owner_of(profile: VoiceProfile) -> User:
     if profile.owner is None:
-        raise VoiceProblem("stock_voice")
+        raise ProblemError("stock_voice")
     return profile.owner
 
 
-def _make_recording(profile: VoiceProfile, examined: ExaminedAudio, consent: Consent) -> Recording:
-    judged = examined.verdict
+def _make_recording(profile: VoiceProfile, examined: ExaminedRecording, consent: Consent) -> Recording:
+    quality = examined.quality
     return Recording(
         profile=profile,
         consent=consent,
         size_bytes=len(examined.flac),
-        duration_s=round(judged.duration_s, 3),
-        speech_s=round(min(judged.speech_s, judged.duration_s), 3),
-        snr_db=round(judged.snr_db, 1),
-        clipped_share=judged.clipped_share,
-        warnings=list(judged.warnings),
+        duration_s=round(quality.duration_s, 3),
+        speech_s=round(min(quality.speech_s, quality.duration_s), 3),
+        snr_db=round(quality.snr_db, 1),
+        clipped_share=quality.clipped_share,
+        warnings=list(quality.warnings),
     )
 
 
@@ -450,7 +424,7 @@ def _kept_or_removed(recording: Recording, flac: bytes) -> Iterator[None]:
     except BaseException:
         if not _may_have_row(recording):
             with suppress(OSError):
-                files.delete(recording.audio.name)
+                delete_file(recording.audio.name)
                 files.delete_folder_if_empty(recording.profile)
         raise
 
@@ -469,9 +443,9 @@ def _check_room(owner: User, more_bytes: int, *, profile: VoiceProfile | None = 
     get_user_model().objects.select_for_update().get(pk=owner.pk)
     of_voice = Recording.objects.filter(profile=profile).aggregate(bytes=Sum("size_bytes"))["bytes"] or 0
     if of_voice + more_bytes > MAX_RECORDINGS_BYTES:
-        raise VoiceProblem("voice_too_large", field="audio")
+        raise ProblemError("voice_too_large", field="audio")
     own = VoiceProfile.objects.filter(owner=owner)
     kept = Recording.objects.filter(profile__owner=owner).aggregate(bytes=Sum("size_bytes"))["bytes"] or 0
     kept += own.aggregate(bytes=Sum(F("clip_bytes")))["bytes"] or 0
     if kept + more_bytes > settings.AVATAR_VOICE_QUOTA_MIB * 1024 * 1024:
-        raise VoiceProblem("quota_exceeded", field="audio")
+        raise ProblemError("quota_exceeded", field="audio")

@@ -9,6 +9,8 @@ from django.db import transaction
 from django.db.models.signals import pre_delete
 from django.dispatch import receiver
 
+from avatar_site.lib import sqlite_erasure
+from avatar_site.lib.stored_files import delete_file
 from voices import deletion, files
 from voices.models import Preview, VoiceProfile
 
@@ -28,8 +30,8 @@ def remove_voices_of(instance: User, **kwargs: Any) -> None:
         for profile in profiles:
             files.delete_folder(profile)
         for name in names:
-            files.delete(name)
-        files.forget_deleted_rows()
+            delete_file(name)
+        sqlite_erasure.forget_deleted_rows()
 
     # The person is gone; what fails to be removed now is found by `delete_orphans`, and stops nobody else's work.
     transaction.on_commit(remove_all, robust=True)

@@ -7,15 +7,19 @@ import uuid
 from celery import shared_task
 from django.utils import timezone
 
-from voices import claims, deletion, engines, extraction, files, renewal, restyling
+from avatar_site.lib import inference_client
+from voices import deletion, files, leases
+from voices.build import job as build_job
+from voices.build import renewal
+from voices.fitting import job as fitting_job
 
 
 @shared_task
 def extract_embedding(*, voice_profile_id: str) -> None:
     """Make a voice from its recordings."""
     try:
-        extraction.extract(voice_profile_id=uuid.UUID(voice_profile_id), inference=engines.get_inference())
-    except extraction.TryAgain as later:
+        build_job.extract(voice_profile_id=uuid.UUID(voice_profile_id), inference=inference_client.get_inference())
+    except build_job.TryAgain as later:
         extract_embedding.apply_async(kwargs={"voice_profile_id": voice_profile_id}, countdown=later.delay_s)
 
 
@@ -23,17 +27,17 @@ def extract_embedding(*, voice_profile_id: str) -> None:
 def fit_style(*, voice_profile_id: str) -> None:
     """Bring a voice closer to its recordings. Minutes of work that give way to everybody who talks."""
     try:
-        restyling.fit(voice_profile_id=uuid.UUID(voice_profile_id), inference=engines.get_inference())
-    except restyling.OtherEncoder:
+        fitting_job.fit(voice_profile_id=uuid.UUID(voice_profile_id), inference=inference_client.get_inference())
+    except fitting_job.OtherEncoder:
         extract_embedding.delay(voice_profile_id=voice_profile_id)
-    for next_id in claims.next_fittings(now=timezone.now()):
+    for next_id in leases.next_fittings(now=timezone.now()):
         fit_style.delay(voice_profile_id=str(next_id))
 
 
 @shared_task
 def requeue_lost_work() -> None:
     """Take work back from workers that have died."""
-    to_make, to_fit = claims.requeue_lost(now=timezone.now())
+    to_make, to_fit = leases.requeue_lost(now=timezone.now())
     for voice_profile_id in to_make:
         extract_embedding.delay(voice_profile_id=str(voice_profile_id))
     for voice_profile_id in to_fit:
@@ -43,7 +47,7 @@ def requeue_lost_work() -> None:
 @shared_task
 def delete_orphans() -> None:
     """Delete files that belong to no voice any more."""
-    files.delete_orphans()
+    files.delete_orphans(now=timezone.now())
 
 
 @shared_task
@@ -55,5 +59,5 @@ def finish_deletions() -> None:
 @shared_task
 def renew() -> None:
     """Make voices anew that were made for other engines than those that run."""
-    for voice_profile_id in renewal.take_outdated(inference=engines.get_inference(), now=timezone.now()):
+    for voice_profile_id in renewal.take_outdated(inference=inference_client.get_inference(), now=timezone.now()):
         extract_embedding.delay(voice_profile_id=str(voice_profile_id))

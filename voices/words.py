@@ -71,7 +71,6 @@ WORDS: dict[str, str | Promise] = {
     "step_embedding": _("Learning the sound of the voice"),
     "step_clip": _("Choosing the best part"),
     "step_matching": _("Finding the nearest voice"),
-    "percent": _("{percent}%"),
     "failedUnknown": _("Something went wrong while the voice was being made. The recording is kept; please try again."),
     # Fitting.
     "fit": _("Make it sound closer"),

@@ -13,8 +13,8 @@ from django.db.migrations.loader import MigrationLoader
 from django.db.migrations.recorder import MigrationRecorder
 from django.db.models import Model
 
+from avatar_site.lib.stored_files import FEW_ORPHANS
 from conversations.models import AUDIO_ROOT, Turn
-from voices.files import FEW_ORPHANS
 from voices.models import Recording
 
 VOICES_ROOT = "voices"

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from channels.db import database_sync_to_async
 from django.db import DatabaseError, connection
 
+from avatar_site.lib.inference_client import get_inference
 from inference.interfaces import InferenceError, InferenceStatus
-from voices.engines import get_inference
 
 if TYPE_CHECKING:
     from inference.interfaces import Inference

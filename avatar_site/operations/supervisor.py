@@ -16,7 +16,7 @@ from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import Any
 
-from avatar_site.operations import bound
+from avatar_site.operations import die_with_parent
 
 LOG_BYTES = 5_000_000
 LOGS_KEPT = 3
@@ -168,7 +168,7 @@ class Supervisor:
         try:
             process = await asyncio.create_subprocess_exec(
                 # Isolated and without site-packages: a few milliseconds before the command takes its place.
-                *(sys.executable, "-I", "-S", bound.__file__, str(os.getpid()), *spec.command),
+                *(sys.executable, "-I", "-S", die_with_parent.__file__, str(os.getpid()), *spec.command),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=child_output,
                 stderr=child_output,

@@ -13,7 +13,7 @@ import avatar_site
 from avatar_site import env
 from avatar_site.operations import appearance
 from inference.address import make_default_address
-from realtime import prompt
+from realtime.call import prompt
 
 BASE_DIR = Path(__file__).resolve().parents[2]
 if _env_file := os.environ.get("AVATAR_ENV_FILE", str(BASE_DIR / ".env")):

@@ -10,7 +10,7 @@ from daphne.cli import CommandLineInterface
 from avatar_site.private_files import restrict_new_files
 from avatar_site.web.open_files import raise_limit
 from avatar_site.web.server import Server
-from realtime.protocol import MAX_MESSAGE_CHARACTERS
+from realtime.messages import MAX_MESSAGE_CHARACTERS
 
 #: Twice the largest message that the protocol promises to take: what is a little too large is answered with an error.
 MAX_MESSAGE_BYTES = 2 * MAX_MESSAGE_CHARACTERS
@@ -48,7 +48,7 @@ class Command(CommandLineInterface):
     def load_asgi_app(self, asgi_app_path: str) -> Any:
         application = super().load_asgi_app(asgi_app_path)
         # It imports models, and Django is set up only by the application.
-        from avatar_site.web.bodies import SiteGate, read_limits
+        from avatar_site.web.upload_limits import SiteGate, read_limits
         from realtime.admission import admission
 
         self.server_class = partial(

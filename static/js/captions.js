@@ -1,6 +1,6 @@
 // The conversation as text: what was understood, what is answered. Knows nothing of sound or of the socket.
 import { retranslate } from "./retranslate.js";
-import { say } from "./words.js";
+import { say } from "./ui-strings.js";
 
 const NEAR_THE_END_PX = 64;
 const HTML_LANGUAGES = { zh: "zh-Hant", en: "en" };

@@ -1,7 +1,7 @@
 // Whose voice it is: the declarations to choose from, and which was chosen, with the sum of the words that were shown.
 import { call } from "./api.js";
-import { page } from "./page.js";
-import { say } from "./words.js";
+import { config } from "./page-config.js";
+import { say } from "./ui-strings.js";
 
 export class ConsentChoice {
   /** What to send with a recording, or null as long as nothing is chosen. */
@@ -23,7 +23,7 @@ export class ConsentChoice {
   /** Fetch the declarations and offer them. Raises ApiError. */
   async fetch() {
     if (this.#texts.length > 0) return;
-    const texts = await call("GET", page.consentUrl);
+    const texts = await call("GET", config.consentUrl);
     if (this.#texts.length > 0) return; // it was opened twice
     this.#texts = texts;
     const template = this.element.querySelector("template");

@@ -1,5 +1,5 @@
 // One question in a dialog. Resolves with the form when it was answered and `act` has succeeded, with null when not.
-import { sayError } from "./page.js";
+import { sayError } from "./page-notice.js";
 
 export function ask(dialog, { fill = () => {}, act }) {
   return new Promise((resolve) => {

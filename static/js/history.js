@@ -1,9 +1,9 @@
 // The pages of what was said: joins players, corrections, exports and deletions to the API.
 import { ApiError, call, open } from "./api.js";
 import { Notice } from "./notice.js";
-import { Transfer } from "./transfer.js";
+import { ExportDownload } from "./export-download.js";
 import { TurnPlayer } from "./turn-player.js";
-import { say } from "./words.js";
+import { say } from "./ui-strings.js";
 
 const element = (id) => document.getElementById(id);
 const conversation = element("conversation");
@@ -303,7 +303,7 @@ function joinChoice() {
   element("chosen-cancel").addEventListener("click", () => show(false));
   for (const box of boxes) box.addEventListener("change", count);
   actions[0].addEventListener("click", () =>
-    attempt(() => transfer.fetch(exportUrl, "avatar.zip", { ids: readChosen() })),
+    attempt(() => exportDownload.fetch(exportUrl, "avatar.zip", { ids: readChosen() })),
   );
   actions[1].addEventListener("click", () => element("delete-chosen-dialog").showModal());
   joinDeletion(element("delete-chosen-dialog"), () =>
@@ -311,7 +311,7 @@ function joinChoice() {
   );
 }
 
-const transfer = new Transfer({
+const exportDownload = new ExportDownload({
   element: element("transfer"),
   text: element("transfer-text"),
   progress: element("transfer-progress"),
@@ -327,7 +327,7 @@ document.addEventListener("click", ({ target }) => {
   const exporting = target.closest("[data-export]");
   if (exporting) {
     exporting.closest("details").open = false;
-    attempt(() => transfer.fetch(exporting.dataset.export, exporting.dataset.name));
+    attempt(() => exportDownload.fetch(exporting.dataset.export, exporting.dataset.name));
   }
   const opening = target.closest("[data-dialog]");
   if (opening) {

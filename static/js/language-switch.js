@@ -1,6 +1,6 @@
 // Switches the language without leaving the page, while there is something that leaving would end.
 import { retranslate } from "./retranslate.js";
-import { replaceCatalogue } from "./words.js";
+import { replaceCatalogue } from "./ui-strings.js";
 
 /** `mustStay()` says whether the page may not be left now; `onswitched()` is called when it speaks the other language. */
 export function joinLanguageSwitch({ selectors, mustStay, onswitched }) {

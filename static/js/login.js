@@ -1,4 +1,4 @@
-// The door: the avatar's presence, at rest.
-import { Presence } from "./presence.js";
+// The login page: the avatar at rest.
+import { AvatarVisualizer } from "./avatar-visualizer.js";
 
-new Presence(document.getElementById("presence")).show("resting");
+new AvatarVisualizer(document.getElementById("presence")).show("resting");

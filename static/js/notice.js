@@ -1,5 +1,5 @@
 // One card that says what went wrong and what can be done. Knows words, not causes.
-import { say } from "./words.js";
+import { say } from "./ui-strings.js";
 
 export class Notice {
   key = null;

@@ -1,9 +1,10 @@
 // Takes a recording from a person, by microphone or as a file, and lets them hear it before it is sent.
 import { MicrophoneError } from "./microphone.js";
-import { page, saySeconds, saySize } from "./page.js";
+import { formatBytes, formatSeconds } from "./format.js";
+import { config } from "./page-config.js";
 import { Recorder } from "./recorder.js";
 import { Replay } from "./replay.js";
-import { say } from "./words.js";
+import { say } from "./ui-strings.js";
 
 const EXTENSIONS = { "audio/webm": "webm", "audio/mp4": "m4a", "audio/ogg": "ogg" };
 
@@ -22,7 +23,7 @@ export class RecordingInput {
 
   constructor(element) {
     this.element = element;
-    this.#recorder = new Recorder({ longestS: page.longestS });
+    this.#recorder = new Recorder({ longestS: config.longestS });
     this.#recorder.onlevel = (level, seconds) => this.#showLevel(level, seconds);
     this.#recorder.onend = (recorded) => this.#takeRecording(recorded);
     this.#recorder.onlost = () => this.ontrouble("lost");
@@ -58,7 +59,7 @@ export class RecordingInput {
   /** Which text is offered for reading aloud. */
   setLanguage(language) {
     const text = this.#find(".read-aloud-text");
-    text.textContent = page.readAloud[language];
+    text.textContent = config.readAloud[language];
     text.lang = language === "zh" ? "zh-Hant" : "en";
   }
 
@@ -118,25 +119,25 @@ export class RecordingInput {
 
   #takeRecording({ blob, seconds, isAtEnd }) {
     this.#showRecording(false);
-    if (seconds < page.shortestS) {
+    if (seconds < config.shortestS) {
       this.discard();
-      this.#explain(say("recordingTooShort", { seconds: saySeconds(seconds), shortest: page.shortestS }));
+      this.#explain(say("recordingTooShort", { seconds: formatSeconds(seconds), shortest: config.shortestS }));
       return;
     }
     const file = new File([blob], `recording.${EXTENSIONS[blob.type] ?? "webm"}`, { type: blob.type });
-    this.#take(file, say("recordingFile", { seconds: saySeconds(seconds) }));
+    this.#take(file, say("recordingFile", { seconds: formatSeconds(seconds) }));
     if (isAtEnd) this.#status(say("recordingAtEnd"));
-    else this.#status(say("recordingDone", { seconds: saySeconds(seconds) }));
+    else this.#status(say("recordingDone", { seconds: formatSeconds(seconds) }));
   }
 
   #takeFiles(files, isArchive) {
     if (files.length === 0) return;
     const [file] = files;
-    const most = saySize(page.mostBytes);
+    const most = formatBytes(config.mostBytes);
     if (files.length > 1) this.#explain(say("tooManyFiles"));
     else if (file.size === 0) this.#explain(say("fileEmpty", { name: file.name }));
-    else if (!isArchive && file.size > page.mostBytes) {
-      this.#explain(say("fileTooLarge", { name: file.name, size: saySize(file.size), most }));
+    else if (!isArchive && file.size > config.mostBytes) {
+      this.#explain(say("fileTooLarge", { name: file.name, size: formatBytes(file.size), most }));
     } else {
       this.#explain(null);
       this.isArchive = isArchive;
@@ -153,7 +154,7 @@ export class RecordingInput {
     this.element.dataset.phase = "taken";
     this.#find(".taken").hidden = false;
     this.#find(".taken-name").textContent = name;
-    this.#find(".taken-facts").textContent = saySize(file.size);
+    this.#find(".taken-facts").textContent = formatBytes(file.size);
     this.#find('.taken [data-do="play"]').hidden = this.isArchive;
     this.#find(".discard-label").textContent = say(this.way === "record" ? "recordAgain" : "anotherOne");
     this.onchange();
@@ -196,7 +197,7 @@ export class RecordingInput {
     this.#find(".record").style.setProperty("--level", level.toFixed(3));
     const whole = Math.floor(seconds);
     this.#find(".timer").textContent = `0:${String(whole).padStart(2, "0")}`.replace("0:60", "1:00");
-    this.#find(".timeline i").style.width = `${(seconds / page.longestS) * 100}%`;
+    this.#find(".timeline i").style.width = `${(seconds / config.longestS) * 100}%`;
   }
 
   #status(text) {

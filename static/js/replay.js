@@ -1,5 +1,5 @@
 // Plays one kept recording at a time. Knows buttons and addresses, nothing of the call.
-import { say } from "./words.js";
+import { say } from "./ui-strings.js";
 
 const RETRIES = 2;
 const RETRY_AFTER_MS = 900;

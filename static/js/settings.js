@@ -1,6 +1,6 @@
 // What a person chose: kept in this browser, shown in the sheet. Knows the names of the protocol's `configure`, not the socket.
 // The voice and its quality are kept by the server: they are the person's, on every machine.
-import { say } from "./words.js";
+import { say } from "./ui-strings.js";
 
 const KEY = "avatar.settings";
 const KEPT_BY_SERVER = ["voice_profile_id", "quality"];
@@ -33,12 +33,6 @@ export class Settings {
       target.scrollIntoView({ block: "start" });
       target.querySelector("input:checked, input, select")?.focus({ preventScroll: true });
     }
-  }
-
-  /** The body of a `configure` message. */
-  get configuration() {
-    const { voice_profile_id, is_muted, shows_latency, ...configuration } = this.values;
-    return { ...configuration, voice_profile_id: voice_profile_id || null };
   }
 
   set(name, value) {

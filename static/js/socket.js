@@ -1,44 +1,37 @@
-// The line to the server: opens, reopens with back-off, notices when it is dead. Knows nothing of sound or of the page.
+// The voice socket: connects, reconnects with back-off, detects a dead connection. Knows nothing of sound or of the page.
+import { computeDelayMs, isFinal } from "./reconnect-backoff.js";
 
-const FIRST_DELAY_MS = 500;
-const LONGEST_DELAY_MS = 10_000;
-const FULL_DELAY_MS = 8_000;
+/** @import { ClientMessage, ServerMessage } from "./messages.js" */
+
 const PING_EVERY_MS = 10_000;
 const DEAD_AFTER_MS = 25_000;
-const MOST_BUFFERED_BYTES = 64_000; // two seconds of microphone: more than that waiting is a line that does not move
-
-/** What the server closes with, see docs/protocol.md. */
-export const CloseCode = {
-  NOT_LOGGED_IN: 4401,
-  WRONG_ORIGIN: 4403,
-  UNKNOWN_CONVERSATION: 4404,
-  REPLACED: 4409,
-  IDLE: 4410,
-  SERVER_FULL: 4429,
-  TOO_MANY_CALLS: 4430,
-};
-/** After these only a person may try again. */
-const FINAL_CODES = new Set(Object.values(CloseCode).filter((code) => code !== CloseCode.SERVER_FULL));
+const MAX_BUFFERED_BYTES = 64_000; // two seconds of microphone: with more than that, the connection has stalled
 
 export class Socket {
+  /** @type {WebSocket | null} */
   #webSocket = null;
   #isWanted = false;
-  #attempts = 0;
-  #retryTimer = 0;
-  #pingTimer = 0;
+  #failures = 0; // in a row
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  #retryTimer;
+  /** @type {ReturnType<typeof setInterval> | undefined} */
+  #pingTimer;
   #lastHeardAt = 0;
   #nonce = 0;
 
-  conversationId = null; // the conversation to go on with
-  isKept = true; // whether anything of a conversation that begins now is to be stored
+  /** The conversation to go on with. @type {string | null} */
+  conversationId = null;
+  #isKept = true;
   droppedFrames = 0;
 
-  onmessage = () => {}; // (object)
-  onaudio = () => {}; // (ArrayBuffer)
-  onopen = () => {};
-  ondropped = () => {}; // ({code, retryInMs}): the line is gone; it will be tried again by itself
-  onrefused = () => {}; // (code): the line is gone and will stay so
+  onmessage = (/** @type {ServerMessage} */ _message) => {};
+  onaudio = (/** @type {ArrayBuffer} */ _pcm) => {};
+  /** The connection is lost, and will be retried. */
+  ondropped = (/** @type {{ code: number, retryInMs: number }} */ _drop) => {};
+  /** The connection was closed for good. */
+  onrefused = (/** @type {number} */ _code) => {};
 
+  /** @param {string} path */
   constructor(path) {
     this.path = path;
     this.retryNow = this.retryNow.bind(this);
@@ -48,9 +41,12 @@ export class Socket {
     return this.#webSocket?.readyState === WebSocket.OPEN;
   }
 
-  open() {
+  /** Connect, and stay connected. @param {{ conversationId: string | null, isKept: boolean }} options */
+  open({ conversationId, isKept }) {
+    this.conversationId = conversationId;
+    this.#isKept = isKept;
     this.#isWanted = true;
-    this.#attempts = 0;
+    this.#failures = 0;
     window.addEventListener("online", this.retryNow);
     this.#connect();
   }
@@ -65,24 +61,22 @@ export class Socket {
     this.#webSocket = null;
   }
 
-  /** Do not wait for the next attempt. */
+  /** Connect now instead of after the delay. */
   retryNow() {
     if (!this.#isWanted || this.#webSocket) return;
     clearTimeout(this.#retryTimer);
     this.#connect();
   }
 
-  /** Send a message. Returns whether there was a line to send it on. */
+  /** Send a message. It is dropped while there is no connection. @param {ClientMessage} message */
   send(message) {
-    if (!this.isOpen) return false;
-    this.#webSocket.send(JSON.stringify(message));
-    return true;
+    if (this.isOpen) this.#webSocket?.send(JSON.stringify(message));
   }
 
-  /** Send microphone audio, or drop it when the line does not keep up. */
+  /** Send microphone audio. It is dropped while there is no connection or while the connection is stalled. @param {ArrayBuffer} frame */
   sendAudio(frame) {
-    if (!this.isOpen) return;
-    if (this.#webSocket.bufferedAmount > MOST_BUFFERED_BYTES) this.droppedFrames += 1;
+    if (!this.#webSocket || !this.isOpen) return;
+    if (this.#webSocket.bufferedAmount > MAX_BUFFERED_BYTES) this.droppedFrames += 1;
     else this.#webSocket.send(frame);
   }
 
@@ -90,31 +84,31 @@ export class Socket {
     const url = new URL(this.path, window.location.href);
     url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
     if (this.conversationId) url.searchParams.set("conversation", this.conversationId);
-    else if (!this.isKept) url.searchParams.set("keep", "no");
+    else if (!this.#isKept) url.searchParams.set("keep", "no");
     const webSocket = new WebSocket(url);
     webSocket.binaryType = "arraybuffer";
     this.#webSocket = webSocket;
     webSocket.onopen = () => {
       this.#lastHeardAt = performance.now();
-      this.#pingTimer = setInterval(() => this.#ping(), PING_EVERY_MS);
-      this.onopen();
+      this.#pingTimer = setInterval(() => this.#ping(webSocket), PING_EVERY_MS);
     };
     webSocket.onmessage = ({ data }) => {
+      if (this.#webSocket !== webSocket) return; // it was on its way when this socket was closed
       this.#lastHeardAt = performance.now();
       if (data instanceof ArrayBuffer) this.onaudio(data);
       else {
         const message = JSON.parse(data);
-        if (message.type === "status" && message.stage === "ready") this.#attempts = 0;
+        if (message.type === "status" && message.stage === "ready") this.#failures = 0;
         this.onmessage(message);
       }
     };
     webSocket.onclose = ({ code }) => this.#lose(webSocket, code);
   }
 
-  #ping() {
-    // A phone that changed networks keeps a dead line open for minutes.
+  /** @param {WebSocket} webSocket */
+  #ping(webSocket) {
+    // A phone that changed networks keeps a dead connection open for minutes.
     if (performance.now() - this.#lastHeardAt > DEAD_AFTER_MS) {
-      const webSocket = this.#webSocket;
       webSocket.close();
       this.#lose(webSocket, 1006);
     } else {
@@ -123,20 +117,19 @@ export class Socket {
     }
   }
 
+  /** @param {WebSocket} webSocket @param {number} code */
   #lose(webSocket, code) {
     if (this.#webSocket !== webSocket) return;
     this.#webSocket = null;
     clearInterval(this.#pingTimer);
     if (!this.#isWanted) return;
-    if (FINAL_CODES.has(code)) {
+    if (isFinal(code)) {
       this.close();
       this.onrefused(code);
       return;
     }
-    const base = Math.min(LONGEST_DELAY_MS, FIRST_DELAY_MS * 2 ** this.#attempts);
-    const longest = code === CloseCode.SERVER_FULL ? FULL_DELAY_MS : base;
-    const retryInMs = Math.round(longest * (0.5 + Math.random() / 2)); // not everybody at the same moment
-    this.#attempts += 1;
+    const retryInMs = computeDelayMs({ failures: this.#failures, code, random: Math.random() });
+    this.#failures += 1;
     this.#retryTimer = setTimeout(() => this.#connect(), retryInMs);
     this.ondropped({ code, retryInMs });
   }

@@ -20,6 +20,11 @@ export class Speaker {
     this.#post({ type: "tap", isOn: this.#taps.size > 0 });
   }
 
+  /** Whether replies can be heard. */
+  get isOpen() {
+    return this.#node !== null;
+  }
+
   get sampleRate() {
     return this.context.sampleRate;
   }

@@ -1,5 +1,6 @@
 // The player of one turn: button, waveform to seek in, time. One audio element each, made when first needed.
-import { say } from "./words.js";
+import { formatClock } from "./format.js";
+import { say } from "./ui-strings.js";
 import { drawWaveform, FLAT, measureLoudness } from "./waveform.js";
 
 const SEEK_STEP_MS = 2_000;
@@ -132,12 +133,7 @@ export class TurnPlayer {
     const positionMs = (this.#audio?.currentTime ?? 0) * 1000;
     drawWaveform(this.wave, this.#levels, this.durationMs ? positionMs / this.durationMs : 0);
     this.wave.setAttribute("aria-valuenow", String(Math.round(positionMs)));
-    this.wave.setAttribute("aria-valuetext", `${showClock(positionMs)} / ${showClock(this.durationMs)}`);
-    this.time.textContent = positionMs > 0 ? `${showClock(positionMs)} / ${showClock(this.durationMs)}` : showClock(this.durationMs);
+    this.wave.setAttribute("aria-valuetext", `${formatClock(positionMs)} / ${formatClock(this.durationMs)}`);
+    this.time.textContent = positionMs > 0 ? `${formatClock(positionMs)} / ${formatClock(this.durationMs)}` : formatClock(this.durationMs);
   }
-}
-
-export function showClock(ms) {
-  const seconds = Math.round(ms / 1000);
-  return `${Math.floor(seconds / 60)}:${String(seconds % 60).padStart(2, "0")}`;
 }

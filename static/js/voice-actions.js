@@ -1,8 +1,9 @@
 // What a person can do with a voice, for the list and for the page of one voice. Each gives back the voice as it is then.
 import { ApiError, call } from "./api.js";
 import { ask } from "./dialog.js";
-import { announce, page, profileAddress } from "./page.js";
-import { say } from "./words.js";
+import { config, profileAddress } from "./page-config.js";
+import { announce } from "./page-notice.js";
+import { say } from "./ui-strings.js";
 
 const element = (id) => document.getElementById(id);
 
@@ -12,7 +13,7 @@ export async function choose(profile) {
 }
 
 export async function chooseAutomatic() {
-  await call("DELETE", page.defaultUrl);
+  await call("DELETE", config.defaultUrl);
   announce(say("nowAutomatic"));
 }
 

@@ -1,7 +1,8 @@
 // One voice on a card: shows it and says which of its buttons was pressed. Decides nothing.
-import { detailAddress, page, profileAddress, sayPercent } from "./page.js";
+import { formatPercent } from "./format.js";
+import { detailAddress, profileAddress } from "./page-config.js";
 import { canSpeak, isBeingFitted, isBeingMade, mayChangeSharing, sayFacts, sayStep, showSimilarity } from "./voice-profile.js";
-import { say } from "./words.js";
+import { say } from "./ui-strings.js";
 
 export class VoiceCard {
   onaction = () => {}; // (name, button)
@@ -81,7 +82,7 @@ export class VoiceCard {
     const isWaiting = isMade ? profile.state === "pending" : profile.fitting.state === "queued";
     const progress = isMade ? profile.progress : profile.fitting.progress;
     const text = isMade ? this.#sayMaking(profile) : say(isWaiting ? "fitQueued" : "fitRunning");
-    const shown = isWaiting || typeof progress !== "number" ? text : `${text} · ${sayPercent(progress)}`;
+    const shown = isWaiting || typeof progress !== "number" ? text : `${text} · ${formatPercent(progress)}`;
     this.#text(".card-work-text", shown);
     bar.setAttribute("aria-label", text);
     if (isWaiting) bar.removeAttribute("value");

@@ -1,11 +1,13 @@
 // The page of one voice: how it sounds, how close it is, what it is made from.
 import { ApiError, call } from "./api.js";
 import { ConsentChoice } from "./consent-choice.js";
-import { Listening } from "./listening.js";
-import { Making } from "./making.js";
-import { announce, notice, page, profileAddress, sayPercent, saySeconds, saySize, showError } from "./page.js";
+import { VoicePreview } from "./voice-preview.js";
+import { BuildProgress } from "./build-progress.js";
+import { formatBytes, formatPercent, formatSeconds } from "./format.js";
+import { config, profileAddress } from "./page-config.js";
+import { announce, notice, showError } from "./page-notice.js";
 import { RecordingInput } from "./recording-input.js";
-import { send } from "./sending.js";
+import { uploadWithProgress } from "./upload-progress.js";
 import * as actions from "./voice-actions.js";
 import {
   canSpeak,
@@ -18,25 +20,25 @@ import {
   sayWarnings,
   showSimilarity,
 } from "./voice-profile.js";
-import { Watch } from "./watch.js";
-import { say } from "./words.js";
+import { VoiceStatusPoller } from "./voice-status-poller.js";
+import { say } from "./ui-strings.js";
 
 const element = (id) => document.getElementById(id);
 
 class VoicePage {
-  listening = new Listening();
+  preview = new VoicePreview();
   profile = null;
   input = null;
   #consent = null;
-  #making = new Making();
-  #watch = new Watch();
+  #buildProgress = new BuildProgress();
+  #statusPoller = new VoiceStatusPoller();
   #isSending = false;
   #similarityBefore = null; // when fitting was seen to begin
 
   constructor() {
-    this.#watch.onstatus = (_, status) => this.#show({ ...this.profile, ...status });
-    this.#watch.onsettled = () => this.open();
-    this.#watch.onerror = (_, error) => {
+    this.#statusPoller.onstatus = (_, status) => this.#show({ ...this.profile, ...status });
+    this.#statusPoller.onsettled = () => this.open();
+    this.#statusPoller.onerror = (_, error) => {
       if (error.code === "gone" || error.code === "expired") showError(error);
     };
     element("main").addEventListener("click", ({ target }) => {
@@ -51,7 +53,7 @@ class VoicePage {
     });
     element("hear").addEventListener("click", ({ currentTarget }) => {
       const quality = document.querySelector('[name="quality"]:checked').value;
-      this.#try(() => this.listening.toggle(this.profile, currentTarget, quality));
+      this.#try(() => this.preview.toggle(this.profile, currentTarget, quality));
     });
     element("use").addEventListener("click", () => this.#try(() => this.#use()));
     element("retry").addEventListener("click", () => this.#try(() => this.#retry()));
@@ -61,7 +63,7 @@ class VoicePage {
 
   async open() {
     try {
-      this.#show(await call("GET", profileAddress(page.voiceId)));
+      this.#show(await call("GET", profileAddress(config.voiceId)));
     } catch (error) {
       showError(error, () => this.open());
     }
@@ -87,7 +89,7 @@ class VoicePage {
         this.#merge(await actions.share(profile));
         break;
       case "delete":
-        if (await actions.remove(profile)) window.location.assign(page.listUrl);
+        if (await actions.remove(profile)) window.location.assign(config.listUrl);
         break;
       case "fit":
         this.#similarityBefore = profile.similarity; // it may be over before it is seen to begin
@@ -99,10 +101,10 @@ class VoicePage {
         await this.open();
         break;
       case "play-recording":
-        this.listening.toggleRecording(profileAddress(profile.id, `/recordings/${recording}/audio`), button);
+        this.preview.toggleRecording(profileAddress(profile.id, `/recordings/${recording}/audio`), button);
         break;
       case "delete-recording":
-        this.listening.stop();
+        this.preview.stop();
         if (await actions.removeRecording(profile, recording)) await this.open();
         break;
       default:
@@ -172,7 +174,7 @@ class VoicePage {
     form.append("audio", this.input.file, this.input.file.name);
     this.#setSending(true);
     try {
-      await send(profileAddress(this.profile.id, "/recordings"), form);
+      await uploadWithProgress(profileAddress(this.profile.id, "/recordings"), form);
       this.#setSending(false);
       this.input.discard();
       this.#consent.clear();
@@ -221,7 +223,7 @@ class VoicePage {
     element("about").textContent = sayFacts(profile);
     element("making-panel").hidden = !isBeingMade(profile) && profile.state !== "failed";
     element("making-title").hidden = !isBeingMade(profile);
-    this.#making.show(profile);
+    this.#buildProgress.show(profile);
     element("hearing").hidden = !canSpeak(profile);
     element("qualities").hidden = (profile.qualities ?? []).length < 2;
     element("use").setAttribute("aria-pressed", String(profile.is_default));
@@ -229,9 +231,9 @@ class VoicePage {
     if (profile.is_own) this.#showOwn(profile, { wasFitted });
     if (wasMade && isReady) announce(say("isReady", { name: profile.name }));
     if (profile.state === "disabled" || profile.state === "deleting") {
-      notice.show("problem", { text: say(`state_${profile.state}`), actions: [{ label: "allVoices", href: page.listUrl }] });
+      notice.show("problem", { text: say(`state_${profile.state}`), actions: [{ label: "allVoices", href: config.listUrl }] });
     }
-    this.#watch.follow(profile);
+    this.#statusPoller.follow(profile);
   }
 
   #showOwn(profile, { wasFitted }) {
@@ -265,7 +267,7 @@ class VoicePage {
     const text = element("fitting-text");
     let sentence = "";
     if (fitting?.state === "queued") sentence = say("fitQueued");
-    else if (fitting?.state === "running") sentence = `${say("fitRunning")} · ${sayPercent(fitting.progress ?? 0)}`;
+    else if (fitting?.state === "running") sentence = `${say("fitRunning")} · ${formatPercent(fitting.progress ?? 0)}`;
     else if (fitting?.state === "failed") sentence = say("fitFailed");
     else if (isDone && (fitting.similarity === null || fitting.similarity <= (this.#similarityBefore ?? -1))) sentence = say("fitNothing");
     else if (isDone && this.#similarityBefore !== null) {
@@ -276,7 +278,7 @@ class VoicePage {
   }
 
   #showRecordings({ recordings }) {
-    if (!recordings || this.listening.replay.button?.closest(".recording")) return; // do not pull it from under a press
+    if (!recordings || this.preview.replay.button?.closest(".recording")) return; // do not pull it from under a press
     const dates = new Intl.DateTimeFormat(document.documentElement.lang, { dateStyle: "medium" });
     const items = recordings.map((recording) => {
       const item = element("recording-template").content.firstElementChild.cloneNode(true);
@@ -286,9 +288,9 @@ class VoicePage {
       const listen = item.querySelector(".listen");
       listen.setAttribute("aria-label", say("listenTo", { name: title }));
       listen.title = say("play");
-      const facts = [say("secondsOfSpeech", { seconds: saySeconds(recording.speech_s) })];
+      const facts = [say("secondsOfSpeech", { seconds: formatSeconds(recording.speech_s) })];
       if (recording.snr_db !== null) facts.push(sayNoise(recording.snr_db));
-      facts.push(saySize(recording.size_bytes));
+      facts.push(formatBytes(recording.size_bytes));
       item.querySelector(".recording-facts").textContent = facts.join(" · ");
       const transcript = item.querySelector(".recording-transcript");
       transcript.textContent = recording.transcript;

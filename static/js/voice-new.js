@@ -1,27 +1,29 @@
-// Making a voice in three steps: consent, recording, verdict. The third is found again after a reload.
+// BuildProgress a voice in three steps: consent, recording, verdict. The third is found again after a reload.
 import { ApiError, call } from "./api.js";
 import { ConsentChoice } from "./consent-choice.js";
-import { Listening } from "./listening.js";
-import { Making } from "./making.js";
-import { detailAddress, notice, page, profileAddress, sayError, saySeconds, showError } from "./page.js";
+import { VoicePreview } from "./voice-preview.js";
+import { BuildProgress } from "./build-progress.js";
+import { formatSeconds } from "./format.js";
+import { config, detailAddress, profileAddress } from "./page-config.js";
+import { notice, sayError, showError } from "./page-notice.js";
 import { RecordingInput } from "./recording-input.js";
-import { send } from "./sending.js";
+import { uploadWithProgress } from "./upload-progress.js";
 import * as actions from "./voice-actions.js";
-import { isBeingMade, makeItems, sayNoise, sayWarnings, showSimilarity } from "./voice-profile.js";
-import { Watch } from "./watch.js";
-import { say } from "./words.js";
+import { makeItems, sayNoise, sayWarnings, showSimilarity } from "./voice-profile.js";
+import { VoiceStatusPoller } from "./voice-status-poller.js";
+import { say } from "./ui-strings.js";
 
 const STEPS = ["consent", "recording", "verdict"];
 
 const element = (id) => document.getElementById(id);
 
 class NewVoicePage {
-  listening = new Listening();
+  preview = new VoicePreview();
   input = new RecordingInput(document.querySelector(".recording-input"));
   profile = null;
   #consent = new ConsentChoice(element("attestations"));
-  #making = new Making();
-  #watch = new Watch();
+  #buildProgress = new BuildProgress();
+  #statusPoller = new VoiceStatusPoller();
   #isSending = false;
 
   constructor() {
@@ -121,9 +123,9 @@ class NewVoicePage {
     }
     this.#setSending(true);
     try {
-      const profile = await send(isArchive ? `${page.apiUrl}/import` : page.apiUrl, form);
+      const profile = await uploadWithProgress(isArchive ? `${config.apiUrl}/import` : config.apiUrl, form);
       this.#setSending(false);
-      window.history.replaceState(null, "", `${page.newUrl}?voice=${profile.id}`);
+      window.history.replaceState(null, "", `${config.newUrl}?voice=${profile.id}`);
       this.#showVerdict(profile);
       this.#show("verdict");
     } catch (error) {
@@ -154,12 +156,12 @@ class NewVoicePage {
   // --- what became of it ---
 
   #joinVerdict() {
-    this.#watch.onstatus = (_, status) => this.#showVerdict({ ...this.profile, ...status });
-    this.#watch.onsettled = (id) => this.#openVerdict(id);
-    this.#watch.onerror = (_, error) => {
+    this.#statusPoller.onstatus = (_, status) => this.#showVerdict({ ...this.profile, ...status });
+    this.#statusPoller.onsettled = (id) => this.#openVerdict(id);
+    this.#statusPoller.onerror = (_, error) => {
       if (error.code === "gone" || error.code === "expired") showError(error);
     };
-    element("hear").addEventListener("click", ({ currentTarget }) => this.listening.toggle(this.profile, currentTarget));
+    element("hear").addEventListener("click", ({ currentTarget }) => this.preview.toggle(this.profile, currentTarget));
     element("use").addEventListener("click", () => this.#use());
     element("retry").addEventListener("click", () => this.#retry());
   }
@@ -177,12 +179,12 @@ class NewVoicePage {
     this.profile = profile;
     const isReady = profile.state === "ready";
     element("verdict-title").textContent = isReady ? say("isReady", { name: profile.name }) : profile.name;
-    this.#making.show(profile);
+    this.#buildProgress.show(profile);
     element("verdict").hidden = !isReady;
     element("to-detail").href = detailAddress(profile.id);
     element("record-again").href = `${detailAddress(profile.id)}#adding`;
     if (isReady) this.#showFacts(profile);
-    this.#watch.follow(profile);
+    this.#statusPoller.follow(profile);
   }
 
   #showFacts(profile) {
@@ -194,7 +196,7 @@ class NewVoicePage {
     element("warnings").replaceChildren();
     if (!recording) return;
     const noise = recording.snr_db === null ? null : sayNoise(recording.snr_db);
-    const heard = [say("secondsOfSpeech", { seconds: saySeconds(recording.speech_s) }), noise].filter(Boolean).join(" · ");
+    const heard = [say("secondsOfSpeech", { seconds: formatSeconds(recording.speech_s) }), noise].filter(Boolean).join(" · ");
     const term = document.createElement("dt");
     term.textContent = heard;
     const words = document.createElement("dd");

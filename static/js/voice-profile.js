@@ -1,6 +1,6 @@
 // A voice as the API tells of it, put into words. Knows no addresses and no events.
-import { page } from "./page.js";
-import { say } from "./words.js";
+import { config } from "./page-config.js";
+import { say } from "./ui-strings.js";
 
 export const STEPS = ["queued", "recognising", "embedding", "clip", "matching"];
 
@@ -19,7 +19,7 @@ export function canSpeak(profile) {
 
 /** Operators share what is ready; whoever owns a shared voice may stop that at any time. */
 export function mayChangeSharing({ state, is_shared: isShared }) {
-  return isShared || (page.mayShare && state === "ready");
+  return isShared || (config.mayShare && state === "ready");
 }
 
 export function sayFacts({ language, gender, kind, is_own: isOwn, is_stock: isStock, is_shared: isShared }) {

@@ -1,12 +1,13 @@
 // The page of all voices: fetches them, puts them on cards, does what is pressed.
 import { call } from "./api.js";
-import { Listening } from "./listening.js";
-import { announce, notice, page, profileAddress, showError } from "./page.js";
+import { VoicePreview } from "./voice-preview.js";
+import { config, profileAddress } from "./page-config.js";
+import { announce, notice, showError } from "./page-notice.js";
 import * as actions from "./voice-actions.js";
 import { VoiceCard } from "./voice-card.js";
 import { isBeingMade, sayStep } from "./voice-profile.js";
-import { Watch } from "./watch.js";
-import { say } from "./words.js";
+import { VoiceStatusPoller } from "./voice-status-poller.js";
+import { say } from "./ui-strings.js";
 
 const OWN_AT_ONCE = 24;
 const STOCK_AT_ONCE = 100;
@@ -14,17 +15,17 @@ const STOCK_AT_ONCE = 100;
 const element = (id) => document.getElementById(id);
 
 class VoicesPage {
-  listening = new Listening();
-  #watch = new Watch();
+  preview = new VoicePreview();
+  #statusPoller = new VoiceStatusPoller();
   #cards = new Map();
   #next = { own: null, shared: null };
   #spokenSteps = new Map();
   #chosen = null; // the voice that AVATAR answers in, which may be on no card yet
 
   constructor() {
-    this.#watch.onstatus = (id, status) => this.#takeStatus(id, status);
-    this.#watch.onsettled = (id) => this.#refresh(id);
-    this.#watch.onerror = (id, error) => {
+    this.#statusPoller.onstatus = (id, status) => this.#takeStatus(id, status);
+    this.#statusPoller.onsettled = (id) => this.#refresh(id);
+    this.#statusPoller.onerror = (id, error) => {
       if (error.code === "gone") this.#drop(id);
       else if (error.code === "expired") showError(error);
     };
@@ -44,10 +45,10 @@ class VoicesPage {
     element("loading").hidden = false;
     try {
       const [own, shared, stock, { voice_profile_id: chosenId }] = await Promise.all([
-        call("GET", `${page.apiUrl}?scope=own&page_size=${OWN_AT_ONCE}`),
-        call("GET", `${page.apiUrl}?scope=shared&page_size=${OWN_AT_ONCE}`),
-        this.#fetchAll(`${page.apiUrl}?scope=stock&page_size=${STOCK_AT_ONCE}`),
-        call("GET", page.defaultUrl),
+        call("GET", `${config.apiUrl}?scope=own&page_size=${OWN_AT_ONCE}`),
+        call("GET", `${config.apiUrl}?scope=shared&page_size=${OWN_AT_ONCE}`),
+        this.#fetchAll(`${config.apiUrl}?scope=stock&page_size=${STOCK_AT_ONCE}`),
+        call("GET", config.defaultUrl),
       ]);
       for (const id of [...this.#cards.keys()]) this.#drop(id);
       this.#take("own", own);
@@ -105,11 +106,11 @@ class VoicesPage {
     card.onaction = (name, button) => this.#try(() => this.#act(card, name, button));
     this.#cards.set(profile.id, card);
     list.append(card.element);
-    this.#watch.follow(profile);
+    this.#statusPoller.follow(profile);
   }
 
   #drop(id) {
-    this.#watch.forget(id);
+    this.#statusPoller.forget(id);
     this.#cards.get(id)?.element.remove();
     this.#cards.delete(id);
     this.#showEmptiness();
@@ -140,7 +141,7 @@ class VoicesPage {
     const { profile } = card;
     switch (name) {
       case "listen":
-        await this.listening.toggle(profile, button);
+        await this.preview.toggle(profile, button);
         break;
       case "use":
         if (profile.is_default) await this.#chooseAutomatic();
@@ -178,7 +179,7 @@ class VoicesPage {
   async #remove(card) {
     const { profile } = card;
     if (!(await actions.remove(profile))) return;
-    this.listening.stop();
+    this.preview.stop();
     const neighbour = card.element.nextElementSibling ?? card.element.previousElementSibling;
     this.#drop(profile.id);
     if (profile.is_default) this.#showCurrent();
@@ -208,7 +209,7 @@ class VoicesPage {
     const before = card.profile;
     const profile = await call("GET", profileAddress(id));
     this.#show(card, profile);
-    this.#watch.follow(profile);
+    this.#statusPoller.follow(profile);
     if (isBeingMade(before) && profile.state === "ready") announce(say("isReady", { name: profile.name }));
     if (isBeingMade(before) && profile.state === "failed") announce(say("hasFailed", { name: profile.name }));
   }

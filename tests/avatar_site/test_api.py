@@ -19,9 +19,10 @@ from django.test import Client
 from django.urls import URLPattern, URLResolver, get_resolver
 from drf_spectacular.generators import SchemaGenerator
 
+from avatar_site.lib import inference_client
 from tests import factories
 from tests.fakes import FakeInference, make_inference
-from voices import engines, services
+from voices import services
 from voices.models import Consent, VoiceProfile
 
 METHODS = ("get", "head", "post", "put", "patch", "delete", "options")
@@ -62,7 +63,7 @@ class Things:
 @pytest.fixture
 def inference(monkeypatch: pytest.MonkeyPatch) -> FakeInference:
     fake = make_inference("今天天氣很好，我們去公園走走。")
-    monkeypatch.setattr(engines, "get_inference", lambda: fake)
+    monkeypatch.setattr(inference_client, "get_inference", lambda: fake)
     return fake
 
 

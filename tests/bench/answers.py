@@ -32,7 +32,7 @@ from inference.config import InferenceConfig
 from inference.engines import llama_cpp
 from inference.interfaces import GenerationEvent, GenerationOptions, Message, TextDelta
 from inference.models.store import model_dir
-from realtime.prompt import (
+from realtime.call.prompt import (
     ANSWER_IN_CHINESE,
     ANSWER_IN_ENGLISH,
     EXAMPLES,
@@ -42,7 +42,7 @@ from realtime.prompt import (
     find_wanted_language,
     is_chinese,
 )
-from realtime.thinking import generate_in
+from realtime.reply_language import generate_in
 
 FOLDER = Path(__file__).parent
 PARTS = {"open": FOLDER / "answers.toml", "held out": FOLDER / "answers_held_out.toml"}

@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -79,7 +80,8 @@ def main() -> int:
 
 def ask(questions: list[Path], sounds: Path, environment: dict[str, str]) -> list[dict[str, object]]:
     command = ["talk", *map(str, questions), "--json", "--out", str(sounds)]
-    lines = manage(environment, *command).splitlines()
+    # It fails when any turn came with an error, such as FELL_BEHIND.
+    lines = manage(environment, *command, check=False).splitlines()
     return [json.loads(line) for line in lines if line.startswith("{")]
 
 
@@ -97,10 +99,10 @@ def ask_together(
         return [turn for turns in pool.map(call, range(callers)) for turn in turns]
 
 
-def manage(environment: dict[str, str], *arguments: str) -> str:
+def manage(environment: dict[str, str], *arguments: str, check: bool = True) -> str:
     # Our own commands; their words come from this file.
     command = [sys.executable, "manage.py", *arguments]
-    return subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True).stdout
+    return subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=check).stdout
 
 
 def start_making(environment: dict[str, str]) -> None:
@@ -208,7 +210,10 @@ def free_ports(count: int) -> list[int]:
 def report(turns: list[dict[str, object]]) -> None:
     for turn in turns:
         print(f"{turn.get('transcript')} → {turn.get('reply')}\n    {turn.get('latency_ms')} gaps {turn.get('gap_ms')}")
-    print(f"\n{machine()}, {len(turns)} turns, load {os.getloadavg()[0]:.1f}")
+    answered = sum(bool(turn.get("reply")) for turn in turns)
+    print(f"\n{machine()}, {answered} of {len(turns)} turns answered, load {os.getloadavg()[0]:.1f}")
+    for error, count in Counter(str(error).partition(":")[0] for turn in turns for error in turn["errors"]).items():  # type: ignore[attr-defined]
+        print(f"{error}: {count}")
     print(f"{'ms':8}{'median':>8}{'worst':>8}")
     for stage in STAGES:
         values = [latency[stage] for turn in turns if (latency := turn["latency_ms"]) and latency[stage] is not None]  # type: ignore[index]

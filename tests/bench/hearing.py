@@ -180,7 +180,7 @@ class Counting(faster_whisper.FasterWhisper):
 class Before(Counting):
     """As it was up to 3eaa83f: a draft's window, a beam of two, a second pass at guesses below -1.0 and at loops."""
 
-    def _first_pass(self, samples: Any, language: str | None, **_: Any) -> Any:
+    def _first_pass(self, samples: Any, language: str | None, *, is_wide: bool = True) -> Any:
         (decoding,) = self._decode([samples], language, beam_size=2)
         is_hurried = decoding.tokens > 6 * decoding.duration_s
         if decoding.log_probability < -1.0 or (is_hurried and extract_loop(decoding.text)):
@@ -199,7 +199,7 @@ class Full(Counting):
     beam_size = 1
     is_timed = False
 
-    def _first_pass(self, samples: Any, language: str | None, **_: Any) -> Any:
+    def _first_pass(self, samples: Any, language: str | None, *, is_wide: bool = True) -> Any:
         full = faster_whisper.MAX_WINDOW_FRAMES
         (decoding,) = self._decode([samples], language, beam_size=self.beam_size, window_frames=full)
         return Unchecked(decoding)

@@ -29,10 +29,12 @@ import psutil
 from inference.address import make_default_address
 from inference.client import InferenceClient
 from inference.interfaces import InferenceError
-from realtime import hearing, protocol
-from realtime.pipeline import CallSettings, CorrectedTurn, SaidTurn, VoicePipeline
-from realtime.protocol import AudioFormat, ServerMessage
-from realtime.reply import Voice
+from realtime import hearing, messages
+from realtime.call.settings import CallSettings
+from realtime.call.turns import CorrectedTurn, SaidTurn
+from realtime.call.voice import Voice
+from realtime.messages import AudioFormat, ServerMessage
+from realtime.pipeline import VoicePipeline
 from tests.bench.conversation import machine
 from tests.fakes import cut_frames, make_silence, make_tone
 
@@ -126,9 +128,9 @@ class Caller:
             call.result()
 
     async def _take(self, message: ServerMessage) -> None:
-        if isinstance(message, protocol.ErrorMessage):
+        if isinstance(message, messages.ErrorMessage):
             self.errors += 1
-        elif isinstance(message, protocol.Transcription) and message.is_final and self.spoke_until:
+        elif isinstance(message, messages.Transcription) and message.is_final and self.spoke_until:
             self.late_ms.append((time.monotonic() - self.spoke_until.pop(0)) * 1000)
 
     async def _hear(self, pcm: bytes) -> None: ...

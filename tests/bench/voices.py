@@ -24,7 +24,8 @@ from inference.audio.pcm import pcm_from_float
 from inference.config import InferenceConfig
 from inference.engines import faster_whisper, ge2e_onnx, kokoro
 from tests.recordings import Recording, read_recordings
-from voices import fitting, matching
+from voices.build import matching
+from voices.fitting import search
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +79,7 @@ class Bench:
             on_measured=lambda each: spoken.update({each.voice: each.similarity}),
         )
         matched_at = time.monotonic()
-        fit = await fitting.fit_style(
+        fit = await search.fit_style(
             tts=self._tts,
             encoder=self._encoder,
             stt=self._stt,
@@ -101,7 +102,7 @@ class Bench:
             match.similarity,
             fit.baseline,
             fit.similarity,
-            fit.intelligibility,
+            fit.character_error_rate,
             fit.is_better,
             matched_at - started,
             time.monotonic() - matched_at,

@@ -79,7 +79,7 @@ from django.contrib.auth.models import User
 from django.core.management import call_command
 from django.db import close_old_connections
 from conversations.models import Conversation
-from realtime.pipeline import SaidTurn
+from realtime.call.turns import SaidTurn
 from realtime.recorder import Recorder
 
 async def hold_call(conversation_id):
@@ -178,7 +178,7 @@ def test_postgresql_does_what_sqlite_does(postgres: Postgres) -> None:
     ]
     files = ["test_search_rows.py", "test_services.py", "test_retention.py", "test_api.py", "test_views.py"]
     tests = [str(Path(__file__).with_name(name)) for name in files]
-    tests.append(str(ROOT / "tests/voices/test_claims.py"))
+    tests.append(str(ROOT / "tests/voices/test_leases.py"))
 
     finished = subprocess.run(
         [*command, *tests], env=environment, cwd=ROOT, capture_output=True, text=True, timeout=110, check=False

@@ -14,7 +14,7 @@ from playwright.async_api import Locator, Page, expect
 from tests.e2e.browser import PHONE, CallPage, VoicesPage, write_speech
 from tests.e2e.conftest import OpenCall, OpenVoices
 from tests.e2e.stack import Stack
-from voices.fitting import HELD_OUT
+from voices.fitting.search import HELD_OUT
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(180)]
 
@@ -34,7 +34,7 @@ def long_speech(tmp_path: Path) -> Path:
 
 async def wait_until_heard(page: Page) -> None:
     """Wait until the browser's own clock says that the sound is being played."""
-    await page.wait_for_function("() => window.voices.listening.replay.playedS > 0.2", timeout=20_000)
+    await page.wait_for_function("() => window.voices.preview.replay.playedS > 0.2", timeout=20_000)
 
 
 async def fetch_voices(page: Page, scope: str) -> list[str]:

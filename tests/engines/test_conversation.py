@@ -22,10 +22,10 @@ import pytest
 import soundfile
 from websockets.asyncio.client import ClientConnection, connect
 
+from avatar_site.operations.talk_client import FRAME_SAMPLES, read_speech
 from inference.address import make_default_address
 from inference.client import InferenceClient
 from inference.interfaces import InferenceStatus, RoleStatus
-from realtime.caller import FRAME_SAMPLES, read_speech
 
 pytestmark = pytest.mark.timeout(400)
 

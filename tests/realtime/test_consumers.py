@@ -36,11 +36,11 @@ from avatar_site.web.server import DRAIN_S
 from conversations import services, spool
 from conversations.models import Conversation, Turn
 from inference.interfaces import Message, Quality, VoiceReference
-from realtime import consumers, logins, protocol
+from realtime import consumers, logins, messages
 from realtime.admission import FINISH_SENTENCE_S, Admission
+from realtime.call.voice import Voice, VoiceUnreadable
 from realtime.consumers import VoiceConsumer, admission
 from realtime.recorder import HURRIED_PATIENCE_S
-from realtime.reply import Voice, VoiceUnreadable
 from realtime.routing import websocket_urlpatterns
 from realtime.wording import find_language, word_error
 from tests import factories
@@ -53,15 +53,15 @@ from tests.fakes import (
     make_silence,
     make_tone,
 )
-from voices import decoding
 from voices.models import VoiceProfile
+from voices.recordings import decoding
 from voices.services import choose_default, choose_quality, delete_voice_profile
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
 REPLY = "今天的天氣很好，我們可以一起出去走一走。晚上再回來看一部電影，你覺得好不好？"
 VALIDATOR = jsonschema.Draft202012Validator(
-    protocol.build_schema() | {"oneOf": [{"$ref": "#/$defs/ServerMessage"}]},
+    messages.build_schema() | {"oneOf": [{"$ref": "#/$defs/ServerMessage"}]},
     format_checker=jsonschema.FormatChecker(),
 )
 
@@ -1148,7 +1148,7 @@ class TestErrors:
 
             error = await client.wait_for("error")
 
-        assert error["error"] == word_error(protocol.ErrorCode.NO_AUDIO_DATA, "zh-hant")
+        assert error["error"] == word_error(messages.ErrorCode.NO_AUDIO_DATA, "zh-hant")
 
     async def test_are_told_in_the_users_language(self, alice: User) -> None:
         async with call(alice, make_inference(), headers={"accept-language": "en"}) as (client, _):

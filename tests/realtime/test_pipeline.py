@@ -17,10 +17,12 @@ from inference.interfaces import (
     TranscriptionOptions,
     VoiceReference,
 )
-from realtime import protocol
-from realtime.pipeline import POST_ROLL_MS, BegunTurn, CallOverrun, DroppedTurn, PastTurn
-from realtime.protocol import AudioFormat, ErrorCode, Mode, ProtocolError, Stage
-from realtime.reply import ReplyLimits, Voice
+from realtime import messages as protocol
+from realtime.call.settings import ReplyLimits
+from realtime.call.turns import BegunTurn, DroppedTurn, PastTurn
+from realtime.call.voice import Voice
+from realtime.messages import AudioFormat, ErrorCode, Mode, ProtocolError, Stage
+from realtime.pipeline import POST_ROLL_MS, CallOverrun
 from tests.fakes import (
     PAUSE,
     SPEECH,

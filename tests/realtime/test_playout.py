@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
+from realtime.clauses import speak
 from realtime.playout import Playout
-from realtime.sentences import speak
 
 
 @pytest.fixture

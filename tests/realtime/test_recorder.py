@@ -27,7 +27,7 @@ from conversations import services, spool
 from conversations.models import Conversation, Turn
 from inference.interfaces import Quality
 from realtime import recorder as recording
-from realtime.pipeline import BegunTurn, CorrectedTurn, DroppedTurn, SaidTurn
+from realtime.call.turns import BegunTurn, CorrectedTurn, DroppedTurn, SaidTurn
 from realtime.recorder import (
     ATTEMPTS,
     HURRIED_PATIENCE_S,
@@ -495,7 +495,7 @@ import django
 from django.conf import settings
 settings.DATABASES["default"]["NAME"] = {str(connection.settings_dict["NAME"])!r}
 django.setup()
-from realtime.pipeline import BegunTurn, SaidTurn
+from realtime.call.turns import BegunTurn, SaidTurn
 from realtime.recorder import Recorder
 from uuid import uuid4
 

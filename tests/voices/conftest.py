@@ -9,17 +9,17 @@ from django.core.cache import cache
 from django.core.files.base import ContentFile
 from django.test import Client
 
+from avatar_site.lib import inference_client
 from tests import factories
 from tests.fakes import FakeInference
 from tests.fakes import make_inference as make_fake_inference
-from voices import engines
 
 
 @pytest.fixture
 def inference(monkeypatch: pytest.MonkeyPatch) -> FakeInference:
     """Scripted engines, for everything that asks for the inference process."""
     fake = make_fake_inference("今天天氣很好，我們去公園走走。", ms_per_character=60)
-    monkeypatch.setattr(engines, "get_inference", lambda: fake)
+    monkeypatch.setattr(inference_client, "get_inference", lambda: fake)
     # What was found out about the voices of other tests' engines.
     cache.clear()
     return fake

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import io
 import json
-import struct
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -18,13 +17,12 @@ from drf_spectacular.generators import SchemaGenerator
 from drf_spectacular.validation import validate_schema
 from pytest_django import DjangoAssertNumQueries, Settings
 
+from avatar_site.lib.problems import PROBLEMS
 from inference.interfaces import InferenceBusy, InferenceUnavailable, Quality
 from tests import factories, sounds
 from tests.fakes import FakeInference
 from voices import api, api_urls
-from voices.marking import make_wav
 from voices.models import Preview, VoiceProfile
-from voices.wording import PROBLEMS
 
 URL = "/api/voice-profiles"
 WAV = sounds.encode(sounds.make_speech(6.0), "wav")
@@ -637,13 +635,6 @@ class TestSchema:
         assert "swagger" in page
         assert "http://" not in page
         assert "https://" not in page
-
-
-def test_wav_marks_come_before_the_sound() -> None:
-    wav = make_wav(b"\1\0" * 10, 24_000)
-
-    assert wav.index(b"ISFT") < wav.index(b"data")
-    assert struct.unpack_from("<I", wav, 4)[0] == len(wav) - 8
 
 
 class TestDocumentation:

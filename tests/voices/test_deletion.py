@@ -15,11 +15,12 @@ from django.core.files.storage import FileSystemStorage
 from django.db import connection, transaction
 from django.test import Client
 
+from avatar_site.lib.problems import ProblemError
 from tests import factories
 from tests.fakes import FakeInference
-from voices import deletion, extraction, services, tasks
+from voices import deletion, services, tasks
+from voices.build import job as build_job
 from voices.models import Consent, VoiceProfile
-from voices.wording import VoiceProblem
 
 STYLE = np.random.default_rng(5).normal(size=256).astype("<f4").tobytes()
 
@@ -53,7 +54,7 @@ class TestDelete:
             audio=factories.sounds.encode(factories.sounds.make_speech(7.0), "mp3"),
             attestation="own_voice",
         )
-        extraction.extract(voice_profile_id=profile.pk, inference=inference)
+        build_job.extract(voice_profile_id=profile.pk, inference=inference)
         VoiceProfile.objects.filter(pk=profile.pk).update(style=STYLE, fitting_state="done", fitting_similarity=0.7)
         profile.refresh_from_db()
         embedding = bytes(profile.embedding)
@@ -92,7 +93,7 @@ class TestDelete:
         self, alice: User, bob: User, operators_client: Client, inference: FakeInference, media_root: Path
     ) -> None:
         profile = factories.upload_voice(alice, name="Zanzibar-voice")
-        extraction.extract(voice_profile_id=profile.pk, inference=inference)
+        build_job.extract(voice_profile_id=profile.pk, inference=inference)
         shared = factories.create_voice_profile(owner=bob, is_shared=True)
         services.preview(profile=shared, user=alice, text="你好")
         factories.create_turn(factories.create_conversation(alice), text="Zanzibar", audio=factories.make_flac())
@@ -138,7 +139,7 @@ class TestDelete:
         delete = FileSystemStorage.delete
         monkeypatch.setattr(FileSystemStorage, "delete", lambda *args: (_ for _ in ()).throw(OSError("down")))
 
-        with pytest.raises(VoiceProblem, match="deletion_unfinished"):
+        with pytest.raises(ProblemError, match="deletion_unfinished"):
             services.delete_voice_profile(profile=profile)
         assert VoiceProfile.objects.get(pk=profile.pk).state == "deleting"
         assert deletion.finish_all() == 0
@@ -160,7 +161,7 @@ class TestDelete:
         profile.refresh_from_db()
         for change in (services.enable, services.disable):
             change(profile=profile)
-        with pytest.raises(VoiceProblem, match="deleting"):
+        with pytest.raises(ProblemError, match="deleting"):
             services.extract_again(profile=profile)
         assert alices_client.post(f"{address}/retry").json()["code"] == "deleting"
         assert alices_client.get(f"{address}/status").json()["state"] == "deleting"

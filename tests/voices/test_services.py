@@ -17,11 +17,15 @@ from django.utils import timezone, translation
 from pytest_django import DjangoCaptureOnCommitCallbacks, Settings
 
 from avatar_site.celery import app
+from avatar_site.lib import stored_files
+from avatar_site.lib.problems import ProblemError
 from tests import factories, sounds
-from voices import archive, claims, decoding, files, making, services, tasks, verdict
+from voices import archive, files, leases, services, tasks
+from voices.build import steps
+from voices.consents import word_consent
 from voices.models import Consent, Recording, VoicePreference, VoiceProfile
+from voices.recordings import decoding, quality
 from voices.stock import write_stock_voices
-from voices.wording import VoiceProblem, word_consent
 
 WAV = sounds.encode(sounds.make_speech(6.0), "wav")
 
@@ -98,7 +102,7 @@ class TestCreateVoiceProfile:
     def test_refuses_and_leaves_nothing_behind(
         self, alice: User, media_root: Path, fields: dict[str, object], code: str
     ) -> None:
-        with pytest.raises(VoiceProblem) as caught:
+        with pytest.raises(ProblemError) as caught:
             create(alice, **fields)
 
         assert caught.value.code == code
@@ -115,7 +119,7 @@ class TestCreateVoiceProfile:
         kept = list_media(media_root)
         Recording.objects.update(size_bytes=1024 * 1024 - 100)
 
-        with pytest.raises(VoiceProblem, match="quota_exceeded"):
+        with pytest.raises(ProblemError, match="quota_exceeded"):
             create(alice)
 
         assert list_media(media_root) == kept
@@ -123,7 +127,7 @@ class TestCreateVoiceProfile:
 
     @pytest.mark.usefixtures("full_disk")
     def test_says_that_the_disk_is_full_and_leaves_no_half_of_a_file(self, alice: User, media_root: Path) -> None:
-        with pytest.raises(VoiceProblem, match="storage_full"):
+        with pytest.raises(ProblemError, match="storage_full"):
             create(alice)
 
         assert list_media(media_root) == []
@@ -178,8 +182,8 @@ class TestBrokerAway:
         assert VoiceProfile.objects.get(pk=profile.pk).state == "pending"
         assert list_media(media_root) == [media_root / profile.recordings.get().audio.name]
         assert "on_commit" in caplog.text
-        later = timezone.now() + claims.FORGOTTEN_AFTER
-        assert claims.requeue_lost(now=later) == ([profile.pk], [])
+        later = timezone.now() + leases.FORGOTTEN_AFTER
+        assert leases.requeue_lost(now=later) == ([profile.pk], [])
 
     def test_keeps_a_recording_that_was_added(self, alice: User, media_root: Path) -> None:
         profile = create(alice)
@@ -221,7 +225,7 @@ class TestConsent:
 
     @pytest.mark.parametrize("digest", ["0" * 64, word_consent("permission")[1]])
     def test_is_not_given_in_words_of_anything_else(self, alice: User, digest: str) -> None:
-        with pytest.raises(VoiceProblem, match="consent_invalid"):
+        with pytest.raises(ProblemError, match="consent_invalid"):
             create(alice, consent_text_sha256=digest)
 
 
@@ -229,7 +233,7 @@ class TestRecordings:
     def test_each_has_a_consent_that_goes_with_it(self, alice: User) -> None:
         profile = create(alice)
         for attestation, code in (("", "consent_required"), ("whatever", "consent_invalid")):
-            with pytest.raises(VoiceProblem, match=code):
+            with pytest.raises(ProblemError, match=code):
                 services.add_recording(profile=profile, audio=WAV, attestation=attestation)
         assert profile.recordings.count() == 1
 
@@ -276,7 +280,7 @@ class TestRecordings:
     def test_the_last_one_stays(self, alice: User) -> None:
         recording = create(alice).recordings.get()
 
-        with pytest.raises(VoiceProblem, match="last_recording"):
+        with pytest.raises(ProblemError, match="last_recording"):
             services.remove_recording(recording=recording)
 
     def test_one_of_two_goes_with_its_file(self, alice: User, media_root: Path) -> None:
@@ -296,7 +300,7 @@ class TestChange:
         assert profile.name == "my voice"
 
         assert services.change_voice_profile(profile=profile, user=alice, name=f"e{hidden}xe").name == "exe"
-        with pytest.raises(VoiceProblem, match="name_required"):
+        with pytest.raises(ProblemError, match="name_required"):
             services.change_voice_profile(profile=profile, user=alice, name=hidden)
 
     def test_renames(self, alice: User) -> None:
@@ -316,7 +320,7 @@ class TestChange:
         hers = factories.create_voice_profile(owner=alice)
         theirs = factories.create_voice_profile(owner=operator)
 
-        with pytest.raises(VoiceProblem, match="operators_only"):
+        with pytest.raises(ProblemError, match="operators_only"):
             services.change_voice_profile(profile=hers, user=alice, is_shared=True)
         services.change_voice_profile(profile=theirs, user=operator, is_shared=True)
 
@@ -325,7 +329,7 @@ class TestChange:
     def test_operators_share_their_own(self, alice: User, operator: User) -> None:
         hers = factories.create_voice_profile(owner=alice)
 
-        with pytest.raises(VoiceProblem, match="operators_only"):
+        with pytest.raises(ProblemError, match="operators_only"):
             services.change_voice_profile(profile=hers, user=operator, is_shared=True)
 
     def test_whoever_owns_a_shared_voice_stops_that(self, alice: User) -> None:
@@ -343,7 +347,7 @@ class TestChange:
             lambda: services.delete_voice_profile(profile=stock),
             lambda: services.extract_again(profile=stock),
         ):
-            with pytest.raises(VoiceProblem, match="stock_voice"):
+            with pytest.raises(ProblemError, match="stock_voice"):
                 change()
 
 
@@ -376,9 +380,9 @@ class TestDisable:
                 lambda profile=profile: services.change_voice_profile(profile=profile, user=alice, language="en"),
                 lambda: services.remove_recording(recording=recording),
             ):
-                with pytest.raises(VoiceProblem, match="disabled"):
+                with pytest.raises(ProblemError, match="disabled"):
                     change()
-        with pytest.raises(VoiceProblem, match="disabled"):
+        with pytest.raises(ProblemError, match="disabled"):
             services.retry(profile=disabled_profile)
 
         disabled_profile.refresh_from_db()
@@ -470,9 +474,9 @@ class TestFitting:
     def test_is_for_matched_voices_that_are_ready(self, alice: User) -> None:
         cloned = factories.create_voice_profile(owner=alice, kind="cloned")
 
-        with pytest.raises(VoiceProblem, match="fitting_impossible"):
+        with pytest.raises(ProblemError, match="fitting_impossible"):
             services.start_fitting(profile=cloned)
-        with pytest.raises(VoiceProblem, match="not_ready"):
+        with pytest.raises(ProblemError, match="not_ready"):
             services.start_fitting(profile=create(alice))
 
 
@@ -482,7 +486,7 @@ class TestExport:
         services.add_recording(profile=profile, audio=WAV, attestation="own_voice")
         exported = services.export_voice_profile(profile=profile)
 
-        with pytest.raises(VoiceProblem, match="consent_required"):
+        with pytest.raises(ProblemError, match="consent_required"):
             services.import_voice_profile(owner=bob, file=exported, attestation="")
         imported = services.import_voice_profile(owner=bob, file=exported, attestation="permission")
 
@@ -499,15 +503,15 @@ class TestExport:
         Recording.objects.filter(pk=create(alice).recordings.get().pk).update(size_bytes=most)
         Recording.objects.filter(profile=profile).update(size_bytes=most - 100)
 
-        with pytest.raises(VoiceProblem, match="voice_too_large"):
+        with pytest.raises(ProblemError, match="voice_too_large"):
             services.add_recording(profile=profile, audio=WAV, attestation="own_voice")
 
         assert profile.recordings.count() == 1
         assert set(kept) < set(list_media(media_root))
         assert len(list_media(media_root)) == 2
-        longest_bytes = verdict.MAX_DURATION_S * decoding.KEPT_SAMPLE_RATE_HZ * 2
+        longest_bytes = quality.MAX_DURATION_S * decoding.KEPT_SAMPLE_RATE_HZ * 2
         assert longest_bytes < archive.MAX_ENTRY_BYTES
-        beside_bytes = making.MAX_CLIP_S * making.CLIP_RATE_HZ * 2 + archive.MAX_JSON_BYTES + 1024 * 1024
+        beside_bytes = steps.MAX_CLIP_S * steps.CLIP_RATE_HZ * 2 + archive.MAX_JSON_BYTES + 1024 * 1024
         assert most + beside_bytes < archive.MAX_ARCHIVE_BYTES
 
     def test_is_refused_in_words_of_its_own_when_it_is_too_large(
@@ -516,21 +520,18 @@ class TestExport:
         exported = services.export_voice_profile(profile=create(alice))
         monkeypatch.setattr(services, "MAX_ARCHIVE_BYTES", len(exported) - 1)
 
-        with pytest.raises(VoiceProblem, match="archive_too_large"):
+        with pytest.raises(ProblemError, match="archive_too_large"):
             services.import_voice_profile(owner=alice, file=exported, attestation="own_voice")
 
 
 class TestOrphans:
-    def test_are_deleted_once_they_are_old(
-        self, alice: User, media_root: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_are_deleted_once_they_are_old(self, alice: User, media_root: Path) -> None:
         profile = create(alice)
         default_storage.save(f"voices/{alice.pk}/{profile.pk}/left.flac", ContentFile(b"x"))
         default_storage.save(f"voices/77/{'0' * 32}/left.flac", ContentFile(b"x"))
 
-        assert files.delete_orphans() == 0
-        monkeypatch.setattr(files, "ORPHAN_AFTER", timedelta(0))
-        assert files.delete_orphans() == 2
+        assert files.delete_orphans(now=timezone.now()) == 0
+        assert files.delete_orphans(now=timezone.now() + timedelta(hours=2)) == 2
 
         assert [path.name for path in list_media(media_root)] == [Path(profile.recordings.get().audio.name).name]
         assert not (media_root / "voices" / "77").exists()
@@ -538,13 +539,13 @@ class TestOrphans:
     def test_that_most_files_are_say_that_the_database_is_another_ones(
         self, alice: User, media_root: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
-        monkeypatch.setattr(files, "ORPHAN_AFTER", timedelta(0))
+        monkeypatch.setattr(stored_files, "MIN_ORPHAN_AGE", timedelta(0))
         create(alice)
         names = [f"voices/77/{uuid.uuid4()}/theirs.flac" for _ in range(11)]
         for name in names:
             default_storage.save(name, ContentFile(b"x"))
 
-        assert files.delete_orphans() == 0
+        assert files.delete_orphans(now=timezone.now()) == 0
         assert len(list_media(media_root)) == 12
         assert "another database" in caplog.text
 

@@ -18,14 +18,19 @@ from django.conf import settings
 from django.contrib.auth.models import User
 from pytest_django import Settings
 
+from avatar_site.lib import inference_client
+from inference import offline
 from inference.address import make_default_address
 from inference.client import InferenceClient
 from inference.interfaces import InferenceError
 from tests import sounds
 from tests.inference.engines.speech import error_rate
 from tests.recordings import Recording, read_recording
-from voices import asking, decoding, engines, extraction, services, tasks
+from voices import services, tasks
+from voices.build import job as build_job
 from voices.models import Preview, VoiceProfile
+from voices.recordings import decoding
+from voices.recordings.uploads import examine_upload
 
 pytestmark = pytest.mark.engines
 
@@ -79,7 +84,7 @@ def make_voice(owner: User, client: InferenceClient, audio: bytes, language: str
     profile = services.create_voice_profile(
         owner=owner, name="A person", audio=audio, attestation="permission", language=language
     )
-    extraction.extract(voice_profile_id=profile.pk, inference=client)
+    build_job.extract(voice_profile_id=profile.pk, inference=client)
     profile.refresh_from_db()
     assert (profile.state, profile.error_code) == ("ready", "")
     return profile
@@ -96,16 +101,16 @@ def long_enough(recording: Recording, *more: Recording) -> bytes:
 class TestRealPeople:
     @pytest.fixture(autouse=True)
     def use_engines(self, client: InferenceClient, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(engines, "get_inference", lambda: client)
+        monkeypatch.setattr(inference_client, "get_inference", lambda: client)
 
     @pytest.mark.parametrize("container", sounds.CONTAINERS)
     def test_are_taken_in_every_container(self, container: str) -> None:
         recording = read_recording("taiyi")
 
-        examined = services.examine_audio(sounds.encode(recording.samples, container, rate_hz=recording.sample_rate_hz))
+        examined = examine_upload(sounds.encode(recording.samples, container, rate_hz=recording.sample_rate_hz))
 
-        assert examined.verdict.speech_s > 3
-        assert examined.verdict.snr_db > 20
+        assert examined.quality.speech_s > 3
+        assert examined.quality.snr_db > 20
 
     def test_are_answered_in_a_voice_like_theirs_that_is_understood(self, alice: User, client: InferenceClient) -> None:
         recording = read_recording("taiyi")
@@ -161,6 +166,6 @@ def hear(preview: Preview, client: InferenceClient) -> str:
 
 async def _recognise(client: InferenceClient, pcm: bytes) -> tuple[str, str]:
     try:
-        return await asking.recognise(client.stt, pcm)
+        return await offline.recognise(client.stt, pcm)
     finally:
         await client.close()

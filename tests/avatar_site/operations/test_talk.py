@@ -23,8 +23,8 @@ from django.db import close_old_connections
 from websockets.asyncio.server import ServerConnection, serve
 
 from avatar_site.operations.management.commands import talk
+from avatar_site.operations.talk_client import FRAME_SAMPLES, UnreadableSound, read_speech, trim_end
 from conversations.models import Turn
-from realtime.caller import FRAME_SAMPLES, UnreadableSound, read_speech, trim_end
 from realtime.routing import websocket_urlpatterns
 from tests import factories
 from tests.fakes import FakeInference, make_inference, make_silence, make_tone

@@ -11,8 +11,8 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 from avatar_site.web.__main__ import Command
-from avatar_site.web.bodies import read_limits
-from realtime import protocol
+from avatar_site.web.upload_limits import read_limits
+from realtime import messages
 from tests.avatar_site.web.served import Served
 
 
@@ -39,7 +39,7 @@ def make_chunk(size: int) -> str:
 
 class TestAMessage:
     def test_may_have_a_chunk_of_the_size_that_is_promised(self, served: Served) -> None:
-        chunk = make_chunk(protocol.MAX_CHUNK_BYTES)
+        chunk = make_chunk(messages.MAX_CHUNK_BYTES)
 
         with connect(f"ws://127.0.0.1:{served.port}/echo") as client:
             client.send(chunk)
@@ -48,13 +48,13 @@ class TestAMessage:
 
     def test_that_is_a_little_too_large_reaches_the_application_which_says_so(self, served: Served) -> None:
         with connect(f"ws://127.0.0.1:{served.port}/echo") as client:
-            client.send(make_chunk(protocol.MAX_CHUNK_BYTES * 3 // 2))
+            client.send(make_chunk(messages.MAX_CHUNK_BYTES * 3 // 2))
 
             assert client.recv(timeout=20).isdecimal()
 
     def test_that_is_far_too_large_closes_the_socket(self, served: Served) -> None:
         with connect(f"ws://127.0.0.1:{served.port}/echo") as client:
-            client.send(make_chunk(protocol.MAX_CHUNK_BYTES * 3))
+            client.send(make_chunk(messages.MAX_CHUNK_BYTES * 3))
 
             with pytest.raises(ConnectionClosed) as closed:
                 client.recv(timeout=20)
@@ -83,7 +83,7 @@ class TestASocketOfAnotherAddress:
             client.recv(timeout=20)
 
         assert closed.value.rcvd is not None
-        assert closed.value.rcvd.code == protocol.CLOSE_UNKNOWN_CONVERSATION
+        assert closed.value.rcvd.code == messages.CLOSE_UNKNOWN_CONVERSATION
         assert "Traceback" not in site.output
 
 

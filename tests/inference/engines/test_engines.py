@@ -44,7 +44,7 @@ from inference.interfaces import (
     VoiceReference,
 )
 from inference.models.store import ModelError
-from realtime.prompt import Scene, compose_shared
+from realtime.call.prompt import Scene, compose_shared
 from tests.inference.engines.speech import (
     error_rate,
     fan,

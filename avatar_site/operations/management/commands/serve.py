@@ -30,7 +30,7 @@ from avatar_site.private_files import close_to_others, restrict_new_files
 from inference.address import AddressTaken, hold_socket, parse_socket_path
 from inference.client import InferenceClient
 from inference.interfaces import InferenceError
-from realtime.prompt import EXAMPLES, Scene, compose_shared
+from realtime.call.prompt import EXAMPLES, Scene, compose_shared
 
 
 class Command(BaseCommand):

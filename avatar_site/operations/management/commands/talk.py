@@ -21,8 +21,8 @@ from django.contrib.sessions.backends.db import SessionStore
 from django.core.management.base import BaseCommand, CommandError
 from websockets.exceptions import InvalidHandshake
 
-from realtime.caller import CallFailed, Exchange, UnreadableSound, open_call, read_speech
-from voices.marking import make_wav
+from avatar_site.lib.synthetic_label import make_wav
+from avatar_site.operations.talk_client import CallFailed, Exchange, UnreadableSound, open_call, read_speech
 
 HTTP_TIMEOUT_S = 10.0
 

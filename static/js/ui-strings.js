@@ -1,0 +1,20 @@
+// The strings of the page in the reader's language, from the catalogue that the server wrote into it.
+
+let catalogue = null; // read at the first use: a module that only formats can be imported without a document
+
+/** Use `replacement` from now on: the page has changed its language. */
+export function replaceCatalogue(replacement) {
+  catalogue = replacement;
+}
+
+/** Return the string named `key`, with `{name}` replaced from `values`. Throws where the catalogue has none. */
+export function say(key, values = {}) {
+  catalogue ??= readCatalogue();
+  const sentence = catalogue[key];
+  if (sentence === undefined) throw new Error(`no string for ${key}`);
+  return sentence.replace(/\{(\w+)\}/g, (_, name) => values[name]);
+}
+
+function readCatalogue() {
+  return JSON.parse(document.getElementById("words")?.textContent ?? "{}");
+}

@@ -1,0 +1,182 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from django.contrib.auth.models import User
+from django.core.files.base import ContentFile
+
+from inference.engines.fake import FakeSpeakerEncoder, make_embedding
+from inference.interfaces import InferenceError
+from tests import factories
+from tests.fakes import FakeInference
+from voices import services, tasks
+from voices.fitting import job as fitting_job
+from voices.fitting import search
+from voices.fitting.search import Fit
+from voices.models import Preview, VoiceProfile
+
+STYLE = np.ones(256, "<f4").tobytes()
+
+
+@pytest.fixture
+def ready_profile(alice: User) -> VoiceProfile:
+    embedding = np.array(make_embedding("alice").values, "<f4").tobytes()
+    profile = factories.create_voice_profile(
+        owner=alice, engine_voice="zf_xiaoni", similarity=0.6, embedding=embedding, encoder="fake-1"
+    )
+    services.start_fitting(profile=profile)
+    return profile
+
+
+@pytest.fixture
+def found(monkeypatch: pytest.MonkeyPatch, inference: FakeInference) -> dict[str, Any]:
+    """What the search finds, and what it was asked for."""
+    outcome: dict[str, Any] = {"fit": Fit(STYLE, 0.74, 0.6, 0.05, True), "meanwhile": lambda: None}
+
+    async def fit_style(**asked: Any) -> Fit | None:
+        outcome["asked"] = asked
+        asked["on_progress"](1, 4, 0.65)
+        return outcome["fit"]  # type: ignore[no-any-return]  # a test says what is found
+
+    async def list_styles() -> dict[str, bytes]:
+        return {"zf_xiaoni": STYLE}
+
+    monkeypatch.setattr(search, "fit_style", fit_style)
+    monkeypatch.setattr(inference.tts, "list_styles", list_styles)
+    return outcome
+
+
+def fit(profile: VoiceProfile, inference: FakeInference) -> VoiceProfile:
+    fitting_job.fit(voice_profile_id=profile.pk, inference=inference)
+    profile.refresh_from_db()
+    return profile
+
+
+class TestFit:
+    def test_keeps_what_is_nearer(
+        self, ready_profile: VoiceProfile, inference: FakeInference, found: dict[str, Any]
+    ) -> None:
+        profile = fit(ready_profile, inference)
+
+        assert (profile.fitting_state, profile.fitting_progress, profile.fitting_similarity) == ("done", 1.0, 0.74)
+        assert bytes(profile.style) == STYLE
+        assert (profile.best_similarity, profile.version) == (0.74, 2)
+        assert profile.qualities == ["fast", "high_quality"]
+        assert found["asked"]["voice"] == "zf_xiaoni"
+        assert np.allclose(found["asked"]["target"], make_embedding("alice").values, atol=1e-6)
+
+    def test_keeps_nothing_that_is_no_better(
+        self, ready_profile: VoiceProfile, inference: FakeInference, found: dict[str, Any]
+    ) -> None:
+        found["fit"] = Fit(STYLE, 0.9, 0.6, 0.8, False)
+
+        profile = fit(ready_profile, inference)
+
+        assert (profile.fitting_state, bytes(profile.style), profile.version) == ("done", b"", 1)
+
+    def test_keeps_the_better_of_two(
+        self, ready_profile: VoiceProfile, inference: FakeInference, found: dict[str, Any]
+    ) -> None:
+        VoiceProfile.objects.filter(pk=ready_profile.pk).update(style=b"\2" * 1024, fitting_similarity=0.8)
+
+        profile = fit(ready_profile, inference)
+
+        assert (bytes(profile.style), profile.fitting_similarity) == (b"\2" * 1024, 0.8)
+
+    def test_forgets_previews_of_what_it_sounded_like(
+        self, ready_profile: VoiceProfile, inference: FakeInference, found: dict[str, Any], alice: User, media_root: Any
+    ) -> None:
+        services.preview(profile=ready_profile, user=alice, text="你好")
+
+        fit(ready_profile, inference)
+
+        assert not Preview.objects.exists()
+        assert [path for path in media_root.rglob("*") if path.is_file()] == []
+
+    def test_is_cancelled(
+        self,
+        ready_profile: VoiceProfile,
+        inference: FakeInference,
+        found: dict[str, Any],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        update = fitting_job.FittingClaim.update
+
+        def cancelled_first(held: Any, **fields: Any) -> None:
+            services.cancel_fitting(profile=ready_profile)
+            update(held, **fields)
+
+        monkeypatch.setattr(fitting_job.FittingClaim, "update", cancelled_first)
+
+        profile = fit(ready_profile, inference)
+
+        assert (profile.fitting_state, bytes(profile.style)) == ("cancelled", b"")
+
+    def test_says_that_it_failed(
+        self, ready_profile: VoiceProfile, inference: FakeInference, found: dict[str, Any]
+    ) -> None:
+        async def no_styles() -> dict[str, bytes]:
+            raise InferenceError("broken")
+
+        inference.tts.list_styles = no_styles  # type: ignore[method-assign]  # broken by the test
+
+        assert fit(ready_profile, inference).fitting_state == "failed"
+
+    def test_is_done_one_at_a_time_and_once(
+        self, ready_profile: VoiceProfile, alice: User, inference: FakeInference, found: dict[str, Any]
+    ) -> None:
+        factories.create_voice_profile(owner=alice, fitting_state="running")
+
+        assert fit(ready_profile, inference).fitting_state == "queued"
+        VoiceProfile.objects.filter(fitting_state="running").update(fitting_state="done")
+        assert fit(ready_profile, inference).version == 2
+        assert fit(ready_profile, inference).version == 2
+
+
+class TestOtherEncoder:
+    def test_has_the_voice_made_anew_first(
+        self, alice: User, inference: FakeInference, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        profile = factories.upload_voice(alice)
+        tasks.extract_embedding(voice_profile_id=str(profile.pk))
+        VoiceProfile.objects.filter(pk=profile.pk).update(fitting_state="queued")
+        monkeypatch.setattr(FakeSpeakerEncoder, "ENCODER", "fake-2")
+
+        tasks.fit_style(voice_profile_id=str(profile.pk))
+
+        profile.refresh_from_db()
+        assert (profile.state, profile.encoder, profile.version) == ("ready", "fake-2", 2)
+        assert (profile.fitting_state, bytes(profile.style)) == ("none", b"")
+
+    def test_leaves_a_disabled_voice_alone(
+        self, ready_profile: VoiceProfile, inference: FakeInference, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(FakeSpeakerEncoder, "ENCODER", "fake-2")
+        search = fitting_job._search
+
+        def disabled_meanwhile(*args: Any) -> Any:
+            VoiceProfile.objects.filter(pk=ready_profile.pk).update(state="disabled")
+            return search(*args)
+
+        monkeypatch.setattr(fitting_job, "_search", disabled_meanwhile)
+
+        profile = fit(ready_profile, inference)
+
+        assert (profile.state, profile.fitting_state) == ("disabled", "failed")
+
+
+def test_making_a_voice_anew_forgets_the_style(alice: User, inference: FakeInference) -> None:
+    from voices.build import job as build_job
+
+    profile = factories.upload_voice(alice)
+    VoiceProfile.objects.filter(pk=profile.pk).update(style=STYLE, fitting_state="done", fitting_similarity=0.7)
+    profile.clip.save("x", ContentFile(b"old"), save=True)
+    old = profile.clip.name
+
+    build_job.extract(voice_profile_id=profile.pk, inference=inference)
+
+    profile.refresh_from_db()
+    assert (bytes(profile.style), profile.fitting_state, profile.fitting_similarity) == (b"", "none", None)
+    assert not profile.clip.storage.exists(old)

@@ -1,0 +1,39 @@
+"""Decodes an uploaded recording, measures its quality, and encodes it as it is stored."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from avatar_site.lib.problems import ProblemError
+from voices.recordings import decoding
+from voices.recordings.quality import MAX_DURATION_S, RecordingQuality, measure_quality
+
+MAX_UPLOAD_BYTES = 20 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class ExaminedRecording:
+    """A recording that was accepted. `flac` is what is stored: mono, at the rate it came with."""
+
+    flac: bytes
+    quality: RecordingQuality
+
+
+def examine_upload(audio: bytes) -> ExaminedRecording:
+    """Decode and measure an uploaded recording. Raises ProblemError, which says what to do about it."""
+    if not audio:
+        raise ProblemError("audio_required", field="audio")
+    if len(audio) > MAX_UPLOAD_BYTES:
+        raise ProblemError("audio_too_large", field="audio")
+    try:
+        decoded = decoding.decode(audio, max_s=MAX_DURATION_S)
+    except decoding.Unsupported as error:
+        raise ProblemError("audio_unsupported", field="audio", detail=str(error)) from error
+    except decoding.Damaged as error:
+        raise ProblemError("audio_damaged", field="audio", detail=str(error)) from error
+    except decoding.TooLong as error:
+        raise ProblemError("audio_too_long", field="audio", detail=str(error)) from error
+    quality = measure_quality(decoded.samples, decoded.sample_rate_hz)
+    if quality.refusal:
+        raise ProblemError(quality.refusal, field="audio")
+    return ExaminedRecording(decoding.encode_flac(decoded.samples, decoded.sample_rate_hz), quality)
