@@ -34,15 +34,15 @@ from inference.proto import inference_pb2_grpc as rpc
 #: The longest message either side sends: a recording of a minute at 48 kHz and its envelope.
 MAX_MESSAGE_BYTES = 6 * 1024 * 1024
 STATUS_TIMEOUT_S = 2.0
-#: The metadata that holds the shared secret; gRPC takes any bytes under a name that ends like this.
+#: The metadata key of the shared secret; gRPC allows binary values under keys that end in "-bin".
 SECRET_METADATA = "avatar-secret-bin"  # noqa: S105 — a name
-#: What gRPC says when a request could not be written because the server had already ended the call; the status that the
+#: gRPC's detail when a request could not be written because the server had already ended the call; the status that the
 #: server ended it with is then lost.
 WRITE_FAILED = "Internal error from Core"
 #: Embedding a minute of audio takes two seconds, after at most a minute of waiting for live calls, and for other jobs.
 EMBED_TIMEOUT_S = 300.0
 
-#: A process that hangs without closing its socket is noticed after this time and the time-out.
+#: A process that hangs without closing its socket is detected after the keepalive time plus the timeout.
 KEEPALIVE_MS = 20_000
 KEEPALIVE_TIMEOUT_MS = 5_000
 
@@ -57,30 +57,30 @@ MESSAGE_OPTIONS: Options = (
 def make_channel_options() -> Options:
     return (
         *MESSAGE_OPTIONS,
-        # Notice a server that came back within a second, not after gRPC's default of up to two minutes.
+        # Reconnect to a restarted server within a second; gRPC's default is up to two minutes.
         ("grpc.initial_reconnect_backoff_ms", 100),
         ("grpc.max_reconnect_backoff_ms", 1000),
         ("grpc.keepalive_time_ms", KEEPALIVE_MS),
         ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
-        # 0: ping a quiet stream as well. By default gRPC slows down to one ping a minute after the second.
+        # 0: ping idle streams too. By default gRPC slows down to one ping a minute after the second.
         ("grpc.http2.max_pings_without_data", 0),
     )
 
 
 def make_server_options() -> Options:
-    """Return the server's side of `make_channel_options`."""
+    """Return the options that match `make_channel_options` on the server."""
     return (
         *MESSAGE_OPTIONS,
-        # gRPC allows one ping each five minutes on a quiet stream, and cuts the connection at the third too many.
+        # By default gRPC allows one ping in five minutes on an idle stream and closes the connection at the third excess.
         ("grpc.http2.min_ping_interval_without_data_ms", KEEPALIVE_MS // 2),
     )
 
 
 class InferenceClient:
     """
-    All roles of the inference process at `address` ("unix:/path" or "host:port"), for those who know its `secret`.
+    All roles of the inference process at `address` ("unix:/path" or "host:port"), which requires `secret`.
 
-    Cheap to make: connects at the first call, once per event loop, so that one object serves a web process and the
+    Cheap to create: connects at the first call, once per event loop, so that one object serves a web process and the
     short-lived loops of `asyncio.run` alike.
     """
 
@@ -109,7 +109,7 @@ class InferenceClient:
         return wire.status_from_proto(reply)
 
     async def close(self) -> None:
-        """Close this event loop's connection. Calls under way end with InferenceUnavailable."""
+        """Close this event loop's connection. Active calls raise InferenceUnavailable."""
         channel = self._channels.pop(asyncio.get_running_loop(), None)
         if channel is not None:
             await channel.close(grace=None)
@@ -207,7 +207,7 @@ class _SpeakerEncoder:
 
 @asynccontextmanager
 async def _translated_errors() -> AsyncIterator[None]:
-    """Turn gRPC's errors into the border's, once."""
+    """Translate gRPC's errors into the border's."""
     try:
         yield
     except grpc.aio.AioRpcError as error:
@@ -227,5 +227,5 @@ async def _translated_errors() -> AsyncIterator[None]:
         task = asyncio.current_task()
         if task is not None and task.cancelling():
             raise
-        # Nobody cancelled the caller: gRPC says so when the channel was closed under a call.
+        # The caller was not cancelled: gRPC raises this when the channel is closed during a call.
         raise InferenceUnavailable("the connection was closed") from error

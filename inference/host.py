@@ -32,10 +32,10 @@ from inference.services import SERVICE_OF_ROLE, SecretInterceptor, add_services
 
 logger = logging.getLogger(__name__)
 
-#: The health service's name for the whole process: SERVING when a spoken conversation is possible.
+#: The health service's name of the whole process: SERVING when a call is possible.
 WHOLE_PROCESS = ""
 WATCH_EVERY_S = 1.0
-#: With less of the device's memory free, a call would not get through its first layers.
+#: With less device memory free, a call would fail in its first layers.
 MIN_FREE_MIB = 64
 #: How long background jobs stay away from the processor after a live call used it: a call passes from one engine to the
 #: next with gaps in between.
@@ -44,7 +44,7 @@ PAUSE_S = 2.0
 
 @dataclass(slots=True)
 class Slot:
-    """One role: its engine once there is one, and what there is to say about it."""
+    """One role: its engine, once loaded, and its status."""
 
     status: RoleStatus
     engine: Engine | None = None
@@ -52,10 +52,10 @@ class Slot:
 
 class EngineHost:
     """
-    Loads the engines, best first, and counts the calls under way.
+    Loads the engines, best first, and counts active calls.
 
-    An engine that fails to load does not take the others down: the role falls back to the next in its list, or is
-    reported unavailable with the reasons.
+    When an engine fails to load, its role falls back to the next in the list, or becomes unavailable with the reasons;
+    other roles are not affected.
     """
 
     def __init__(self, config: InferenceConfig, reader: DeviceMemoryReader | None = None) -> None:
@@ -93,7 +93,7 @@ class EngineHost:
                 await engine.warm_up()
                 if _is_on_processor(engine):
                     engine.gate = self.gate
-            except Exception as error:  # an engine may fail in any way its library knows; the role goes on
+            except Exception as error:  # an engine may raise anything its library defines; the role falls back
                 logger.exception("engine %s failed to load", name)
                 reasons.append(f"{name}: {error}")
                 if engine is not None:
@@ -121,7 +121,7 @@ class EngineHost:
     @contextmanager
     def call(self, role: Role) -> Iterator[Engine]:
         """
-        Hold a place for one call.
+        Count one call while the context lasts.
 
         Raises InferenceUnavailable while the role has no engine, InferenceBusy when it has `max_calls` calls.
         """
@@ -148,7 +148,7 @@ class EngineHost:
             yield
 
     def refresh_state(self, role: Role) -> RoleState:
-        """Ask the role's engine whether it can be used, take note, and return the role's state."""
+        """Update and return the role's state from its engine's `diagnose`."""
         slot = self._slots[role]
         if slot.engine is not None and slot.status.state in (RoleState.READY, RoleState.UNAVAILABLE):
             trouble = slot.engine.diagnose()
@@ -159,7 +159,7 @@ class EngineHost:
         return slot.status.state
 
     def _check_free_memory(self, role: Role, engine: Engine) -> None:
-        """A language model has its memory from the start; what the others need is taken at each call."""
+        """Refuse calls that would run out of device memory. A language model allocates all of it when loaded."""
         if role is Role.LLM or not _is_on_device(engine):
             return
         free_mib = device_memory.read_free_mib(self.reader)
@@ -192,7 +192,7 @@ class EngineHost:
     async def _close(self, engine: Engine) -> None:
         try:
             await engine.close()
-        except Exception:  # the others are closed all the same
+        except Exception:  # close the other engines nevertheless
             logger.exception("engine %s did not close", engine.model_name)
 
 
@@ -205,13 +205,13 @@ def _is_on_processor(engine: Engine) -> bool:
 
 
 def create_engine(role: Role, module: str, model: str, config: InferenceConfig) -> Engine:
-    """Import `inference.engines.<module>` and let it load `model`. Raises whatever the engine raises."""
+    """Import `inference.engines.<module>` and have it load `model`. Raises any exception of the engine."""
     library = importlib.import_module(f"inference.engines.{module}")
     return cast(Engine, getattr(library, f"create_{role.value}")(model=model, config=config))
 
 
 class InferenceServer:
-    """The listening process: answers status and health at once, serves a role as soon as it is warm."""
+    """The gRPC server: answers status and health at once, serves a role as soon as it is warm."""
 
     def __init__(self, config: InferenceConfig, reader: DeviceMemoryReader | None = None) -> None:
         self.config = config
@@ -224,12 +224,12 @@ class InferenceServer:
 
     async def start(self) -> None:
         """
-        Listen at once, so that the state can be asked for while the models load. `load` comes next.
+        Listen, so that the status can be read while the models load. Call `load` next.
 
         Raises RuntimeError when the address is taken.
         """
         interceptors = [SecretInterceptor(self.config.secret)] if self.config.secret else []
-        # SO_REUSEPORT off: a second process on the same port must fail, not take half of the calls.
+        # Without SO_REUSEPORT, a second process on the same port fails instead of receiving half of the calls.
         options = (*make_server_options(), ("grpc.so_reuseport", 0))
         self._server = grpc.aio.server(interceptors=interceptors, options=options)
         add_services(self._server, self.host)
@@ -248,12 +248,12 @@ class InferenceServer:
         await self._server.start()
 
     async def load(self) -> None:
-        """Load and warm the engines; health turns to SERVING role by role, and for the whole at the end."""
+        """Load and warm the engines; health becomes SERVING role by role, and for the process at the end."""
         await self.host.load(self._note_state)
         await self._set_health(WHOLE_PROCESS, is_serving=self.host.status().is_ready)
 
     async def watch(self) -> None:
-        """Keep the health service true to the engines, until cancelled. After `load`."""
+        """Update the health service from the engines every second, until cancelled. Call it after `load`."""
         while True:
             await asyncio.sleep(WATCH_EVERY_S)
             for role in Role:
@@ -268,7 +268,7 @@ class InferenceServer:
         await self._health.set(service, status.SERVING if is_serving else status.NOT_SERVING)
 
     async def stop(self) -> None:
-        """Refuse new calls, let those under way finish for `drain_s`, then end them and free the engines."""
+        """Drain: refuse new calls, let active ones finish for `drain_s`, then end them and free the engines."""
         await self._health.enter_graceful_shutdown()
         if self._server is not None:
             await self._server.stop(grace=self.config.drain_s)
@@ -280,7 +280,7 @@ async def serve(config: InferenceConfig) -> None:
     """
     Serve until SIGTERM or SIGINT.
 
-    Raises BudgetError when the engines are to have more of the device's memory than there is.
+    Raises BudgetError when the engines are configured to use more device memory than there is.
     """
     reader = device_memory.get_reader(config)
     device_memory.check_budget(device_memory.list_shares(config), reader.read(), reserve_mib=config.memory_reserve_mib)

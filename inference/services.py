@@ -62,7 +62,7 @@ def add_services(server: grpc.aio.Server, host: EngineHost) -> None:
 
 @asynccontextmanager
 async def _translated_errors(context: Any) -> AsyncIterator[None]:
-    """End the call with a status code for what is raised inside. What was not expected is logged."""
+    """Abort the call with the status code of the exception raised inside. Unexpected ones are logged."""
     try:
         yield
     except InferenceUnavailable as error:
@@ -73,7 +73,7 @@ async def _translated_errors(context: Any) -> AsyncIterator[None]:
         await context.abort(grpc.StatusCode.INTERNAL, str(error))
     except wire.InvalidRequest as error:
         await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
-    except Exception as error:  # an engine may fail in any way its library knows; its caller is told nevertheless
+    except Exception as error:  # an engine may raise anything its library defines; its caller gets a status
         logger.exception("a call failed")
         await context.abort(grpc.StatusCode.INTERNAL, f"{type(error).__name__}: {error}")
 

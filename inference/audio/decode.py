@@ -186,7 +186,7 @@ def _decode_with_av(data: bytes, container: Container, max_s: float) -> tuple[Sa
 
 
 def _read_blocks(opened: av.container.InputContainer, stream: av.AudioStream, rate: int) -> Iterator[Samples]:
-    # One format and rate, even if the stream changes them on its way.
+    # One format and rate, even if the stream changes them in the middle.
     normaliser = av.AudioResampler(format="fltp", rate=rate)
     for frame in opened.decode(stream):
         for normal in normaliser.resample(frame):

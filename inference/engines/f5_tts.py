@@ -1,9 +1,9 @@
 """
-Speaking with F5-TTS: any voice from a few seconds of it and their transcript, Mandarin and English.
+Synthesis with F5-TTS: clones any voice from a few seconds of it and their transcript, in Mandarin and English.
 
-Text → words as said → pinyin and letters → spectrogram, by flow matching in a few steps → 24 kHz audio (Vocos). Clauses
-that wait for the same voice are made in one step, the first clause of a reply always at once and by itself. Nothing is
-ever fetched: the library would reach for a hub without a reference's transcript, so there is none without.
+Text → normalised text → pinyin and letters → spectrogram, by flow matching in a few steps → 24 kHz audio (Vocos).
+Clauses that wait for the same voice are one batch; the first clause of a reply is synthesised at once and by itself.
+Nothing is downloaded: the library would fetch a recogniser for a reference without a transcript, so one is required.
 """
 
 from __future__ import annotations
@@ -57,20 +57,20 @@ logger = logging.getLogger(__name__)
 SAMPLE_RATE_HZ: int = target_sample_rate
 FRAMES_PER_S: float = target_sample_rate / hop_length
 CHUNK_MS = 200
-#: What F5-TTS was trained on: the reference and what follows it, together.
+#: Length of F5-TTS's training samples: the reference and the speech after it, together.
 MAX_TOTAL_S = 30.0
-#: Clauses made in one step, and how long each may be with the reference: the attention mask that keeps them apart grows
-#: with the square of it. Four of 20 s, twice for the guidance, take 0.9 GB in half precision.
+#: Clauses of a batch, and how long each may be with the reference: the attention mask that separates them grows with the
+#: square of it. Four of 20 s, twice for the guidance, take 0.9 GB in half precision.
 MAX_BATCH = 4
 MAX_BATCH_S = 20.0
-#: Below so many bytes of text the library speaks at 0.3 of its pace, or very short words come out as a blur.
+#: Below this many bytes of text the library speaks at 0.3 of its pace, because very short words are slurred else.
 SHORT_TEXT_BYTES = 10
 SHORT_TEXT_SPEED = 0.3
 #: The library's own, for the published weights.
 SWAY_SAMPLING_COEFFICIENT = -1.0
-#: Voices whose preprocessing is kept, those used last.
+#: Size of the cache of preprocessed voices (LRU).
 MAX_VOICES = 32
-#: A model takes so much more of the device than its files: kernels, fragmentation, activations of one call.
+#: Device memory of a model relative to its files: kernels, fragmentation, activations of one call.
 LOADED_PER_FILE = 1.3
 VOICES = "f5-voices"
 FIGURES_OF = 50
@@ -87,12 +87,12 @@ def create_tts(*, model: str, config: InferenceConfig) -> F5Tts:
 
 
 class _Stopped(Exception):
-    """Nobody wants what is being made, or nobody now."""
+    """The synthesis was cancelled or preempted."""
 
 
 @dataclass(eq=False, slots=True)
 class _Voice:
-    """A reference as the model takes it: levelled samples (1, n) at 24 kHz on the device, and its transcript."""
+    """A reference in the model's form: levelled samples (1, n) at 24 kHz on the device, and the transcript."""
 
     samples: torch.Tensor
     transcript: str
@@ -105,7 +105,7 @@ class _Voice:
 
 @dataclass(eq=False, slots=True)
 class _Request:
-    """A piece of text to be spoken, and its samples once it has been."""
+    """A piece of text that waits for synthesis, and its samples afterwards."""
 
     text: str
     voice: _Voice
@@ -129,7 +129,7 @@ class _Request:
 
     @property
     def _manner(self) -> tuple[Quality, float, bool]:
-        # Nobody who listens is to wait for the longer clause of somebody who does not.
+        # A live clause must not wait for the longer clause of a background job in its batch.
         return self.options.quality, self.options.speed, self.options.is_background
 
     @property
@@ -148,8 +148,7 @@ class _Model:
         vocabulary = folder / "vocab.txt"
         self.cfm = load_model(
             DiT,
-            # Trained without, as the library's configurations say; but a short clause in one step with a long one must
-            # not listen to what fills it up.
+            # The published weights were trained without, but in a batch a short clause must not attend to its padding.
             settings["arch"] | {"attn_mask_enabled": True},
             str(folder / "model.safetensors"),
             mel_spec_type="vocos",
@@ -169,7 +168,7 @@ class _Model:
         seed: int | None,
         check: Callable[[], None],
     ) -> list[NDArray[np.float32]]:
-        """Speak several pieces of `frames` each in one step. `check` is called before every step and may raise."""
+        """Synthesise a batch of pieces of `frames` each. `check` is called before every step and may raise."""
         hook = self.cfm.transformer.register_forward_pre_hook(lambda *_: check())
         with torch.inference_mode():
             try:
@@ -184,7 +183,7 @@ class _Model:
                 )
             finally:
                 hook.remove()
-                # The library empties it only after a whole call: the next text would be spoken with this one's.
+                # The library clears its text cache only after a complete call: the next text would use this one's.
                 self.cfm.transformer.clear_cache()
             made = []
             for spectrogram, length in zip(spectrograms, frames, strict=True):
@@ -194,7 +193,7 @@ class _Model:
 
 
 class F5Tts(Engine):
-    """`TextToSpeech` on F5-TTS. One thread speaks, first clauses before others, and what nobody listens for last."""
+    """`TextToSpeech` on F5-TTS. One thread synthesises, first clauses before others, background jobs last."""
 
     can_clone = True
 
@@ -212,7 +211,7 @@ class F5Tts(Engine):
         self._high_used_at = 0.0
         self._unloading: asyncio.Task[None] | None = None
         self._stock = _read_stock_voices(config)
-        #: Those used last are last.
+        #: Least recently used first.
         self._voices: OrderedDict[str, _Voice] = OrderedDict()
         self._forgetting: asyncio.Task[None] | None = None
         self.gate = BackgroundGate()
@@ -240,7 +239,7 @@ class F5Tts(Engine):
 
     @property
     def figures(self) -> dict[str, float]:
-        """Seconds of work per second of speech, clauses made in one step, and whether high quality is loaded."""
+        """RTF, the largest batch, and whether the model of high quality is loaded."""
         figures = {"is_high_quality_loaded": float(self._high is not None)}
         if self._real_time_factors:
             figures["real_time_factor_median"] = statistics.median(self._real_time_factors)
@@ -305,20 +304,20 @@ class F5Tts(Engine):
         return request.samples
 
     def _speak(self, batch: Sequence[_Request], wanted: Quality) -> None:
-        """Speak what is alike in one step. What does not fit the memory: the first once more, alone and fast."""
+        """Synthesise a batch; out of device memory, the first request alone and fast."""
         if self._has_room_for(lambda: self._speak_with(*self._choose(wanted), batch)):
             return
         logger.warning("out of the device's memory with %d clauses of %s quality", len(batch), wanted)
-        # The others have turns of their own.
+        # The other requests have their own entries in the queue.
         if not self._has_room_for(lambda: self._speak_with(self._model, Quality.FAST, batch[:1])):
             raise InferenceError("the device's memory does not suffice for this clause")
 
     def _has_room_for(self, work: Callable[[], None]) -> bool:
-        """Do the work. Without the memory for it, free what can be freed, and return False."""
+        """Run the work. Out of device memory, free what can be freed and return False."""
         try:
             work()
         except torch.OutOfMemoryError:
-            # Not here: until it is handled, the error holds the frames that hold the tensors.
+            # Free memory outside the except block: the exception's frames hold the tensors.
             has_room = False
         else:
             has_room = True
@@ -349,7 +348,7 @@ class F5Tts(Engine):
             request.samples, request.quality = samples, quality
 
     def _choose(self, wanted: Quality) -> tuple[_Model, Quality]:
-        """Return the model to speak with and what quality that is: fast where memory does not suffice for more."""
+        """Return the model and its quality: fast where memory does not suffice for more."""
         free_mib = device_memory.read_free_mib(self._reader)
         reserve_mib = self._config.memory_reserve_mib
         is_short = free_mib is not None and free_mib < reserve_mib
@@ -410,7 +409,7 @@ class F5Tts(Engine):
         return pick_heaviest(choose_shares(options.voice, self._stock, default=default))
 
     async def _forget_when_unused(self) -> None:
-        """Somebody's voice is not to be kept here for long after they have deleted it."""
+        """Evict unused voices, so that a deleted voice does not stay in memory for long."""
         while self._voices:
             unused = next(iter(self._voices.values()))
             rest_s = unused.used_at + self._config.tts_forget_voice_s - time.monotonic()
@@ -437,28 +436,28 @@ def _prepare(reference: VoiceReference, device: str) -> _Voice:
     recorded = resample(float_from_pcm(reference.pcm), reference.sample_rate_hz, SAMPLE_RATE_HZ)
     samples = torch.from_numpy(recorded)[None]
     level = float(samples.square().mean().sqrt())
-    samples = samples * max(1.0, target_rms / level)  # quiet recordings only, as the library does
+    samples = samples * max(1.0, target_rms / level)  # raises quiet recordings only, as the library does
     if transcript[-1] not in ".!?。！？，,":
         transcript += "。" if has_chinese(transcript) else "."
     return _Voice(samples.to(device), transcript if has_chinese(transcript[-2:]) else transcript + " ")
 
 
 def _estimate_frames(text: str, voice: _Voice, speed: float) -> int:
-    """Guess how long a text takes in this voice, from the bytes of both texts, as the library does."""
+    """Estimate the frames of a text in this voice from the bytes of both texts, as the library does."""
     pace = SHORT_TEXT_SPEED if len(text.encode()) < SHORT_TEXT_BYTES else 1.0
     return max(1, int(voice.frames / len(voice.transcript.encode()) * len(text.encode()) / (speed * pace)))
 
 
 def _max_frames(voice: _Voice) -> int:
-    """How many frames the model can speak at once in this voice."""
+    """Return how many frames the model can synthesise at once in this voice."""
     return int(MAX_TOTAL_S * FRAMES_PER_S) - voice.frames
 
 
 def _split(text: str, voice: _Voice, speed: float) -> list[str]:
-    """Cut what would last longer than the model can: at a sentence's end, a comma, a blank, or anywhere."""
+    """Split text that is too long for the model: at a sentence's end, a comma, a blank, or anywhere."""
     most = _max_frames(voice)
     pieces: list[str] = []
-    # With a long reference of few words a single character may last too long: it is then cut short when it is spoken.
+    # With a long reference of few words a single character may be too long: it is then cut off in synthesis.
     while len(text) > 1 and _estimate_frames(text, voice, speed) > most:
         fits = max(1, len(text) * most // _estimate_frames(text, voice, speed))
         while fits > 1 and _estimate_frames(text[:fits], voice, speed) > most:
@@ -474,7 +473,7 @@ def _split(text: str, voice: _Voice, speed: float) -> list[str]:
 
 
 def to_spoken(text: str) -> str:
-    """Return a text as F5-TTS is to read it: numbers and units in words, Simplified, nothing that is not said."""
+    """Normalise a text for F5-TTS: numbers and units in words, Simplified characters, no markup."""
     if has_chinese(text):
         return normalise_mandarin(to_simplified(text)).strip()
     return re.sub(r"\s+", " ", re.sub(r"[*_#`~<>\[\]{}|\\^]", " ", text)).strip()
@@ -485,7 +484,7 @@ def to_spoken(text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Pronunciations:
-    """A site's own readings of words: names, and polyphones that the general dictionary gets wrong."""
+    """A site's own readings of words: names, and polyphones that the dictionary reads wrongly."""
 
     words: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
@@ -514,7 +513,7 @@ class Pronunciations:
         return cls(words)
 
     def tokens(self, text: str) -> list[str]:
-        """Return a text as the model's tokens: pinyin after a blank each, and letters."""
+        """Return the model's tokens of a text: pinyin, each after a blank, and letters."""
         if not self.words:
             return list(convert_char_to_pinyin([text])[0])
         longest_first = sorted(self.words, key=len, reverse=True)
@@ -542,7 +541,7 @@ class _Stock:
 
 
 def _read_stock_voices(config: InferenceConfig) -> dict[str, _Stock]:
-    """Return the voices prepared for this engine; without any, the library's two example recordings."""
+    """Return the stock voices prepared for this engine; without any, the library's two example recordings."""
     try:
         folder = model_dir(config.models_dir, VOICES)
     except ModelError:

@@ -1,9 +1,9 @@
 """
-Speaking with Kokoro-82M on ONNX Runtime: Mandarin and English, mixed in one sentence too.
+Synthesis with Kokoro-82M on ONNX Runtime: Mandarin and English, also mixed in one sentence.
 
-Text → words as said → phonemes (misaki for Mandarin, espeak-ng for English) → tokens → prosody → 24 kHz audio. The
-graph is the rewritten one (`kokoro_graph`), in two parts: the silence that Kokoro plans around every clause is left out
-before it is made into sound, which is where the time goes.
+Text → normalised text → phonemes (misaki for Mandarin, espeak-ng for English) → tokens → prosody → 24 kHz audio. The
+graph is the rewritten one (`kokoro_graph`), in two parts: the silence that Kokoro plans around every clause is cropped
+before the decoder, which takes most of the time.
 """
 
 from __future__ import annotations
@@ -40,8 +40,7 @@ MAX_TOKENS = 510
 CHUNK_MS = 200
 #: Kokoro's planned energy is about 8 in speech and -9 in silence; this is some -70 dB of full scale.
 SILENT_ENERGY = -3.0
-#: Silent frames (25 ms) kept before and after speech: what the decoder's convolutions see of them shapes the first and
-#: the last sound.
+#: Silent frames (25 ms) kept around speech: the decoder's convolutions read them for the first and the last sound.
 MARGIN_FRAMES = 4
 
 #: The token of each phoneme: `vocab` of hexgrad/Kokoro-82M's config.json (Apache-2.0).
@@ -76,7 +75,7 @@ VOICES = (
     VoiceInfo("bf_emma", "Emma", "en", "female"),
     VoiceInfo("bm_george", "George", "en", "male"),
 )
-#: The row of a voice's styles (one for each number of tokens) that a fitted style takes the place of: middle length.
+#: The row of a voice's styles (one per number of tokens) that a fitted style replaces: of middle length.
 FITTED_ROW = 60
 DEFAULT_VOICE = {"zh": "zf_xiaoxiao", "en": "af_heart"}
 
@@ -91,7 +90,7 @@ def create_tts(*, model: str, config: InferenceConfig) -> Kokoro:
 
 
 class Kokoro(Engine):
-    """`TextToSpeech` on ONNX Runtime. One thread speaks; a run is stopped between two operators when nobody listens."""
+    """`TextToSpeech` on ONNX Runtime. One thread synthesises; a cancelled run stops between two operators."""
 
     device = "cpu"
 
@@ -99,7 +98,7 @@ class Kokoro(Engine):
         self.model_name = folder.name
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
-        # Waiting threads sleep: spinning ones would take the language model's cores.
+        # Waiting threads sleep: spinning ones would occupy the language model's cores.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self._prosody, self._decoder = (
             onnxruntime.InferenceSession(str(folder / name), options, providers=["CPUExecutionProvider"])
@@ -130,7 +129,7 @@ class Kokoro(Engine):
 
     async def synthesise(self, text: str, options: SynthesisOptions) -> AsyncGenerator[AudioChunk]:
         voices = {language: self._compose_styles(options, voice) for language, voice in DEFAULT_VOICE.items()}
-        # The best that there is here is a style of the speaker's own; it takes no longer than another.
+        # High quality here is the speaker's own style, which takes no longer than another.
         quality = options.quality if options.style else Quality.FAST
         with self.gate.admit(Priority.of(options)) as work:
             phrases = await self._worker.run(lambda: self._phonemiser.phrases(text), work.priority)
@@ -144,13 +143,13 @@ class Kokoro(Engine):
                     yield AudioChunk(pcm[start : start + step], SAMPLE_RATE_HZ, quality)
 
     def _compose_styles(self, options: SynthesisOptions, default: str) -> NDArray[np.float32]:
-        """Return a style for every number of tokens. Raises InferenceError for what is no blend and no style."""
+        """Return a style for every number of tokens. Raises InferenceError for an invalid blend or style."""
         shares = choose_shares(options.voice, self._styles, default=default)
         parts = [self._styles[key] * np.float32(weight) for key, weight in shares.items()]
         styles = np.asarray(np.sum(parts, axis=0), np.float32)
         if options.style:
             fitted = read_style(options.style)
-            # A voice is another in short clauses than in long ones, by as much as two voices differ.
+            # Kokoro's style vector depends on the number of tokens, by as much as two voices differ.
             styles = np.asarray(styles - styles[FITTED_ROW] + fitted, np.float32)
         return styles
 
@@ -173,9 +172,9 @@ def crop_to_speech(
     features: NDArray[np.float32], pitch: NDArray[np.float32], energy: NDArray[np.float32]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
     """
-    Leave out the planned silence on both sides, but for a margin.
+    Crop the planned silence on both sides, except for a margin.
 
-    Takes and returns features (1, 512, n), pitch and energy (1, 2n), of n frames; of 0 frames when all of it is silent.
+    Takes and returns features (1, 512, n), pitch and energy (1, 2n) of n frames; 0 frames when everything is silent.
     """
     loud = np.flatnonzero(energy[0] > SILENT_ENERGY) // 2
     if len(loud) == 0:
@@ -186,7 +185,7 @@ def crop_to_speech(
 
 
 def _pause_ms(tokens: list[int], *, is_last: bool) -> int:
-    """The silence after a phrase: what a reader leaves at its punctuation."""
+    """Return the silence after a phrase, as a reader leaves at its punctuation."""
     if is_last:
         return clause_edges.END_PAUSE_MS
     last = tokens[-1] if tokens else 0
@@ -198,14 +197,14 @@ def _pause_ms(tokens: list[int], *, is_last: bool) -> int:
 
 
 class Phonemiser:
-    """Text to Kokoro's tokens, in phrases that fit the model."""
+    """Converts text to Kokoro's tokens, in phrases that fit the model."""
 
     def __init__(self) -> None:
         self._mandarin = zh.ZHG2P()
         self._english = espeak.EspeakG2P(language="en-us")
 
     def phrases(self, text: str) -> list[Phrase]:
-        """Empty when there is nothing to say. Not thread-safe: espeak-ng has one voice."""
+        """Return the phrases of a text; none without words. Not thread-safe: espeak-ng has global state."""
         language: Literal["zh", "en"] = "zh" if has_chinese(text) else "en"
         phonemes = self._mixed(text) if language == "zh" else self._english_phonemes(text)
         tokens = [PHONEMES[character] for character in phonemes if character in PHONEMES]
@@ -214,7 +213,7 @@ class Phonemiser:
         return [Phrase(piece, language) for piece in _pieces(tokens)]
 
     def _mixed(self, text: str) -> str:
-        """Mandarin with English words in it: each run of either script by its own phonemiser."""
+        """Phonemise Mandarin with English words in it: each run of either script by its own phonemiser."""
         spoken = normalise_mandarin(to_simplified(text))
         phonemes: list[str] = []
         for run in re.findall(r"[A-Za-z][A-Za-z'’\- ]*[A-Za-z]|[A-Za-z]|[^A-Za-z]+", spoken):
@@ -231,7 +230,7 @@ class Phonemiser:
 
 
 def _pieces(tokens: list[int]) -> list[list[int]]:
-    """Cut at the last pause before the model's limit; at a space, or anywhere, where there is none."""
+    """Split at the last pause before the model's limit; without one at a space, or anywhere."""
     pieces: list[list[int]] = []
     while len(tokens) > MAX_TOKENS:
         head = tokens[:MAX_TOKENS]

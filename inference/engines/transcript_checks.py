@@ -15,18 +15,18 @@ MIN_LOG_PROBABILITY = -0.6
 MAX_COMPRESSION_RATIO = 2.4
 #: Syllables a second. People speak four to seven (Mandarin) and seldom eight; a loop says more.
 MAX_SYLLABLES_PER_S = 8.0
-#: Below this much of speech that is long enough to tell, words are missing.
+#: Below this rate, in speech of at least `MIN_TELLING_S`, words are missing.
 MIN_SYLLABLES_PER_S = 0.7
 MIN_TELLING_S = 2.5
-#: A loop says more than a person could: people who repeat themselves stay below this many tokens a second.
+#: A loop has more tokens a second than this; people who repeat themselves stay below.
 LOOP_TOKENS_PER_S = 6
 MIN_REPEATED = 10
-#: Two sentences in a row that differ in no more than this share of their letters are one said twice.
+#: Two sentences that differ in at most this share of their letters are one sentence recognised twice.
 MAX_DIFFERENCE = 0.3
 MIN_ALIKE = 5
 
-#: Symbols are not spoken: where the recogniser writes one, it has guessed an operation from the numbers around it. With
-#: only "+" suppressed, as Whisper does by default, "125加378" became "125×378".
+#: Where the recogniser writes a symbol, it has guessed an operation from the numbers around it. With only "+"
+#: suppressed, as Whisper does by default, "125加378" became "125×378".
 OPERATORS = "+×÷=*−±√"
 #: These are operators between numbers only: "e-mail" and "Plan X" are not.
 OPERATORS_BETWEEN_NUMBERS = "-–xX/"
@@ -75,7 +75,7 @@ def count_syllables(text: str) -> float:
 
 
 def drop_repetition(text: str, *, tokens: int, duration_s: float) -> str:
-    """Return what a loop repeats, once, if the text is more than can be said in the time; else the text."""
+    """Return the repeated unit of a loop if the text is too long for its duration; else the text."""
     if tokens <= LOOP_TOKENS_PER_S * duration_s:
         return text
     return extract_loop(text) or drop_near_repeat(text) or text

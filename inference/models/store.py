@@ -1,4 +1,4 @@
-"""The folder of models on disk: which are complete, whether their sums are right, and where an engine finds its own."""
+"""The folder of models on disk: completeness, checksums, and the path of each model."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ COMPLETE = "complete.json"
 
 
 class ModelError(Exception):
-    """A model could not be fetched or is not what the catalogue says. The message says what to do."""
+    """A model could not be fetched, or differs from the catalogue. The message says what to do."""
 
 
 def model_dir(models_dir: Path, name: str) -> Path:
     """
-    Where the model lies, ready to load: one of the catalogue, or the path of a folder of the operator's own.
+    Return the folder of a complete model: one of the catalogue, or a path of the operator's.
 
     Raises ModelError when it has not been fetched, or there is no such folder.
     """
@@ -63,7 +63,7 @@ def seal(model: Model, built: Path, models_dir: Path) -> None:
 
 
 def verify(model: Model, folder: Path, *, throw_away: Path) -> None:
-    """Raises ModelError, and removes `throw_away`, when a file is not what the catalogue says."""
+    """Raise ModelError, and remove `throw_away`, when a file differs from the catalogue."""
     for file in model.files:
         if not (folder / file.path).is_file():
             raise ModelError(f"{model.name}: {file.path} is missing")
