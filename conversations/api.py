@@ -26,9 +26,8 @@ from avatar_site.lib.api_schema import refusals
 from avatar_site.lib.http_ranges import respond_with_range
 from avatar_site.lib.parsers import JSONParser
 from avatar_site.lib.problems import ProblemError
-from conversations import listing, services
-from conversations.archive import stream_archive
-from conversations.descriptions import (
+from conversations import deletion, queries, services
+from conversations.api_schema import (
     ARCHIVE,
     AUDIO,
     CONVERSATION,
@@ -43,6 +42,7 @@ from conversations.descriptions import (
     STORAGE_UNAVAILABLE,
     TURNS,
 )
+from conversations.archive import stream_archive
 from conversations.models import Conversation, RetentionRun, Turn
 from conversations.serializers import (
     ChosenConversationsSerializer,
@@ -90,10 +90,10 @@ class _View(APIView):
         return get_object_or_404(Conversation.objects.owned_by(self.user).with_figures(), pk=conversation_id)
 
 
-def _delete(conversations: ConversationQuerySet) -> services.Deleted:
+def _delete(conversations: ConversationQuerySet) -> deletion.Deleted:
     try:
-        return services.delete_conversations(conversations=conversations)
-    except services.FilesRemain:
+        return deletion.delete_conversations(conversations=conversations)
+    except deletion.FilesRemain:
         raise ProblemError("not_all_deleted") from None
 
 
@@ -126,7 +126,7 @@ class ConversationList(_View, ListAPIView[Conversation]):
         return self.list(request)
 
     def get_queryset(self) -> ConversationQuerySet:
-        return listing.find_conversations(owner=self.user, wanted=self.wanted)
+        return queries.find_conversations(owner=self.user, wanted=self.wanted)
 
     @property
     def wanted(self) -> dict[str, Any]:
@@ -137,8 +137,8 @@ class ConversationList(_View, ListAPIView[Conversation]):
     def paginate_queryset(self, queryset: Any) -> Any:
         page = super().paginate_queryset(queryset)
         if page is not None:
-            listing.add_voices(page)
-            listing.add_matches(page, self.wanted.get("q", ""))
+            queries.add_voices(page)
+            queries.add_matches(page, self.wanted.get("q", ""))
         return page
 
 
@@ -179,8 +179,8 @@ class ConversationDetail(_View):
         return Response(status=HTTPStatus.NO_CONTENT)
 
     def _describe(self, conversation: Conversation) -> Response:
-        listing.add_voices([conversation])
-        listing.add_matches([conversation], "")
+        queries.add_voices([conversation])
+        queries.add_matches([conversation], "")
         return Response(ConversationSerializer(conversation).data)
 
 

@@ -71,7 +71,7 @@ def make_server_options() -> Options:
     """Return the options that match `make_channel_options` on the server."""
     return (
         *MESSAGE_OPTIONS,
-        # By default gRPC allows one ping in five minutes on an idle stream and closes the connection at the third excess.
+        # By default gRPC allows one ping in five minutes on an idle stream, and disconnects at the third excess one.
         ("grpc.http2.min_ping_interval_without_data_ms", KEEPALIVE_MS // 2),
     )
 

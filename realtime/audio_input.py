@@ -8,8 +8,7 @@ import io
 import av
 
 from inference.interfaces import MICROPHONE_SAMPLE_RATE_HZ
-from realtime.call.utterance import AudioDecodingError, AudioTooLong
-from realtime.hearing import BYTES_PER_MS
+from realtime.call.utterance import BYTES_PER_MS, AudioDecodingError, AudioTooLong
 from realtime.messages import AudioFormat
 
 #: FFmpeg's demuxers: nothing else may open what a client sends, whatever it looks like.

@@ -21,9 +21,10 @@ from django.conf import settings
 from django.db import DataError, Error, IntegrityError
 from django.utils import timezone
 
-from conversations.encoding import encoder, encoding_thread
+from conversations.call_store import apply_change, replay_spooled_turns, spool_change
+from conversations.encoder_process import encoder, encoding_thread
 from conversations.models import Conversation, Turn
-from conversations.services import NotCorrectable, apply_change, spool_change, take_in_spooled_turns
+from conversations.services import NotCorrectable
 from conversations.spool import Change
 from realtime.call.turns import BegunTurn, CorrectedTurn, DroppedTurn, SaidTurn
 
@@ -199,7 +200,7 @@ class Recorder:
         """Save a change, after what is in the spool. Return whether nothing is left to be done about it."""
         try:
             if self._has_spooled:
-                await database_sync_to_async(take_in_spooled_turns)(conversation_id=self._conversation_id)
+                await database_sync_to_async(replay_spooled_turns)(conversation_id=self._conversation_id)
                 self._has_spooled, self._has_row = False, True
         except Exception as error:
             # Whatever it is, what waits stays in the spool, and the recorder goes on.

@@ -10,6 +10,7 @@ from django.contrib.contenttypes.models import ContentType
 from django.db import transaction
 
 from avatar_site.lib import sqlite_erasure
+from avatar_site.lib.live_calls import tell_voice_changed
 from voices import files
 from voices.models import Consent, FittingState, State, VoiceProfile
 
@@ -21,6 +22,7 @@ def begin(profile: VoiceProfile) -> None:
     VoiceProfile.objects.filter(pk=profile.pk).update(
         state=State.DELETING, claim=None, claimed_at=None, fitting_state=FittingState.CANCELLED, fitting_claim=None
     )
+    tell_voice_changed(profile.pk)
 
 
 def finish(profile: VoiceProfile) -> None:
@@ -43,7 +45,7 @@ def finish(profile: VoiceProfile) -> None:
         files.delete_folder(profile)
     except OSError:
         logger.exception("files of voice %s, which is deleted, are left for `delete_orphans`", profile.pk)
-    sqlite_erasure.forget_deleted_rows()
+    sqlite_erasure.erase_on_commit()
 
 
 def finish_all() -> int:

@@ -16,6 +16,7 @@ from django.utils import timezone
 
 from avatar_site.lib import inference_client
 from avatar_site.lib.handover import delay_on_commit
+from avatar_site.lib.live_calls import tell_voice_changed
 from avatar_site.lib.problems import ProblemError
 from avatar_site.lib.stored_files import delete_file
 from avatar_site.lib.text import clean_line
@@ -182,6 +183,7 @@ def disable(*, profile: VoiceProfile) -> None:
     """Let nobody be answered in this voice, and stop what is under way for it."""
     voices = VoiceProfile.objects.filter(pk=profile.pk).exclude(state=State.DELETING)
     voices.update(state=State.DISABLED, claim=None, claimed_at=None)
+    tell_voice_changed(profile.pk)
     cancel_fitting(profile=profile)
 
 
@@ -233,6 +235,8 @@ def change_voice_profile(
     if fields:
         with transaction.atomic():
             profile.save(update_fields=fields)
+            if "is_shared" in fields:
+                tell_voice_changed(profile.pk)
             if is_other:
                 extract_again(profile=profile)
                 profile.refresh_from_db()
@@ -247,6 +251,7 @@ def unshare(*, profile: VoiceProfile) -> None:
     """Let nobody but its owner be answered in a voice. Raises ProblemError."""
     _owner_of(profile)
     VoiceProfile.objects.filter(pk=profile.pk).update(is_shared=False)
+    tell_voice_changed(profile.pk)
 
 
 def delete_voice_profile(*, profile: VoiceProfile) -> None:

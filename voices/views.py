@@ -14,7 +14,7 @@ from django.views.decorators.csrf import ensure_csrf_cookie
 from django.views.decorators.http import require_safe
 
 from voices.models import Consent, VoiceProfile
-from voices.words import READ_ALOUD, SENTENCES, WORDS
+from voices.ui_strings import PREVIEW_SENTENCES, READ_ALOUD, VOICE_STRINGS
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
@@ -76,7 +76,7 @@ def _describe(request: HttpRequest, **facts: Any) -> dict[str, Any]:
         "mostBytes": _MOST_BYTES,
         "shortestS": _SHORTEST_S,
         "longestS": _LONGEST_S,
-        "sentences": SENTENCES,
+        "sentences": PREVIEW_SENTENCES,
         "readAloud": READ_ALOUD,
     }
-    return {"words": WORDS, "page": page | facts}
+    return {"words": VOICE_STRINGS, "page": page | facts}

@@ -63,7 +63,7 @@ MAX_TOTAL_S = 30.0
 #: square of it. Four of 20 s, twice for the guidance, take 0.9 GB in half precision.
 MAX_BATCH = 4
 MAX_BATCH_S = 20.0
-#: Below this many bytes of text the library speaks at 0.3 of its pace, because very short words are slurred else.
+#: Below this many bytes of text the library speaks at 0.3 of its pace: very short words are slurred otherwise.
 SHORT_TEXT_BYTES = 10
 SHORT_TEXT_SPEED = 0.3
 #: The library's own, for the published weights.

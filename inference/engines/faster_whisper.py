@@ -391,7 +391,7 @@ class FasterWhisper(Engine):
         return self._model.encode(np.stack([each[:, :window_frames] for each in features]))
 
     def _operator_tokens(self, *, in_words: bool) -> list[int]:
-        """Return the tokens of arithmetic symbols; with `in_words`, also of those that are operators between numbers."""
+        """Return the tokens of arithmetic symbols; `in_words`: also of those that are operators between numbers."""
         if self._operators is None:
             tokenizer = self._model.hf_tokenizer
             texts = [(token, tokenizer.decode([token])) for token in range(tokenizer.token_to_id("<|endoftext|>"))]

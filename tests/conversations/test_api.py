@@ -18,9 +18,9 @@ from drf_spectacular.validation import validate_schema
 
 from conversations import api_urls, archive
 from conversations.archive import make_folder_name, stream_archive
+from conversations.encode import encode_audio
 from conversations.models import Conversation, RetentionRun, Turn
 from conversations.services import correct_turn
-from conversations.sound import encode_audio
 from tests import factories
 from tests.fakes import SPEECH
 

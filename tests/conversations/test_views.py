@@ -11,8 +11,8 @@ from django.test import Client
 from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries
 
-from conversations.listing import TURNS_A_PAGE
 from conversations.models import Conversation, Turn
+from conversations.queries import TURNS_A_PAGE
 from tests import factories
 from voices.models import VoiceProfile
 

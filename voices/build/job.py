@@ -13,6 +13,7 @@ from django.db import transaction
 from django.db.models import F
 
 from avatar_site.lib.inference_client import run_with_heartbeat
+from avatar_site.lib.live_calls import tell_voice_changed
 from avatar_site.lib.problems import ProblemError
 from avatar_site.lib.stored_files import delete_file, delete_or_leave
 from inference.interfaces import (
@@ -208,6 +209,7 @@ def _keep(claim: ExtractionClaim, profile: VoiceProfile, recordings: list[Record
             )
             for recording, heard in zip(recordings, made.heard, strict=True):
                 _keep_heard(recording, heard, made.language)
+            tell_voice_changed(profile.pk)
     except BaseException:
         with suppress(OSError):
             delete_file(profile.clip.name)

@@ -13,6 +13,7 @@ from django.db.models import F
 from django.utils import timezone
 
 from avatar_site.lib.inference_client import run_with_heartbeat
+from avatar_site.lib.live_calls import tell_voice_changed
 from avatar_site.lib.stored_files import delete_or_leave
 from inference.interfaces import (
     MICROPHONE_SAMPLE_RATE_HZ,
@@ -100,6 +101,7 @@ def _fit(claim: FittingClaim, inference: Inference) -> None:
         claim.update(**over)
         return
     claim.update(**over, style=found.style, fitting_similarity=found.similarity, version=F("version") + 1)
+    tell_voice_changed(profile.pk)
     for preview in profile.previews.exclude(voice_version=profile.version + 1):
         preview.delete()
         delete_or_leave(preview.audio.name)

@@ -24,6 +24,11 @@ def save(*names: str) -> list[str]:
     return [default_storage.save(name, ContentFile(b"x")) for name in names]
 
 
+def read(name: str) -> bytes:
+    with default_storage.open(name) as file:
+        return bytes(file.read())
+
+
 @pytest.fixture
 def turn() -> Turn:
     """One that is not saved: its file has a name that is known before."""
@@ -35,7 +40,7 @@ class TestWriteFile:
         write_file(turn.audio, b"fLaC", filename="turn.flac")
 
         assert turn.audio_name == f"{turn.conversation.audio_folder}/{turn.pk}.flac"
-        assert default_storage.open(turn.audio_name).read() == b"fLaC"
+        assert read(turn.audio_name) == b"fLaC"
 
     def test_replaces_what_a_killed_process_left(self, turn: Turn) -> None:
         save(f"{turn.conversation.audio_folder}/{turn.pk}.flac")
@@ -43,7 +48,7 @@ class TestWriteFile:
         write_file(turn.audio, b"fLaC", filename="turn.flac")
 
         assert list(list_files("conversations")) == [turn.audio_name]
-        assert default_storage.open(turn.audio_name).read() == b"fLaC"
+        assert read(turn.audio_name) == b"fLaC"
 
     def test_leaves_nothing_when_it_fails(self, turn: Turn, monkeypatch: pytest.MonkeyPatch) -> None:
         save_whole = default_storage.save

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from django.contrib.auth.models import User
 from django.core.files.base import ContentFile
+from pytest_django import DjangoCaptureOnCommitCallbacks
 
 from inference.engines.fake import FakeSpeakerEncoder, make_embedding
 from inference.interfaces import InferenceError
@@ -66,6 +67,19 @@ class TestFit:
         assert profile.qualities == ["fast", "high_quality"]
         assert found["asked"]["voice"] == "zf_xiaoni"
         assert np.allclose(found["asked"]["target"], make_embedding("alice").values, atol=1e-6)
+
+    def test_tells_live_calls(
+        self,
+        ready_profile: VoiceProfile,
+        inference: FakeInference,
+        found: dict[str, Any],
+        told_voices: list[str],
+        django_capture_on_commit_callbacks: DjangoCaptureOnCommitCallbacks,
+    ) -> None:
+        with django_capture_on_commit_callbacks(execute=True):
+            fit(ready_profile, inference)
+
+        assert told_voices == [str(ready_profile.pk)]
 
     def test_keeps_nothing_that_is_no_better(
         self, ready_profile: VoiceProfile, inference: FakeInference, found: dict[str, Any]

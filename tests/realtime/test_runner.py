@@ -17,12 +17,13 @@ from inference.interfaces import (
     TranscriptionOptions,
     VoiceReference,
 )
-from realtime import messages as protocol
+from realtime import messages
 from realtime.call.settings import ReplyLimits
 from realtime.call.turns import BegunTurn, DroppedTurn, PastTurn
+from realtime.call.utterance import POST_ROLL_MS
 from realtime.call.voice import Voice
 from realtime.messages import AudioFormat, ErrorCode, Mode, ProtocolError, Stage
-from realtime.pipeline import POST_ROLL_MS, CallOverrun
+from realtime.runner import CallOverrun
 from tests.fakes import (
     PAUSE,
     SPEECH,
@@ -37,15 +38,15 @@ from tests.fakes import (
 )
 
 REPLY = "今天的天氣很好，我們可以一起出去走一走。晚上再回來看一部電影，你覺得好不好？"
-HOLDING = protocol.ConfigureMessage(mode=Mode.HOLD_TO_TALK)
+HOLDING = messages.ConfigureMessage(mode=Mode.HOLD_TO_TALK)
 
 
 def list_stages(call: Call) -> list[str]:
-    return [str(m.stage) for m in call.list_of(protocol.Status)]
+    return [str(m.stage) for m in call.list_of(messages.Status)]
 
 
 def read_text(call: Call, turn_id: object) -> str:
-    pieces = [m for m in call.list_of(protocol.LlmResponse) if m.turn_id == turn_id and not m.is_final]
+    pieces = [m for m in call.list_of(messages.LlmResponse) if m.turn_id == turn_id and not m.is_final]
     return "".join(m.text for m in pieces)
 
 
@@ -53,12 +54,12 @@ class TestSpokenTurn:
     async def test_is_answered(self) -> None:
         async with open_call(make_inference("今天天氣如何", replies=[REPLY])) as call:
             call.speak(UTTERANCE)
-            end = await call.wait_for(protocol.TurnEnd)
+            end = await call.wait_for(messages.TurnEnd)
             await call.wait_until_listening()
 
-        final = next(m for m in call.list_of(protocol.Transcription) if m.is_final)
-        whole = next(m for m in call.list_of(protocol.LlmResponse) if m.is_final)
-        ready = call.list_of(protocol.TtsReady)
+        final = next(m for m in call.list_of(messages.Transcription) if m.is_final)
+        whole = next(m for m in call.list_of(messages.LlmResponse) if m.is_final)
+        ready = call.list_of(messages.TtsReady)
         assert final.text == "今天天氣如何"
         assert read_text(call, end.turn_id) == whole.text == REPLY
         assert [m.turn_id for m in ready] == [end.turn_id]
@@ -77,8 +78,8 @@ class TestSpokenTurn:
         def find(kind: type) -> int:
             return next(n for n, m in enumerate(call.sent) if isinstance(m, kind))
 
-        assert find(protocol.Transcription) < find(protocol.LlmResponse) < find(protocol.TurnEnd)
-        assert find(protocol.TtsReady) < find(bytes) < find(protocol.TurnEnd)
+        assert find(messages.Transcription) < find(messages.LlmResponse) < find(messages.TurnEnd)
+        assert find(messages.TtsReady) < find(bytes) < find(messages.TurnEnd)
 
     async def test_is_kept_with_both_sounds(self) -> None:
         async with open_call(make_inference("你好", replies=[REPLY])) as call:
@@ -96,7 +97,7 @@ class TestSpokenTurn:
     async def test_measures_from_the_end_of_speech(self) -> None:
         async with open_call(make_inference("你好", replies=[REPLY])) as call:
             call.speak(UTTERANCE)
-            latency = (await call.wait_for(protocol.TurnEnd)).latency_ms
+            latency = (await call.wait_for(messages.TurnEnd)).latency_ms
 
         # All audio arrived at once, so the pause of 600 ms counts in audio, and little else.
         assert latency.stt is not None
@@ -152,7 +153,7 @@ class TestSpokenTurn:
             call.speak(UTTERANCE)
             await call.wait_until_listening()
 
-        assert "Jim" not in "".join(m.text for m in call.list_of(protocol.LlmResponse))
+        assert "Jim" not in "".join(m.text for m in call.list_of(messages.LlmResponse))
         assert not any("Jim" in text for text, _ in inference.tts.requests)
         assert call.kept[-1].text == REPLY
 
@@ -182,7 +183,7 @@ class TestSpokenTurn:
             call.speak(UTTERANCE)
             await call.wait_until_listening()
 
-        assert [m.text for m in call.list_of(protocol.Transcription)] == [""]
+        assert [m.text for m in call.list_of(messages.Transcription)] == [""]
         assert call.inference.llm.calls.started == 0
         assert call.kept == []
 
@@ -201,7 +202,7 @@ class TestSpokenTurn:
         inference = make_inference("你好", replies=["😀"])
         async with open_call(inference) as call:
             call.speak(UTTERANCE)
-            end = await call.wait_for(protocol.TurnEnd)
+            end = await call.wait_for(messages.TurnEnd)
             await call.wait_until_listening()
 
         assert inference.tts.requests == []
@@ -220,8 +221,8 @@ class TestSpeculation:
             call.speak(make_silence(400))
             await call.wait_until_listening()
 
-        assert not any(isinstance(m, protocol.LlmResponse | protocol.TtsReady | bytes) for m in sent_before)
-        assert not any(isinstance(m, protocol.Transcription) and m.is_final for m in sent_before)
+        assert not any(isinstance(m, messages.LlmResponse | messages.TtsReady | bytes) for m in sent_before)
+        assert not any(isinstance(m, messages.Transcription) and m.is_final for m in sent_before)
         assert inference.llm.calls.started == 1
 
     async def test_prepares_one_clause_only(self) -> None:
@@ -242,16 +243,18 @@ class TestSpeculation:
             await call.until(lambda: inference.llm.calls.cancelled == 1)
             inference.llm.release()
             call.speak(PAUSE)
-            end = await call.wait_for(protocol.TurnEnd)
+            end = await call.wait_for(messages.TurnEnd)
 
         assert read_text(call, end.turn_id) == REPLY
-        assert len(call.list_of(protocol.TurnEnd)) == 1
+        assert len(call.list_of(messages.TurnEnd)) == 1
 
     async def test_is_replaced_when_the_text_turns_out_different(self) -> None:
         inference = make_inference("我想睡覺", replies=["甲", REPLY], provisional={0: "我想睡"})
         async with open_call(inference) as call:
-            call.speak(UTTERANCE)
-            end = await call.wait_for(protocol.TurnEnd)
+            call.speak(SPEECH + make_silence(300))
+            await call.until(lambda: inference.llm.requests)
+            call.speak(make_silence(400))
+            end = await call.wait_for(messages.TurnEnd)
 
         assert [request[-1].content for request in inference.llm.requests] == ["我想睡", "我想睡覺"]
         assert read_text(call, end.turn_id) == REPLY
@@ -263,10 +266,10 @@ class TestSpeculation:
             call.speak(SPEECH + make_silence(300))
             await call.until(lambda: inference.llm.calls.failed)
             call.speak(make_silence(400))
-            end = await call.wait_for(protocol.TurnEnd)
+            end = await call.wait_for(messages.TurnEnd)
 
         assert read_text(call, end.turn_id) == REPLY
-        assert call.list_of(protocol.ErrorMessage) == []
+        assert call.list_of(messages.ErrorMessage) == []
 
 
 class TestReadingAhead:
@@ -288,7 +291,7 @@ class TestReadingAhead:
         async with open_call(inference) as call:
             await call.until(lambda: inference.llm.prefill_calls.active)
             call.speak(make_tone(2000))
-            await call.until(lambda: len(call.list_of(protocol.Transcription)) >= 3)
+            await call.until(lambda: len(call.list_of(messages.Transcription)) >= 3)
 
             assert inference.llm.prefill_calls.active == 1
 
@@ -310,7 +313,7 @@ class TestQuality:
         inference.tts.is_short_of_memory = is_short_of_memory
         async with open_call(inference, quality=Quality.HIGH_QUALITY) as call:
             call.speak(UTTERANCE)
-            ready = await call.wait_for(protocol.TtsReady)
+            ready = await call.wait_for(messages.TtsReady)
 
         assert ready.quality == said
 
@@ -318,10 +321,10 @@ class TestQuality:
         inference = make_inference("你好", replies=["第一句話說得很好。第二句話也很好。第三句話就不好了。" * 3])
         async with open_call(inference, quality=Quality.HIGH_QUALITY) as call:
             call.speak(UTTERANCE)
-            ready = await call.wait_for(protocol.TtsReady)
+            ready = await call.wait_for(messages.TtsReady)
             inference.tts.is_short_of_memory = True
-            call.send(protocol.PlaybackMessage(turn_id=ready.turn_id, played_ms=60_000))
-            end = await call.wait_for(protocol.TurnEnd)
+            call.send(messages.PlaybackMessage(turn_id=ready.turn_id, played_ms=60_000))
+            end = await call.wait_for(messages.TurnEnd)
             kept = await call.wait_for_kept("avatar")
 
         assert (ready.quality, end.quality) == ("high_quality", "fast")
@@ -333,12 +336,12 @@ class TestBargeIn:
         inference = make_inference("你好", "停", replies=[REPLY, "好。"], ms_per_character=100)
         async with open_call(inference) as call:
             call.speak(UTTERANCE)
-            ready = await call.wait_for(protocol.TtsReady)
+            ready = await call.wait_for(messages.TtsReady)
             await call.until(lambda: sum(map(len, call.list_of(bytes))) >= 48 * 1500)
-            call.send(protocol.PlaybackMessage(turn_id=ready.turn_id, played_ms=1000))
+            call.send(messages.PlaybackMessage(turn_id=ready.turn_id, played_ms=1000))
             call.speak(SPEECH)
-            interrupted = await call.wait_for(protocol.Interrupted)
-            await call.wait_for(protocol.TurnEnd)
+            interrupted = await call.wait_for(messages.Interrupted)
+            await call.wait_for(messages.TurnEnd)
             place = call.sent.index(interrupted)
             after = [m for m in call.sent[place:] if isinstance(m, bytes)]
             call.speak(PAUSE)
@@ -348,9 +351,9 @@ class TestBargeIn:
         assert interrupted.turn_id == ready.turn_id
         assert 1000 <= interrupted.heard_ms < 1400
         rest = [m for m in call.sent[place + 1 :] if getattr(m, "turn_id", None) == ready.turn_id]
-        assert [type(m) for m in rest] == [protocol.LlmResponse, protocol.TurnEnd]
+        assert [type(m) for m in rest] == [messages.LlmResponse, messages.TurnEnd]
         heard = rest[0]
-        assert isinstance(heard, protocol.LlmResponse)
+        assert isinstance(heard, messages.LlmResponse)
         assert heard.was_interrupted
         assert heard.is_final
         assert REPLY.startswith(heard.text)
@@ -364,12 +367,12 @@ class TestBargeIn:
         inference = make_inference("你好", replies=[REPLY], ms_per_character=100)
         inference.tts.real_time_factor = 0.02
         async with open_call(inference, reply=ReplyLimits(max_ahead_ms=10**9)) as call:
-            call.send_s[protocol.Interrupted] = 0.1
+            call.send_s[messages.Interrupted] = 0.1
             call.speak(UTTERANCE)
             await call.wait_for(bytes)
-            call.send(protocol.InterruptMessage())
-            interrupted = await call.wait_for(protocol.Interrupted)
-            await call.wait_for(protocol.TurnEnd)
+            call.send(messages.InterruptMessage())
+            interrupted = await call.wait_for(messages.Interrupted)
+            await call.wait_for(messages.TurnEnd)
 
         assert not any(isinstance(m, bytes) for m in call.sent[call.sent.index(interrupted) :])
 
@@ -377,14 +380,14 @@ class TestBargeIn:
         inference = make_inference("你好", replies=[REPLY], ms_per_character=100)
         async with open_call(inference, reply=ReplyLimits(max_ahead_ms=10**9)) as call:
             call.speak(UTTERANCE)
-            await call.wait_for(protocol.TurnEnd)
-            assert call.pipeline._reply is not None
-            reply, _ = call.pipeline._reply
-            call.send(protocol.InterruptMessage())
-            # Who waits for sound wakes up right behind whoever interrupts, before it has heard that it is cancelled.
-            player = asyncio.create_task(reply._send_piece(bytes(960)))
-            interrupted = await call.wait_for(protocol.Interrupted)
-            await player
+            await call.wait_for(messages.TurnEnd)
+            reply = call.runner._replies.committed
+            assert reply is not None
+            # A task that waits to send sound may run before it is cancelled; some of it may wait to be written.
+            await reply._send_piece(bytes(960))
+            call.send(messages.InterruptMessage())
+            await reply._send_piece(bytes(960))
+            interrupted = await call.wait_for(messages.Interrupted)
 
         assert not any(isinstance(m, bytes) for m in call.sent[call.sent.index(interrupted) :])
 
@@ -394,9 +397,9 @@ class TestBargeIn:
         async with open_call(inference) as call:
             call.speak(UTTERANCE)
             await asyncio.wait_for(inference.llm.is_holding.wait(), 5)
-            await call.wait_for(protocol.Status, where=lambda m: m.stage is Stage.LLM)
+            await call.wait_for(messages.Status, where=lambda m: m.stage is Stage.LLM)
             call.speak(SPEECH)
-            interrupted = await call.wait_for(protocol.Interrupted)
+            interrupted = await call.wait_for(messages.Interrupted)
             inference.llm.release()
             call.speak(PAUSE)
             await call.wait_until_listening()
@@ -414,8 +417,8 @@ class TestBargeIn:
         async with open_call(inference) as call:
             call.speak(UTTERANCE)
             await call.wait_for(bytes)
-            call.send(protocol.InterruptMessage())
-            end = await call.wait_for(protocol.TurnEnd)
+            call.send(messages.InterruptMessage())
+            end = await call.wait_for(messages.TurnEnd)
             await call.wait_until_listening()
 
         assert end.was_interrupted
@@ -425,27 +428,27 @@ class TestBargeIn:
         inference = make_inference("你好", replies=["好的沒問題。"], ms_per_character=100)
         async with open_call(inference) as call:
             call.speak(UTTERANCE)
-            await call.wait_for(protocol.TurnEnd)
-            call.send(protocol.InterruptMessage())
-            await call.wait_for(protocol.Interrupted)
+            await call.wait_for(messages.TurnEnd)
+            call.send(messages.InterruptMessage())
+            await call.wait_for(messages.Interrupted)
             await call.wait_until_listening()
 
-        assert len(call.list_of(protocol.TurnEnd)) == 1
+        assert len(call.list_of(messages.TurnEnd)) == 1
 
     async def test_does_not_happen_in_hold_to_talk(self) -> None:
         inference = make_inference("你好", replies=[REPLY], ms_per_character=50)
         async with open_call(inference) as call:
             call.send(HOLDING)
             call.speak(SPEECH)
-            call.send(protocol.AudioEndMessage())
+            call.send(messages.AudioEndMessage())
             await call.wait_for(bytes)
             call.speak(UTTERANCE)
-            call.send(protocol.AudioEndMessage())
-            error = await call.wait_for(protocol.ErrorMessage)
-            await call.wait_for(protocol.TurnEnd)
+            call.send(messages.AudioEndMessage())
+            error = await call.wait_for(messages.ErrorMessage)
+            await call.wait_for(messages.TurnEnd)
 
         assert error.code == ErrorCode.ALREADY_PROCESSING
-        assert call.list_of(protocol.Interrupted) == []
+        assert call.list_of(messages.Interrupted) == []
 
 
 class TestPacing:
@@ -453,11 +456,11 @@ class TestPacing:
         inference = make_inference("你好", replies=[REPLY * 3], ms_per_character=200)
         async with open_call(inference) as call:
             call.speak(UTTERANCE)
-            ready = await call.wait_for(protocol.TtsReady)
+            ready = await call.wait_for(messages.TtsReady)
             await call.until(lambda: sum(map(len, call.list_of(bytes))) >= 48 * 1800)
-            call.send(protocol.PlaybackMessage(turn_id=ready.turn_id, played_ms=0))
+            call.send(messages.PlaybackMessage(turn_id=ready.turn_id, played_ms=0))
             before_ms = sum(map(len, call.list_of(bytes))) / 48
-            call.send(protocol.PlaybackMessage(turn_id=ready.turn_id, played_ms=1500))
+            call.send(messages.PlaybackMessage(turn_id=ready.turn_id, played_ms=1500))
             await call.until(lambda: sum(map(len, call.list_of(bytes))) / 48 > before_ms + 1000)
 
         assert before_ms <= 2300
@@ -469,20 +472,20 @@ class TestPacing:
         limits = ReplyLimits(max_ahead_ms=200, stall_s=0.05)
         async with open_call(inference, reply=limits) as call:
             call.speak(UTTERANCE)
-            ready = await call.wait_for(protocol.TtsReady)
+            ready = await call.wait_for(messages.TtsReady)
             for _ in range(400):
-                call.send(protocol.PlaybackMessage(turn_id=ready.turn_id, played_ms=0))
+                call.send(messages.PlaybackMessage(turn_id=ready.turn_id, played_ms=0))
                 await asyncio.sleep(0.002)
-                if call.list_of(protocol.TurnEnd):
+                if call.list_of(messages.TurnEnd):
                     break
-            await call.wait_for(protocol.TurnEnd)
+            await call.wait_for(messages.TurnEnd)
 
     async def test_listens_as_soon_as_the_client_has_played_it_all(self) -> None:
         inference = make_inference("你好", replies=["好的沒問題。"], ms_per_character=2000)
         async with open_call(inference, reply=ReplyLimits(max_ahead_ms=10**9)) as call:
             call.speak(UTTERANCE)
-            end = await call.wait_for(protocol.TurnEnd)
-            call.send(protocol.PlaybackMessage(turn_id=end.turn_id, played_ms=end.audio_ms, is_finished=True))
+            end = await call.wait_for(messages.TurnEnd)
+            call.send(messages.PlaybackMessage(turn_id=end.turn_id, played_ms=end.audio_ms, is_finished=True))
             await call.wait_until_listening()
 
 
@@ -492,18 +495,18 @@ class TestHoldToTalk:
         async with open_call(inference) as call:
             call.send(HOLDING)
             call.speak(SPEECH + make_silence(3000) + SPEECH)
-            await call.wait_for(protocol.Status)
-            call.send(protocol.AudioEndMessage())
-            await call.wait_for(protocol.TurnEnd)
+            await call.wait_for(messages.Status)
+            call.send(messages.AudioEndMessage())
+            await call.wait_for(messages.TurnEnd)
 
-        assert len([m for m in call.list_of(protocol.Transcription) if m.is_final]) == 1
+        assert len([m for m in call.list_of(messages.Transcription) if m.is_final]) == 1
         assert list_stages(call)[:3] == ["listening", "stt", "llm"]
 
     async def test_without_audio_is_an_error(self) -> None:
         async with open_call(make_inference()) as call:
             call.send(HOLDING)
-            call.send(protocol.AudioEndMessage())
-            error = await call.wait_for(protocol.ErrorMessage)
+            call.send(messages.AudioEndMessage())
+            error = await call.wait_for(messages.ErrorMessage)
 
         assert error.code == ErrorCode.NO_AUDIO_DATA
 
@@ -511,10 +514,10 @@ class TestHoldToTalk:
         async with open_call(make_inference()) as call:
             call.send(HOLDING)
             call.speak(make_silence(500))
-            call.send(protocol.AudioEndMessage())
+            call.send(messages.AudioEndMessage())
             await call.wait_until_listening()
 
-        assert [m.text for m in call.list_of(protocol.Transcription)] == [""]
+        assert [m.text for m in call.list_of(messages.Transcription)] == [""]
 
     async def test_goes_on_in_a_voice_that_is_chosen_while_it_is_spoken(self) -> None:
         # Long clauses: the second and third are not yet asked for when the voice changes.
@@ -525,9 +528,9 @@ class TestHoldToTalk:
         voice = Voice(uuid4(), "zm_yunxi", style=bytes(1024), reference=VoiceReference(b"", 24_000, "你好"))
         async with open_call(inference) as call:
             call.voices[voice.profile_id] = voice
-            call.send(protocol.TextMessage(text="你好"))
-            await call.wait_for(protocol.TtsReady)
-            call.send(protocol.ConfigureMessage(voice_profile_id=voice.profile_id))
+            call.send(messages.TextMessage(text="你好"))
+            await call.wait_for(messages.TtsReady)
+            call.send(messages.ConfigureMessage(voice_profile_id=voice.profile_id))
             await call.wait_until_listening()
 
         spoken = [options for _, options in inference.tts.requests]
@@ -542,7 +545,7 @@ class TestHoldToTalk:
             call.voices[voice.profile_id] = voice
             call.send(HOLDING)
             call.speak(SPEECH)
-            call.send(protocol.AudioEndMessage(voice_profile_id=voice.profile_id))
+            call.send(messages.AudioEndMessage(voice_profile_id=voice.profile_id))
             await call.wait_until_listening()
 
         assert {options.voice for _, options in inference.tts.requests} == {"zm_yunxi"}
@@ -557,9 +560,9 @@ class TestOrderOfReceipt:
             call.send(HOLDING)
             # All at once: nothing is handled before the last frame has come.
             call.speak(make_tone(400))
-            call.send(protocol.AudioEndMessage(**end))
+            call.send(messages.AudioEndMessage(**end))
             call.speak(make_tone(2000))
-            await call.wait_for(protocol.TurnEnd)
+            await call.wait_for(messages.TurnEnd)
 
         assert call.kept[0].text == "甲"
         assert call.kept[0].duration_ms <= 400 + POST_ROLL_MS
@@ -568,12 +571,12 @@ class TestOrderOfReceipt:
         inference = make_inference("甲", replies=["好。"])
         async with open_call(inference) as call:
             call.may_find.clear()
-            call.send(protocol.AudioChunkMessage(b"RIFF" + SPEECH))
-            call.send(protocol.AudioEndMessage())
+            call.send(messages.AudioChunkMessage(b"RIFF" + SPEECH))
+            call.send(messages.AudioEndMessage())
             call.speak(make_tone(2000))
-            await call.wait_for(protocol.Status, where=lambda m: m.stage is Stage.STT)
+            await call.wait_for(messages.Status, where=lambda m: m.stage is Stage.STT)
             call.may_find.set()
-            await call.wait_for(protocol.TurnEnd)
+            await call.wait_for(messages.TurnEnd)
 
         assert call.kept[0].duration_ms <= 600 + POST_ROLL_MS
 
@@ -582,16 +585,16 @@ class TestOrderOfReceipt:
         inference.llm.hold_after(0)
         async with open_call(inference) as call:
             call.send(HOLDING)
-            call.send(protocol.TextMessage("你好"))
+            call.send(messages.TextMessage("你好"))
             await asyncio.wait_for(inference.llm.is_holding.wait(), 5)
             call.speak(make_tone(400))
-            call.send(protocol.AudioEndMessage())
+            call.send(messages.AudioEndMessage())
             call.speak(make_tone(800))
-            await call.wait_for(protocol.ErrorMessage)
+            await call.wait_for(messages.ErrorMessage)
             inference.llm.release()
             await call.wait_until_listening()
-            call.send(protocol.AudioEndMessage())
-            await call.wait_for(protocol.TurnEnd, count=2)
+            call.send(messages.AudioEndMessage())
+            await call.wait_for(messages.TurnEnd, count=2)
 
         (spoken,) = [turn for turn in call.kept if turn.pcm and turn.speaker == "user"]
         assert 800 <= spoken.duration_ms < 1200
@@ -604,11 +607,11 @@ class TestWaitingForOthers:
             call.speak(UTTERANCE)
             await call.wait_for(bytes)
             call.may_find.clear()
-            call.send(protocol.ConfigureMessage(voice_profile_id=uuid4()))
+            call.send(messages.ConfigureMessage(voice_profile_id=uuid4()))
             call.speak(SPEECH)
 
             # Nothing that it waits for comes while the voice is looked for.
-            await call.wait_for(protocol.Interrupted)
+            await call.wait_for(messages.Interrupted)
             assert not call.may_find.is_set()
 
     async def test_for_the_voice_that_comes_with_the_release_keeps_the_reply_from_beginning(self) -> None:
@@ -619,7 +622,7 @@ class TestWaitingForOthers:
             call.may_find.clear()
             call.send(HOLDING)
             call.speak(SPEECH)
-            call.send(protocol.AudioEndMessage(voice_profile_id=voice.profile_id))
+            call.send(messages.AudioEndMessage(voice_profile_id=voice.profile_id))
             await call.until(lambda: inference.llm.calls.finished)
             assert inference.tts.requests == []
             call.may_find.set()
@@ -631,11 +634,11 @@ class TestWaitingForOthers:
         inference = make_inference(replies=["好。"])
         async with open_call(inference, lookup_s=0.02) as call:
             call.may_find.clear()
-            call.send(protocol.ConfigureMessage(voice_profile_id=uuid4()))
-            call.send(protocol.TextMessage("你好"))
-            await call.wait_for(protocol.TurnEnd)
+            call.send(messages.ConfigureMessage(voice_profile_id=uuid4()))
+            call.send(messages.TextMessage("你好"))
+            await call.wait_for(messages.TurnEnd)
 
-        assert [error.code for error in call.list_of(protocol.ErrorMessage)] == [ErrorCode.PROCESSING_ERROR]
+        assert [error.code for error in call.list_of(messages.ErrorMessage)] == [ErrorCode.PROCESSING_ERROR]
         assert len(inference.tts.requests) == 1
 
     async def test_is_over_for_a_voice_when_another_is_chosen(self) -> None:
@@ -645,40 +648,40 @@ class TestWaitingForOthers:
             call.voices |= {first.profile_id: first, second.profile_id: second}
             call.may_find.clear()
             for voice in (first, second):
-                call.send(protocol.ConfigureMessage(voice_profile_id=voice.profile_id))
-            call.send(protocol.TextMessage("你好"))
+                call.send(messages.ConfigureMessage(voice_profile_id=voice.profile_id))
+            call.send(messages.TextMessage("你好"))
             call.may_find.set()
-            await call.wait_for(protocol.TurnEnd)
+            await call.wait_for(messages.TurnEnd)
 
         assert [options.voice for _, options in inference.tts.requests] == ["af_heart"]
 
     @pytest.mark.parametrize(
         "message",
         [
-            protocol.ConfigureMessage(voice_profile_id=uuid4()),
-            protocol.CorrectMessage(uuid4(), "明天"),
-            protocol.AudioEndMessage(),
+            messages.ConfigureMessage(voice_profile_id=uuid4()),
+            messages.CorrectMessage(uuid4(), "明天"),
+            messages.AudioEndMessage(),
         ],
         ids=["for a voice", "for the past", "for an upload"],
     )
-    async def test_for_a_database_that_is_away_ends_no_call(self, message: protocol.ClientMessage) -> None:
+    async def test_for_a_database_that_is_away_ends_no_call(self, message: messages.ClientMessage) -> None:
         inference = make_inference(replies=["好。"])
         async with open_call(inference) as call:
             call.failure = OperationalError("server closed the connection unexpectedly")
-            call.send(protocol.AudioChunkMessage(b"RIFF" + SPEECH))
+            call.send(messages.AudioChunkMessage(b"RIFF" + SPEECH))
             call.send(message)
-            error = await call.wait_for(protocol.ErrorMessage)
-            call.send(protocol.TextMessage("你好"))
-            await call.wait_for(protocol.TurnEnd)
+            error = await call.wait_for(messages.ErrorMessage)
+            call.send(messages.TextMessage("你好"))
+            await call.wait_for(messages.TurnEnd)
 
         assert error.code == ErrorCode.PROCESSING_ERROR
 
     async def test_for_an_upload_has_an_end(self) -> None:
         async with open_call(make_inference(), decode_s=0.02) as call:
             call.may_find.clear()
-            call.send(protocol.AudioChunkMessage(b"RIFF" + SPEECH))
-            call.send(protocol.AudioEndMessage())
-            error = await call.wait_for(protocol.ErrorMessage)
+            call.send(messages.AudioChunkMessage(b"RIFF" + SPEECH))
+            call.send(messages.AudioEndMessage())
+            error = await call.wait_for(messages.ErrorMessage)
             await call.wait_until_listening()
 
         assert error.code == ErrorCode.PROCESSING_ERROR
@@ -689,11 +692,11 @@ class TestWaitingForOthers:
         async with open_call(inference) as call:
             call.past[turn_id] = [PastTurn(turn_id, Message("user", "名天"))]
             call.may_find.clear()
-            call.send(protocol.CorrectMessage(turn_id, "明天"))
-            call.send(protocol.CorrectMessage(turn_id, "後天"))
-            error = await call.wait_for(protocol.ErrorMessage)
+            call.send(messages.CorrectMessage(turn_id, "明天"))
+            call.send(messages.CorrectMessage(turn_id, "後天"))
+            error = await call.wait_for(messages.ErrorMessage)
             call.may_find.set()
-            await call.wait_for(protocol.TurnEnd)
+            await call.wait_for(messages.TurnEnd)
 
         assert error.code == ErrorCode.ALREADY_PROCESSING
         assert [turn.text for turn in call.corrected] == ["明天"]
@@ -704,9 +707,9 @@ class TestTranscriptThatComesLate:
         async with open_call(make_inference("你好", replies=["好。"])) as call:
             call.speak(UTTERANCE)
             call.clock_ahead_s = 5.1
-            await call.wait_for(protocol.TurnEnd)
+            await call.wait_for(messages.TurnEnd)
 
-        (error,) = call.list_of(protocol.ErrorMessage)
+        (error,) = call.list_of(messages.ErrorMessage)
         assert error.code == ErrorCode.FELL_BEHIND
 
     @pytest.mark.parametrize("pause_ms", [600, 3000])
@@ -714,9 +717,9 @@ class TestTranscriptThatComesLate:
         async with open_call(make_inference("你好", replies=["好。"]), pause_ms=pause_ms) as call:
             call.speak(SPEECH + make_silence(pause_ms + 100))
             call.clock_ahead_s = 4.7
-            await call.wait_for(protocol.TurnEnd)
+            await call.wait_for(messages.TurnEnd)
 
-        assert call.list_of(protocol.ErrorMessage) == []
+        assert call.list_of(messages.ErrorMessage) == []
 
     async def test_is_kept_and_not_answered_when_the_user_says_something_new(self) -> None:
         # What it answers depends on what it is asked: a silent reply to the first words may have been begun.
@@ -724,9 +727,9 @@ class TestTranscriptThatComesLate:
         async with open_call(inference) as call:
             call.speak(UTTERANCE + SPEECH)
             call.clock_ahead_s = 6
-            error = await call.wait_for(protocol.ErrorMessage)
+            error = await call.wait_for(messages.ErrorMessage)
             call.speak(PAUSE)
-            await call.wait_for(protocol.TurnEnd)
+            await call.wait_for(messages.TurnEnd)
             await call.wait_until_listening(2)
 
         assert error.code == ErrorCode.FELL_BEHIND
@@ -745,15 +748,15 @@ class TestTranscriptThatComesLate:
             # Ten seconds of silence before the release are not the machine's.
             call.speak(SPEECH + make_silence(10_000))
             call.clock_ahead_s = 10
-            call.send(protocol.AudioEndMessage())
-            await call.wait_for(protocol.TurnEnd)
+            call.send(messages.AudioEndMessage())
+            await call.wait_for(messages.TurnEnd)
             await call.wait_until_listening()
-            assert call.list_of(protocol.ErrorMessage) == []
+            assert call.list_of(messages.ErrorMessage) == []
             call.speak(SPEECH)
-            call.send(protocol.AudioEndMessage())
+            call.send(messages.AudioEndMessage())
             call.clock_ahead_s += 6
             call.speak(make_silence(20))
-            error = await call.wait_for(protocol.ErrorMessage)
+            error = await call.wait_for(messages.ErrorMessage)
             await call.wait_until_listening(2)
 
         assert error.code == ErrorCode.FELL_BEHIND
@@ -765,28 +768,28 @@ class TestUpload:
         inference = make_inference("你好")
         data = SPEECH + make_silence(2000) + SPEECH + make_silence(2000)
         async with open_call(inference) as call:
-            call.send(protocol.AudioChunkMessage(b"RIFF"))
-            call.send(protocol.AudioChunkMessage(data))
-            call.send(protocol.AudioEndMessage())
+            call.send(messages.AudioChunkMessage(b"RIFF"))
+            call.send(messages.AudioChunkMessage(data))
+            call.send(messages.AudioEndMessage())
             await call.wait_until_listening()
             call.speak(UTTERANCE)
-            await call.wait_for(protocol.TurnEnd, count=2)
+            await call.wait_for(messages.TurnEnd, count=2)
 
-        assert len([m for m in call.list_of(protocol.Transcription) if m.is_final]) == 2
+        assert len([m for m in call.list_of(messages.Transcription) if m.is_final]) == 2
 
     async def test_of_two_formats_is_refused(self) -> None:
         async with open_call(make_inference()) as call:
-            call.send(protocol.AudioChunkMessage(b"RIFF"))
+            call.send(messages.AudioChunkMessage(b"RIFF"))
 
             with pytest.raises(ProtocolError, match="UNSUPPORTED_FORMAT"):
-                call.send(protocol.AudioChunkMessage(b"1234", AudioFormat.WEBM))
+                call.send(messages.AudioChunkMessage(b"1234", AudioFormat.WEBM))
 
 
 class TestTypedTurn:
     async def test_is_answered(self) -> None:
         async with open_call(make_inference(replies=[REPLY])) as call:
-            call.send(protocol.TextMessage(" 你好 "))
-            end = await call.wait_for(protocol.TurnEnd)
+            call.send(messages.TextMessage(" 你好 "))
+            end = await call.wait_for(messages.TurnEnd)
             await call.wait_until_listening()
 
         assert end.latency_ms.stt is None
@@ -800,11 +803,11 @@ class TestTypedTurn:
         inference = make_inference(replies=[REPLY])
         inference.llm.hold_after(1)
         async with open_call(inference) as call:
-            call.send(protocol.TextMessage("你好"))
-            call.send(protocol.TextMessage("喂"))
-            error = await call.wait_for(protocol.ErrorMessage)
+            call.send(messages.TextMessage("你好"))
+            call.send(messages.TextMessage("喂"))
+            error = await call.wait_for(messages.ErrorMessage)
             inference.llm.release()
-            await call.wait_for(protocol.TurnEnd)
+            await call.wait_for(messages.TurnEnd)
 
         assert error.code == ErrorCode.ALREADY_PROCESSING
         assert len(inference.llm.requests) == 1
@@ -813,9 +816,9 @@ class TestTypedTurn:
         inference = make_inference("算了", replies=[REPLY])
         async with open_call(inference) as call:
             call.speak(SPEECH)
-            await call.wait_for(protocol.Status)
-            call.send(protocol.TextMessage("你好"))
-            await call.wait_for(protocol.TurnEnd)
+            await call.wait_for(messages.Status)
+            call.send(messages.TextMessage("你好"))
+            await call.wait_for(messages.TurnEnd)
 
         assert [request[-1].content for request in inference.llm.requests] == ["你好"]
 
@@ -826,14 +829,14 @@ class TestCorrecting:
         async with open_call(inference) as call:
             for number in (1, 2):
                 call.speak(UTTERANCE)
-                await call.wait_for(protocol.TurnEnd, count=number)
+                await call.wait_for(messages.TurnEnd, count=number)
                 await call.wait_until_listening(number)
-            first = next(m for m in call.list_of(protocol.Transcription) if m.is_final)
-            call.send(protocol.CorrectMessage(first.turn_id, " 明天天氣 "))
-            end = await call.wait_for(protocol.TurnEnd, count=3)
+            first = next(m for m in call.list_of(messages.Transcription) if m.is_final)
+            call.send(messages.CorrectMessage(first.turn_id, " 明天天氣 "))
+            end = await call.wait_for(messages.TurnEnd, count=3)
             await call.wait_until_listening(3)
 
-        assert call.list_of(protocol.Corrected) == [protocol.Corrected(first.turn_id, "明天天氣", "zh")]
+        assert call.list_of(messages.Corrected) == [messages.Corrected(first.turn_id, "明天天氣", "zh")]
         assert end.user_turn_id == first.turn_id
         asked = ["明天天氣\n（提示：你查不到天氣，請對方看氣象預報）"]
         assert [message.content for message in inference.llm.requests[-1]] == asked
@@ -844,12 +847,12 @@ class TestCorrecting:
         inference = make_inference(replies=[REPLY])
         inference.llm.hold_after(1)
         async with open_call(inference) as call:
-            call.send(protocol.TextMessage("你好"))
-            said = await call.wait_for(protocol.Transcription)
-            call.send(protocol.CorrectMessage(said.turn_id, "您好"))
-            error = await call.wait_for(protocol.ErrorMessage)
+            call.send(messages.TextMessage("你好"))
+            said = await call.wait_for(messages.Transcription)
+            call.send(messages.CorrectMessage(said.turn_id, "您好"))
+            error = await call.wait_for(messages.ErrorMessage)
             inference.llm.release()
-            await call.wait_for(protocol.TurnEnd)
+            await call.wait_for(messages.TurnEnd)
 
         assert error.code == ErrorCode.ALREADY_PROCESSING
         assert call.corrected == []
@@ -857,25 +860,25 @@ class TestCorrecting:
     async def test_keeps_what_was_heard_of_an_answer_that_was_stopped_for_it(self) -> None:
         inference = make_inference(replies=[REPLY, "好"], ms_per_character=100)
         async with open_call(inference) as call:
-            call.send(protocol.TextMessage("名天"))
-            said = await call.wait_for(protocol.Transcription)
-            await call.wait_for(protocol.TtsReady)
-            call.send(protocol.InterruptMessage())
-            call.send(protocol.CorrectMessage(said.turn_id, "明天"))
-            await call.wait_for(protocol.TurnEnd, count=2)
+            call.send(messages.TextMessage("名天"))
+            said = await call.wait_for(messages.Transcription)
+            await call.wait_for(messages.TtsReady)
+            call.send(messages.InterruptMessage())
+            call.send(messages.CorrectMessage(said.turn_id, "明天"))
+            await call.wait_for(messages.TurnEnd, count=2)
 
         assert [message.content for message in inference.llm.requests[-1]] == ["明天"]
 
     async def test_is_refused_for_what_the_avatar_said_and_for_blanks(self) -> None:
         async with open_call(make_inference(replies=["好"])) as call:
-            call.send(protocol.TextMessage("你好"))
-            end = await call.wait_for(protocol.TurnEnd)
+            call.send(messages.TextMessage("你好"))
+            end = await call.wait_for(messages.TurnEnd)
             await call.wait_until_listening()
             for turn_id, text in ((end.turn_id, "x"), (uuid4(), "x"), (end.user_turn_id, "  ")):
-                call.send(protocol.CorrectMessage(turn_id, text))
-            await call.wait_for(protocol.ErrorMessage, count=3)
+                call.send(messages.CorrectMessage(turn_id, text))
+            await call.wait_for(messages.ErrorMessage, count=3)
 
-        assert {error.code for error in call.list_of(protocol.ErrorMessage)} == {ErrorCode.VALIDATION_ERROR}
+        assert {error.code for error in call.list_of(messages.ErrorMessage)} == {ErrorCode.VALIDATION_ERROR}
         assert call.corrected == []
 
 
@@ -886,12 +889,12 @@ class TestLimits:
             call.send(HOLDING)
             call.speak(make_tone(2000))
             await call.until(lambda: inference.stt.heard_bytes == 64_000)
-            assert call.list_of(protocol.ErrorMessage) == []
+            assert call.list_of(messages.ErrorMessage) == []
             call.speak(make_tone(20))
-            error = await call.wait_for(protocol.ErrorMessage)
+            error = await call.wait_for(messages.ErrorMessage)
             call.speak(SPEECH)
-            call.send(protocol.AudioEndMessage())
-            await call.wait_for(protocol.TurnEnd)
+            call.send(messages.AudioEndMessage())
+            await call.wait_for(messages.TurnEnd)
 
         assert error.code == ErrorCode.BUFFER_LIMIT_EXCEEDED
         assert call.kept[0].duration_ms < 1000
@@ -899,16 +902,16 @@ class TestLimits:
     async def test_of_seconds_counts_only_speech_when_hands_free(self) -> None:
         async with open_call(make_inference("你好"), max_utterance_s=2) as call:
             call.speak(make_silence(5000) + make_tone(1900) + PAUSE)
-            await call.wait_for(protocol.TurnEnd)
+            await call.wait_for(messages.TurnEnd)
 
-        assert call.list_of(protocol.ErrorMessage) == []
+        assert call.list_of(messages.ErrorMessage) == []
 
     async def test_of_seconds_holds_when_hands_free(self) -> None:
         async with open_call(make_inference("你好"), max_utterance_s=2) as call:
             call.speak(make_silence(1000) + make_tone(400))
-            await call.wait_for(protocol.Status)
+            await call.wait_for(messages.Status)
             call.speak(make_tone(1700))
-            error = await call.wait_for(protocol.ErrorMessage)
+            error = await call.wait_for(messages.ErrorMessage)
             await call.wait_until_listening()
 
         assert error.code == ErrorCode.BUFFER_LIMIT_EXCEEDED
@@ -917,23 +920,23 @@ class TestLimits:
         async with open_call(make_inference("你好"), max_utterance_chunks=5) as call:
             call.send(HOLDING)
             for _ in range(5):
-                call.send(protocol.AudioChunkMessage(make_tone(100)))
-            call.send(protocol.AudioEndMessage())
+                call.send(messages.AudioChunkMessage(make_tone(100)))
+            call.send(messages.AudioEndMessage())
             await call.wait_until_listening()
-            assert call.list_of(protocol.ErrorMessage) == []
+            assert call.list_of(messages.ErrorMessage) == []
             for _ in range(6):
-                call.send(protocol.AudioChunkMessage(make_tone(100)))
-            error = await call.wait_for(protocol.ErrorMessage)
+                call.send(messages.AudioChunkMessage(make_tone(100)))
+            error = await call.wait_for(messages.ErrorMessage)
 
         assert error.code == ErrorCode.BUFFER_LIMIT_EXCEEDED
 
     async def test_of_bytes_counts_uploads(self) -> None:
         async with open_call(make_inference("你好"), max_utterance_bytes=1000) as call:
-            call.send(protocol.AudioChunkMessage(b"RIFF" + bytes(996)))
+            call.send(messages.AudioChunkMessage(b"RIFF" + bytes(996)))
             await asyncio.sleep(0)
-            assert call.list_of(protocol.ErrorMessage) == []
-            call.send(protocol.AudioChunkMessage(b"1"))
-            error = await call.wait_for(protocol.ErrorMessage)
+            assert call.list_of(messages.ErrorMessage) == []
+            call.send(messages.AudioChunkMessage(b"1"))
+            error = await call.wait_for(messages.ErrorMessage)
 
         assert error.code == ErrorCode.BUFFER_LIMIT_EXCEEDED
 
@@ -942,10 +945,10 @@ class TestLimits:
         call = Call(inference)
 
         for _ in range(256):
-            call.send(protocol.InterruptMessage())
+            call.send(messages.InterruptMessage())
 
         with pytest.raises(CallOverrun):
-            call.send(protocol.InterruptMessage())
+            call.send(messages.InterruptMessage())
 
 
 class TestFailures:
@@ -957,21 +960,21 @@ class TestFailures:
                 started = inference.stt.calls.started
                 call.speak(SPEECH)
                 await call.until(lambda started=started: inference.stt.calls.started > started)
-            await call.wait_for(protocol.ErrorMessage)
+            await call.wait_for(messages.ErrorMessage)
             inference.stt.end_outage()
             await call.until(lambda: inference.stt.calls.active == 1 or call.speak(make_silence(20)))
             call.speak(UTTERANCE)
-            await call.wait_for(protocol.TurnEnd)
+            await call.wait_for(messages.TurnEnd)
 
-        assert [m.code for m in call.list_of(protocol.ErrorMessage)] == [ErrorCode.INFERENCE_UNAVAILABLE]
+        assert [m.code for m in call.list_of(messages.ErrorMessage)] == [ErrorCode.INFERENCE_UNAVAILABLE]
 
     async def test_of_hearing_in_mid_speech_forgets_the_utterance(self) -> None:
         inference = make_inference("你好")
         async with open_call(inference) as call:
             call.speak(SPEECH)
-            await call.wait_for(protocol.Status)
+            await call.wait_for(messages.Status)
             inference.stt.start_outage()
-            error = await call.wait_for(protocol.ErrorMessage)
+            error = await call.wait_for(messages.ErrorMessage)
             await call.wait_until_listening()
 
         assert error.code == ErrorCode.INFERENCE_UNAVAILABLE
@@ -983,18 +986,18 @@ class TestFailures:
             call.send(HOLDING)
             for count in (1, 2):
                 call.speak(SPEECH)
-                call.send(protocol.AudioEndMessage())
-                await call.wait_for(protocol.ErrorMessage, count=count)
+                call.send(messages.AudioEndMessage())
+                await call.wait_for(messages.ErrorMessage, count=count)
 
-        assert {m.code for m in call.list_of(protocol.ErrorMessage)} == {ErrorCode.INFERENCE_UNAVAILABLE}
+        assert {m.code for m in call.list_of(messages.ErrorMessage)} == {ErrorCode.INFERENCE_UNAVAILABLE}
 
     async def test_of_a_transcript_that_never_comes_is_noticed(self) -> None:
         inference = make_inference("你好", recognition_s=60)
         async with open_call(inference, transcript_s=0.05) as call:
             call.send(HOLDING)
             call.speak(SPEECH)
-            call.send(protocol.AudioEndMessage())
-            error = await call.wait_for(protocol.ErrorMessage)
+            call.send(messages.AudioEndMessage())
+            error = await call.wait_for(messages.ErrorMessage)
 
         assert error.code == ErrorCode.INFERENCE_UNAVAILABLE
 
@@ -1006,21 +1009,21 @@ class TestFailures:
             call.send(HOLDING)
             for _ in range(2):
                 call.speak(SPEECH)
-                call.send(protocol.AudioEndMessage())
-            error = await call.wait_for(protocol.ErrorMessage)
+                call.send(messages.AudioEndMessage())
+            error = await call.wait_for(messages.ErrorMessage)
 
         assert error.code == ErrorCode.INFERENCE_UNAVAILABLE
-        assert [said.text for said in call.list_of(protocol.Transcription) if said.is_final] == ["你好"]
+        assert [said.text for said in call.list_of(messages.Transcription) if said.is_final] == ["你好"]
 
     async def test_of_a_transcript_that_never_comes_is_noticed_when_hands_free(self) -> None:
         inference = make_inference("你好", recognition_s=60)
         async with open_call(inference, transcript_s=1.0) as call:
             call.speak(SPEECH)
-            await call.wait_for(protocol.Status)
+            await call.wait_for(messages.Status)
             call.speak(make_silence(900))
-            assert call.list_of(protocol.ErrorMessage) == []
+            assert call.list_of(messages.ErrorMessage) == []
             call.speak(make_silence(200))
-            error = await call.wait_for(protocol.ErrorMessage)
+            error = await call.wait_for(messages.ErrorMessage)
             await call.wait_until_listening()
 
         assert error.code == ErrorCode.INFERENCE_UNAVAILABLE
@@ -1036,13 +1039,13 @@ class TestFailures:
         inference = make_inference(replies=[REPLY, "好。"])
         inference.llm.fail_next(failure, after_tokens=10)
         async with open_call(inference) as call:
-            call.send(protocol.TextMessage("你好"))
-            end = await call.wait_for(protocol.TurnEnd)
+            call.send(messages.TextMessage("你好"))
+            end = await call.wait_for(messages.TurnEnd)
             await call.wait_until_listening()
-            call.send(protocol.TextMessage("再一次"))
-            await call.wait_for(protocol.TurnEnd, count=2)
+            call.send(messages.TextMessage("再一次"))
+            await call.wait_for(messages.TurnEnd, count=2)
 
-        error = call.list_of(protocol.ErrorMessage)[0]
+        error = call.list_of(messages.ErrorMessage)[0]
         assert (error.code, error.turn_id) == (code, end.turn_id)
         assert call.kept[1].text == REPLY[:10]
         assert call.kept[1].pcm
@@ -1051,8 +1054,8 @@ class TestFailures:
         inference = make_inference()
         inference.llm.start_outage()
         async with open_call(inference) as call:
-            call.send(protocol.TextMessage("你好"))
-            error = await call.wait_for(protocol.ErrorMessage)
+            call.send(messages.TextMessage("你好"))
+            error = await call.wait_for(messages.ErrorMessage)
             await call.wait_until_listening()
 
         assert error.code == ErrorCode.INFERENCE_UNAVAILABLE
@@ -1062,8 +1065,8 @@ class TestFailures:
         inference = make_inference(replies=[REPLY])
         inference.llm.hold_after(0)
         async with open_call(inference, reply=ReplyLimits(first_token_s=0.05)) as call:
-            call.send(protocol.TextMessage("你好"))
-            error = await call.wait_for(protocol.ErrorMessage)
+            call.send(messages.TextMessage("你好"))
+            error = await call.wait_for(messages.ErrorMessage)
             await call.wait_until_listening()
 
         assert error.code == ErrorCode.INFERENCE_UNAVAILABLE
@@ -1072,21 +1075,21 @@ class TestFailures:
         inference = make_inference(replies=[REPLY])
         inference.tts.start_outage()
         async with open_call(inference) as call:
-            call.send(protocol.TextMessage("你好"))
-            end = await call.wait_for(protocol.TurnEnd)
+            call.send(messages.TextMessage("你好"))
+            end = await call.wait_for(messages.TurnEnd)
             await call.wait_until_listening()
 
-        assert [m.code for m in call.list_of(protocol.ErrorMessage)] == [ErrorCode.INFERENCE_UNAVAILABLE]
+        assert [m.code for m in call.list_of(messages.ErrorMessage)] == [ErrorCode.INFERENCE_UNAVAILABLE]
         assert read_text(call, end.turn_id) == REPLY
         assert call.kept[-1].text == REPLY
-        assert call.list_of(protocol.TtsReady) == []
+        assert call.list_of(messages.TtsReady) == []
 
     async def test_that_nobody_expected_ends_the_call(self) -> None:
         inference = make_inference(replies=[REPLY])
         inference.tts.fail_next(ZeroDivisionError())
         call = Call(inference)
-        task = asyncio.create_task(call.pipeline.run())
-        call.send(protocol.TextMessage("你好"))
+        task = asyncio.create_task(call.runner.run())
+        call.send(messages.TextMessage("你好"))
 
         with pytest.raises(ExceptionGroup):
             await asyncio.wait_for(task, 5)
@@ -1098,9 +1101,9 @@ class TestHangingUp:
         inference = make_inference("你好", replies=[REPLY], ms_per_character=100)
         async with open_call(inference) as call:
             call.speak(UTTERANCE)
-            ready = await call.wait_for(protocol.TtsReady)
+            ready = await call.wait_for(messages.TtsReady)
             await call.until(lambda: sum(map(len, call.list_of(bytes))) >= 48 * 1500)
-            call.send(protocol.PlaybackMessage(turn_id=ready.turn_id, played_ms=1000))
+            call.send(messages.PlaybackMessage(turn_id=ready.turn_id, played_ms=1000))
 
         assert inference.active_calls == 0
         assert [turn.speaker for turn in call.kept] == ["user", "avatar"]
@@ -1122,7 +1125,7 @@ class TestKeepingOfAReply:
     async def test_begins_with_its_first_sound_and_goes_on_with_its_clauses(self) -> None:
         inference = make_inference(replies=[REPLY], ms_per_character=20)
         async with open_call(inference) as call:
-            call.send(protocol.TextMessage("你好"))
+            call.send(messages.TextMessage("你好"))
             await call.until(lambda: call.begun)
             assert [turn.speaker for turn in call.kept] == ["user"]
             begun = call.begun[0]
@@ -1139,10 +1142,10 @@ class TestKeepingOfAReply:
         # Its first character takes longer to say than a person takes to interrupt.
         inference = make_inference(replies=[REPLY], ms_per_character=5000)
         async with open_call(inference) as call:
-            call.send(protocol.TextMessage("你好"))
-            ready = await call.wait_for(protocol.TtsReady)
-            call.send(protocol.InterruptMessage())
-            await call.wait_for(protocol.Interrupted)
+            call.send(messages.TextMessage("你好"))
+            ready = await call.wait_for(messages.TtsReady)
+            call.send(messages.InterruptMessage())
+            await call.wait_for(messages.Interrupted)
             await call.wait_until_listening()
 
         assert call.begun[-1] == DroppedTurn(ready.turn_id)
@@ -1155,7 +1158,7 @@ class TestConfiguring:
         async with open_call(inference) as call:
             call.speak(make_silence(100))
             await call.until(lambda: inference.stt.options_seen)
-            call.send(protocol.ConfigureMessage(pause_ms=300, language="en", sensitivity=0.7))
+            call.send(messages.ConfigureMessage(pause_ms=300, language="en", sensitivity=0.7))
             await call.until(lambda: len(inference.stt.options_seen) == 2)
 
         assert inference.stt.options_seen[1] == replace(
@@ -1165,10 +1168,10 @@ class TestConfiguring:
     async def test_of_an_unknown_voice_is_refused_and_changes_nothing(self) -> None:
         inference = make_inference(replies=["好。"])
         async with open_call(inference) as call:
-            call.send(protocol.ConfigureMessage(voice_profile_id=uuid4(), speed=1.5))
-            error = await call.wait_for(protocol.ErrorMessage)
-            call.send(protocol.TextMessage("你好"))
-            await call.wait_for(protocol.TurnEnd)
+            call.send(messages.ConfigureMessage(voice_profile_id=uuid4(), speed=1.5))
+            error = await call.wait_for(messages.ErrorMessage)
+            call.send(messages.TextMessage("你好"))
+            await call.wait_for(messages.TurnEnd)
 
         assert error.code == ErrorCode.VOICE_GONE
         ((_, options),) = inference.tts.requests
@@ -1186,24 +1189,26 @@ class TestVoiceThatChanges:
         voice = Voice(uuid4(), "zm_yunxi")
         async with open_call(inference, voice=voice) as call:
             call.voices[voice.profile_id] = voice
-            call.send(protocol.TextMessage("你好"))
-            await call.wait_for(protocol.TtsReady)
+            call.send(messages.TextMessage("你好"))
+            await call.wait_for(messages.TtsReady)
             del call.voices[voice.profile_id]
+            call.runner.notify_voice(voice.profile_id)
             await call.wait_until_listening()
 
         spoken = [options.voice for _, options in inference.tts.requests]
         assert (spoken[0], spoken[-1]) == ("zm_yunxi", "")
-        (error,) = call.list_of(protocol.ErrorMessage)
+        (error,) = call.list_of(messages.ErrorMessage)
         assert (error.code, error.voice_profile_id) == (ErrorCode.VOICE_GONE, voice.profile_id)
         # The turn was partly spoken in it: that is not to be forgotten.
         assert call.kept[-1].voice_profile_id == voice.profile_id
 
     async def test_is_not_heard_again_when_it_was_deleted_between_replies(self) -> None:
         inference = make_inference(replies=["好。"])
-        inference.llm.first_token_s = 0.05
         voice = Voice(uuid4(), "zm_yunxi")
         async with open_call(inference, voice=voice) as call:
-            call.send(protocol.TextMessage("你好"))
+            call.runner.notify_voice(voice.profile_id)
+            await call.wait_for(messages.ErrorMessage)
+            call.send(messages.TextMessage("你好"))
             await call.wait_until_listening()
 
         assert [options.voice for _, options in inference.tts.requests] == [""]
@@ -1214,24 +1219,25 @@ class TestVoiceThatChanges:
         voice = Voice(uuid4(), "zm_yunxi", version=1)
         async with open_call(inference, voice=voice) as call:
             call.voices[voice.profile_id] = voice
-            call.send(protocol.TextMessage("你好"))
-            await call.wait_for(protocol.TtsReady)
+            call.send(messages.TextMessage("你好"))
+            await call.wait_for(messages.TtsReady)
             call.voices[voice.profile_id] = replace(voice, style=bytes(1024), version=2)
+            call.runner.notify_voice(voice.profile_id)
             await call.wait_until_listening()
 
         spoken = [options.style for _, options in inference.tts.requests]
         assert (spoken[0], spoken[-1]) == (b"", bytes(1024))
-        assert call.list_of(protocol.ErrorMessage) == []
+        assert call.list_of(messages.ErrorMessage) == []
         assert call.kept[-1].voice_profile_id == voice.profile_id
 
     async def test_that_cannot_be_read_now_leaves_the_one_before(self) -> None:
         inference = make_inference(replies=["好。"])
         async with open_call(inference) as call:
             call.is_storage_away = True
-            call.send(protocol.ConfigureMessage(voice_profile_id=uuid4()))
-            error = await call.wait_for(protocol.ErrorMessage)
-            call.send(protocol.TextMessage("你好"))
-            await call.wait_for(protocol.TurnEnd)
+            call.send(messages.ConfigureMessage(voice_profile_id=uuid4()))
+            error = await call.wait_for(messages.ErrorMessage)
+            call.send(messages.TextMessage("你好"))
+            await call.wait_for(messages.TurnEnd)
 
         assert (error.code, error.voice_profile_id) == (ErrorCode.PROCESSING_ERROR, None)
 

@@ -1,10 +1,14 @@
-"""What the call page's scripts say, for the reader's language: they get this catalogue as JSON."""
+"""Strings of the interface that the scripts of the call page and of the history pages show."""
 
-from django.utils.functional import Promise
+from __future__ import annotations
+
 from django.utils.translation import gettext_lazy as _
 
-#: `{name}` is filled in by the script.
-WORDS: dict[str, str | Promise] = {
+from avatar_site.lib.ui_strings import SHARED_STRINGS, UiStrings
+
+#: A script fills in `{name}`.
+CALL_STRINGS: UiStrings = {
+    **SHARED_STRINGS,
     "you": _("You"),
     "avatar": _("AVATAR"),
     "youSaid": _("You said: {text}"),
@@ -38,35 +42,23 @@ WORDS: dict[str, str | Promise] = {
     "unmute": _("Turn the microphone on"),
     "hold": _("Hold to talk"),
     "addMicrophone": _("Use the microphone"),
-    "play": _("Play"),
-    "stopPlaying": _("Stop playing"),
-    "seconds": _("{seconds} s"),
     "latency_stt": _("understood {seconds} s"),
     "latency_ttft": _("first word {seconds} s"),
     "latency_ttfa": _("first sound {seconds} s"),
     "latency_total": _("all {seconds} s"),
     # What went wrong: what happened, that nothing was lost, what to do.
-    "tryAgain": _("Try again"),
     "typeInstead": _("Type instead"),
-    "logIn": _("Log in"),
     "newConversation": _("New conversation"),
-    "dismiss": _("Close"),
-    "denied_title": _("The microphone is blocked"),
     "denied_text": _(
         "Your browser does not let this page hear you. Open the site settings beside the address, allow the microphone "
         "and try again. You can also type."
     ),
-    "missing_title": _("No microphone found"),
     "missing_text": _("Connect a microphone or a headset and try again. You can also type."),
-    "taken_title": _("The microphone is in use"),
     "taken_text": _("Another program is using the microphone. Close it and try again. You can also type."),
-    "lost_title": _("The microphone is gone"),
     "lost_text": _("It was unplugged or switched off. The conversation is kept. Connect it and try again, or type."),
-    "insecure_title": _("This address is not secure"),
     "insecure_text": _("Browsers only allow the microphone over https. Open this page with https, or type."),
     "unsupported_title": _("This browser can’t do voice"),
     "unsupported_text": _("Please use a recent Chrome, Edge, Firefox or Safari. You can also type."),
-    "offline_title": _("You are offline"),
     "offline_text": _("What was said is kept. I’ll reconnect as soon as the network is back."),
     "reconnecting_title": _("Reconnecting"),
     "reconnecting_text": _("The connection dropped. What was said is kept, and we go on where we were."),
@@ -78,7 +70,6 @@ WORDS: dict[str, str | Promise] = {
     "unavailable_text": _(
         "The part that listens and speaks is not reachable. What was said is kept; I’ll go on as soon as it is back."
     ),
-    "expired_title": _("Please log in again"),
     "expired_text": _("Your login has expired. What was said is kept."),
     "unknown_title": _("This conversation is gone"),
     "unknown_text": _("It may have been deleted. You can start a new one."),
@@ -96,13 +87,12 @@ WORDS: dict[str, str | Promise] = {
     "tooMany_text": _("End one of them, in another window or on another device, and try again."),
     "refused_title": _("This page can’t connect"),
     "refused_text": _("Open AVATAR at its own address and try again."),
-    "problem_title": _("That didn’t work"),
     "replay_text": _("This recording can’t be played right now. Please try again in a moment."),
 }
 
-#: Of the history pages, besides those above that both need.
-HISTORY_WORDS: dict[str, str | Promise] = {
-    **{key: WORDS[key] for key in ("play", "stopPlaying", "dismiss", "problem_title", "replay_text", "expired_text")},
+HISTORY_STRINGS: UiStrings = {
+    **{key: SHARED_STRINGS[key] for key in ("play", "stopPlaying", "dismiss", "problem_title")},
+    **{key: CALL_STRINGS[key] for key in ("replay_text", "expired_text")},
     "playAll": _("Play all"),
     "chosen": _("{count} chosen"),
     "saved": _("Saved"),

@@ -8,7 +8,7 @@ import pytest
 import soundfile
 from django.contrib.auth.models import User
 
-from conversations import rendering
+from conversations import resynthesis
 from conversations.models import Turn
 from inference.interfaces import InferenceUnavailable, Quality
 from tests import factories
@@ -37,7 +37,7 @@ def turn(alice: User) -> Turn:
 
 
 def render(turn: Turn, inference: FakeInference) -> Turn:
-    rendering.render(turn_id=turn.pk, inference=inference)
+    resynthesis.render(turn_id=turn.pk, inference=inference)
     turn.refresh_from_db()
     return turn
 
@@ -86,6 +86,6 @@ class TestRender:
         assert inference.tts.requests == []
 
     def test_of_a_turn_that_is_gone_does_nothing(self, db: None, inference: FakeInference) -> None:
-        rendering.render(turn_id=uuid.uuid4(), inference=inference)
+        resynthesis.render(turn_id=uuid.uuid4(), inference=inference)
 
         assert inference.tts.requests == []

@@ -87,7 +87,7 @@ class Encoder:
             deadline.cancel()
 
     def _start(self) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "conversations.encoding", str(self._idle_s)]
+        command = [sys.executable, "-m", "conversations.encoder_process", str(self._idle_s)]
         # One core is all it may have: threads of numpy would be memory for nothing.
         environment = os.environ | {"PYTHONPATH": str(_ROOT), "OPENBLAS_NUM_THREADS": "1"}
         return subprocess.Popen(  # noqa: S603 — this program itself
@@ -123,7 +123,7 @@ def _read_exactly(file: IO[bytes], count: int) -> bytes:
 
 def serve(idle_s: float) -> None:
     """Encode what comes in through stdin until it ends, or nothing has come for so long."""
-    from conversations.sound import encode_audio
+    from conversations.encode import encode_audio
 
     os.nice(NICENESS)
     requests, answers = sys.stdin.buffer, sys.stdout.buffer

@@ -19,7 +19,7 @@ class HistoryQuery:
     """What of the address could be understood: a date that is none is left out, not answered with an error."""
 
     wanted: Mapping[str, Any] = field(default_factory=dict)
-    #: Which turns of the open conversation are shown, as `listing.find_turns` takes it.
+    #: Which turns of the open conversation are shown, as `queries.find_turns` takes it.
     place: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod

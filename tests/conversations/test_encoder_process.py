@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import soundfile
 
-from conversations.encoding import NICENESS, Encoder, EncodingFailed
+from conversations.encoder_process import NICENESS, Encoder, EncodingFailed
 from tests.fakes import SPEECH
 
 

@@ -15,8 +15,8 @@ from django.core.files.base import ContentFile
 from django.core.files.storage import default_storage
 
 from avatar_site.lib.inference_client import ask
+from conversations.encode import encode_audio, suffix_of
 from conversations.models import Speaker, Turn
-from conversations.sound import encode_audio, suffix_of
 from inference import offline
 from inference.interfaces import Inference, InferenceError
 from inference.interfaces import Quality as EngineQuality

@@ -1,14 +1,17 @@
-"""What the scripts of the pages about voices say: they get `WORDS` as JSON, in the reader's language."""
+"""Strings of the interface that the voice pages and their scripts show, and sentences to read aloud."""
 
-from django.utils.functional import Promise
+from __future__ import annotations
+
 from django.utils.translation import gettext_lazy as _
 
-#: What a voice says when it is listened to and nobody has written another sentence: by the voice's language.
-SENTENCES = {
+from avatar_site.lib.ui_strings import SHARED_STRINGS, UiStrings
+
+#: The text of a preview when the user has not written one, by the voice's language.
+PREVIEW_SENTENCES = {
     "zh": "你好，這是我的聲音。今天想聊些什麼呢？",
     "en": "Hello, this is my voice. What shall we talk about today?",
 }
-#: What a person reads aloud for a recording, some fifteen seconds: by the language they speak.
+#: What a person reads aloud for a recording, about 15 s, by the language they speak.
 READ_ALOUD = {
     "zh": (
         "早安，今天的天氣真好，陽光照進窗戶，街上傳來腳踏車的鈴聲。我泡了一杯烏龍茶，翻開一本舊書，慢慢讀給你聽。"
@@ -21,11 +24,10 @@ READ_ALOUD = {
     ),
 }
 
-#: `{name}` is filled in by the script.
-WORDS: dict[str, str | Promise] = {
+#: A script fills in `{name}`.
+VOICE_STRINGS: UiStrings = {
+    **SHARED_STRINGS,
     # Listening.
-    "play": _("Play"),
-    "stopPlaying": _("Stop playing"),
     "listenTo": _("Listen to {name}"),
     "preparing": _("Preparing the sound…"),
     "playing": _("Playing. This is a synthetic voice."),
@@ -82,7 +84,6 @@ WORDS: dict[str, str | Promise] = {
     "fitFailed": _("That did not work. The voice stays as it is; you can try again."),
     "fitCancelled": _("Stopped. The voice stays as it is."),
     # Recordings.
-    "seconds": _("{seconds} s"),
     "secondsOfSpeech": _("{seconds} s of speech"),
     "recordedOn": _("Recording of {date}"),
     "quietRoom": _("quiet surroundings"),
@@ -117,35 +118,24 @@ WORDS: dict[str, str | Promise] = {
     "consentTitle_own_voice": _("This is my own voice"),
     "consentTitle_permission": _("I have the person’s permission"),
     # What went wrong: what happened, that nothing was lost, what to do.
-    "tryAgain": _("Try again"),
-    "logIn": _("Log in"),
-    "dismiss": _("Close"),
     "recordAgain": _("Record again"),
     "chooseFile": _("Choose a file"),
     "anotherOne": _("Another one"),
     "allVoices": _("All voices"),
-    "problem_title": _("That didn’t work"),
-    "offline_title": _("You are offline"),
     "offline_text": _("Nothing is lost. Connect to the network again and try once more."),
     "unreachable_title": _("The server can’t be reached"),
     "unreachable_text": _("Nothing is lost. Please try again in a moment."),
-    "expired_title": _("Please log in again"),
     "expired_text": _("Your login has expired. What you have saved is kept."),
     "gone_title": _("This voice is gone"),
     "gone_text": _("It may have been deleted. All others are still there."),
     "refused_title": _("This recording can’t be used"),
-    "denied_title": _("The microphone is blocked"),
     "denied_text": _(
         "Your browser does not let this page hear you. Open the site settings beside the address, allow the microphone "
         "and try again. You can also choose a file."
     ),
-    "missing_title": _("No microphone found"),
     "missing_text": _("Connect a microphone or a headset and try again. You can also choose a file."),
-    "taken_title": _("The microphone is in use"),
     "taken_text": _("Another program is using the microphone. Close it and try again. You can also choose a file."),
-    "lost_title": _("The microphone is gone"),
     "lost_text": _("It was unplugged or switched off. Connect it and record again, or choose a file."),
-    "insecure_title": _("This address is not secure"),
     "insecure_text": _("Browsers only allow the microphone over https. Open this page with https, or choose a file."),
     "unsupported_title": _("This browser can’t record"),
     "unsupported_text": _("Please use a recent Chrome, Edge, Firefox or Safari. You can also choose a file."),

@@ -1,13 +1,11 @@
 from __future__ import annotations
 
-import array
 import asyncio
 
 import pytest
 
 from inference.interfaces import DiscardUtterance, EndOfUtterance, TranscriptionOptions
-from realtime.hearing import Microphone, RecogniserDeadline, UtteranceMeter, has_speech_like
-from tests.fakes import make_silence, make_tone
+from realtime.recogniser import MicrophoneQueue, RecogniserDeadline
 
 
 class Clock:
@@ -24,16 +22,16 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def microphone(clock: Clock) -> Microphone:
-    return Microphone(max_queued_ms=100, kept_ms=200, clock=clock)
+def microphone(clock: Clock) -> MicrophoneQueue:
+    return MicrophoneQueue(max_queued_ms=100, kept_ms=200, clock=clock)
 
 
 def make_frame(number: int) -> bytes:
     return bytes([number, 0]) * 320
 
 
-class TestMicrophone:
-    async def test_keeps_audio_and_markers_in_order(self, microphone: Microphone) -> None:
+class TestMicrophoneQueue:
+    async def test_keeps_audio_and_markers_in_order(self, microphone: MicrophoneQueue) -> None:
         microphone.push(make_frame(1))
         microphone.put(EndOfUtterance())
         microphone.push(make_frame(2))
@@ -42,7 +40,7 @@ class TestMicrophone:
 
         assert [await anext(stream) for _ in range(3)] == [make_frame(1), EndOfUtterance(), make_frame(2)]
 
-    async def test_drops_the_oldest_audio_and_no_markers(self, microphone: Microphone) -> None:
+    async def test_drops_the_oldest_audio_and_no_markers(self, microphone: MicrophoneQueue) -> None:
         microphone.put(EndOfUtterance())
         for number in range(7):
             microphone.push(make_frame(number))
@@ -54,7 +52,7 @@ class TestMicrophone:
         assert microphone.dropped_bytes == 2 * 640
 
     async def test_gives_all_that_waits_in_one_piece_up_to_the_next_marker(
-        self, microphone: Microphone, clock: Clock
+        self, microphone: MicrophoneQueue, clock: Clock
     ) -> None:
         for number in range(3):
             microphone.push(make_frame(number))
@@ -71,7 +69,7 @@ class TestMicrophone:
         assert received == pytest.approx([100.0, 100.02, 100.04])
 
     async def test_gives_no_more_in_one_piece_than_a_message_holds(self, clock: Clock) -> None:
-        microphone = Microphone(max_queued_ms=60_000, kept_ms=200, clock=clock)
+        microphone = MicrophoneQueue(max_queued_ms=60_000, kept_ms=200, clock=clock)
         for _ in range(1200):
             microphone.push(make_frame(1))
         stream = microphone.open_stream()
@@ -80,7 +78,7 @@ class TestMicrophone:
 
         assert sizes == [512_000, 256_000]
 
-    async def test_puts_what_was_decided_later_where_its_place_was(self, microphone: Microphone) -> None:
+    async def test_puts_what_was_decided_later_where_its_place_was(self, microphone: MicrophoneQueue) -> None:
         microphone.push(make_frame(1))
         place = microphone.reserve()
         microphone.push(make_frame(2))
@@ -91,25 +89,14 @@ class TestMicrophone:
         await asyncio.sleep(0)
         assert not task.done()
 
-        assert microphone.settle(place, [EndOfUtterance()])
+        microphone.fill(place, [EndOfUtterance()])
 
         assert await asyncio.wait_for(task, 5) == EndOfUtterance()
         assert await anext(stream) == make_frame(2)
 
-    async def test_drops_only_the_audio_before_a_place_that_came_to_nothing(self, microphone: Microphone) -> None:
-        microphone.push(make_frame(1))
+    async def test_keeps_uploaded_audio_when_the_microphone_goes_on(self, microphone: MicrophoneQueue) -> None:
         place = microphone.reserve()
-        microphone.push(make_frame(2))
-
-        microphone.settle(place, [DiscardUtterance()], is_audio_before_dropped=True)
-
-        stream = microphone.open_stream()
-        assert [await anext(stream), await anext(stream)] == [DiscardUtterance(), make_frame(2)]
-        assert microphone.dropped_bytes == 0
-
-    async def test_keeps_uploaded_audio_when_the_microphone_goes_on(self, microphone: Microphone) -> None:
-        place = microphone.reserve()
-        microphone.settle(place, [make_frame(9) * 10, EndOfUtterance()])
+        microphone.fill(place, [make_frame(9) * 10, EndOfUtterance()])
         for number in range(7):
             microphone.push(make_frame(number))
 
@@ -117,14 +104,28 @@ class TestMicrophone:
 
         assert await anext(stream) == make_frame(9) * 10
 
-    async def test_says_that_what_was_to_be_ended_is_gone(self, microphone: Microphone) -> None:
+    async def test_puts_an_upload_last_whose_place_is_gone(self, microphone: MicrophoneQueue) -> None:
         place = microphone.reserve()
         microphone.clear()
+        microphone.push(make_frame(1))
 
-        assert not microphone.settle(place, [EndOfUtterance()])
-        assert microphone.settle(place, [make_frame(1), EndOfUtterance()])
+        microphone.fill(place, [make_frame(2), EndOfUtterance()])
 
-    async def test_logs_lost_audio_once_a_burst(self, microphone: Microphone, caplog: pytest.LogCaptureFixture) -> None:
+        stream = microphone.open_stream()
+        assert await anext(stream) == make_frame(1) + make_frame(2)
+
+    async def test_keeps_an_end_for_each_utterance(self, microphone: MicrophoneQueue) -> None:
+        for _ in range(2):
+            microphone.put(EndOfUtterance())
+        microphone.push(make_frame(1))
+
+        stream = microphone.open_stream()
+
+        assert [await anext(stream) for _ in range(3)] == [EndOfUtterance(), EndOfUtterance(), make_frame(1)]
+
+    async def test_logs_lost_audio_once_a_burst(
+        self, microphone: MicrophoneQueue, caplog: pytest.LogCaptureFixture
+    ) -> None:
         stream = microphone.open_stream()
         for _ in range(2):
             for number in range(8):
@@ -142,7 +143,7 @@ class TestMicrophone:
             "dropped 20 ms of microphone audio, 140 ms in this call: th",
         ]
 
-    async def test_discards_what_waits(self, microphone: Microphone) -> None:
+    async def test_discards_what_waits(self, microphone: MicrophoneQueue) -> None:
         microphone.push(make_frame(1))
         microphone.discard()
         microphone.push(make_frame(2))
@@ -151,7 +152,7 @@ class TestMicrophone:
 
         assert [await anext(stream), await anext(stream)] == [DiscardUtterance(), make_frame(2)]
 
-    async def test_does_not_pile_up_changes_of_options(self, microphone: Microphone) -> None:
+    async def test_does_not_pile_up_changes_of_options(self, microphone: MicrophoneQueue) -> None:
         for pause_ms in range(200, 3000):
             microphone.put(TranscriptionOptions(pause_ms=pause_ms))
         microphone.push(make_frame(1))
@@ -161,7 +162,7 @@ class TestMicrophone:
         assert await anext(stream) == TranscriptionOptions(pause_ms=2999)
         assert await anext(stream) == make_frame(1)
 
-    async def test_waits_for_audio_only(self, microphone: Microphone) -> None:
+    async def test_waits_for_audio_only(self, microphone: MicrophoneQueue) -> None:
         task = asyncio.create_task(microphone.wait())
         microphone.put(EndOfUtterance())
         await asyncio.sleep(0)
@@ -172,7 +173,7 @@ class TestMicrophone:
 
         await asyncio.wait_for(task, 5)
 
-    async def test_ends_a_stream_when_it_is_closed(self, microphone: Microphone) -> None:
+    async def test_ends_a_stream_when_it_is_closed(self, microphone: MicrophoneQueue) -> None:
         stream = microphone.open_stream()
         task = asyncio.ensure_future(anext(stream))
         await asyncio.sleep(0)
@@ -182,7 +183,7 @@ class TestMicrophone:
         with pytest.raises(StopAsyncIteration):
             await asyncio.wait_for(task, 5)
 
-    async def test_knows_when_audio_had_been_received(self, microphone: Microphone, clock: Clock) -> None:
+    async def test_knows_when_audio_had_been_received(self, microphone: MicrophoneQueue, clock: Clock) -> None:
         stream = microphone.open_stream()
         for number in range(4):
             microphone.push(make_frame(number))
@@ -194,17 +195,17 @@ class TestMicrophone:
         assert microphone.find_received_at(80) == pytest.approx(100.06)
         assert microphone.find_received_at(9999) == pytest.approx(100.06)
 
-    async def test_gives_back_the_last_of_what_was_taken(self, microphone: Microphone) -> None:
+    async def test_gives_back_the_last_of_what_was_taken(self, microphone: MicrophoneQueue) -> None:
         stream = microphone.open_stream()
         for number in range(20):
             microphone.push(make_frame(number))
             await anext(stream)
 
-        assert microphone.read_audio(300, 340) == make_frame(15) + make_frame(16)
-        assert microphone.read_audio(100, 240) == make_frame(10) + make_frame(11)
+        assert microphone.taken.read(300, 340) == make_frame(15) + make_frame(16)
+        assert microphone.taken.read(100, 240) == make_frame(10) + make_frame(11)
         assert microphone.received_ms == 400
 
-    async def test_counts_each_stream_from_zero(self, microphone: Microphone) -> None:
+    async def test_counts_each_stream_from_zero(self, microphone: MicrophoneQueue) -> None:
         stream = microphone.open_stream()
         microphone.push(make_frame(1))
         await anext(stream)
@@ -214,7 +215,7 @@ class TestMicrophone:
         await anext(stream)
 
         assert microphone.received_ms == 20
-        assert microphone.read_audio(0, 100) == make_frame(2)
+        assert microphone.taken.read(0, 100) == make_frame(2)
 
 
 class TestRecogniserDeadline:
@@ -231,42 +232,3 @@ class TestRecogniserDeadline:
         assert not deadline.add(900, is_due=True)
         deadline.add(20, is_due=False)
         assert not deadline.add(900, is_due=True)
-
-
-class TestSpeech:
-    @pytest.mark.parametrize(
-        ("newer", "is_speech"),
-        [
-            (b"", False),
-            (make_silence(2000), False),
-            (make_tone(180), False),
-            (make_silence(500) + make_tone(200), True),
-            # A hum 20 dB below the speech.
-            (bytes(array.array("h", (sample // 10 for sample in array.array("h", make_tone(1000)))).tobytes()), False),
-        ],
-    )
-    def test_is_as_loud_as_the_speech_before_it(self, newer: bytes, is_speech: bool) -> None:
-        assert has_speech_like(newer, make_tone(600)) is is_speech
-
-
-class TestUtteranceMeter:
-    @pytest.mark.parametrize(
-        ("pieces", "is_within"),
-        [
-            ([(100, 0, False)], True),
-            ([(101, 0, False)], False),
-            ([(60, 0, False), (40, 0, False)], True),
-            ([(60, 0, False), (41, 0, False)], False),
-            ([(1, 0, True)] * 3, True),
-            ([(1, 0, True)] * 4, False),
-            ([(1, 0, False)] * 4, True),
-            ([(1, 1000, False)], True),
-            ([(1, 1000.1, False)], False),
-        ],
-    )
-    def test_holds_each_limit_at_its_edge(self, pieces: list[tuple[int, float, bool]], is_within: bool) -> None:
-        meter = UtteranceMeter(max_bytes=100, max_chunks=3, max_ms=1000)
-
-        results = [meter.add(size, audio_ms=ms, is_chunk=is_chunk) for size, ms, is_chunk in pieces]
-
-        assert results[-1] is is_within
