@@ -147,8 +147,9 @@ def look_at_voice(environment: dict[str, str]) -> str:
         environment,
         "from voices.models import VoiceProfile",
         "voice = VoiceProfile.objects.get(name='Bench')",
-        "print(f'{voice.state} {voice.step} {voice.progress:.0%}, ' +",
-        "      f'fitting {voice.fitting_state} {voice.fitting_progress:.0%}')",
+        "from voices.serializers import describe_status",
+        "now = describe_status(voice, is_own=True)",
+        "print('{state} {step} {progress:.0%}, fitting {fitting[state]} {fitting[progress]:.0%}'.format(**now))",
     ).strip()
 
 
