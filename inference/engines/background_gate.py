@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from inference.engines.worker import Priority
+from inference.engines.priority_worker import Priority
 
 #: The longest that a background job waits for live calls.
 MAX_WAIT_S = 60.0

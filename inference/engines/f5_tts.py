@@ -37,9 +37,9 @@ from inference.config import ConfigurationError, InferenceConfig
 from inference.device_memory import MIB, DeviceMemoryReader
 from inference.engines.background_gate import BackgroundGate, GatedWork
 from inference.engines.base import Engine
-from inference.engines.chinese import has_chinese, to_simplified
+from inference.engines.chinese_script import has_chinese, to_simplified
 from inference.engines.clause_edges import choose_pause_ms, trim
-from inference.engines.worker import Priority, Worker
+from inference.engines.priority_worker import Priority, Worker
 from inference.interfaces import (
     AudioChunk,
     InferenceError,
