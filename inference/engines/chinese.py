@@ -1,4 +1,4 @@
-"""Traditional Chinese out, always: one converter for what is heard and what is said."""
+"""Converts Chinese between scripts: to Traditional characters and Taiwanese words, and to Simplified characters."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ def to_taiwanese(text: str) -> str:
     """
     Convert any Chinese to Traditional characters and Taiwanese words.
 
-    To Simplified first: mixed script, which Whisper and small language models write, is converted wrongly otherwise.
-    臺 becomes 台, as people in Taiwan write it when nobody looks.
+    By way of Simplified characters: mixed script, as Whisper and small language models write it, is converted wrongly
+    otherwise. 臺 becomes 台, the usual form in Taiwan.
     """
     converted: str = _converter("s2twp").convert(_converter("t2s").convert(text))
     return converted.replace("臺", "台")
@@ -25,15 +25,15 @@ def to_taiwanese(text: str) -> str:
 
 def to_traditional(text: str) -> str:
     """
-    Convert the script, not the words: for what somebody has said.
+    Convert the script, not the words: for transcripts.
 
-    Who says 打開 is not to read 開啟; a recogniser that wrote 软体 heard 軟體.
+    A speaker who says 打開 must not read 開啟; 软体 of a recogniser is 軟體.
     """
     return str(_converter("s2tw").convert(_converter("t2s").convert(text))).replace("臺", "台")
 
 
 def to_simplified(text: str) -> str:
-    """For what was trained on Simplified characters: word segmentation and pronunciation."""
+    """Convert to Simplified characters, which word segmentation and pronunciation were trained on."""
     converted: str = _converter("t2s").convert(text)
     return converted
 
@@ -44,10 +44,10 @@ def has_chinese(text: str) -> bool:
 
 class TaiwaneseStream:
     """
-    Converts a stream to Taiwanese as it comes.
+    Converts streamed text to Traditional characters and Taiwanese words.
 
-    What is Traditional already passes at once. In Simplified text the last two characters wait for the next piece:
-    the conversion of a word depends on all of it.
+    Traditional text passes at once. In Simplified text the last two characters are held back until the next piece,
+    because the conversion of a word depends on all of it.
     """
 
     def __init__(self) -> None:

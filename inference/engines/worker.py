@@ -1,4 +1,4 @@
-"""A thread that does blocking work in order of urgency, for asyncio callers who may stop wanting it."""
+"""A thread that runs blocking functions by priority, for asyncio callers that may be cancelled."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from inference.interfaces import SynthesisOptions
 T = TypeVar("T")
 
 
-class Urgency(IntEnum):
-    """Smaller is sooner. Recognisers and voices have workers of their own, and names of their own for the same."""
+class Priority(IntEnum):
+    """Smaller runs first. Recognition and synthesis have a worker each, and their own names for the same numbers."""
 
     FINAL = 0
     PARTIAL = 1
@@ -26,7 +26,7 @@ class Urgency(IntEnum):
     BACKGROUND = 2
 
     @classmethod
-    def of(cls, options: SynthesisOptions) -> Urgency:
+    def of(cls, options: SynthesisOptions) -> Priority:
         if options.is_background:
             return cls.BACKGROUND
         return cls.FIRST_CLAUSE if options.is_first else cls.CLAUSE
@@ -34,10 +34,10 @@ class Urgency(IntEnum):
 
 class Worker:
     """
-    Runs functions one at a time in its own thread, the most urgent first, equals in the order they came.
+    Runs functions one at a time in its own thread, by priority, equal ones in the order of their calls.
 
-    A caller who is cancelled before its turn costs nothing. A function that has begun runs to its end unless it looks
-    at something its caller sets.
+    A call that is cancelled before its turn costs nothing. A function that has begun runs to its end unless it polls
+    something that its caller sets.
     """
 
     def __init__(self, name: str) -> None:
@@ -48,14 +48,14 @@ class Worker:
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
         self._thread.start()
 
-    async def run(self, function: Callable[[], T], urgency: Urgency = Urgency.FINAL) -> T:
+    async def run(self, function: Callable[[], T], priority: Priority = Priority.FINAL) -> T:
         """Wait for the function's turn and its result. Raises what it raises; RuntimeError once closed."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
         with self._changed:
             if self._closed:
                 raise RuntimeError("the worker is closed")
-            heapq.heappush(self._waiting, (urgency, next(self._order), function, future, loop))
+            heapq.heappush(self._waiting, (priority, next(self._order), function, future, loop))
             self._changed.notify()
         return await future
 
@@ -64,13 +64,13 @@ class Worker:
         with self._changed:
             return bool(self._waiting)
 
-    def has_waiting(self, urgency: Urgency) -> bool:
-        """Whether somebody waits for work at least as urgent."""
+    def has_waiting(self, priority: Priority) -> bool:
+        """Whether a call of at least this priority waits."""
         with self._changed:
-            return any(each <= urgency and not future.cancelled() for each, _, _, future, _ in self._waiting)
+            return any(each <= priority and not future.cancelled() for each, _, _, future, _ in self._waiting)
 
     def close(self) -> None:
-        """Let the function under way finish; those who wait for the rest are told with a RuntimeError."""
+        """Let the running function finish; the calls that wait raise RuntimeError."""
         with self._changed:
             self._closed = True
             refused, self._waiting = self._waiting, []
@@ -86,16 +86,16 @@ class Worker:
                 if self._closed:
                     return
                 turn = [heapq.heappop(self._waiting)]
-            _take_turn(*turn.pop()[2:])
+            _run_one(*turn.pop()[2:])
 
 
-def _take_turn(function: Callable[[], Any], future: asyncio.Future[Any], loop: asyncio.AbstractEventLoop) -> None:
-    # In a frame of its own: the thread, idle for hours, would hold what it was given, somebody's voice.
+def _run_one(function: Callable[[], Any], future: asyncio.Future[Any], loop: asyncio.AbstractEventLoop) -> None:
+    # In a frame of its own: the frame of an idle thread would keep the last arguments, a person's voice, for hours.
     if future.cancelled():
         return
     try:
         result = function()
-    except BaseException as error:  # the caller's, whatever it is: the thread goes on
+    except BaseException as error:  # raised in the caller, whatever it is: the thread goes on
         _tell(loop, future, error=error)
     else:
         _tell(loop, future, result=result)
@@ -118,5 +118,5 @@ def _tell(
 
     try:
         loop.call_soon_threadsafe(settle)
-    except RuntimeError:  # the loop is closed: nobody waits any more
+    except RuntimeError:  # the loop is closed, and with it the caller
         return

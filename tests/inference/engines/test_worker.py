@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
-from inference.engines.worker import Urgency, Worker
+from inference.engines.worker import Priority, Worker
 
 
 @pytest.fixture
@@ -62,12 +62,12 @@ class TestWorker:
             return lambda: done.append(name)
 
         waiting = [
-            asyncio.create_task(worker.run(note(name), urgency))
-            for name, urgency in (
-                ("partial 1", Urgency.PARTIAL),
-                ("final 1", Urgency.FINAL),
-                ("partial 2", Urgency.PARTIAL),
-                ("final 2", Urgency.FINAL),
+            asyncio.create_task(worker.run(note(name), priority))
+            for name, priority in (
+                ("partial 1", Priority.PARTIAL),
+                ("final 1", Priority.FINAL),
+                ("partial 2", Priority.PARTIAL),
+                ("final 2", Priority.FINAL),
             )
         ]
         await asyncio.sleep(0)
@@ -80,16 +80,16 @@ class TestWorker:
         self, worker: Worker, blocker: Blocker
     ) -> None:
         waiting = [
-            asyncio.create_task(worker.run(lambda: None, urgency)) for urgency in (Urgency.PARTIAL, Urgency.FINAL)
+            asyncio.create_task(worker.run(lambda: None, priority)) for priority in (Priority.PARTIAL, Priority.FINAL)
         ]
         await asyncio.sleep(0)
-        assert worker.has_waiting(Urgency.FINAL)
+        assert worker.has_waiting(Priority.FINAL)
 
         waiting[1].cancel()
         await asyncio.gather(waiting[1], return_exceptions=True)
 
-        assert not worker.has_waiting(Urgency.FINAL)
-        assert worker.has_waiting(Urgency.PARTIAL)
+        assert not worker.has_waiting(Priority.FINAL)
+        assert worker.has_waiting(Priority.PARTIAL)
         await blocker.end()
         await waiting[0]
 

@@ -1,8 +1,9 @@
 """
-Written text as it is said aloud, in Mandarin. Pure; English is left to its own phonemiser, which reads numbers itself.
+Text normalisation for Mandarin synthesis: numbers, dates, symbols and markup as words.
 
 misaki's normaliser (from PaddleSpeech) reads numbers, dates, times, percentages, temperatures and measures, in
-Simplified characters. What it does not know, or reads as people in Taiwan do not, is put right here, before and after.
+Simplified characters. What it does not support, or reads otherwise than people in Taiwan, is rewritten before and after
+it. Pure; English is left to its phonemiser, which reads numbers itself.
 """
 
 from __future__ import annotations
@@ -64,11 +65,11 @@ _QUOTES = re.compile(r"[「」『』《》〈〉“”‘’\"'()（）\[\]【�
 _LATIN = re.compile(r"([A-Za-zÀ-ɏ](?:[A-Za-zÀ-ɏ'’ ]*[A-Za-zÀ-ɏ])?)")
 
 
-def to_spoken_mandarin(text: str) -> str:
+def normalise_mandarin(text: str) -> str:
     """
-    Rewrite Simplified Chinese text so that each character is said: numbers in words, symbols in words or left out.
+    Rewrite Simplified Chinese text so that each character is spoken: numbers in words, symbols in words or dropped.
 
-    English words stay as they are. Punctuation that makes a pause becomes ，。！？.
+    English words stay unchanged. Punctuation that marks a pause becomes ，。！？.
     """
     text = _plain_characters(unicodedata.normalize("NFC", text))
     text = _without_markup(text)
@@ -79,18 +80,18 @@ def to_spoken_mandarin(text: str) -> str:
     text = re.sub(r"(?<!\d)/|/(?!\d)", "，", text).replace("|", "，")
     spoken_runs = [run if _LATIN.fullmatch(run) else _normalised(run) for run in _LATIN.split(text)]
     text = "".join(spoken_runs)
-    text = re.sub(r"\d", lambda digit: _DIGITS[digit[0]], text)  # what nothing else has read
+    text = re.sub(r"\d", lambda digit: _DIGITS[digit[0]], text)  # digits that are still left
     return re.sub(r"\s+", " ", text).strip()
 
 
 def _normalised(run: str) -> str:
-    """Let misaki read a run without Latin letters. Taiwan says 101 as 一零一, where misaki says 幺零幺."""
+    """Normalise a run without Latin letters with misaki. 101 is 一零一 in Taiwan, where misaki reads 幺零幺."""
     normalised = "".join(_normaliser().normalize(run)).replace("幺", "一")
     return _QUOTES.sub(" ", normalised).translate(_PAUSES)
 
 
 def _plain_characters(text: str) -> str:
-    """Drop pictographs and their modifiers, which no voice can say; write unusual digits and letters plainly."""
+    """Drop pictographs and their modifiers, which have no sound; replace unusual digits and letters by plain ones."""
     plain: list[str] = []
     for character in text:
         category = unicodedata.category(character)
@@ -106,7 +107,7 @@ def _plain_characters(text: str) -> str:
 
 
 def _without_markup(text: str) -> str:
-    """Drop Markdown, tags and addresses of pages; the words of a link stay."""
+    """Drop Markdown, tags and URLs; the words of a link stay."""
     text = re.sub(r"!?\[([^\]]*)\]\([^)]*\)", r"\1", text)
     text = re.sub(r"https?://[\w./?=&%#:~+-]*", "", text, flags=re.ASCII)
     text = re.sub(r"</?[A-Za-z][^<>]*>", "", text)
@@ -116,7 +117,7 @@ def _without_markup(text: str) -> str:
 
 
 def _with_numbers_read(text: str) -> str:
-    """Read what misaki's normaliser does not know, or reads as people in Taiwan do not. Order matters."""
+    """Rewrite what misaki's normaliser does not support, or reads otherwise than people in Taiwan. Order matters."""
     text = re.sub(r"(?<!\d)(\d{4})([/.-])(\d{1,2})\2(\d{1,2})(?!\d)", r"\1年\3月\4日", text)
     text = re.sub(r"(?<!\d)(?:\+886[- ]?)?\(?0\d{1,3}\)?[- ]?\d{3,4}[- ]?\d{3,4}(?!\d)", _digit_by_digit, text)
     text = re.sub(r"\+\d{1,3}(?:[- ]?\d{2,4}){2,4}(?!\d)", _digit_by_digit, text)
@@ -135,7 +136,7 @@ def _with_numbers_read(text: str) -> str:
     text = re.sub(r"(\d+(?:\.\d+)?)\s?[-~～–]\s?(\d+(?:\.\d+)?)%", r"\1%到\2%", text)
     text = re.sub(r"(?<=[\d%])\s?[~～–]\s?(?=\d)", "到", text)
     text = re.sub(r"\^(\d+)", r"的\1次方", text)
-    # 200 is two hundred; 110 goes digit by digit
+    # 200 is a cardinal; 110 is read digit by digit
     text = re.sub(r"(?<![\d.:-])[1-9]\d*00(?![\d.:年%-])", lambda m: _cardinal(m[0]), text)
     return re.sub(r"(?<![\d.第])2\s?(?=[个本只张位杯件条台块份次家间天周岁倍瓶碗盘首篇座辆双对群])", "两", text)
 
@@ -150,7 +151,7 @@ def _digit_by_digit(match: re.Match[str]) -> str:
 
 
 def _cardinal(text: str) -> str:
-    from misaki.zh_normalization.num import num2str  # loads its tables when first spoken to
+    from misaki.zh_normalization.num import num2str  # its tables take a while to load
 
     return str(num2str(text.replace(",", "")))
 
@@ -165,6 +166,6 @@ def _ratio_or_time(match: re.Match[str]) -> str:
 
 @cache
 def _normaliser() -> Any:
-    from misaki.zh_normalization.text_normalization import TextNormalizer  # loads its tables when first spoken to
+    from misaki.zh_normalization.text_normalization import TextNormalizer  # its tables take a while to load
 
     return TextNormalizer()

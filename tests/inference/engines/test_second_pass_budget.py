@@ -1,9 +1,9 @@
 import pytest
 
-from inference.engines.look_budget import LookBudget
+from inference.engines.second_pass_budget import SecondPassBudget
 
 
-class TestSecondLook:
+class TestSecondPass:
     @pytest.mark.parametrize(
         ("first_s", "elapsed_s", "is_awaited", "is_allowed"),
         [
@@ -17,11 +17,11 @@ class TestSecondLook:
     def test_is_allowed_when_it_is_in_time(
         self, first_s: float, elapsed_s: float, is_awaited: bool, is_allowed: bool
     ) -> None:
-        assert LookBudget().allows_second(first_s, elapsed_s=elapsed_s, is_awaited=is_awaited) is is_allowed
+        assert SecondPassBudget().allows_second(first_s, elapsed_s=elapsed_s, is_awaited=is_awaited) is is_allowed
 
     @pytest.mark.parametrize(("second_s", "is_allowed"), [(3.0, False), (0.9, True)])
     def test_is_predicted_from_those_before(self, second_s: float, is_allowed: bool) -> None:
-        budget = LookBudget()
+        budget = SecondPassBudget()
         for _ in range(10):
             budget.note_second(second_s, first_s=0.5)
 
@@ -42,7 +42,7 @@ class TestWindow:
         ],
     )
     def test_is_short_while_the_wide_one_overruns_the_pause(self, durations: list[float], is_wide: bool) -> None:
-        budget = LookBudget()
+        budget = SecondPassBudget()
         for took_s in durations:
             budget.note_first(took_s, was_wide=budget.is_wide)
 

@@ -9,9 +9,9 @@ import pytest
 
 pytest.importorskip("onnxruntime")
 
-from inference.engines.giving_way import Queue
-from inference.engines.onnx_runs import run_in_turn
-from inference.engines.worker import Urgency, Worker
+from inference.engines.background_gate import BackgroundGate
+from inference.engines.preemptible_onnx import run_preemptible
+from inference.engines.worker import Priority, Worker
 
 
 @pytest.fixture
@@ -45,13 +45,13 @@ class Runs:
 
 class TestRunInTurn:
     async def test_begins_again_after_it_gave_way(self, worker: Worker) -> None:
-        queue, runs = Queue(), Runs()
-        with queue.hold_a_place(Urgency.BACKGROUND) as place:
-            running = asyncio.create_task(run_in_turn(worker, queue, place, runs))
+        gate, runs = BackgroundGate(), Runs()
+        with gate.background_job() as work:
+            running = asyncio.create_task(run_preemptible(worker, work, runs))
             await runs.have_begun()
-            with queue.hold_a_place(Urgency.FIRST_CLAUSE) as live:
+            with gate.live_call(Priority.FIRST_CLAUSE) as live:
                 # The thread is free for it.
-                assert await asyncio.wait_for(run_in_turn(worker, queue, live, lambda _: "live"), 5) == "live"
+                assert await asyncio.wait_for(run_preemptible(worker, live, lambda _: "live"), 5) == "live"
                 assert not running.done()
             runs.is_endless = False
 
@@ -60,9 +60,9 @@ class TestRunInTurn:
         assert len(runs.options) == 2
 
     async def test_stops_when_nobody_waits(self, worker: Worker) -> None:
-        queue, runs = Queue(), Runs()
-        with queue.hold_a_place(Urgency.CLAUSE) as place:
-            running = asyncio.create_task(run_in_turn(worker, queue, place, runs))
+        gate, runs = BackgroundGate(), Runs()
+        with gate.live_call(Priority.CLAUSE) as work:
+            running = asyncio.create_task(run_preemptible(worker, work, runs))
             await runs.have_begun()
             running.cancel()
             with pytest.raises(asyncio.CancelledError):
@@ -74,6 +74,6 @@ class TestRunInTurn:
         def fail(_: Any) -> None:
             raise RuntimeError("no such input")
 
-        queue = Queue()
-        with queue.hold_a_place(Urgency.BACKGROUND) as place, pytest.raises(RuntimeError, match="no such input"):
-            await run_in_turn(worker, queue, place, fail)
+        gate = BackgroundGate()
+        with gate.background_job() as work, pytest.raises(RuntimeError, match="no such input"):
+            await run_preemptible(worker, work, fail)

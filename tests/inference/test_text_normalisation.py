@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from inference.spoken_text import to_spoken_mandarin
+from inference.text_normalisation import normalise_mandarin
 
 SPOKEN = [
     # dates
@@ -105,11 +105,11 @@ SPOKEN = [
 class TestToSpokenMandarin:
     @pytest.mark.parametrize(("written", "spoken"), SPOKEN, ids=[written for written, _ in SPOKEN])
     def test_reads(self, written: str, spoken: str) -> None:
-        assert to_spoken_mandarin(written) == spoken
+        assert normalise_mandarin(written) == spoken
 
     @pytest.mark.parametrize("written", [written for written, _ in SPOKEN])
     def test_leaves_no_digit_and_no_symbol(self, written: str) -> None:
-        spoken = to_spoken_mandarin(written)
+        spoken = normalise_mandarin(written)
 
         assert not re.search(r"[\d*#`~_<>\[\]{}|\\^$€%°=+@²³/]", spoken)
 
@@ -118,10 +118,10 @@ class TestToSpokenMandarin:
         ["7" * 40, "1" * 5 + "x" * 5 + "2" * 5, "3.4.5.6.7", "12:34:56:78", "-1--2", "0/0", "²₂①Ⅻ", "1,2,3,4"],
     )
     def test_leaves_no_digit_of_nonsense_either(self, written: str) -> None:
-        assert not re.search(r"[0-9²₂①]", to_spoken_mandarin(written))
+        assert not re.search(r"[0-9²₂①]", normalise_mandarin(written))
 
     def test_keeps_the_pauses(self) -> None:
-        assert to_spoken_mandarin("你好；我很好、真的：谢谢！好吗？") == "你好，我很好，真的，谢谢！好吗？"
+        assert normalise_mandarin("你好；我很好、真的：谢谢！好吗？") == "你好，我很好，真的，谢谢！好吗？"
 
     def test_leaves_quotation_marks_out(self) -> None:
-        assert to_spoken_mandarin("他说「你好」") == "他说 你好"
+        assert normalise_mandarin("他说「你好」") == "他说 你好"

@@ -2,43 +2,43 @@ from __future__ import annotations
 
 import pytest
 
-from inference.engines.doubt import (
-    Doubt,
+from inference.engines.transcript_checks import (
+    Defect,
+    check_transcript,
     count_syllables,
+    drop_near_repeat,
     drop_repetition,
-    find_doubt,
-    find_likeness,
-    find_loop,
+    extract_loop,
     has_operator,
 )
 
 
-class TestFindDoubt:
+class TestCheckTranscript:
     @pytest.mark.parametrize(
-        ("text", "log_probability", "duration_s", "doubt"),
+        ("text", "log_probability", "duration_s", "defect"),
         [
             ("今天天氣很好，我們一起去公園。", -0.2, 3.0, None),
             ("What is 12 times 8?", -0.17, 1.9, None),
             ("好", -0.3, 0.9, None),
             # Seen: 一百二十五加三百七十八等於多少？
-            ("125×378等於多少？", -0.4, 4.0, Doubt.OPERATOR),
-            ("36-19是多少？", -0.4, 3.0, Doubt.OPERATOR),
-            ("125 x 378", -0.4, 3.0, Doubt.OPERATOR),
+            ("125×378等於多少？", -0.4, 4.0, Defect.OPERATOR),
+            ("36-19是多少？", -0.4, 3.0, Defect.OPERATOR),
+            ("125 x 378", -0.4, 3.0, Defect.OPERATOR),
             # Said slowly enough for two.
-            ("125加378等於多少？125加378等於多少？", -0.4, 8.0, Doubt.SAID_TWICE),
-            ("不知痛的時候該去什麼？", -0.82, 2.3, Doubt.UNLIKELY),
-            ("，".join("天地" * 16), -0.1, 12.0, Doubt.SAID_TWICE),
-            ("先是" + "天地" * 60, -0.1, 20.0, Doubt.COMPRESSIBLE),
-            ("從台北到高雄坐高鐵要多久我想明天早上就去", -0.1, 2.0, Doubt.TOO_FAST),
-            ("嗯", -0.1, 4.0, Doubt.TOO_SLOW),
+            ("125加378等於多少？125加378等於多少？", -0.4, 8.0, Defect.SAID_TWICE),
+            ("不知痛的時候該去什麼？", -0.82, 2.3, Defect.UNLIKELY),
+            ("，".join("天地" * 16), -0.1, 12.0, Defect.SAID_TWICE),
+            ("先是" + "天地" * 60, -0.1, 20.0, Defect.COMPRESSIBLE),
+            ("從台北到高雄坐高鐵要多久我想明天早上就去", -0.1, 2.0, Defect.TOO_FAST),
+            ("嗯", -0.1, 4.0, Defect.TOO_SLOW),
         ],
     )
     def test_names_the_first_reason(
-        self, text: str, log_probability: float, duration_s: float, doubt: Doubt | None
+        self, text: str, log_probability: float, duration_s: float, defect: Defect | None
     ) -> None:
-        assert find_doubt(text, log_probability=log_probability, duration_s=duration_s) is doubt
+        assert check_transcript(text, log_probability=log_probability, duration_s=duration_s) is defect
 
-    def test_doubts_no_email_and_no_plan_x(self) -> None:
+    def test_takes_no_email_and_no_plan_x_for_arithmetic(self) -> None:
         assert not has_operator("我的e-mail寫在Plan X的第3頁，twenty-one")
 
 
@@ -60,7 +60,7 @@ class TestDropRepetition:
         assert drop_repetition(text, tokens=28, duration_s=2.5) == "125加378等於多少？"
 
 
-class TestFindLikeness:
+class TestDropNearRepeat:
     @pytest.mark.parametrize(
         ("text", "first"),
         [
@@ -69,16 +69,16 @@ class TestFindLikeness:
         ],
     )
     def test_finds_a_second_half_like_the_first(self, text: str, first: str) -> None:
-        assert find_likeness(text) == first
+        assert drop_near_repeat(text) == first
 
     @pytest.mark.parametrize(
         "text", ["", "。", "好。好。", "今天星期一。明天會下雨嗎？", "七加八等於多少？", "一。二。三。"]
     )
     def test_finds_none_in_ordinary_speech(self, text: str) -> None:
-        assert find_likeness(text) == ""
+        assert drop_near_repeat(text) == ""
 
 
-class TestFindLoop:
+class TestExtractLoop:
     @pytest.mark.parametrize(
         ("text", "unit"),
         [
@@ -94,8 +94,8 @@ class TestFindLoop:
         ],
     )
     def test_finds_what_is_repeated(self, text: str, unit: str) -> None:
-        assert find_loop(text) == unit
+        assert extract_loop(text) == unit
 
     @pytest.mark.parametrize("text", ["", "。", "a", "Can you tell me? Can you", "今天天氣很好，我們一起去公園。"])
     def test_finds_none_in_ordinary_speech(self, text: str) -> None:
-        assert find_loop(text) == ""
+        assert extract_loop(text) == ""
