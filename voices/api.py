@@ -20,8 +20,9 @@ from rest_framework.renderers import JSONRenderer
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from avatar_site.lib import http_ranges
 from avatar_site.lib.api_schema import refusals
-from avatar_site.lib.http_ranges import AnyRenderer, respond_with_audio
+from avatar_site.lib.http_ranges import AnyRenderer
 from avatar_site.lib.parsers import JSONParser
 from avatar_site.lib.problems import ProblemError
 from voices import services
@@ -111,13 +112,8 @@ class VoicePages(PageNumberPagination):
 
 
 def respond_with_file(audio: FieldFile, request: Request, *, content_type: str, filename: str) -> HttpResponse:
-    try:
-        with audio.open("rb") as file:
-            content = file.read()
-    except FileNotFoundError:
-        raise Http404 from None
     wanted = request.headers.get("Range", "")
-    return respond_with_audio(content, content_type=content_type, filename=filename, wanted=wanted)
+    return http_ranges.respond_with_file(audio, content_type=content_type, filename=filename, wanted=wanted)
 
 
 class VoiceView(APIView):
