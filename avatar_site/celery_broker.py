@@ -28,13 +28,14 @@ MAX_SKIPPED = 1000
 class Channel(filesystem.Channel):
     """Kombu's channel with atomic messages; those that cannot be read are removed and skipped."""
 
-    def _put(self, queue: str, message: Any, **kwargs: Any) -> None:
+    # Kombu calls it by position; its own classes disagree about the name.
+    def _put(self, queue: str, payload: Any, **kwargs: Any) -> None:  # type: ignore[override]
         """Add a message. Raises ChannelError when it cannot be written, and leaves nothing of it."""
         # `_get` sorts by name, and reads the queue's name after the first dot.
         path = Path(self.data_folder_out) / f"{time.time_ns():020d}_{uuid.uuid4()}.{queue}.msg"
         partial = path.with_name(f"partial-{uuid.uuid4()}")
         try:
-            partial.write_text(dumps(message))
+            partial.write_text(dumps(payload))
             partial.replace(path)
         except OSError as error:
             partial.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Which conversations and turns are listed, and what a page says of each: its voices, where it says what was sought."""
+"""Reads conversations and turns for lists, for pages and for the language model."""
 
 from __future__ import annotations
 
@@ -148,3 +148,21 @@ def _find_turns(conversations: Sequence[Conversation], terms: Sequence[search.Te
             pieces = search.cut_excerpt(text, spans)
             matches[conversation_id] = {"turn_id": turn_id, "speaker": speaker, "pieces": pieces}
     return matches
+
+
+def read_recent_messages(*, conversation_id: uuid.UUID, limit: int) -> list[tuple[uuid.UUID, str, str]]:
+    """Return the last `limit` turns that the language model is told of, oldest first, as (turn id, speaker, text)."""
+    turns = Turn.objects.filter(conversation_id=conversation_id).remembered().order_by("-sequence", "pk")
+    return list(reversed(turns.values_list("pk", "speaker", "text")[:limit]))
+
+
+def read_messages_up_to(
+    *, conversation_id: uuid.UUID, turn_id: uuid.UUID, limit: int
+) -> list[tuple[uuid.UUID, str, str]] | None:
+    """Return a turn after up to `limit` earlier ones, as `read_recent_messages`. None if it cannot be corrected."""
+    turn = Turn.objects.filter(conversation_id=conversation_id, pk=turn_id).first()
+    if turn is None or not turn.can_be_corrected:
+        return None
+    before = Turn.objects.filter(conversation_id=conversation_id, sequence__lt=turn.sequence).remembered()
+    said = list(before.order_by("-sequence", "pk").values_list("pk", "speaker", "text")[:limit])
+    return [*reversed(said), (turn.pk, turn.speaker, turn.text)]

@@ -9,7 +9,8 @@ from channels.db import database_sync_to_async
 from django.conf import settings
 from django.urls import reverse
 
-from conversations.services import find_memory_of, resume_conversation
+from conversations.call_store import resume_conversation
+from conversations.queries import read_messages_up_to
 from inference.interfaces import Message
 from realtime.call.turns import PastTurn, RecordedTurn
 from realtime.recorder import HURRIED_PATIENCE_S, Recorder, Trouble
@@ -58,7 +59,7 @@ class CallConversation:
         """Return a turn of the user's and what came before it; None if there is no such turn in this conversation."""
         if self._id is None:
             return None
-        said = await database_sync_to_async(find_memory_of)(
+        said = await database_sync_to_async(read_messages_up_to)(
             conversation_id=self._id, turn_id=turn_id, limit=settings.AVATAR_LANGUAGE_MODEL_HISTORY_TURNS
         )
         return None if said is None else [_make_past_turn(*turn) for turn in said]

@@ -19,7 +19,7 @@ from django.conf import settings
 from django.http.request import split_domain_port, validate_host
 from django.utils import timezone
 
-from conversations.services import has_conversation
+from conversations.call_store import has_conversation
 from inference.interfaces import Quality
 from realtime import messages
 from realtime.admission import Admission, LiveCall, Outcome

@@ -21,9 +21,10 @@ from django.conf import settings
 from django.db import DataError, Error, IntegrityError
 from django.utils import timezone
 
+from conversations.call_store import apply_change, replay_spooled_turns, spool_change
 from conversations.encoder_process import encoder, encoding_thread
 from conversations.models import Conversation, Turn
-from conversations.services import NotCorrectable, apply_change, spool_change, take_in_spooled_turns
+from conversations.services import NotCorrectable
 from conversations.spool import Change
 from realtime.call.turns import BegunTurn, CorrectedTurn, DroppedTurn, RecordedTurn, SaidTurn
 
@@ -197,7 +198,7 @@ class Recorder:
         """Save the spool, then a change. Return False if the change must be tried again."""
         try:
             if self._has_spooled:
-                await database_sync_to_async(take_in_spooled_turns)(conversation_id=self._conversation_id)
+                await database_sync_to_async(replay_spooled_turns)(conversation_id=self._conversation_id)
                 self._has_spooled, self._has_row = False, True
         except Exception as error:
             # Whatever the error, the changes stay in the spool, and the recorder continues.

@@ -52,7 +52,7 @@ def new_voice(request: HttpRequest) -> HttpResponse:
 @require_safe
 def voice_detail(request: HttpRequest, profile_id: uuid.UUID) -> HttpResponse:
     """One voice with its recordings. For whoever may not use it, it does not exist."""
-    profile = get_object_or_404(VoiceProfile.objects.visible_to(request.user), pk=profile_id)
+    profile = get_object_or_404(VoiceProfile.objects.visible_to(request.user).prefetch_related("jobs"), pk=profile_id)
     is_own = profile.owner_id == request.user.pk
     context = _describe(request, voiceId=str(profile.pk))
     consents = Consent.objects.of_voice(profile).oldest_first() if is_own else ()

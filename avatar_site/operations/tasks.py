@@ -1,7 +1,7 @@
 from celery import shared_task
 from django.core.management import call_command
 
-from conversations.services import take_in_all_spooled_turns
+from conversations.call_store import replay_all_spooled_turns
 
 
 @shared_task
@@ -13,4 +13,4 @@ def clear_expired_logins() -> None:
 @shared_task
 def take_in_spooled_turns() -> None:
     """Save what calls could not save while the database was away. Delivered twice, the second finds nothing."""
-    take_in_all_spooled_turns()
+    replay_all_spooled_turns()

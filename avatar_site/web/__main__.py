@@ -21,14 +21,14 @@ PING_TIMEOUT_S = 10
 logger = logging.getLogger(__name__)
 
 
-def take_in_spooled_turns() -> None:
+def replay_spooled_turns() -> None:
     """Save the spooled turns of the previous process. Those that cannot be saved now are left to beat."""
     from django.db import Error, connections
 
-    from conversations.services import take_in_all_spooled_turns
+    from conversations.call_store import replay_all_spooled_turns
 
     try:
-        take_in_all_spooled_turns()
+        replay_all_spooled_turns()
     except (Error, OSError):
         logger.exception("spooled turns are left to beat")
     finally:
@@ -55,7 +55,7 @@ class Command(CommandLineInterface):
             Server, gate=SiteGate(), limits=read_limits(open_files=raise_limit()), drain=admission.drain
         )
         # In the background: a database that is away would keep the site from starting.
-        threading.Thread(target=take_in_spooled_turns, name="spool", daemon=True).start()
+        threading.Thread(target=replay_spooled_turns, name="spool", daemon=True).start()
         return application
 
 

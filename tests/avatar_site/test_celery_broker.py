@@ -77,9 +77,9 @@ class TestMessages:
 
     def test_that_were_cut_off_are_skipped(self, connection: Connection, tmp_path: Path) -> None:
         queue = connection.SimpleQueue("work")
-        (tmp_path / "messages" / "0_a.work.msg").write_bytes(b"")
-        (tmp_path / "messages" / "0_b.work.msg").write_bytes(b'{"body": "abc')
-        (tmp_path / "messages" / "0_c.work.msg").write_bytes(b"\xff\xfe")
+        (tmp_path / "messages" / "00000_a.work.msg").write_bytes(b"")
+        (tmp_path / "messages" / "00000_b.work.msg").write_bytes(b'{"body": "abc')
+        (tmp_path / "messages" / "00000_c.work.msg").write_bytes(b"\xff\xfe")
         queue.put({"n": 1})
 
         assert take(queue) == {"n": 1}

@@ -14,8 +14,8 @@ import pytest
 from inference.client import InferenceClient
 from inference.config import InferenceConfig
 from inference.engines.fake import FakeLanguageModel, FakeSpeakerEncoder, FakeSpeechToText, FakeTextToSpeech
+from inference.host import InferenceServer
 from inference.interfaces import Role
-from inference.server import InferenceServer
 
 #: Long enough for a busy machine; nothing waits so long unless it is broken.
 PATIENCE_S = 10.0

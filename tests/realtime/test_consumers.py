@@ -34,7 +34,7 @@ from django.utils import timezone, translation
 
 from avatar_site.lib import live_calls
 from avatar_site.web.server import DRAIN_S
-from conversations import services, spool
+from conversations import call_store, services, spool
 from conversations.models import Conversation, Turn
 from inference.interfaces import Message, Quality, VoiceReference
 from realtime import call_conversation, consumers, entry, messages, outbox, voice_lookup, watch
@@ -325,11 +325,11 @@ class TestConnecting:
         conversation_id = uuid4()
         fields = {"turn_id": uuid4(), "text": "從前，", "language": "zh", "voice_profile_id": None}
         change = spool.Change("begin_turn", fields | {"said_at": timezone.now(), "begun_by": alice.pk})
-        services.spool_change(conversation_id=conversation_id, change=change)
+        call_store.spool_change(conversation_id=conversation_id, change=change)
         query = f"?conversation={conversation_id}"
 
         assert await connect_in_vain(bob, query=query) == ([], 4404)
-        services.spool_change(conversation_id=(other_id := uuid4()), change=replace_turn(change))
+        call_store.spool_change(conversation_id=(other_id := uuid4()), change=replace_turn(change))
         for wanted in (conversation_id, other_id):
             async with call(alice, make_inference(), query=f"?conversation={wanted}") as (_, ready):
                 assert ready["is_resumed"]

@@ -67,7 +67,7 @@ class TestLiveCalls:
         profile = factories.upload_voice(alice)
 
         with django_capture_on_commit_callbacks(execute=True):
-            build_job.extract(voice_profile_id=profile.pk, inference=inference)
+            build_job.build(voice_profile_id=profile.pk, inference=inference)
 
         assert told_voices == [str(profile.pk)]
 
