@@ -40,5 +40,5 @@ def has_foreign_signature(data: bytes) -> bool:
 
 
 def starts_with_mpeg_frame(data: bytes) -> bool:
-    """Whether this may be MP3 without an ID3 tag. Raw audio may begin with the same bits: ask only where there is none."""
+    """Whether this may be MP3 without an ID3 tag. Raw audio may begin with the same bits: ask where there is none."""
     return len(data) > 2 and data[0] == 0xFF and data[1] & 0xE0 == 0xE0 and data[1] & 0x06 != 0
