@@ -125,19 +125,19 @@ class Checks:
     speech: bytes
     are_words_judged: bool = True
 
-    async def hear(self) -> None:
+    async def check_recognition(self) -> None:
         check = self.report.check
         await check(Role.STT, "one utterance", self._hear_one())
         await check(Role.STT, f"{AT_ONCE} at once", self._hear_several())
 
-    async def think(self) -> None:
+    async def check_generation(self) -> None:
         check = self.report.check
         await check(Role.LLM, "an answer", self._answer())
         await check(Role.LLM, "one reply", self._reply(1))
         await check(Role.LLM, f"{AT_ONCE} at once", self._reply(AT_ONCE))
         await check(Role.LLM, "a caller who leaves", self._leave())
 
-    async def speak(self) -> None:
+    async def check_synthesis(self) -> None:
         check = self.report.check
         for quality in Quality:
             await check(Role.TTS, f"{quality.value.replace('_', ' ')}, one clause", self._say_clause(quality))
@@ -145,12 +145,12 @@ class Checks:
         if self.are_words_judged:
             await check(Role.TTS, "is understood", self._be_understood())
 
-    async def survive(self) -> None:
+    async def check_restart(self) -> None:
         """Kill the language model's child process, if it has one, and wait until it is restarted."""
         if cores := [child for child in psutil.Process().children(recursive=True) if _is_engine_core(child)]:
             await self.report.check(Role.LLM, "its process is killed", self._come_back(cores))
 
-    # --- hearing ---
+    # --- recognition ---
 
     async def _transcribe(self, pcm: bytes) -> tuple[str, float]:
         """Return the transcript, and the seconds from the end of the audio to it."""
@@ -186,7 +186,7 @@ class Checks:
     def _speech_s(self) -> float:
         return compute_duration_s(self.speech, MICROPHONE_SAMPLE_RATE_HZ)
 
-    # --- thinking ---
+    # --- generation ---
 
     async def _generate(self, messages: Sequence[Message], options: GenerationOptions) -> tuple[str, float, float]:
         """Return the reply, its TTFT in seconds, and pieces per second after the first."""
@@ -235,7 +235,7 @@ class Checks:
         await self._generate(QUESTION, GenerationOptions(max_tokens=4))
         return f"noticed after {noticed_s:.1f} s, answers again after {came_back_s:.0f} s"
 
-    # --- speaking ---
+    # --- synthesis ---
 
     async def _synthesise(self, text: str, options: SynthesisOptions) -> tuple[list[AudioChunk], float, float]:
         """Return the audio, its TTFA in seconds, and the RTF."""
@@ -361,16 +361,16 @@ async def run(config: InferenceConfig, report: Report, *, speech: bytes, are_wor
                 ready.add(status.role)
         checks = Checks(client, report, speech, are_words_judged)
         steps: dict[Role, Callable[[], Coroutine[Any, Any, None]]] = {
-            Role.STT: checks.hear,
-            Role.LLM: checks.think,
-            Role.TTS: checks.speak,
+            Role.STT: checks.check_recognition,
+            Role.LLM: checks.check_generation,
+            Role.TTS: checks.check_synthesis,
         }
         for role, step in steps.items():
             if role in ready:
                 await step()
         for device in reader.read():
             report.say(f"{device.name}: {device.free_bytes // MIB} MiB free with everything loaded")
-        await checks.survive()
+        await checks.check_restart()
     finally:
         await client.close()
         await server.stop()

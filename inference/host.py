@@ -91,7 +91,7 @@ class EngineHost:
                     slot.status, state=RoleState.WARMING, model=engine.model_name, device=engine.device
                 )
                 await engine.warm_up()
-                if _is_on_processor(engine):
+                if engine.is_on_processor:
                     engine.gate = self.gate
             except Exception as error:  # an engine may raise anything its library defines; the role falls back
                 logger.exception("engine %s failed to load", name)
@@ -107,7 +107,7 @@ class EngineHost:
                 memory_bytes=max(
                     0,
                     self._read_held_bytes() - held_before
-                    if _is_on_device(engine)
+                    if engine.is_on_gpu
                     else self._process.memory_info().rss - resident_before,
                 ),
                 reason="; ".join(reasons),
@@ -141,7 +141,7 @@ class EngineHost:
     @contextmanager
     def live_call(self, engine: Engine) -> Iterator[None]:
         """Preempt the background jobs on the processor while this engine, if it computes there, serves a live call."""
-        if not _is_on_processor(engine):
+        if not engine.is_on_processor:
             yield
             return
         with self.gate.live_call():
@@ -160,7 +160,7 @@ class EngineHost:
 
     def _check_free_memory(self, role: Role, engine: Engine) -> None:
         """Refuse calls that would run out of device memory. A language model allocates all of it when loaded."""
-        if role is Role.LLM or not _is_on_device(engine):
+        if role is Role.LLM or not engine.is_on_gpu:
             return
         free_mib = device_memory.read_free_mib(self.reader)
         if free_mib is not None and free_mib < MIN_FREE_MIB:
@@ -194,14 +194,6 @@ class EngineHost:
             await engine.close()
         except Exception:  # close the other engines nevertheless
             logger.exception("engine %s did not close", engine.model_name)
-
-
-def _is_on_device(engine: Engine) -> bool:
-    return engine.device.startswith("cuda")
-
-
-def _is_on_processor(engine: Engine) -> bool:
-    return engine.device == "cpu"
 
 
 def create_engine(role: Role, module: str, model: str, config: InferenceConfig) -> Engine:

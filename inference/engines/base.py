@@ -24,6 +24,14 @@ class Engine:
     gate: BackgroundGate = BackgroundGate()
 
     @property
+    def is_on_processor(self) -> bool:
+        return self.device == "cpu"
+
+    @property
+    def is_on_gpu(self) -> bool:
+        return self.device.startswith("cuda")
+
+    @property
     def figures(self) -> Mapping[str, float]:
         """The engine's own metrics by name, for the status: times in seconds, counts."""
         return MappingProxyType({})

@@ -37,9 +37,9 @@ from inference.config import ConfigurationError, InferenceConfig
 from inference.device_memory import MIB, DeviceMemoryReader
 from inference.engines.background_gate import BackgroundGate, GatedWork
 from inference.engines.base import Engine
-from inference.engines.chinese import has_chinese, to_simplified
+from inference.engines.chinese_script import has_chinese, to_simplified
 from inference.engines.clause_edges import choose_pause_ms, trim
-from inference.engines.worker import Priority, Worker
+from inference.engines.priority_worker import Priority, Worker
 from inference.interfaces import (
     AudioChunk,
     InferenceError,
@@ -59,8 +59,8 @@ FRAMES_PER_S: float = target_sample_rate / hop_length
 CHUNK_MS = 200
 #: Length of F5-TTS's training samples: the reference and the speech after it, together.
 MAX_TOTAL_S = 30.0
-#: Below this many bytes of text the library speaks at 0.3 of its pace, or very short words come out slurred.
-#: square of it. Four of 20 s, twice for the guidance, take 0.9 GB in half precision.
+#: Clauses of a batch, and how long each may be with the reference: the attention mask that separates them grows with
+#: the square of it. Four of 20 s, twice for the guidance, take 0.9 GB in half precision.
 MAX_BATCH = 4
 MAX_BATCH_S = 20.0
 #: Below this many bytes of text the library speaks at 0.3 of its pace: very short words are slurred otherwise.

@@ -32,7 +32,8 @@ from inference.config import InferenceConfig
 from inference.endpointing import WINDOW_MS, Endpoint, Endpointer
 from inference.engines.background_gate import BackgroundGate
 from inference.engines.base import Engine
-from inference.engines.chinese import to_traditional
+from inference.engines.chinese_script import to_traditional
+from inference.engines.priority_worker import Priority, Worker
 from inference.engines.second_pass_budget import SecondPassBudget
 from inference.engines.transcript_checks import (
     OPERATORS,
@@ -42,7 +43,6 @@ from inference.engines.transcript_checks import (
     drop_repetition,
     has_operator,
 )
-from inference.engines.worker import Priority, Worker
 from inference.interfaces import (
     MICROPHONE_SAMPLE_RATE_HZ,
     DiscardUtterance,

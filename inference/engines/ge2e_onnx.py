@@ -25,7 +25,7 @@ from inference.engines.background_gate import BackgroundGate
 from inference.engines.base import Engine
 from inference.engines.ge2e_graph import ENCODER
 from inference.engines.preemptible_onnx import run_preemptible
-from inference.engines.worker import Worker
+from inference.engines.priority_worker import Worker
 from inference.interfaces import MICROPHONE_SAMPLE_RATE_HZ, InferenceError, SpeakerEmbedding
 from inference.models.store import model_dir
 from inference.voice_options import check_recording

@@ -25,10 +25,10 @@ from inference.config import InferenceConfig
 from inference.engines import clause_edges
 from inference.engines.background_gate import BackgroundGate
 from inference.engines.base import Engine
-from inference.engines.chinese import has_chinese, to_simplified
+from inference.engines.chinese_script import has_chinese, to_simplified
 from inference.engines.clause_edges import trim
 from inference.engines.preemptible_onnx import run_preemptible
-from inference.engines.worker import Priority, Worker
+from inference.engines.priority_worker import Priority, Worker
 from inference.interfaces import AudioChunk, Quality, SynthesisOptions, VoiceInfo
 from inference.models.store import model_dir
 from inference.text_normalisation import normalise_mandarin

@@ -29,7 +29,7 @@ import xllamacpp
 from inference.config import InferenceConfig
 from inference.context_window import fit_messages
 from inference.engines.base import Engine
-from inference.engines.chinese import TaiwaneseStream
+from inference.engines.chinese_script import TaiwaneseStream
 from inference.interfaces import (
     GenerationEvent,
     GenerationFinished,

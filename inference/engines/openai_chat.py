@@ -16,7 +16,7 @@ import httpx
 from inference.config import ConfigurationError, InferenceConfig
 from inference.context_window import fit_messages
 from inference.engines.base import Engine
-from inference.engines.chinese import TaiwaneseStream
+from inference.engines.chinese_script import TaiwaneseStream
 from inference.interfaces import (
     GenerationEvent,
     GenerationFinished,

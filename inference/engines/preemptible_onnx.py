@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import onnxruntime
 
 from inference.engines.background_gate import GatedWork
-from inference.engines.worker import Worker
+from inference.engines.priority_worker import Worker
 
 T = TypeVar("T")
 

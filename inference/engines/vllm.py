@@ -44,7 +44,7 @@ from inference.config import InferenceConfig  # noqa: E402
 from inference.context_window import fit_messages  # noqa: E402
 from inference.device_memory import MIB, get_reader  # noqa: E402
 from inference.engines.base import Engine  # noqa: E402
-from inference.engines.chinese import TaiwaneseStream  # noqa: E402
+from inference.engines.chinese_script import TaiwaneseStream  # noqa: E402
 from inference.interfaces import (  # noqa: E402
     GenerationEvent,
     GenerationFinished,

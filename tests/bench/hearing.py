@@ -33,7 +33,7 @@ import numpy as np
 
 from inference.config import InferenceConfig
 from inference.engines import faster_whisper, kokoro
-from inference.engines.chinese import to_simplified
+from inference.engines.chinese_script import to_simplified
 from inference.engines.transcript_checks import extract_loop
 from inference.interfaces import FinalTranscript, TranscriptionInput, TranscriptionOptions
 from inference.models.store import model_dir

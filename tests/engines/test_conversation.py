@@ -32,7 +32,7 @@ pytestmark = pytest.mark.timeout(400)
 ROOT = Path(__file__).resolve().parents[2]
 PASSWORD = "correct horse battery staple"
 READY_TIMEOUT_S = 240
-#: For two cores that are shared: a wait that is longer is one for ever.
+#: Deadline of a wait on two shared cores.
 PATIENCE_S = 90.0
 
 
@@ -218,7 +218,7 @@ async def read_until(connection: ClientConnection, kind: str) -> dict[str, Any]:
 
 
 async def speak(connection: ClientConnection, pcm: bytes) -> None:
-    """Be a microphone, in real time, for as long as somebody wants it."""
+    """Be a microphone, in real time, until closed."""
     due_at = time.monotonic()
     while True:
         for start in range(0, len(pcm) - FRAME_SAMPLES * 2, FRAME_SAMPLES * 2):

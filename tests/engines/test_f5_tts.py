@@ -18,7 +18,7 @@ import torch
 from inference.config import InferenceConfig
 from inference.device_memory import MIB, ScriptedReader
 from inference.engines.f5_tts import F5Tts
-from inference.engines.worker import Priority
+from inference.engines.priority_worker import Priority
 from inference.interfaces import (
     AudioChunk,
     DeviceMemory,

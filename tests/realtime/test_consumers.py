@@ -37,7 +37,7 @@ from avatar_site.web.server import DRAIN_S
 from conversations import call_store, services, spool
 from conversations.models import Conversation, Turn
 from inference.interfaces import Message, Quality, VoiceReference
-from realtime import call_conversation, consumers, entry, messages, outbox, watch
+from realtime import call_conversation, consumers, entry, messages, outbox, voice_lookup, watch
 from realtime.admission import FINISH_SENTENCE_S, Admission
 from realtime.call.voice import Voice
 from realtime.consumers import VoiceConsumer, admission
@@ -937,6 +937,18 @@ class BrokenLayer:
         raise ConnectionError("away")
 
 
+class Counted:
+    """A function that keeps what it was called with."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
+        self.arguments: list[tuple[Any, ...]] = []
+
+    def __call__(self, *arguments: Any) -> Any:
+        self.arguments.append(arguments)
+        return self._function(*arguments)
+
+
 class TestChangingTheVoiceInUse:
     """A voice that is deleted, disabled, unshared or remade during a call."""
 
@@ -1021,6 +1033,22 @@ class TestChangingTheVoiceInUse:
 
         assert [options.style for _, options in inference.tts.requests] == [b"", bytes(1024)]
         assert error["code"] == "VOICE_GONE"
+
+    @pytest.mark.usefixtures("hears_only_messages")
+    async def test_costs_no_query_per_clause(
+        self, alice: User, profile: VoiceProfile, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        read, checked = Counted(voice_lookup.read_voice), Counted(watch.check)
+        monkeypatch.setattr(voice_lookup, "read_voice", read)
+        monkeypatch.setattr(watch, "check", checked)
+        inference = make_inference(replies=[REPLY * 2])
+        async with call(alice, inference) as (client, _):
+            await converse(client)
+
+        assert len(inference.tts.requests) > 3
+        # The preferred voice, when the call begins; then once a turn, of the user and of the avatar.
+        assert len(read.arguments) == 1
+        assert len(checked.arguments) <= 2
 
     async def test_goes_on_without_redis(
         self, alice: User, profile: VoiceProfile, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture

@@ -10,7 +10,7 @@ import numpy as np
 
 from inference.audio.pcm import float_from_pcm, pcm_from_float
 from inference.audio.resample import resample
-from inference.engines.chinese import to_simplified
+from inference.engines.chinese_script import to_simplified
 from inference.interfaces import (
     MICROPHONE_SAMPLE_RATE_HZ,
     EndOfUtterance,

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from inference.engines.background_gate import BackgroundGate
-from inference.engines.worker import Priority
+from inference.engines.priority_worker import Priority
 from inference.interfaces import SynthesisOptions
 
 

@@ -1,4 +1,4 @@
-"""One suite for all engines, real and scripted: what the border promises, whoever keeps the promise."""
+"""The contract of the border, tested with real and scripted engines alike."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import pytest_asyncio
 from inference.audio.pcm import float_from_pcm
 from inference.config import InferenceConfig
 from inference.engines import fake
-from inference.engines.chinese import to_taiwanese, to_traditional
+from inference.engines.chinese_script import to_taiwanese, to_traditional
 from inference.engines.transcript_checks import has_operator
 from inference.interfaces import (
     DiscardUtterance,

@@ -11,7 +11,7 @@ pytest.importorskip("onnxruntime")
 
 from inference.engines.background_gate import BackgroundGate
 from inference.engines.preemptible_onnx import run_preemptible
-from inference.engines.worker import Priority, Worker
+from inference.engines.priority_worker import Priority, Worker
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
-from inference.engines.worker import Priority, Worker
+from inference.engines.priority_worker import Priority, Worker
 
 
 @pytest.fixture
