@@ -10,13 +10,13 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
-from enum import StrEnum
 
 import av
 import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
+from inference.audio.containers import Container, sniff_container, starts_with_mpeg_frame
 from inference.audio.pcm import Samples
 from inference.audio.resample import resample
 from inference.audio.truncation import is_complete_mp3, is_complete_ogg, is_complete_wav
@@ -30,15 +30,6 @@ MAX_CHANNELS = 8
 TOLERATED_LOSS_S = 0.5
 TOLERATED_LOSS_SHARE = 0.03
 _BLOCK_FRAMES = 65_536
-
-
-class Container(StrEnum):
-    WAV = "wav"
-    MP3 = "mp3"
-    FLAC = "flac"
-    OGG = "ogg"
-    M4A = "m4a"
-    WEBM = "webm"
 
 
 #: libsndfile's names of the containers and of the codecs in them.
@@ -62,19 +53,21 @@ _IS_COMPLETE: dict[Container, Callable[[bytes], bool]] = {
     Container.OGG: is_complete_ogg,
     Container.MP3: is_complete_mp3,
 }
-#: Files that are neither a known container nor raw audio: AIFF, Sun audio, Core Audio, AMR, MIDI.
-_FOREIGN_SIGNATURES = (b"FORM", b".snd", b"caff", b"#!AMR", b"MThd")
 
 
-class UnsupportedAudio(Exception):
+class AudioError(Exception):
+    """An audio file cannot be decoded. Raised as one of the following."""
+
+
+class UnsupportedAudio(AudioError):
     """The file is in no accepted container, or holds something that such containers do not hold as a rule."""
 
 
-class DamagedAudio(Exception):
+class DamagedAudio(AudioError):
     """The file began as audio and could not be read to its end."""
 
 
-class AudioTooLong(Exception):
+class AudioTooLong(AudioError):
     """The file holds more audio than may be decoded."""
 
 
@@ -91,33 +84,6 @@ class Decoded:
         return len(self.samples) / self.sample_rate_hz
 
 
-def sniff_container(data: bytes) -> Container | None:
-    """Name the container by its signature. None: another file, raw audio, or MP3 without an ID3 tag."""
-    if data[:4] == b"RIFF":
-        return Container.WAV
-    if data[:4] == b"fLaC":
-        return Container.FLAC
-    if data[:4] == b"OggS":
-        return Container.OGG
-    if data[:4] == b"\x1a\x45\xdf\xa3":
-        return Container.WEBM
-    if data[4:8] == b"ftyp":
-        return Container.M4A
-    if data[:3] == b"ID3":
-        return Container.MP3
-    return None
-
-
-def has_foreign_signature(data: bytes) -> bool:
-    """Whether the first bytes are those of an audio file in a container that is never accepted."""
-    return data.startswith(_FOREIGN_SIGNATURES)
-
-
-def _starts_with_mpeg_frame(data: bytes) -> bool:
-    """Raw audio may look like one by chance: asked only where raw audio is not accepted."""
-    return len(data) > 2 and data[0] == 0xFF and data[1] & 0xE0 == 0xE0 and data[1] & 0x06 != 0
-
-
 def decode(
     data: bytes,
     *,
@@ -132,7 +98,7 @@ def decode(
     Takes memory for `max_s` and no more, however much comes out of the file. A file whose end is missing is refused
     unless it `may_be_truncated`. Raises UnsupportedAudio, DamagedAudio, AudioTooLong.
     """
-    container = sniff_container(data) or (Container.MP3 if _starts_with_mpeg_frame(data) else None)
+    container = sniff_container(data) or (Container.MP3 if starts_with_mpeg_frame(data) else None)
     if container not in accepted or container is None:
         raise UnsupportedAudio(f"{container or 'no known container'}: expected {', '.join(sorted(accepted))}")
     is_complete = _IS_COMPLETE.get(container)

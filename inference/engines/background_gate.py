@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -25,7 +24,7 @@ class GatedWork:
         self.priority = priority
         self.is_background = priority is Priority.BACKGROUND
         self.is_overdue = False
-        self.since_s = time.monotonic()
+        self.since_s = asyncio.get_running_loop().time()
         self.preempt: Callable[[], None] | None = None
         self._gate = gate
 
@@ -79,7 +78,7 @@ class BackgroundGate:
 
     async def wait_until_quiet(self, *, since_s: float) -> bool:
         """Return whether no call is live; False when a wait that began at `since_s` has lasted for `max_wait_s`."""
-        waited_s = time.monotonic() - since_s
+        waited_s = asyncio.get_running_loop().time() - since_s
         try:
             async with asyncio.timeout(max(0.0, self._max_wait_s - waited_s)):
                 await self._is_quiet.wait()

@@ -33,7 +33,7 @@ def smollm2_gguf(models_dir: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def smollm2_folder(smollm2_gguf: Path, models_dir: Path) -> Path:
-    """The same model as a Hugging Face folder, made once and kept beside the other models."""
+    """The same model as a Hugging Face folder, made once and kept with the other models."""
     folder = models_dir / "made-for-tests" / f"{SMOLLM2}-hf"
     folder.parent.mkdir(parents=True, exist_ok=True)
     # The other process of a run, or another run, may be making it just now.

@@ -23,7 +23,7 @@ SECRET = "for tests, not to be guessed"
 
 
 async def eventually(condition: Callable[[], bool]) -> None:
-    """Wait until `condition` holds. What it looks at changes in another task, and tells nobody."""
+    """Poll `condition` until it holds: it depends on another task that sets no event."""
     async with asyncio.timeout(PATIENCE_S):
         while not condition():  # noqa: ASYNC110 — there is no event to wait for
             await asyncio.sleep(0.005)

@@ -31,7 +31,7 @@ def free(mib: int) -> tuple[DeviceMemory, ...]:
 
 #: Of each size that docs/gpu.md has settings for: all of the memory, and what a driver leaves free of it.
 SIZES = {"12": (12_288, 11_900), "16": (16_376, 15_900), "24": (24_564, 24_000), "48": (49_140, 48_400)}
-#: CUDA's own memory in each of the two processes on the device, which is in nobody's share.
+#: CUDA's own memory in each of the two processes on the device, which is in no share.
 CONTEXTS_MIB = 1000
 GUIDE = (Path(__file__).parents[2] / "docs" / "gpu.md").read_text(encoding="utf-8")
 

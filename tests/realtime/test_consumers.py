@@ -46,6 +46,7 @@ from realtime.routing import websocket_urlpatterns
 from realtime.ui_strings import translate_error
 from realtime.voice_lookup import VoiceLookup
 from tests import factories
+from tests.clock import Clock
 from tests.fakes import (
     SPEECH,
     UTTERANCE,
@@ -66,16 +67,6 @@ VALIDATOR = jsonschema.Draft202012Validator(
     messages.build_schema() | {"oneOf": [{"$ref": "#/$defs/ServerMessage"}]},
     format_checker=jsonschema.FormatChecker(),
 )
-
-
-class Clock:
-    """A clock that stands until it is moved."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 class Client:

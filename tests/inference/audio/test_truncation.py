@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from inference.audio import decode as decode_module
-from inference.audio.decode import Container, DamagedAudio, decode
+from inference.audio.containers import Container
+from inference.audio.decode import DamagedAudio, decode
 from inference.audio.truncation import is_complete_mp3, is_complete_ogg, is_complete_wav
 from tests.sounds import RATE_HZ, encode, make_speech
 

@@ -1,4 +1,4 @@
-"""One suite for all engines, real and scripted: what the border promises, whoever keeps the promise."""
+"""The contract of the border, tested with real and scripted engines alike."""
 
 from __future__ import annotations
 

@@ -178,7 +178,7 @@ class TestLooks:
         assert (await engine.recognise_soon(SAMPLES, None)).text == "不知痛"
         assert len(passes) == 1
 
-        # Nobody waits for what is recognised in the background.
+        # Background recognition has no deadline.
         assert (await engine.recognise_in_background(SAMPLES, None)).text == "肚子痛"
 
     async def test_read_a_short_window_once_the_pause_is_overrun(
@@ -376,7 +376,7 @@ class TestTasks:
 
         async with aclosing(events):
             async for _ in events:
-                while not running:  # noqa: ASYNC110 — the engine tells nobody
+                while not running:  # noqa: ASYNC110 — the engine sets no event
                     await asyncio.sleep(0)
                 break
             assert running

@@ -9,7 +9,7 @@ class TestSecondPass:
         [
             (0.3, 0.3, False, True),
             (0.55, 0.55, False, True),
-            (0.3, 0.3, True, False),  # somebody else waits
+            (0.3, 0.3, True, False),  # another final transcript waits
             (0.9, 0.9, False, False),  # a busy machine: it would be there 4.3 s after the pause
             (0.3, 2.5, False, False),  # it waited long for its turn
         ],
