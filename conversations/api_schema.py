@@ -91,6 +91,7 @@ NOT_LOGGED_IN = refusals("not_logged_in")
 NOT_ALLOWED = refusals("not_logged_in", "forbidden")
 NOT_FOUND = refusals("not_found")
 FILES_REMAIN = refusals("not_all_deleted")
+RANGE_INVALID = refusals("range_invalid")
 STORAGE_UNAVAILABLE = refusals("storage_unavailable")
 
 CONVERSATIONS = _answer(ConversationSerializer(many=True), "found by a word", _FOUND)
@@ -110,5 +111,4 @@ AUDIO: Responses = {
     for media_type in ("audio/ogg", "audio/flac")
 } | {
     304: OpenApiResponse(description="It has not changed."),
-    416: OpenApiResponse(description="There is no such range; `Content-Range` says how many bytes there are. No body."),
 }

@@ -29,7 +29,7 @@ from avatar_site import env
 from avatar_site.operations import database_checks, processes, services
 from avatar_site.operations.serving import ServePlan, become_supervisor, describe_role, make_memory_table
 from avatar_site.private_files import close_to_others, restrict_new_files
-from inference.address import AddressTaken, find_socket_path, hold_socket
+from inference.address import AddressTaken, hold_socket, parse_socket_path
 from inference.client import InferenceClient
 from inference.interfaces import InferenceError
 from realtime.call.prompt import EXAMPLES, Scene, compose_shared
@@ -215,7 +215,7 @@ def _check_ports(names: tuple[str, ...]) -> None:
     wanted = []
     if "web" in names:
         wanted.append((settings.AVATAR_HOST, settings.AVATAR_PORT, "--port or AVATAR_PORT"))
-    socket_path = find_socket_path(settings.AVATAR_INFERENCE_ADDRESS)
+    socket_path = parse_socket_path(settings.AVATAR_INFERENCE_ADDRESS)
     if "inference" in names and socket_path is not None:
         _check_socket(socket_path)
     elif "inference" in names:

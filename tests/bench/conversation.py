@@ -27,11 +27,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
 
-import numpy as np
 import psutil
-import soundfile
 
 from inference.address import make_default_address
+from inference.audio.encode import encode_wav
 from inference.client import InferenceClient
 from inference.interfaces import SynthesisOptions
 
@@ -194,9 +193,8 @@ async def speak_questions(address: str, folder: Path) -> list[Path]:
     paths = []
     for name, voice, text in QUESTIONS:
         chunks = [chunk async for chunk in client.tts.synthesise(text, SynthesisOptions(voice=voice))]
-        samples = np.frombuffer(b"".join(chunk.pcm for chunk in chunks), "<i2")
         path = folder / f"{name}.wav"
-        soundfile.write(path, samples, chunks[0].sample_rate_hz)
+        path.write_bytes(encode_wav(b"".join(chunk.pcm for chunk in chunks), chunks[0].sample_rate_hz))
         paths.append(path)
     await client.close()
     return paths

@@ -131,6 +131,7 @@ class TestTurnAudio:
 
         assert response.status_code == 416
         assert response.headers["Content-Range"] == f"bytes */{len(FLAC)}"
+        assert response.json()["code"] == "range_invalid"
 
     @pytest.mark.parametrize("wanted", ["bytes=-", "bytes=0-1,4-5", "lines=1-2", "bytes=a-b"])
     def test_is_sent_whole_when_the_part_is_not_understood(

@@ -30,22 +30,23 @@ from django.core.files.base import ContentFile
 from django.db import DatabaseError, InterfaceError, OperationalError
 from django.test import Client as DjangoClient
 from django.urls import path
-from django.utils import timezone, translation
+from django.utils import timezone
 
 from avatar_site.lib import live_calls
 from avatar_site.web.server import DRAIN_S
 from conversations import call_store, services, spool
 from conversations.models import Conversation, Turn
 from inference.interfaces import Message, Quality, VoiceReference
-from realtime import call_conversation, consumers, entry, messages, outbox, watch
+from realtime import call_conversation, consumers, entry, messages, outbox, voice_lookup, watch
 from realtime.admission import FINISH_SENTENCE_S, Admission
 from realtime.call.voice import Voice
 from realtime.consumers import VoiceConsumer, admission
 from realtime.recorder import HURRIED_PATIENCE_S
 from realtime.routing import websocket_urlpatterns
-from realtime.ui_strings import negotiate_language, translate_error
+from realtime.ui_strings import translate_error
 from realtime.voice_lookup import VoiceLookup
 from tests import factories
+from tests.clock import Clock
 from tests.fakes import (
     SPEECH,
     UTTERANCE,
@@ -66,16 +67,6 @@ VALIDATOR = jsonschema.Draft202012Validator(
     messages.build_schema() | {"oneOf": [{"$ref": "#/$defs/ServerMessage"}]},
     format_checker=jsonschema.FormatChecker(),
 )
-
-
-class Clock:
-    """A clock that stands until it is moved."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 class Client:
@@ -946,6 +937,18 @@ class BrokenLayer:
         raise ConnectionError("away")
 
 
+class Counted:
+    """A function that keeps what it was called with."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
+        self.arguments: list[tuple[Any, ...]] = []
+
+    def __call__(self, *arguments: Any) -> Any:
+        self.arguments.append(arguments)
+        return self._function(*arguments)
+
+
 class TestChangingTheVoiceInUse:
     """A voice that is deleted, disabled, unshared or remade during a call."""
 
@@ -1030,6 +1033,22 @@ class TestChangingTheVoiceInUse:
 
         assert [options.style for _, options in inference.tts.requests] == [b"", bytes(1024)]
         assert error["code"] == "VOICE_GONE"
+
+    @pytest.mark.usefixtures("hears_only_messages")
+    async def test_costs_no_query_per_clause(
+        self, alice: User, profile: VoiceProfile, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        read, checked = Counted(voice_lookup.read_voice), Counted(watch.check)
+        monkeypatch.setattr(voice_lookup, "read_voice", read)
+        monkeypatch.setattr(watch, "check", checked)
+        inference = make_inference(replies=[REPLY * 2])
+        async with call(alice, inference) as (client, _):
+            await converse(client)
+
+        assert len(inference.tts.requests) > 3
+        # The preferred voice, when the call begins; then once a turn, of the user and of the avatar.
+        assert len(read.arguments) == 1
+        assert len(checked.arguments) <= 2
 
     async def test_goes_on_without_redis(
         self, alice: User, profile: VoiceProfile, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
@@ -1285,21 +1304,6 @@ class TestSlowClient:
         await asyncio.wait_for(task, 5)
 
         assert inference.active_calls == 0
-
-
-class TestLanguage:
-    @pytest.mark.parametrize(
-        ("headers", "language"),
-        [
-            ([(b"accept-language", b"en-GB,en;q=0.9")], "en"),
-            ([(b"accept-language", b"zh-TW,zh;q=0.9")], "zh-hant"),
-            ([(b"accept-language", b"en"), (b"cookie", b"django_language=zh-hant")], "zh-hant"),
-            ([], "zh-hant"),
-        ],
-    )
-    def test_is_the_cookies_or_the_browsers(self, headers: list[tuple[bytes, bytes]], language: str) -> None:
-        assert negotiate_language(headers) == language
-        assert translation.get_language() == "zh-hant"
 
 
 def make_wav(pcm: bytes) -> bytes:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import uuid
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from django.http import Http404, HttpResponse
+from django.http import Http404
 from django.shortcuts import get_object_or_404
 from drf_spectacular.utils import OpenApiExample, OpenApiResponse
 from rest_framework.serializers import Serializer
 from rest_framework.views import APIView
 
 from avatar_site.lib.api_schema import refusals
-from avatar_site.lib.http_ranges import respond_with_audio
 from avatar_site.lib.problems import ProblemError
 from voices import services
 from voices.api.serializers import (
@@ -22,8 +21,6 @@ from voices.models import Recording, VoiceProfile
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
-    from django.db.models.fields.files import FieldFile
-    from rest_framework.request import Request
 
 
 NOT_LOGGED_IN = refusals("not_logged_in")
@@ -71,16 +68,6 @@ _EXAMPLE = {
     "last_used_at": None,
 }
 PROFILE = OpenApiResponse(VoiceProfileSerializer, examples=[OpenApiExample("a voice of one's own", value=_EXAMPLE)])
-
-
-def respond_with_file(audio: FieldFile, request: Request, *, content_type: str, filename: str) -> HttpResponse:
-    try:
-        with audio.open("rb") as file:
-            content = file.read()
-    except FileNotFoundError:
-        raise Http404 from None
-    wanted = request.headers.get("Range", "")
-    return respond_with_audio(content, content_type=content_type, filename=filename, wanted=wanted)
 
 
 RequestSerializer = TypeVar("RequestSerializer", bound=Serializer[Any])

@@ -14,14 +14,13 @@ from rest_framework.renderers import JSONRenderer
 from rest_framework.response import Response
 
 from avatar_site.lib.api_schema import refusals
-from avatar_site.lib.http_ranges import AnyRenderer
+from avatar_site.lib.http_ranges import AnyRenderer, respond_with_file
 from avatar_site.lib.parsers import JSONParser
 from voices import services
 from voices.api.base import (
     FILE_REFUSALS,
     NOT_FOUND,
     VoiceView,
-    respond_with_file,
 )
 from voices.api.requests import PreviewRequestSerializer
 from voices.api.serializers import (
@@ -81,4 +80,9 @@ class PreviewAudio(VoiceView):
         preview = get_object_or_404(previews, pk=preview_id)
         # Neither what is not shared any more nor what is disabled is heard again.
         services.check_speakable(self.visible(profile_id))
-        return respond_with_file(preview.audio, request, content_type="audio/wav", filename=f"{preview.pk}.wav")
+        return respond_with_file(
+            preview.audio,
+            content_type="audio/wav",
+            filename=f"{preview.pk}.wav",
+            wanted=request.headers.get("Range", ""),
+        )

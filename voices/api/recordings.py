@@ -14,7 +14,7 @@ from rest_framework.renderers import JSONRenderer
 from rest_framework.response import Response
 
 from avatar_site.lib.api_schema import refusals
-from avatar_site.lib.http_ranges import AnyRenderer
+from avatar_site.lib.http_ranges import AnyRenderer, respond_with_file
 from voices import services
 from voices.api.base import (
     AUDIO_REFUSALS,
@@ -24,7 +24,6 @@ from voices.api.base import (
     STORAGE_AWAY,
     UPLOAD_REFUSALS,
     VoiceView,
-    respond_with_file,
 )
 from voices.api.requests import AddRecordingSerializer
 from voices.api.serializers import (
@@ -103,7 +102,7 @@ class RecordingAudio(VoiceView):
     )
     def get(self, request: Request, profile_id: uuid.UUID, recording_id: uuid.UUID) -> HttpResponse:
         recording = self.own_recording(profile_id, recording_id)
-        return respond_with_file(recording.audio, request, content_type="audio/flac", filename=f"{recording.pk}.flac")
+        return _respond_with_recording(recording, request)
 
 
 class VoiceProfileAudio(VoiceView):
@@ -118,4 +117,13 @@ class VoiceProfileAudio(VoiceView):
         recording = Recording.objects.filter(profile__owner=self.user, profile_id=profile_id).oldest_first().first()
         if recording is None:
             raise Http404
-        return respond_with_file(recording.audio, request, content_type="audio/flac", filename=f"{recording.pk}.flac")
+        return _respond_with_recording(recording, request)
+
+
+def _respond_with_recording(recording: Recording, request: Request) -> HttpResponse:
+    return respond_with_file(
+        recording.audio,
+        content_type="audio/flac",
+        filename=f"{recording.pk}.flac",
+        wanted=request.headers.get("Range", ""),
+    )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, NoReturn
 
-from django.core.files.uploadedfile import UploadedFile
+from django.core.files import File
 from rest_framework import serializers
 
 from avatar_site.lib.problems import ProblemError
@@ -100,8 +100,8 @@ class UploadField(_ProblemMixin, serializers.FileField):
         super().__init__(**options)
         self.max_bytes, self.too_large = max_bytes, too_large
 
-    def to_internal_value(self, data: Any) -> UploadedFile:
-        file: UploadedFile = super().to_internal_value(data)
+    def to_internal_value(self, data: Any) -> File[Any]:
+        file = super().to_internal_value(data)
         if (file.size or 0) > self.max_bytes:
             raise ProblemError(self.too_large, field=str(self.field_name))
         return file
