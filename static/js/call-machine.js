@@ -79,7 +79,7 @@ export function receive(state, event) {
 }
 
 /** @type {{ [T in CallEvent["type"]]: (step: Step, event: Extract<CallEvent, { type: T }>) => void }} */
-const HANDLERS = {
+export const HANDLERS = {
   start: (step, event) => step.start(event),
   end: (step) => step.end(),
   stop: (step) => step.interrupt(),

@@ -1,4 +1,5 @@
 // The conversation as text: what was understood, what is answered. Knows nothing of sound or of the socket.
+import { listLatencies } from "./format.js";
 import { retranslate } from "./retranslate.js";
 import { say } from "./ui-strings.js";
 
@@ -218,11 +219,9 @@ export class Captions {
 }
 
 function latencyItems(latency) {
-  return ["stt", "ttft", "ttfa", "total"]
-    .filter((stage) => (latency?.[stage] ?? "") !== "")
-    .map((stage) => {
-      const item = document.createElement("span");
-      item.textContent = say(`latency_${stage}`, { seconds: (latency[stage] / 1000).toFixed(2) });
-      return item;
-    });
+  return listLatencies(latency).map(({ stage, seconds }) => {
+    const item = document.createElement("span");
+    item.textContent = say(`latency_${stage}`, { seconds });
+    return item;
+  });
 }

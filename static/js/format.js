@@ -19,3 +19,14 @@ export function formatClock(ms) {
   const seconds = Math.round(ms / 1000);
   return `${Math.floor(seconds / 60)}:${String(seconds % 60).padStart(2, "0")}`;
 }
+
+/**
+ * List the latencies of a turn that are known, in the order in which its parts happen.
+ *
+ * @param {Readonly<Record<string, number | string | null | undefined>> | DOMStringMap | null} latency milliseconds by part
+ */
+export function listLatencies(latency) {
+  return ["stt", "ttft", "ttfa", "total"]
+    .filter((stage) => (latency?.[stage] ?? "") !== "")
+    .map((stage) => ({ stage, seconds: (Number(latency?.[stage]) / 1000).toFixed(2) }));
+}
