@@ -163,7 +163,9 @@ export const HANDLERS = {
     if (step.abandonStart(attempt)) step.explainMicrophone(reason);
   },
 
-  startFailed: (step, { attempt }) => void step.abandonStart(attempt),
+  startFailed(step, { attempt }) {
+    step.abandonStart(attempt);
+  },
 
   microphoneLost(step) {
     step.state.isMicrophoneOpen = false;
