@@ -15,6 +15,7 @@ from django.db.models.functions import Coalesce
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
+from avatar_site.lib.text import clean_line
 from conversations import search
 from voices.models import Quality, VoiceProfile
 
@@ -129,22 +130,35 @@ class Conversation(models.Model):
         )
 
     def __str__(self) -> str:
-        # Not its title, which is what was said: this is what operators see.
+        # Operators see this: not the title, which is what was said.
         return str(self.pk)
 
+    def find_title(self) -> str:
+        """Return the title that its first remembered words of the user make; empty if there are none."""
+        first = self.turns.remembered().filter(speaker=Speaker.USER).in_order().first()
+        return make_title(first.text) if first else ""
 
-#: Everything under it belongs to turns.
+    @property
+    def audio_folder(self) -> str:
+        """Where the audio of its turns lies in the storage."""
+        return f"{AUDIO_ROOT}/{self.owner_id}/{self.pk}"
+
+
+def make_title(text: str) -> str:
+    """Make a title of what was said."""
+    line = clean_line(text)
+    if len(line) <= Conversation.TITLE_LENGTH:
+        return line
+    return line[: Conversation.TITLE_LENGTH - 1].rstrip() + "…"
+
+
+#: The folder of turns' audio in the storage.
 AUDIO_ROOT = "conversations"
-
-
-def audio_folder(*, owner_id: int, conversation_id: uuid.UUID) -> str:
-    return f"{AUDIO_ROOT}/{owner_id}/{conversation_id}"
 
 
 def audio_path(turn: Turn, filename: str) -> str:
     """Where a turn's audio lies in the storage: its name is the turn's, with the suffix that it came with."""
-    folder = audio_folder(owner_id=turn.conversation.owner_id, conversation_id=turn.conversation_id)
-    return f"{folder}/{turn.pk}.{filename.rpartition('.')[2]}"
+    return f"{turn.conversation.audio_folder}/{turn.pk}.{filename.rpartition('.')[2]}"
 
 
 class Speaker(models.TextChoices):

@@ -20,10 +20,9 @@ from django.db import transaction
 from django.db.models import QuerySet
 from django.utils import timezone
 
-from conversations.erasure import erase_deleted_words
-from conversations.files import StorageAway, remove_files
-from conversations.models import Conversation, RetentionChoice, RetentionRun, Turn, TurnQuerySet, TurnSearch
-from conversations.titles import find_title, make_title
+from avatar_site.lib import sqlite_erasure
+from avatar_site.lib.stored_files import RemovalAborted, remove_files
+from conversations.models import Conversation, RetentionChoice, RetentionRun, Turn, TurnQuerySet, TurnSearch, make_title
 
 logger = logging.getLogger(__name__)
 
@@ -80,7 +79,7 @@ def purge_expired(*, now: dt.datetime, is_dry_run: bool = False) -> Expired:
     expired = Expired()
     try:
         _remove_expired(expired, now=now, is_dry_run=is_dry_run)
-    except StorageAway:
+    except RemovalAborted:
         logger.exception("retention is interrupted: the storage is away")
     else:
         if run is not None:
@@ -89,7 +88,7 @@ def purge_expired(*, now: dt.datetime, is_dry_run: bool = False) -> Expired:
         run.audio_files, run.audio_bytes = expired.audio_files, expired.audio_bytes
         run.turns, run.conversations = expired.turns, expired.conversations
         run.save()
-        erase_deleted_words()
+        sqlite_erasure.erase_deleted_rows()
     logger.info(
         "retention%s: %d audio files (%d bytes), %d turns, %d conversations",
         ", dry run" if is_dry_run else "",
@@ -185,7 +184,7 @@ def _delete_turns(batch: list[Turn]) -> None:
     for turn in batch:
         for title in {make_title(turn.text), make_title(turn.heard_text)} - {""}:
             for conversation in Conversation.objects.filter(pk=turn.conversation_id, title=title):
-                conversation.title = find_title(conversation)
+                conversation.title = conversation.find_title()
                 conversation.save(update_fields=["title"])
 
 

@@ -9,8 +9,9 @@ from django.db import transaction
 from django.db.models.signals import pre_delete
 from django.dispatch import receiver
 
-from conversations import services, spool
-from conversations.files import list_files, remove_files
+from avatar_site.lib import sqlite_erasure
+from avatar_site.lib.stored_files import list_files, remove_files
+from conversations import spool
 from conversations.models import AUDIO_ROOT, Conversation, Turn
 
 if TYPE_CHECKING:
@@ -27,4 +28,4 @@ def remove_audio_of(instance: User, **kwargs: Any) -> None:
     transaction.on_commit(lambda: remove_files(list(list_files(folder))), robust=True)
     conversations = list(Conversation.objects.filter(owner=instance).values_list("pk", flat=True))
     transaction.on_commit(lambda: spool.remove(conversations), robust=True)
-    services.forget_deleted_words()
+    sqlite_erasure.erase_on_commit()

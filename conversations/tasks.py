@@ -6,20 +6,16 @@ import uuid
 from contextlib import suppress
 
 from celery import shared_task
-from django.core.cache import cache
 from django.utils import timezone
 
 from avatar_site.lib import inference_client
-from conversations import erasure, files, rendering, retention
-
-#: In the cache while `erase_deleted_words` waits to be run: once is enough for all that is deleted until then.
-ERASURE_IS_QUEUED = "conversations.erasure_is_queued"
+from conversations import orphans, resynthesis, retention
 
 
 @shared_task
 def render_in_high_quality(*, turn_id: str) -> None:
     """Replace the audio of an answer that was spoken fast."""
-    rendering.render(turn_id=uuid.UUID(turn_id), inference=inference_client.get_inference())
+    resynthesis.render(turn_id=uuid.UUID(turn_id), inference=inference_client.get_inference())
 
 
 @shared_task
@@ -31,12 +27,5 @@ def purge_expired() -> None:
 @shared_task
 def remove_orphans() -> None:
     """Remove files without rows, left by a process that died in mid-work. What is doubtful stays, and is logged."""
-    with suppress(files.DoubtfulOrphans):
-        files.remove_orphans(now=timezone.now())
-
-
-@shared_task
-def erase_deleted_words() -> None:
-    """Make what was deleted unreadable. What is deleted from now on queues it anew."""
-    cache.delete(ERASURE_IS_QUEUED)
-    erasure.erase_deleted_words()
+    with suppress(orphans.DoubtfulOrphans):
+        orphans.remove_orphans(now=timezone.now())

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
+import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
-from uuid import UUID, uuid4
-
-import msgspec
+from uuid import UUID
 
 from inference.interfaces import (
     BYTES_PER_SAMPLE,
@@ -28,14 +27,17 @@ from inference.interfaces import (
     TextDelta,
     TextToSpeech,
 )
+from realtime.call.events import ClauseBegan, ReplyEnded, ReplyEvent, ReplyFailed, ReplyReport, ReplySent
 from realtime.call.prompt import Language
 from realtime.call.settings import ReplyLimits
 from realtime.call.voice import Voice
 from realtime.clauses import Clause, ClauseCutter
-from realtime.messages import LatencyMs, LlmResponse, ServerMessage, Stage, Status, TtsReady, TurnEnd
+from realtime.messages import LatencyMs, LlmResponse, ServerMessage, Stage, Status, TtsReady
 from realtime.playout import Playout
 from realtime.reply_language import generate_in
 from realtime.streams import within
+
+logger = logging.getLogger(__name__)
 
 #: The most audio one binary message holds.
 PIECE_MS = 200
@@ -45,16 +47,12 @@ PIECE_MS = 200
 class Outlet:
     """Where a reply goes."""
 
-    send_event: Callable[[ServerMessage], Awaitable[None]]
-    send_audio: Callable[[bytes], Awaitable[None]]
-    #: Called once, when the first audio leaves.
-    on_audible: Callable[[], None]
-    #: Called for each failure of an engine, once the reply is committed.
-    on_failure: Callable[[Stage, InferenceError], Awaitable[None]]
-    #: Waited for before each clause is spoken, the first of the reply or another.
-    before_clause: Callable[[bool], Awaitable[None]]
-    #: Called when the first audio of each clause leaves.
-    on_sound: Callable[[], None]
+    #: Sends a message or a piece of audio of a reply, after those sent before; waits when the client reads slowly.
+    send: Callable[[Reply, ServerMessage | bytes], Awaitable[None]]
+    #: Takes what happens to the reply, at once.
+    report: Callable[[ReplyEvent], None]
+    #: While it is not set, the first clause is not spoken.
+    may_speak: asyncio.Event
     make_audio_url: Callable[[UUID], str | None]
 
 
@@ -68,8 +66,8 @@ class Reply:
     def __init__(
         self,
         *,
+        turn_id: UUID,
         user_turn_id: UUID,
-        user_text: str,
         messages: Sequence[Message],
         llm: LanguageModel,
         tts: TextToSpeech,
@@ -81,15 +79,13 @@ class Reply:
         clock: Callable[[], float],
         language: Language | None = None,
     ) -> None:
-        self.turn_id = uuid4()
+        self.turn_id = turn_id
         self.user_turn_id = user_turn_id
-        self.user_text = user_text
         self.voice = voice
         #: Whose voices its clauses were spoken in.
         self.spoken_in: list[UUID | None] = []
         self.text = ""
-        self.has_failed = False
-        self.is_turn_end_sent = False
+        self.is_stopped = False
         self.sample_rate_hz = 0
         #: What it is spoken with, known once there is sound: fast, once a part of it is.
         self.quality = synthesis.quality
@@ -108,7 +104,6 @@ class Reply:
         self._is_thought = False
         self._is_speechless = False
         self._is_clause_silent = True
-        self._is_stopped = False
         self._text_changed = asyncio.Event()
         self._played = asyncio.Event()
         # A reply is capped by its tokens, so its clauses need no bound; its audio is bounded by `_ahead`.
@@ -122,7 +117,7 @@ class Reply:
         self._ttfa_ms: int | None = None
         self._total_ms: int | None = None
 
-    # --- what the pipeline does with it ---
+    # --- what its owner does with it ---
 
     def commit(self, *, asked_at: float, stt_ms: int | None) -> None:
         """Let the reply be seen and heard. Latencies count from `asked_at`."""
@@ -130,17 +125,13 @@ class Reply:
         self._stt_ms = stt_ms
         self._committed.set()
 
-    @property
-    def is_committed(self) -> bool:
-        return self._committed.is_set()
-
     def change_voice(self, voice: Voice) -> None:
         """Speak in another voice from the next clause on."""
         self.voice = voice
 
     def stop(self) -> None:
         """Let nothing more of it out. Cancelling `run` reaches those who send some turns of the event loop later."""
-        self._is_stopped = True
+        self.is_stopped = True
 
     def report_playback(self, played_ms: int, *, is_finished: bool) -> None:
         self.playout.report(played_ms, self._clock(), is_finished=is_finished)
@@ -153,29 +144,20 @@ class Reply:
         """Return what the user has got of the reply: what was heard, or what was shown when it could not be spoken."""
         return self.text.strip() if self._is_speechless else self.playout.read_heard(heard_ms)
 
-    def read_heard_audio(self, heard_ms: int) -> bytes:
-        return bytes(self.audio[: self.sample_rate_hz * heard_ms // 1000 * BYTES_PER_SAMPLE])
-
-    @property
-    def audio_ms(self) -> int:
-        return round(self.playout.sent_ms)
-
-    @property
-    def latency(self) -> LatencyMs:
-        return LatencyMs(stt=self._stt_ms, ttft=self._ttft_ms, ttfa=self._ttfa_ms, total=self._total_ms)
-
-    def describe_latency(self) -> dict[str, Any]:
-        return msgspec.structs.asdict(self.latency)
-
-    def make_turn_end(self, *, was_interrupted: bool) -> TurnEnd:
-        self.is_turn_end_sent = True
-        return TurnEnd(
+    def describe(self, *, with_sound: bool = True) -> ReplyReport:
+        """Return how far it has come, with all that was sent of its sound or without."""
+        heard_ms = self.read_heard_ms()
+        return ReplyReport(
             turn_id=self.turn_id,
-            user_turn_id=self.user_turn_id,
-            was_interrupted=was_interrupted,
-            audio_ms=self.audio_ms,
-            latency_ms=self.latency,
-            quality=self.quality.value if self.audio else None,
+            text=self.text.strip(),
+            heard_text=self.read_heard_text(heard_ms),
+            heard_ms=heard_ms,
+            audio_ms=round(self.playout.sent_ms),
+            quality=self.quality if self.audio else None,
+            latency=LatencyMs(stt=self._stt_ms, ttft=self._ttft_ms, ttfa=self._ttfa_ms, total=self._total_ms),
+            spoken_in=tuple(self.spoken_in),
+            pcm=bytes(self.audio) if with_sound else b"",
+            sample_rate_hz=self.sample_rate_hz,
         )
 
     async def run(self) -> None:
@@ -185,8 +167,9 @@ class Reply:
             group.create_task(self._speak())
             group.create_task(self._show())
             group.create_task(self._play())
-        await self._outlet.send_event(self.make_turn_end(was_interrupted=False))
+        self._outlet.report(ReplySent(self.describe(with_sound=False)))
         await self._wait_for_playout(self.playout.find_rest_s)
+        self._outlet.report(ReplyEnded(self.describe()))
 
     # --- thinking ---
 
@@ -205,7 +188,7 @@ class Reply:
                         self._text_changed.set()
                         self._add_clauses(cutter.feed(text))
         except InferenceError as error:
-            await self._report_failure(Stage.LLM, error)
+            self._report_failure(Stage.LLM, error)
         self._is_thought = True
         self._text_changed.set()
         self._add_clauses(cutter.flush())
@@ -214,10 +197,9 @@ class Reply:
         self._clauses.extend(clauses)
         self._clauses_changed.set()
 
-    async def _report_failure(self, stage: Stage, error: InferenceError) -> None:
-        self.has_failed = True
-        await self._committed.wait()
-        await self._outlet.on_failure(stage, error)
+    def _report_failure(self, stage: Stage, error: InferenceError) -> None:
+        logger.warning("%s failed: %s", stage, error)
+        self._outlet.report(ReplyFailed(self.turn_id, stage, error))
 
     # --- showing ---
 
@@ -235,9 +217,9 @@ class Reply:
                 await self._send(self._make_response(delta, is_final=False))
         await self._send(self._make_response(self.text.strip(), is_final=True))
 
-    async def _send(self, message: ServerMessage) -> None:
-        if not self._is_stopped:
-            await self._outlet.send_event(message)
+    async def _send(self, message: ServerMessage | bytes) -> None:
+        if not self.is_stopped:
+            await self._outlet.send(self, message)
 
     def _make_response(self, text: str, *, is_final: bool) -> LlmResponse:
         return LlmResponse(turn_id=self.turn_id, user_turn_id=self.user_turn_id, text=text, is_final=is_final)
@@ -258,7 +240,8 @@ class Reply:
                 if not is_first:
                     # Of a reply that may be taken back, one clause is enough to have ready.
                     await self._committed.wait()
-                await self._outlet.before_clause(is_first)
+                else:
+                    await self._outlet.may_speak.wait()
                 is_last = self._is_thought and not self._clauses
                 voice = self.voice
                 self.spoken_in.append(voice.profile_id)
@@ -275,7 +258,7 @@ class Reply:
         except InferenceError as error:
             self._is_speechless = True
             self._sound.put_nowait(None)
-            await self._report_failure(Stage.TTS, error)
+            self._report_failure(Stage.TTS, error)
         else:
             self._sound.put_nowait(None)
 
@@ -327,12 +310,11 @@ class Reply:
     async def _send_piece(self, pcm: bytes) -> None:
         length_ms = len(pcm) * 1000 / (self.sample_rate_hz * BYTES_PER_SAMPLE)
         await self._wait_for_playout(lambda now: self.playout.find_delay_s(length_ms, now))
-        if self._is_stopped:
+        if self.is_stopped:
             return
         if not self.audio:
-            self._outlet.on_audible()
-            await self._outlet.send_event(Status(stage=Stage.TTS, turn_id=self.turn_id))
-            await self._outlet.send_event(
+            await self._send(Status(stage=Stage.TTS, turn_id=self.turn_id))
+            await self._send(
                 TtsReady(
                     turn_id=self.turn_id,
                     user_turn_id=self.user_turn_id,
@@ -343,8 +325,9 @@ class Reply:
             )
         if self._is_clause_silent:
             self._is_clause_silent = False
-            self._outlet.on_sound()
-        await self._outlet.send_audio(pcm)
+            begun = self.playout.read_heard(math.inf)
+            self._outlet.report(ClauseBegan(self.turn_id, begun, tuple(self.spoken_in)))
+        await self._send(pcm)
         self.audio += pcm
         self.playout.add(length_ms, self._clock())
         if self._ttfa_ms is None:

@@ -1,13 +1,18 @@
-"""Reading other processes' streams: with a timeout, and closed whatever happens. Knows no Django, Channels or gRPC."""
+"""Waiting for other processes: with a timeout, and with streams closed whatever happens. Knows no Django or gRPC."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator
+import logging
+from collections.abc import AsyncGenerator, Awaitable
 from typing import TypeVar
 
 from inference.interfaces import InferenceUnavailable
+from realtime.call.utterance import AudioDecodingError, AudioTooLong
+from realtime.call.voice import VoiceUnreadable
+
+logger = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
 
@@ -33,3 +38,19 @@ async def within(
                 raise InferenceUnavailable(f"{what} did not come within {timeout_s:g} s") from None
             yield item
             timeout_s = next_s
+
+
+async def attempt(work: Awaitable[Item], *, timeout_s: float) -> Item | Exception:
+    """Await work of another part, with a deadline. Return its result or its exception: no failure ends the call."""
+    what = getattr(work, "__qualname__", work)
+    try:
+        async with asyncio.timeout(timeout_s):
+            return await work
+    except (AudioDecodingError, AudioTooLong, VoiceUnreadable) as error:
+        return error
+    except TimeoutError as error:
+        logger.warning("%s took more than %g s", what, timeout_s)
+        return error
+    except Exception as error:
+        logger.exception("%s failed", what)
+        return error

@@ -19,7 +19,7 @@ from realtime.call.settings import CallSettings
 from realtime.call.turns import BegunTurn, CorrectedTurn, DroppedTurn, PastTurn, SaidTurn
 from realtime.call.voice import Voice, VoiceUnreadable
 from realtime.messages import AudioFormat, ServerMessage
-from realtime.pipeline import VoicePipeline
+from realtime.runner import CallRunner
 
 __all__ = ["FakeInference", "FakeLanguageModel", "FakeSpeechToText", "FakeTextToSpeech"]
 
@@ -58,7 +58,7 @@ def make_inference(
 
 
 class Call:
-    """A running pipeline, everything it has sent in order, and everything it wants kept."""
+    """A running call, everything it has sent in order, and everything it wants kept."""
 
     def __init__(self, inference: FakeInference, *, history: list[Message] | None = None, **settings: Any) -> None:
         self.inference = inference
@@ -80,7 +80,7 @@ class Call:
         #: How far the call's clock is ahead of ours.
         self.clock_ahead_s = 0.0
         self._changed = asyncio.Event()
-        self.pipeline = VoicePipeline(
+        self.runner = CallRunner(
             stt=inference.stt,
             llm=inference.llm,
             tts=inference.tts,
@@ -90,7 +90,6 @@ class Call:
             history=[PastTurn(uuid4(), message) for message in history or []],
             settings=CallSettings(**{"first_retry_s": 0.01, "last_retry_s": 0.02} | settings),
             find_voice=self._find_voice,
-            renew_voice=self._renew_voice,
             find_past=self._find_past,
             decode_audio=self._decode,
             make_audio_url=lambda turn_id: f"/audio/{turn_id}",
@@ -122,9 +121,6 @@ class Call:
             raise VoiceUnreadable
         return self.voices.get(voice_profile_id)
 
-    async def _renew_voice(self, voice: Voice) -> Voice | None:
-        return self.voices.get(voice.profile_id)
-
     async def _find_past(self, turn_id: UUID) -> list[PastTurn] | None:
         await self._find()
         return self.past.get(turn_id)
@@ -135,10 +131,10 @@ class Call:
 
     def speak(self, pcm: bytes) -> None:
         for frame in cut_frames(pcm):
-            self.pipeline.push_frame(frame)
+            self.runner.push_frame(frame)
 
     def send(self, message: messages.ClientMessage) -> None:
-        self.pipeline.push_message(message)
+        self.runner.push_message(message)
 
     def list_of(self, kind: type[Message_]) -> list[Message_]:
         return [message for message in self.sent if isinstance(message, kind)]
@@ -192,7 +188,8 @@ async def open_call(
 ) -> AsyncIterator[Call]:
     """A call that is hung up at the end; then nothing of it may be left."""
     call = Call(inference, history=history, **settings)
-    task = asyncio.create_task(call.pipeline.run())
+    task = asyncio.create_task(call.runner.run())
+    await asyncio.sleep(0)  # it has begun: what is sent is handled at once
     try:
         yield call
     finally:

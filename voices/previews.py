@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from django.db import IntegrityError, transaction
 
 from avatar_site.lib.inference_client import ask
+from avatar_site.lib.stored_files import delete_file, delete_or_leave
 from avatar_site.lib.synthetic_label import make_wav
 from inference import offline
 from inference.interfaces import Inference, InferenceBusy, InferenceError
@@ -65,14 +66,14 @@ def find_or_speak(
                 kept.delete()
             preview.save(force_insert=True)
     except IntegrityError:
-        files.delete(preview.audio.name)
+        delete_file(preview.audio.name)
         # Asked for twice at once; or the voice was deleted meanwhile.
         if others := Preview.objects.filter(**wanted).first():
             return others, True
         files.delete_folder_if_gone(profile)
         raise
     if kept:
-        files.delete_or_leave(kept.audio.name)
+        delete_or_leave(kept.audio.name)
     _make_room(profile, user)
     return preview, False
 
@@ -81,4 +82,4 @@ def _make_room(profile: VoiceProfile, user: User) -> None:
     kept = Preview.objects.filter(profile=profile, requested_by=user).order_by("-created_at", "pk")
     for old in kept[MAX_KEPT:]:
         old.delete()
-        files.delete_or_leave(old.audio.name)
+        delete_or_leave(old.audio.name)

@@ -9,6 +9,9 @@ from django.db import transaction
 from django.db.models.signals import pre_delete
 from django.dispatch import receiver
 
+from avatar_site.lib import sqlite_erasure
+from avatar_site.lib.live_calls import tell_voice_changed
+from avatar_site.lib.stored_files import delete_file
 from voices import deletion, files
 from voices.models import Preview, VoiceProfile
 
@@ -23,13 +26,15 @@ def remove_voices_of(instance: User, **kwargs: Any) -> None:
     previews = Preview.objects.filter(requested_by=instance).exclude(profile__owner=instance)
     names = list(previews.values_list("audio", flat=True))
     deletion.forget_in_log(profiles)
+    for profile in profiles:
+        tell_voice_changed(profile.pk)
 
     def remove_all() -> None:
         for profile in profiles:
             files.delete_folder(profile)
         for name in names:
-            files.delete(name)
-        files.forget_deleted_rows()
+            delete_file(name)
+        sqlite_erasure.erase_on_commit()
 
     # The person is gone; what fails to be removed now is found by `delete_orphans`, and stops nobody else's work.
     transaction.on_commit(remove_all, robust=True)

@@ -15,7 +15,7 @@ from django.test import Client
 from django.utils import timezone
 
 from avatar_site import folder
-from conversations import files
+from conversations import orphans
 from tests import factories
 
 
@@ -121,7 +121,7 @@ class TestTemporaryFiles:
         turn = factories.create_turn(factories.create_conversation(alice), audio=factories.make_flac())
         left = self.leave_one(media_root / turn.audio_name)
 
-        files.remove_orphans(now=timezone.now() + dt.timedelta(hours=2))
+        orphans.remove_orphans(now=timezone.now() + dt.timedelta(hours=2))
 
         assert not left.exists()
         assert list_names(media_root) == [turn.audio_name]

@@ -23,7 +23,7 @@ from pytest_django import Settings
 
 from avatar_site.lib import inference_client
 from conversations.archive import write_archive
-from conversations.files import remove_orphans
+from conversations.orphans import remove_orphans
 from tests import factories, sounds
 from tests.fakes import make_inference
 from tests.s3 import BUCKET, S3Server
@@ -129,7 +129,7 @@ class TestVoices:
         services.add_recording(
             profile=profile, audio=sounds.encode(sounds.make_speech(7.0), "mp3"), attestation="own_voice"
         )
-        build_job.extract(voice_profile_id=profile.pk, inference=inference)
+        build_job.build(voice_profile_id=profile.pk, inference=inference)
         profile.refresh_from_db()
         services.preview(profile=profile, user=alice, text="你好")
 
@@ -157,13 +157,11 @@ class TestVoices:
         assert alices_client.get("/api/voice-profiles?owner=me").json()["count"] == 14  # the stock voices
         assert broken.list_keys() == []
 
-    def test_files_without_a_row_are_found(self, bucket: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_files_without_a_row_are_found(self, bucket: S3Server) -> None:
         default_storage.save(f"voices/7/{uuid.uuid4()}/lost.flac", ContentFile(b"fLaC"))
 
-        assert files.delete_orphans() == 0  # young: it may be about to get one
-        monkeypatch.setattr(files, "ORPHAN_AFTER", dt.timedelta(0))
-
-        assert files.delete_orphans() == 1
+        assert files.delete_orphans(now=timezone.now()) == 0  # young: it may be about to get one
+        assert files.delete_orphans(now=timezone.now() + dt.timedelta(hours=2)) == 1
         assert bucket.list_keys() == []
 
 
@@ -194,7 +192,7 @@ class TestConversations:
 
         found = remove_orphans(now=timezone.now() + dt.timedelta(days=1))
 
-        assert (found.files, list(found.turns)) == ([lost], [turn.pk])
+        assert (found.sweep.files, list(found.turns)) == ([lost], [turn.pk])
         assert bucket.list_keys() == [f"site/{kept.audio_name}"]
 
 

@@ -29,12 +29,12 @@ import psutil
 from inference.address import make_default_address
 from inference.client import InferenceClient
 from inference.interfaces import InferenceError
-from realtime import hearing, messages
+from realtime import messages, recogniser
 from realtime.call.settings import CallSettings
 from realtime.call.turns import CorrectedTurn, SaidTurn
 from realtime.call.voice import Voice
 from realtime.messages import AudioFormat, ServerMessage
-from realtime.pipeline import VoicePipeline
+from realtime.runner import CallRunner
 from tests.bench.conversation import machine
 from tests.fakes import cut_frames, make_silence, make_tone
 
@@ -42,7 +42,7 @@ FRAME_S = 0.02
 SPEECH = cut_frames(make_tone(2000))
 SILENCE = cut_frames(make_silence(2000))
 READY_WITHIN_S = 60.0
-ITEM_BYTES = {"a frame a message": 640, "joined": hearing.MAX_ITEM_BYTES}
+ITEM_BYTES = {"a frame a message": 640, "joined": recogniser.MAX_ITEM_BYTES}
 
 
 def main() -> int:
@@ -54,7 +54,7 @@ def main() -> int:
     print(f"{machine()}, {options.callers} callers, load {os.getloadavg()[0]:.1f} before")
     # There and back again: a machine that others use as well changes from minute to minute.
     for name in (*ITEM_BYTES, *reversed(ITEM_BYTES)):
-        hearing.MAX_ITEM_BYTES = ITEM_BYTES[name]
+        recogniser.MAX_ITEM_BYTES = ITEM_BYTES[name]
         with tempfile.TemporaryDirectory() as folder, running_engines(Path(folder), options.callers) as engines:
             began_s, engines_began_s = time.process_time(), measure_processor_s(engines)
             callers = asyncio.run(call_all(make_default_address(Path(folder)), options))
@@ -94,7 +94,7 @@ class Caller:
         self.late_ms: list[float] = []
         self.errors = 0
         self.spoke_until: list[float] = []
-        self.pipeline = VoicePipeline(
+        self.runner = CallRunner(
             stt=client.stt,
             llm=client.llm,
             tts=client.tts,
@@ -104,7 +104,6 @@ class Caller:
             history=(),
             settings=CallSettings(),
             find_voice=self._find_voice,
-            renew_voice=self._renew_voice,
             find_past=self._find_past,
             decode_audio=self._decode,
             make_audio_url=lambda turn_id: None,
@@ -113,12 +112,12 @@ class Caller:
 
     async def hold(self, seconds: float, starts_after_s: float) -> None:
         """Speak and be silent in turns; hang up once the last transcript had time to come."""
-        call = asyncio.create_task(self.pipeline.run())
+        call = asyncio.create_task(self.runner.run())
         try:
             await asyncio.sleep(starts_after_s)
             ends_at = time.monotonic() + seconds
             async for frame, is_last_of_speech in pace(ends_at):
-                self.pipeline.push_frame(frame)
+                self.runner.push_frame(frame)
                 if is_last_of_speech:
                     self.spoke_until.append(time.monotonic())
         finally:
@@ -139,9 +138,6 @@ class Caller:
 
     async def _find_voice(self, voice_profile_id: UUID | None) -> Voice | None:
         return Voice()
-
-    async def _renew_voice(self, voice: Voice) -> Voice | None:
-        return voice
 
     async def _find_past(self, turn_id: UUID) -> None: ...
 

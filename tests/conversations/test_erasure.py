@@ -16,7 +16,8 @@ from django.db import connection
 from django.test import Client
 from django.utils import timezone
 
-from conversations import erasure, retention, services, tasks
+from avatar_site.lib import sqlite_erasure
+from conversations import deletion, retention, services
 from conversations.models import Conversation, Turn
 from tests import factories
 from tests.bench.history import say
@@ -58,7 +59,7 @@ def secret(alice: User, bob: User) -> Turn:
 
 
 def delete_conversation(turn: Turn) -> None:
-    services.delete_conversations(conversations=Conversation.objects.filter(pk=turn.conversation_id))
+    deletion.delete_conversations(conversations=Conversation.objects.filter(pk=turn.conversation_id))
 
 
 def correct_again(turn: Turn) -> None:
@@ -114,7 +115,7 @@ class TestDeletedWords:
     def test_that_a_reader_holds_on_to_go_when_it_has_read(self, secret: Turn, monkeypatch: pytest.MonkeyPatch) -> None:
         cache.clear()
         queued: list[Any] = []
-        monkeypatch.setattr(tasks.erase_deleted_words, "apply_async", lambda **options: queued.append(options))
+        monkeypatch.setattr(sqlite_erasure.erase, "apply_async", lambda **options: queued.append(options))
         # What it reads is in the log.
         factories.create_turn(secret.conversation, text="Zanzibar")
         reader = open_connection()
@@ -125,11 +126,11 @@ class TestDeletedWords:
 
         delete_conversation(secret)
         assert find_secrets() != []
-        assert queued == [{"countdown": services.ERASED_AFTER_S}]
+        assert queued == [{"kwargs": {"attempt": 0}, "countdown": sqlite_erasure.DELAY_S}]
 
         reading.close()
         reader.close()
-        tasks.erase_deleted_words()
+        sqlite_erasure.erase()
         assert find_secrets() == []
         connection.close()
 
@@ -137,33 +138,33 @@ class TestDeletedWords:
         self, secret: Turn, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         cache.clear()
-        monkeypatch.setattr(erasure, "SMALL", 10)
+        monkeypatch.setattr(sqlite_erasure, "MAX_BYTES_AT_ONCE", 10)
         queued: list[Any] = []
-        monkeypatch.setattr(tasks.erase_deleted_words, "apply_async", lambda **options: queued.append(options))
+        monkeypatch.setattr(sqlite_erasure.erase, "apply_async", lambda **options: queued.append(options))
 
         delete_conversation(secret)
         delete_conversation(Turn.objects.exclude(conversation__owner=secret.conversation.owner)[0])
         assert find_secrets() != []
-        assert queued == [{"countdown": services.ERASED_AFTER_S}]
+        assert queued == [{"kwargs": {"attempt": 0}, "countdown": sqlite_erasure.DELAY_S}]
 
-        tasks.erase_deleted_words()
+        sqlite_erasure.erase()
         assert find_secrets() == []
-        assert cache.get(tasks.ERASURE_IS_QUEUED) is None
+        assert cache.get(sqlite_erasure.IS_QUEUED) is None
 
     def test_go_in_steps_between_which_others_write(self, secret: Turn, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(erasure, "PAGES_A_STEP", 1)
+        monkeypatch.setattr(sqlite_erasure, "PAGES_A_STEP", 1)
         steps: list[int] = []
-        merge = erasure._merge
+        merge = sqlite_erasure._merge
 
-        def count(pages: int) -> bool:
+        def count(table: str, pages: int) -> bool:
             steps.append(pages)
             if len(steps) == 2:
                 factories.create_turn(secret.conversation, text="said meanwhile")
-            return merge(pages)
+            return merge(table, pages)
 
         Turn.objects.filter(pk=secret.pk).delete()
-        monkeypatch.setattr(erasure, "_merge", count)
-        erasure.erase_deleted_words()
+        monkeypatch.setattr(sqlite_erasure, "_merge", count)
+        sqlite_erasure.erase_deleted_rows()
 
         assert steps[:2] == [-1, 1]
         assert len(steps) >= 3

@@ -10,7 +10,9 @@ from django.core.files.storage import FileSystemStorage
 from django.core.management import CommandError, call_command
 from django.utils import timezone
 
-from conversations import files, retention, services, tasks
+from avatar_site.lib import stored_files
+from avatar_site.lib.stored_files import Sweep
+from conversations import call_store, orphans, retention, tasks
 from conversations.models import Conversation, RetentionChoice, RetentionRun, StorageCheck, Turn, TurnSearch
 from conversations.retention import Limits, combine, purge_expired
 from tests import factories
@@ -163,7 +165,7 @@ class TestPurgeExpired:
         with monkeypatch.context() as patch:
             patch.setattr(FileSystemStorage, "delete", fail)
             assert purge_expired(now=NOW).turns == 0
-        assert len(asked) == files.MAX_FAILURES
+        assert len(asked) == stored_files.MAX_FAILURES
         assert RetentionRun.objects.get().finished_at is None
         assert "the storage is away" in caplog.text
         assert purge_expired(now=NOW).turns == 5
@@ -177,7 +179,7 @@ class TestPurgeExpired:
     @pytest.mark.usefixtures("thirty_days")
     def test_leaves_a_conversation_to_the_call_that_goes_on_with_it(self, alice: User) -> None:
         conversation = say(alice, days_ago=100).conversation
-        services.resume_conversation(conversation_id=conversation.pk, limit=10)
+        call_store.resume_conversation(conversation_id=conversation.pk, limit=10)
 
         told = purge_expired(now=NOW, is_dry_run=True)
         assert told == purge_expired(now=NOW)
@@ -190,7 +192,7 @@ class TestPurgeExpired:
     @pytest.mark.usefixtures("thirty_days")
     def test_removes_it_when_nothing_more_was_said_in_that_call(self, alice: User) -> None:
         conversation = say(alice, days_ago=100).conversation
-        services.resume_conversation(conversation_id=conversation.pk, limit=10)
+        call_store.resume_conversation(conversation_id=conversation.pk, limit=10)
         purge_expired(now=NOW)
 
         assert purge_expired(now=NOW + dt.timedelta(hours=23)).conversations == 0
@@ -199,7 +201,7 @@ class TestPurgeExpired:
     def test_leaves_an_old_call_alone_that_was_just_resumed(self, alice: User) -> None:
         conversation = factories.create_conversation(alice)
         Conversation.objects.update(created_at=NOW - dt.timedelta(days=3))
-        services.resume_conversation(conversation_id=conversation.pk, limit=10)
+        call_store.resume_conversation(conversation_id=conversation.pk, limit=10)
 
         assert purge_expired(now=NOW).conversations == 0
 
@@ -224,16 +226,18 @@ class TestRemoveOrphans:
         orphan.parent.mkdir()
         orphan.write_bytes(b"OggS")
 
-        told = files.remove_orphans(now=timezone.now() + self.LATER, is_dry_run=True)
-        assert (len(told.files), told.file_bytes, list(told.turns)) == (1, 4, [lost.pk])
+        told = orphans.remove_orphans(now=timezone.now() + self.LATER, is_dry_run=True)
+        assert (len(told.sweep.files), told.sweep.file_bytes, list(told.turns)) == (1, 4, [lost.pk])
         assert orphan.exists()
 
-        assert files.remove_orphans(now=timezone.now() + self.LATER) == told
+        assert orphans.remove_orphans(now=timezone.now() + self.LATER) == told
         assert list_files(media_root) == [media_root / whole.audio_name]
         assert not orphan.parent.exists()
         lost.refresh_from_db()
         assert (lost.audio_name, lost.audio_bytes) == ("", 0)
-        assert files.remove_orphans(now=timezone.now() + self.LATER) == files.Orphans(file_count=1, row_count=1)
+        assert orphans.remove_orphans(now=timezone.now() + self.LATER) == orphans.Orphans(
+            Sweep(file_count=1), row_count=1
+        )
 
     @pytest.mark.django_db
     def test_leaves_a_file_that_may_be_about_to_get_its_row(self, media_root: Path) -> None:
@@ -242,8 +246,8 @@ class TestRemoveOrphans:
         young.write_bytes(b"OggS")
 
         now = timezone.now()
-        assert files.remove_orphans(now=now + dt.timedelta(minutes=59)).files == []
-        assert files.remove_orphans(now=now + dt.timedelta(minutes=61)).files == ["conversations/1/young.ogg"]
+        assert orphans.remove_orphans(now=now + dt.timedelta(minutes=59)).sweep.files == []
+        assert orphans.remove_orphans(now=now + dt.timedelta(minutes=61)).sweep.files == ["conversations/1/young.ogg"]
 
     def test_is_a_command(self, alice: User, media_root: Path) -> None:
         say(alice, days_ago=0)
@@ -266,7 +270,7 @@ class TestRemoveOrphans:
         media_root.rename(tmp_path / "away")
         tasks.remove_orphans.delay()
         (tmp_path / "away").rename(media_root)
-        files.remove_orphans(now=timezone.now() + self.LATER)
+        orphans.remove_orphans(now=timezone.now() + self.LATER)
 
         assert list_files(media_root) == kept
         assert Turn.objects.exclude(audio="").count() == 3
@@ -299,12 +303,12 @@ class TestRemoveOrphans:
         # Restored as it was before anything was said.
         Turn.objects.all().delete()
 
-        with pytest.raises(files.DoubtfulOrphans, match="11 of 11 files belong to no turn"):
-            files.remove_orphans(now=timezone.now() + self.LATER)
+        with pytest.raises(orphans.DoubtfulOrphans, match="11 of 11 files belong to no turn"):
+            orphans.remove_orphans(now=timezone.now() + self.LATER)
         assert len(list_files(media_root)) == 11
-        told = files.remove_orphans(now=timezone.now() + self.LATER, is_dry_run=True)
-        assert (len(told.files), len(list_files(media_root))) == (11, 11)
-        files.remove_orphans(now=timezone.now() + self.LATER, is_forced=True)
+        told = orphans.remove_orphans(now=timezone.now() + self.LATER, is_dry_run=True)
+        assert (len(told.sweep.files), len(list_files(media_root))) == (11, 11)
+        orphans.remove_orphans(now=timezone.now() + self.LATER, is_forced=True)
         assert list_files(media_root) == []
 
     def test_leaves_audio_that_was_replaced_while_it_looked(
@@ -313,18 +317,18 @@ class TestRemoveOrphans:
         say(alice, days_ago=0)
         turn = say(alice, days_ago=0)
         (media_root / turn.audio_name).unlink()
-        find = files.find_orphans
+        find = orphans.find_orphans
 
-        def find_and_replace(**kwargs: Any) -> files.Orphans:
+        def find_and_replace(**kwargs: Any) -> orphans.Orphans:
             orphans = find(**kwargs)
             Turn.objects.filter(pk=turn.pk).update(audio="conversations/1/better.ogg")
             return orphans
 
-        monkeypatch.setattr(files, "find_orphans", find_and_replace)
-        files.remove_orphans(now=timezone.now() + self.LATER)
+        monkeypatch.setattr(orphans, "find_orphans", find_and_replace)
+        orphans.remove_orphans(now=timezone.now() + self.LATER)
 
         turn.refresh_from_db()
         assert turn.audio_name == "conversations/1/better.ogg"
 
     def test_has_nothing_to_do_without_a_folder(self, alice: User) -> None:
-        assert files.remove_orphans(now=NOW) == files.Orphans()
+        assert orphans.remove_orphans(now=NOW) == orphans.Orphans()

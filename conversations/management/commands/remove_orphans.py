@@ -6,7 +6,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 from django.utils import timezone
 
-from conversations import files
+from conversations.orphans import DoubtfulOrphans, remove_orphans
 from voices.files import delete_orphans
 
 
@@ -21,19 +21,18 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:
-            orphans = files.remove_orphans(
-                now=timezone.now(), is_dry_run=options["dry_run"], is_forced=options["force"]
-            )
-        except files.DoubtfulOrphans as error:
+            orphans = remove_orphans(now=timezone.now(), is_dry_run=options["dry_run"], is_forced=options["force"])
+        except DoubtfulOrphans as error:
             raise CommandError(f"Nothing was removed. {error} If not, and this is to be done: --force.") from error
         if options["dry_run"]:
-            for name in orphans.files:
+            for name in orphans.sweep.files:
                 self.stdout.write(name)
             if orphans.doubt:
                 self.stdout.write(f"Would refuse without --force: {orphans.doubt}")
         self.stdout.write(
-            f"{'Found' if options['dry_run'] else 'Removed'} {len(orphans.files)} files without a turn"
-            f" ({orphans.file_bytes} bytes); {len(orphans.turns)} turns whose file is gone."
+            f"{'Found' if options['dry_run'] else 'Removed'} {len(orphans.sweep.files)} files without a turn"
+            f" ({orphans.sweep.file_bytes} bytes); {len(orphans.turns)} turns whose file is gone."
         )
         if not options["dry_run"]:
-            self.stdout.write(f"Removed {delete_orphans(is_forced=options['force'])} files without a voice.")
+            count = delete_orphans(now=timezone.now(), is_forced=options["force"])
+            self.stdout.write(f"Removed {count} files without a voice.")

@@ -9,9 +9,9 @@ from django.core.files.storage import default_storage
 from django.db import connection, connections
 from django.db.migrations.recorder import MigrationRecorder
 
+from avatar_site.lib.stored_files import FEW_ORPHANS
 from avatar_site.operations.database_checks import find_problem
 from tests import factories
-from voices.files import FEW_ORPHANS
 
 
 @pytest.fixture

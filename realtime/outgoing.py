@@ -1,0 +1,50 @@
+"""What a call sends: one queue for its own messages and its replies' text and audio. Knows no Django, no Channels."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from realtime.messages import ServerMessage
+from realtime.reply import Reply
+
+#: Messages that wait to be taken by whoever writes them. When it is full, replies wait.
+MAX_OUTGOING = 256
+
+
+class CallOverrun(Exception):
+    """The client sends requests faster than they can be handled, or than it reads their answers."""
+
+
+class Outgoing:
+    """Keeps the order of what is sent, and drops what waits of a reply once that is stopped."""
+
+    def __init__(
+        self,
+        *,
+        send_event: Callable[[ServerMessage], Awaitable[None]],
+        send_audio: Callable[[bytes], Awaitable[None]],
+    ) -> None:
+        self._send_event = send_event
+        self._send_audio = send_audio
+        self._queue: asyncio.Queue[tuple[ServerMessage | bytes, Reply | None]] = asyncio.Queue(MAX_OUTGOING)
+
+    def put(self, message: ServerMessage) -> None:
+        """Send a message of the call. Raises CallOverrun when the client reads no answers."""
+        try:
+            self._queue.put_nowait((message, None))
+        except asyncio.QueueFull:
+            raise CallOverrun("answers wait to be read") from None
+
+    async def put_of_reply(self, reply: Reply, message: ServerMessage | bytes) -> None:
+        await self._queue.put((message, reply))
+
+    async def run(self) -> None:
+        while True:
+            message, reply = await self._queue.get()
+            if reply is not None and reply.is_stopped:
+                continue
+            if isinstance(message, bytes):
+                await self._send_audio(message)
+            else:
+                await self._send_event(message)

@@ -1,0 +1,103 @@
+"""The tasks that make a call's replies: the speculation, the committed one, and those that are ending. No Django."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+from uuid import UUID
+
+from inference.interfaces import GenerationOptions, LanguageModel, SynthesisOptions, TextToSpeech
+from realtime.call.events import CommitReply, ReplyReport, ReportPlayback, StartReply
+from realtime.call.prompt import Scene, compose, find_wanted_language, is_chinese
+from realtime.call.settings import CallSettings
+from realtime.call.voice import Voice
+from realtime.reply import Outlet, Reply
+
+
+class ReplyTasks:
+    """Starts and stops replies, none of which waits. `start` makes a task that its caller's group owns."""
+
+    def __init__(
+        self,
+        *,
+        llm: LanguageModel,
+        tts: TextToSpeech,
+        scene: Scene,
+        settings: CallSettings,
+        outlet: Outlet,
+        clock: Callable[[], float],
+        start: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
+    ) -> None:
+        self._llm = llm
+        self._tts = tts
+        self._scene = scene
+        self._settings = settings
+        self._outlet = outlet
+        self._clock = clock
+        self._start = start
+        self._replies: dict[UUID, tuple[Reply, asyncio.Task[None]]] = {}
+        #: The reply that is committed, while it is made and played.
+        self.committed: Reply | None = None
+        #: Cancelled, and not ended yet: the engines are still busy with them.
+        self._ending: set[asyncio.Task[None]] = set()
+
+    def start(self, order: StartReply) -> None:
+        settings = self._settings
+        reply = Reply(
+            turn_id=order.turn_id,
+            user_turn_id=order.user_turn_id,
+            messages=compose(self._scene, order.history, order.text),
+            llm=self._llm,
+            tts=self._tts,
+            generation=GenerationOptions(
+                max_tokens=settings.max_reply_tokens,
+                temperature=settings.temperature,
+                repeat_penalty=settings.repeat_penalty,
+            ),
+            language=find_wanted_language(order.text) if is_chinese(settings.system_prompt) else None,
+            synthesis=SynthesisOptions(quality=order.quality, speed=order.speed),
+            voice=order.voice,
+            limits=settings.reply,
+            outlet=self._outlet,
+            clock=self._clock,
+        )
+        self._replies[reply.turn_id] = reply, self._start(self._run(reply, tuple(self._ending)))
+
+    async def _run(self, reply: Reply, ending: tuple[asyncio.Task[None], ...]) -> None:
+        """Make a reply once the engines are free of what was cancelled before it."""
+        if ending:
+            await asyncio.wait(ending)
+        await reply.run()
+        self._replies.pop(reply.turn_id, None)
+        if self.committed is reply:
+            self.committed = None
+
+    def commit(self, order: CommitReply) -> None:
+        self.committed, _ = self._replies[order.turn_id]
+        self.committed.commit(asked_at=order.asked_at, stt_ms=order.stt_ms)
+
+    def cancel(self, turn_id: UUID) -> ReplyReport | None:
+        """Stop a reply. Return what was heard of it, if it was committed."""
+        reply, task = self._replies.pop(turn_id)
+        task.cancel()
+        reply.stop()
+        self.note_ending(task)
+        if self.committed is not reply:
+            return None
+        self.committed = None
+        return reply.describe()
+
+    def note_ending(self, task: asyncio.Task[None] | None) -> None:
+        """Let the next reply begin after a task that was cancelled has ended."""
+        if task is not None and not task.done():
+            self._ending.add(task)
+            task.add_done_callback(self._ending.discard)
+
+    def report_playback(self, report: ReportPlayback) -> None:
+        reply, _ = self._replies[report.turn_id]
+        reply.report_playback(report.played_ms, is_finished=report.is_finished)
+
+    def change_voice(self, voice: Voice) -> None:
+        for reply, _ in self._replies.values():
+            reply.change_voice(voice)

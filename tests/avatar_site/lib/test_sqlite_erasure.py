@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import random
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.core.cache import cache
+from django.db import connection, transaction
+
+from avatar_site.lib import sqlite_erasure
+from avatar_site.lib.sqlite_erasure import DELAY_S, MAX_ATTEMPTS, erase, erase_deleted_rows, erase_on_commit
+
+pytestmark = [
+    pytest.mark.django_db(transaction=True),
+    pytest.mark.skipif("connection.vendor != 'sqlite'", reason="PostgreSQL's autovacuum does it"),
+]
+
+ROWS = 300
+
+
+def execute(sql: str, *values: Any) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(sql, values)
+
+
+def find_readable(numbers: list[int]) -> list[int]:
+    """Which of the secrets can be read in the database's files."""
+    database = Path(str(connection.settings_dict["NAME"]))
+    data = b"".join(path.read_bytes() for path in database.parent.glob(f"{database.name}*"))
+    return [number for number in numbers if f"SECRET{number:06d}".encode() in data]
+
+
+@pytest.fixture
+def deleted() -> Iterator[list[int]]:
+    """
+    Secrets whose rows were deleted, among rows that had grown.
+
+    That is how turns are kept: a reply grows while it is spoken. The seed is one for which SQLite's balancing leaves
+    a copy of a secret in the unused part of a page, as it does for one in twenty.
+    """
+    generator = random.Random(1000)
+    execute("CREATE TABLE kept (id text PRIMARY KEY, secret text, reply text)")
+    execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    ids: list[str] = []
+    for number in range(ROWS):
+        ids.append(uuid.UUID(int=generator.getrandbits(128)).hex)
+        secret = f"SECRET{number:06d}" + "z" * generator.randint(0, 200)
+        execute("INSERT INTO kept VALUES (%s, %s, '')", ids[-1], secret)
+        if generator.random() < 0.3:
+            grown = generator.choice(ids)
+            execute("UPDATE kept SET reply = %s WHERE id = %s", "y" * generator.randint(0, 300), grown)
+    numbers = generator.sample(range(ROWS), 20)
+    for number in numbers:
+        execute("DELETE FROM kept WHERE id = %s", ids[number])
+    yield numbers
+    execute("DROP TABLE kept")
+
+
+class TestEraseDeletedRows:
+    def test_leaves_no_copy_in_the_unused_parts_of_pages(self, deleted: list[int]) -> None:
+        assert erase_deleted_rows()
+
+        assert find_readable(deleted) == []
+        assert len(find_readable(list(range(ROWS)))) == ROWS - len(deleted)
+
+    def test_does_nothing_within_a_transaction(self, deleted: list[int]) -> None:
+        with transaction.atomic():
+            assert not erase_deleted_rows()
+
+    def test_is_put_off_while_another_connection_writes(
+        self, deleted: list[int], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        other = connection.copy()
+        execute("PRAGMA busy_timeout = 0")
+        try:
+            with other.cursor() as cursor:
+                cursor.execute("BEGIN IMMEDIATE")
+            assert not erase_deleted_rows()
+            assert "locked" in caplog.text
+        finally:
+            other.close()
+            connection.close()
+
+
+class TestErase:
+    def test_is_tried_again_with_a_back_off_while_another_is_in_the_way(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        cache.clear()
+        queued: list[Any] = []
+        monkeypatch.setattr(erase, "apply_async", lambda **options: queued.append(options))
+        monkeypatch.setattr(sqlite_erasure, "erase_deleted_rows", lambda: False)
+
+        erase_on_commit()
+        while len(queued) <= MAX_ATTEMPTS:
+            erase(**queued[-1]["kwargs"])
+        erase(**queued[-1]["kwargs"])
+
+        assert [each["countdown"] for each in queued] == [DELAY_S, 2 * DELAY_S, 4 * DELAY_S, 8 * DELAY_S]
