@@ -6,7 +6,6 @@ import array
 import asyncio
 import itertools
 import math
-import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
@@ -93,7 +92,7 @@ class Call:
             find_past=self._find_past,
             decode_audio=self._decode,
             make_audio_url=lambda turn_id: f"/audio/{turn_id}",
-            clock=lambda: time.monotonic() + self.clock_ahead_s,
+            clock=lambda: asyncio.get_running_loop().time() + self.clock_ahead_s,
         )
 
     async def _send(self, message: ServerMessage | bytes) -> None:

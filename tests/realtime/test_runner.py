@@ -37,6 +37,8 @@ from tests.fakes import (
     open_call,
 )
 
+pytestmark = pytest.mark.virtual_clock
+
 REPLY = "今天的天氣很好，我們可以一起出去走一走。晚上再回來看一部電影，你覺得好不好？"
 HOLDING = messages.ConfigureMessage(mode=Mode.HOLD_TO_TALK)
 
