@@ -420,12 +420,14 @@ class TestUpload:
 
         assert describe(effects) == ["FillPlace", f"say: {code}", "say: listening"]
 
-    def test_is_refused_when_a_reply_has_begun_meanwhile(self) -> None:
+    def test_is_refused_when_a_reply_begins_meanwhile(self) -> None:
         script = Script()
         decode = self.upload(script)
-        script.say("你好")
 
-        assert describe(script.feed(events.UploadDecoded(decode, b"12"))) == ["FillPlace", "say: ALREADY_PROCESSING"]
+        effects = script.say("你好")
+
+        assert describe(effects)[:4] == ["say: speaking", "say: Transcription", "FillPlace", "say: ALREADY_PROCESSING"]
+        assert script.feed(events.UploadDecoded(decode, b"12")) == []
 
     def test_is_given_up_when_the_user_types(self) -> None:
         script = Script()
