@@ -1,4 +1,4 @@
-"""What the web process serves: pages over HTTP, calls over a WebSocket."""
+"""The ASGI application of the web process: pages over HTTP, calls over a WebSocket."""
 
 import os
 from typing import Any
@@ -22,7 +22,7 @@ from realtime.routing import websocket_urlpatterns  # noqa: E402
 
 
 async def close_unknown(scope: dict[str, Any], receive: Any, send: Any) -> None:
-    """Close a socket whose address is none of ours. Without this Channels raises, and the log has a traceback."""
+    """Close a socket at an unknown URL. Without this Channels raises, and the log has a traceback."""
     await receive()
     await send({"type": "websocket.accept"})
     await send({"type": "websocket.close", "code": CLOSE_UNKNOWN_CONVERSATION})
@@ -46,7 +46,7 @@ def close_connections(**kwargs: Any) -> None:
 
 request_finished.connect(close_connections)
 
-# The consumer itself refuses strangers and foreign origins: a browser sees a close code only after `accept()`.
+# The consumer itself checks login and origin: a browser sees a close code only after `accept()`.
 application = ProtocolTypeRouter(
     {
         "http": django_application,

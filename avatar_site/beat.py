@@ -9,7 +9,7 @@ import os
 from celery import Celery
 from django.conf import settings
 
-from avatar_site.celery_broker import make_broker_folders
+from avatar_site.celery_broker import install_transport
 from avatar_site.private_files import restrict_new_files
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "avatar_site.settings.prod")
@@ -20,4 +20,4 @@ app = Celery("avatar", fixups=())
 app.config_from_object("django.conf:settings", namespace="CELERY")
 # What that fixup would have taken from Django.
 app.conf.timezone = settings.TIME_ZONE
-make_broker_folders()
+install_transport()

@@ -4,7 +4,7 @@ import os
 
 from celery import Celery
 
-from avatar_site.celery_broker import make_broker_folders
+from avatar_site.celery_broker import install_transport
 from avatar_site.private_files import restrict_new_files
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "avatar_site.settings.prod")
@@ -14,4 +14,4 @@ app = Celery("avatar")
 app.config_from_object("django.conf:settings", namespace="CELERY")
 app.autodiscover_tasks()
 
-make_broker_folders()
+install_transport()

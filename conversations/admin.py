@@ -20,7 +20,7 @@ from django.utils.translation import gettext_lazy as _
 from unfold.admin import ModelAdmin, TabularInline
 
 from avatar_site.lib.admin import ListedLookupsMixin
-from conversations import services
+from conversations import deletion
 from conversations.models import Conversation, ConversationQuerySet, RetentionRun, StorageCheck, Turn
 
 #: In the address of a conversation whose content is to be seen.
@@ -117,11 +117,11 @@ class ConversationAdmin(ListedLookupsMixin, ModelAdmin):
         return super().change_view(request, object_id, form_url, extra_context)
 
     def delete_model(self, request: HttpRequest, obj: Conversation) -> None:
-        services.delete_rows_of_conversations(conversations=Conversation.objects.filter(pk=obj.pk))
+        deletion.delete_rows_of_conversations(conversations=Conversation.objects.filter(pk=obj.pk))
 
     def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Conversation]) -> None:
         chosen: ConversationQuerySet = Conversation.objects.filter(pk__in=queryset.values("pk"))
-        services.delete_rows_of_conversations(conversations=chosen)
+        deletion.delete_rows_of_conversations(conversations=chosen)
 
 
 class _RecordAdmin(ListedLookupsMixin, ModelAdmin):

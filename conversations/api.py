@@ -8,7 +8,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, cast
 
 from django.db.models import Max
-from django.http import Http404, HttpRequest, HttpResponse, StreamingHttpResponse
+from django.http import Http404, HttpResponse, StreamingHttpResponse
 from django.shortcuts import get_object_or_404
 from django.utils import timezone
 from django.utils.cache import get_conditional_response
@@ -23,12 +23,11 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from avatar_site.lib.api_schema import refusals
-from avatar_site.lib.http_ranges import respond_with_range
+from avatar_site.lib.http_ranges import respond_with_file
 from avatar_site.lib.parsers import JSONParser
 from avatar_site.lib.problems import ProblemError
-from conversations import listing, services
-from conversations.archive import stream_archive
-from conversations.descriptions import (
+from conversations import deletion, queries, services
+from conversations.api_schema import (
     ARCHIVE,
     AUDIO,
     CONVERSATION,
@@ -39,10 +38,12 @@ from conversations.descriptions import (
     NOT_ALLOWED,
     NOT_FOUND,
     NOT_LOGGED_IN,
+    RANGE_INVALID,
     RETENTION,
     STORAGE_UNAVAILABLE,
     TURNS,
 )
+from conversations.archive import stream_archive
 from conversations.models import Conversation, RetentionRun, Turn
 from conversations.serializers import (
     ChosenConversationsSerializer,
@@ -90,10 +91,10 @@ class _View(APIView):
         return get_object_or_404(Conversation.objects.owned_by(self.user).with_figures(), pk=conversation_id)
 
 
-def _delete(conversations: ConversationQuerySet) -> services.Deleted:
+def _delete(conversations: ConversationQuerySet) -> deletion.Deleted:
     try:
-        return services.delete_conversations(conversations=conversations)
-    except services.FilesRemain:
+        return deletion.delete_conversations(conversations=conversations)
+    except deletion.FilesRemain:
         raise ProblemError("not_all_deleted") from None
 
 
@@ -126,7 +127,7 @@ class ConversationList(_View, ListAPIView[Conversation]):
         return self.list(request)
 
     def get_queryset(self) -> ConversationQuerySet:
-        return listing.find_conversations(owner=self.user, wanted=self.wanted)
+        return queries.find_conversations(owner=self.user, wanted=self.wanted)
 
     @property
     def wanted(self) -> dict[str, Any]:
@@ -137,8 +138,8 @@ class ConversationList(_View, ListAPIView[Conversation]):
     def paginate_queryset(self, queryset: Any) -> Any:
         page = super().paginate_queryset(queryset)
         if page is not None:
-            listing.add_voices(page)
-            listing.add_matches(page, self.wanted.get("q", ""))
+            queries.add_voices(page)
+            queries.add_matches(page, self.wanted.get("q", ""))
         return page
 
 
@@ -179,8 +180,8 @@ class ConversationDetail(_View):
         return Response(status=HTTPStatus.NO_CONTENT)
 
     def _describe(self, conversation: Conversation) -> Response:
-        listing.add_voices([conversation])
-        listing.add_matches([conversation], "")
+        queries.add_voices([conversation])
+        queries.add_matches([conversation], "")
         return Response(ConversationSerializer(conversation).data)
 
 
@@ -250,36 +251,29 @@ class TurnAudio(_View):
                 "download", OpenApiTypes.BOOL, description="To be saved (`1`, `true`, `yes`), not played."
             ),
         ],
-        responses=AUDIO | NOT_FOUND | STORAGE_UNAVAILABLE,
+        responses=AUDIO | NOT_FOUND | RANGE_INVALID | STORAGE_UNAVAILABLE,
     )
     def get(self, request: Request, conversation_id: uuid.UUID, turn_id: uuid.UUID) -> HttpResponse:
         """Ogg/Opus or FLAC, as it was kept. Somebody who is not logged in is a stranger like others: 404."""
         turns = Turn.objects.owned_by(self.user).filter(conversation_id=conversation_id).exclude(audio="")
         turn = get_object_or_404(turns, pk=turn_id)
-        try:
-            with turn.audio.open("rb") as file:
-                # At most a minute or so of speech. A response that streams would be read to its end here anyway (ASGI).
-                audio = file.read()
-        except FileNotFoundError:
-            raise Http404 from None
-        is_download = request.query_params.get("download", "").lower() in _YES
-        return answer_audio(request._request, audio, name=turn.audio_name, is_download=is_download)
-
-
-def answer_audio(request: HttpRequest, audio: bytes, *, name: str, is_download: bool) -> HttpResponse:
-    filename = name.rpartition("/")[2]
-    etag = f'"{filename}-{len(audio)}"'
-    is_same = request.headers.get("If-Range", etag) == etag
-    response = respond_with_range(audio, request.headers.get("Range", "") if is_same else "")
-    response.headers["Content-Type"] = find_media_type(name)
-    response.headers["Accept-Ranges"] = "bytes"
-    # Asked again each time: what was deleted is not played from a cache.
-    response.headers["Cache-Control"] = "private, no-cache"
-    response.headers["Content-Disposition"] = f'{"attachment" if is_download else "inline"}; filename="{filename}"'
-    response.headers["ETag"] = etag
-    if response.status_code == HTTPStatus.PARTIAL_CONTENT:
-        return response
-    return cast(HttpResponse, get_conditional_response(request, etag=etag, response=response))
+        filename = turn.audio_name.rpartition("/")[2]
+        # Other content has another name.
+        etag = f'"{filename}-{turn.audio_bytes}"'
+        is_current = request.headers.get("If-Range", etag) == etag
+        response = respond_with_file(
+            turn.audio,
+            content_type=find_media_type(turn.audio_name),
+            filename=filename,
+            wanted=request.headers.get("Range", "") if is_current else "",
+            is_download=request.query_params.get("download", "").lower() in _YES,
+        )
+        # Revalidated each time: what was deleted is not played from a cache.
+        response.headers["Cache-Control"] = "private, no-cache"
+        response.headers["ETag"] = etag
+        if response.status_code != HTTPStatus.OK:
+            return response
+        return cast(HttpResponse, get_conditional_response(request._request, etag=etag, response=response))
 
 
 _SOME = OpenApiExample("some", {"ids": ["3f0c1f6e-6d2b-4c53-9f43-4a7d2b1d9a10"]}, request_only=True)

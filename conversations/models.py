@@ -15,6 +15,7 @@ from django.db.models.functions import Coalesce
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
+from avatar_site.lib.text import clean_line
 from conversations import search
 from voices.models import Quality, VoiceProfile
 
@@ -132,10 +133,23 @@ class Conversation(models.Model):
         # Operators see this: not the title, which is what was said.
         return str(self.pk)
 
+    def find_title(self) -> str:
+        """Return the title that its first remembered words of the user make; empty if there are none."""
+        first = self.turns.remembered().filter(speaker=Speaker.USER).in_order().first()
+        return make_title(first.text) if first else ""
+
     @property
     def audio_folder(self) -> str:
         """Where the audio of its turns lies in the storage."""
         return f"{AUDIO_ROOT}/{self.owner_id}/{self.pk}"
+
+
+def make_title(text: str) -> str:
+    """Make a title of what was said."""
+    line = clean_line(text)
+    if len(line) <= Conversation.TITLE_LENGTH:
+        return line
+    return line[: Conversation.TITLE_LENGTH - 1].rstrip() + "…"
 
 
 #: The folder of turns' audio in the storage.

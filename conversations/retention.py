@@ -22,8 +22,7 @@ from django.utils import timezone
 
 from avatar_site.lib import sqlite_erasure
 from avatar_site.lib.stored_files import RemovalAborted, remove_files
-from conversations.models import Conversation, RetentionChoice, RetentionRun, Turn, TurnQuerySet, TurnSearch
-from conversations.titles import find_title, make_title
+from conversations.models import Conversation, RetentionChoice, RetentionRun, Turn, TurnQuerySet, TurnSearch, make_title
 
 logger = logging.getLogger(__name__)
 
@@ -185,7 +184,7 @@ def _delete_turns(batch: list[Turn]) -> None:
     for turn in batch:
         for title in {make_title(turn.text), make_title(turn.heard_text)} - {""}:
             for conversation in Conversation.objects.filter(pk=turn.conversation_id, title=title):
-                conversation.title = find_title(conversation)
+                conversation.title = conversation.find_title()
                 conversation.save(update_fields=["title"])
 
 

@@ -12,9 +12,9 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from avatar_site.lib.text import clean_line, strip_unseen
+from conversations.encode import MEDIA_TYPES
 from conversations.models import ANY_DELETED_VOICE, Conversation, RetentionChoice, Speaker, Turn
 from conversations.search import MAX_QUERY_CHARACTERS
-from conversations.sound import MEDIA_TYPES
 from voices.models import Quality
 
 MAX_TEXT_CHARACTERS = 4_000

@@ -3,31 +3,25 @@
 from __future__ import annotations
 
 import datetime as dt
-import errno
 import logging
 import uuid
 from collections.abc import Mapping
-from contextlib import suppress
-from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
 from django.contrib.auth import get_user_model
-from django.db import DatabaseError, DataError, IntegrityError, InterfaceError, transaction
+from django.db import transaction
 from django.db.models import Count, Max, Sum
 from django.utils import timezone
 
 from avatar_site.lib import sqlite_erasure
 from avatar_site.lib.handover import delay_on_commit
-from avatar_site.lib.stored_files import RemovalAborted, list_files, remove_files, write_file
+from avatar_site.lib.stored_files import write_file
 from avatar_site.lib.text import strip_unseen
-from conversations import retention, spool, tasks
-from conversations.models import DELETED_VOICE, Conversation, RetentionChoice, Speaker, Turn, TurnSearch
+from conversations import retention, tasks
+from conversations.encode import suffix_of
+from conversations.models import DELETED_VOICE, Conversation, RetentionChoice, Speaker, Turn, TurnSearch, make_title
 from conversations.search import index_text
-from conversations.sound import suffix_of
-from conversations.spool import Change
-from conversations.titles import find_title, make_title
 from voices.models import Quality, VoiceProfile
 from voices.services import mark_used
 
@@ -39,8 +33,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-#: Conversations deleted in one transaction.
-BATCH = 100
 #: Its lines in the Markdown and in the JSON, and what a ZIP says about its audio file, as measured.
 EXPORTED_BYTES_PER_TURN = 1_000
 
@@ -51,51 +43,6 @@ class TurnOfAnotherConversation(Exception):
 
 class NotCorrectable(Exception):
     """Only what the user said can be corrected, and only while it is a part of the conversation."""
-
-
-class FilesRemain(Exception):
-    """The storage does not let files be removed now, so that not everything was deleted."""
-
-
-@dataclass(frozen=True, slots=True)
-class Deleted:
-    """How much is gone."""
-
-    conversations: int = 0
-    turns: int = 0
-    audio_files: int = 0
-
-    def __add__(self, other: Deleted) -> Deleted:
-        return Deleted(
-            self.conversations + other.conversations, self.turns + other.turns, self.audio_files + other.audio_files
-        )
-
-
-def has_conversation(*, conversation_id: uuid.UUID, owner_id: int) -> bool:
-    """
-    Whether a person has this conversation. One that has no row because its first turns are in the spool gets it now.
-
-    Raises what may pass: django.db.Error and OSError. Then it is not known.
-    """
-    conversations = Conversation.objects.filter(pk=conversation_id)
-    if not conversations.exists():
-        take_in_spooled_turns(conversation_id=conversation_id)
-    return conversations.filter(owner_id=owner_id).exists()
-
-
-def resume_conversation(*, conversation_id: uuid.UUID, limit: int) -> list[tuple[uuid.UUID, str, str]]:
-    """
-    Note that a call goes on with a conversation, and return its `recent_messages`.
-
-    For a day the retention does not delete it, even if nothing that was said is left in it. What an earlier call could
-    not save comes first.
-    """
-    try:
-        take_in_spooled_turns(conversation_id=conversation_id)
-    except OSError as error:
-        logger.warning("the spool of conversation %s waits: %s", conversation_id, error)
-    Conversation.objects.filter(pk=conversation_id).update(opened_at=timezone.now())
-    return recent_messages(conversation_id=conversation_id, limit=limit)
 
 
 def append_turn(
@@ -196,83 +143,6 @@ def drop_turn(*, conversation_id: uuid.UUID, turn_id: uuid.UUID) -> None:
         begun.delete()
 
 
-def apply_change(*, conversation_id: uuid.UUID, change: Change) -> None:
-    """Make a change to what is kept of a conversation. Raises what its service raises."""
-    match change.verb:
-        case "append_turn":
-            append_turn(conversation_id=conversation_id, **change.fields)
-        case "begin_turn":
-            begin_turn(conversation_id=conversation_id, **change.fields)
-        case "drop_turn":
-            drop_turn(conversation_id=conversation_id, **change.fields)
-        case "correct_turn":
-            correct_turn(conversation_id=conversation_id, **change.fields)
-
-
-def spool_change(*, conversation_id: uuid.UUID, change: Change) -> None:
-    """Keep a change on the disk until the database is back. Raises OSError."""
-    spool.append(conversation_id, [change])
-
-
-def take_in_spooled_turns(*, conversation_id: uuid.UUID) -> int:
-    """
-    Make the changes that a conversation's spool has, and return how many those were.
-
-    A change that can never be made is logged and passed over; the spool of a conversation that was deleted is removed.
-    Raises what may pass: django.db.Error and OSError. Nothing of the spool is lost by it.
-    """
-    try:
-        return spool.take_in(conversation_id, partial(_take_in, conversation_id))
-    except Conversation.DoesNotExist:
-        spool.remove([conversation_id])
-        return 0
-
-
-def take_in_all_spooled_turns() -> int:
-    """Make what waits in spools whole, of every conversation. Return how many changes those were."""
-    taken = 0
-    for conversation_id in spool.list_conversations():
-        try:
-            taken += take_in_spooled_turns(conversation_id=conversation_id)
-        except (DatabaseError, InterfaceError, OSError) as error:
-            logger.warning("the spool of conversation %s waits: %s", conversation_id, error)
-    if taken:
-        logger.info("%d changes were taken in from spools", taken)
-    return taken
-
-
-def _take_in(conversation_id: uuid.UUID, change: Change) -> None:
-    try:
-        apply_change(conversation_id=conversation_id, change=change)
-    except OSError as error:
-        if not change.has_audio or error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        logger.warning("turn %s is kept without its sound: %s", change.turn_id, error)
-        apply_change(conversation_id=conversation_id, change=change.without_audio())
-    except (NotCorrectable, Turn.DoesNotExist, TurnOfAnotherConversation, ValueError, TypeError) as error:
-        logger.error("%s of turn %s is passed over: %s", change.verb, change.turn_id, error)
-    except (DataError, IntegrityError):
-        logger.exception("%s of turn %s is passed over", change.verb, change.turn_id)
-
-
-def recent_messages(*, conversation_id: uuid.UUID, limit: int) -> list[tuple[uuid.UUID, str, str]]:
-    """The last `limit` turns that the model remembers, oldest first, as (turn id, speaker, text)."""
-    turns = Turn.objects.filter(conversation_id=conversation_id).remembered().order_by("-sequence", "pk")
-    return list(reversed(turns.values_list("pk", "speaker", "text")[:limit]))
-
-
-def find_memory_of(
-    *, conversation_id: uuid.UUID, turn_id: uuid.UUID, limit: int
-) -> list[tuple[uuid.UUID, str, str]] | None:
-    """The turn, with up to `limit` remembered ones before it, as `recent_messages`. None if it cannot be corrected."""
-    turn = Turn.objects.filter(conversation_id=conversation_id, pk=turn_id).first()
-    if turn is None or not turn.can_be_corrected:
-        return None
-    before = Turn.objects.filter(conversation_id=conversation_id, sequence__lt=turn.sequence).remembered()
-    said = list(before.order_by("-sequence", "pk").values_list("pk", "speaker", "text")[:limit])
-    return [*reversed(said), (turn.pk, turn.speaker, turn.text)]
-
-
 @transaction.atomic
 def correct_turn(*, conversation_id: uuid.UUID, turn_id: uuid.UUID, text: str, supersede: bool) -> Turn:
     """
@@ -314,98 +184,13 @@ def change_conversation(
     """
     changed = []
     if title is not None:
-        conversation.title = title or find_title(conversation)
+        conversation.title = title or conversation.find_title()
         changed.append("title")
     if is_pinned is not None:
         conversation.is_pinned = is_pinned
         changed.append("is_pinned")
     conversation.save(update_fields=changed)
     return conversation
-
-
-def delete_conversations(*, conversations: ConversationQuerySet) -> Deleted:
-    """
-    Delete conversations with all that belongs to them: their files, and then their rows.
-
-    A turn that a call wants to save afterwards finds no conversation, and leaves no file either.
-
-    Raises FilesRemain at the first file that cannot be removed: its conversation and all that had not had their turn
-    are still there, to be deleted again.
-    """
-    deleted = Deleted()
-    wanted = list(conversations.order_by("pk").values_list("pk", flat=True))
-    try:
-        for start in range(0, len(wanted), BATCH):
-            deleted += _delete_batch(wanted[start : start + BATCH])
-    finally:
-        sqlite_erasure.erase_on_commit()
-    return deleted
-
-
-def _delete_batch(wanted: list[uuid.UUID]) -> Deleted:
-    gone: dict[uuid.UUID, list[str]] = {}
-    problem: RemovalAborted | None = None
-    for conversation_id in wanted:
-        turns = Turn.objects.filter(conversation=conversation_id).exclude(audio="")
-        try:
-            gone[conversation_id] = remove_files(turns.values_list("audio", flat=True), max_failures=1)
-        except RemovalAborted as error:
-            problem = error
-            _forget_files(conversation_id, error.removed)
-            break
-    folders = [each.audio_folder for each in Conversation.objects.filter(pk__in=gone)]
-    deleted = _delete_rows(list(gone))
-    spool.remove(gone)
-    # Saved or replaced between the files and the rows, or left there by a process that was killed.
-    late = deleted.names - {name for names in gone.values() for name in names}
-    with suppress(RemovalAborted, OSError):
-        remove_files(late | {name for folder in folders for name in list_files(folder)})
-    if problem is not None:
-        raise FilesRemain from problem
-    return Deleted(deleted.conversations, deleted.turns, len(deleted.names))
-
-
-def _forget_files(conversation_id: uuid.UUID, names: list[str]) -> None:
-    """Let turns say that their files are gone."""
-    for start in range(0, len(names), BATCH):
-        turns = Turn.objects.filter(conversation=conversation_id, audio__in=names[start : start + BATCH])
-        turns.update(audio="", audio_bytes=0)
-
-
-def delete_rows_of_conversations(*, conversations: ConversationQuerySet) -> None:
-    """
-    Delete conversations for a caller with a transaction of its own, which may yet be taken back.
-
-    Their files go once it is kept; one that cannot be removed then is an orphan, which `remove_orphans` removes.
-    """
-    wanted = list(conversations.values_list("pk", flat=True))
-    folders = [each.audio_folder for each in conversations]
-    names = _delete_rows(wanted).names
-    transaction.on_commit(lambda: remove_files(names), robust=True)
-    transaction.on_commit(lambda: remove_files([name for each in folders for name in list_files(each)]), robust=True)
-    transaction.on_commit(lambda: spool.remove(wanted), robust=True)
-    sqlite_erasure.erase_on_commit()
-
-
-@dataclass(frozen=True, slots=True)
-class _DeletedRows:
-    conversations: int
-    turns: int
-    #: Of the files that the rows named.
-    names: frozenset[str]
-
-
-@transaction.atomic
-def _delete_rows(wanted: list[uuid.UUID]) -> _DeletedRows:
-    # Locked, so that a turn which is being saved comes either before this or not at all.
-    locked = Conversation.objects.select_for_update().filter(pk__in=wanted).order_by("pk")
-    found = list(locked.values_list("pk", flat=True))
-    turns = Turn.objects.filter(conversation__in=found)
-    names = frozenset(turns.exclude(audio="").values_list("audio", flat=True))
-    turn_count = turns.count()
-    TurnSearch.objects.filter(conversation__in=found).delete()
-    Conversation.objects.filter(pk__in=found).delete()
-    return _DeletedRows(len(found), turn_count, names)
 
 
 def estimate_size(*, conversations: ConversationQuerySet) -> int:

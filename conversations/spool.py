@@ -1,9 +1,9 @@
 """
-What could not be saved while the database was away: one file a conversation in the data folder, taken in later.
+A write-ahead spool for times when the database is away: one file per conversation in the data folder, replayed later.
 
-A line is a change as JSON, its audio in base64, synced to the disk before `append` returns; or a note of how many
-changes have been taken in. A process that dies between a change and its note takes that one change in twice, which
-every change allows. Knows no rows: `apply` is given.
+A line is a change as JSON, its audio in base64, synced to the disk before `append` returns; or the number of changes
+that have been replayed. A process that dies between a change and its number replays that change twice, which every
+change allows. Knows no rows: `apply` is an argument.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from django.conf import settings
 logger = logging.getLogger(__name__)
 
 SUFFIX = ".jsonl"
-TAKING_SUFFIX = ".taking"
+LOCK_SUFFIX = ".taking"
 
 Verb = Literal["append_turn", "begin_turn", "drop_turn", "correct_turn"]
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A service to be called for a conversation, with its arguments but the conversation's id."""
+    """A verb of `services`, with its arguments except the conversation's id."""
 
     verb: Verb
     fields: dict[str, Any]
@@ -52,7 +52,7 @@ class Change:
 
 
 def append(conversation_id: uuid.UUID, changes: Sequence[Change]) -> None:
-    """Write changes to the disk, all or none of them. Raises OSError."""
+    """Write changes to the disk, all of them or none. Raises OSError."""
     lines = "".join(f"{_write_line(change)}\n" for change in changes).encode()
     path = _find_path(conversation_id)
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -66,19 +66,19 @@ def append(conversation_id: uuid.UUID, changes: Sequence[Change]) -> None:
         os.close(folder)
 
 
-def take_in(conversation_id: uuid.UUID, apply: Callable[[Change], None]) -> int:
+def replay(conversation_id: uuid.UUID, apply: Callable[[Change], None]) -> int:
     """
-    Apply what waits, in order, and remove the file. Return how many changes that were.
+    Apply the changes of a spool in order, and remove its file. Return how many there were.
 
-    What `apply` raises ends it; the changes before stay applied, and the next call retries from the one that failed.
-    `append` does not wait for `apply`, which may hang with its database: what comes meanwhile is taken in as well.
+    An exception of `apply` ends the replay; the next one begins with the change that failed. `append` is not blocked by
+    an `apply` that hangs with its database: what is appended during a replay is part of it.
     """
     path = _find_path(conversation_id)
     if not path.exists():
         return 0
-    lock_path = path.with_suffix(TAKING_SUFFIX)
+    lock_path = path.with_suffix(LOCK_SUFFIX)
     taken = 0
-    # Takers wait for each other, by a file of their own.
+    # Two replays exclude each other, by a file of their own.
     with _open_locked(lock_path, os.O_RDWR | os.O_CREAT):
         try:
             with suppress(FileNotFoundError):
@@ -86,7 +86,7 @@ def take_in(conversation_id: uuid.UUID, apply: Callable[[Change], None]) -> int:
                     # Kept open, so that a successor of this file cannot get its number.
                     held = os.open(path, os.O_RDONLY)
                     try:
-                        taken += _take_in_file(held, path, conversation_id, apply)
+                        taken += _replay_file(held, path, conversation_id, apply)
                     finally:
                         os.close(held)
         finally:
@@ -94,15 +94,15 @@ def take_in(conversation_id: uuid.UUID, apply: Callable[[Change], None]) -> int:
     return taken
 
 
-def _take_in_file(held: int, path: Path, conversation_id: uuid.UUID, apply: Callable[[Change], None]) -> int:
-    """Take in one file until it is empty and removed, or another has its name. Raises FileNotFoundError."""
+def _replay_file(held: int, path: Path, conversation_id: uuid.UUID, apply: Callable[[Change], None]) -> int:
+    """Replay one file until it is done and removed, or another has its name. Raises FileNotFoundError."""
     done = taken = 0
     while True:
         with _open_locked(path, os.O_RDWR) as file:
             if not os.path.sameopenfile(file, held):
                 return taken
             changes, noted = _read(file, conversation_id)
-            # Notes alone cannot be relied on: on a full disk there is no place for them.
+            # The number in the file may be too small: on a full disk it was not written.
             done = max(noted, done)
             if done == len(changes):
                 remove([conversation_id])
@@ -116,7 +116,7 @@ def _take_in_file(held: int, path: Path, conversation_id: uuid.UUID, apply: Call
 
 
 def list_conversations() -> list[uuid.UUID]:
-    """Those of which something waits."""
+    """Return the conversations that have a spool."""
     found = []
     for path in sorted(_find_folder().glob(f"*{SUFFIX}")):
         with suppress(ValueError):
@@ -125,7 +125,7 @@ def list_conversations() -> list[uuid.UUID]:
 
 
 def remove(conversation_ids: Iterable[uuid.UUID]) -> None:
-    """Forget what waits. A file that cannot be removed is logged: `take_in` finds no conversation for it."""
+    """Remove spools. A file that cannot be removed is logged: `replay` finds no conversation for it."""
     for conversation_id in conversation_ids:
         try:
             _find_path(conversation_id).unlink(missing_ok=True)
@@ -143,7 +143,7 @@ def _find_path(conversation_id: uuid.UUID) -> Path:
 
 @contextmanager
 def _open_locked(path: Path, flags: int) -> Iterator[int]:
-    """Open the file that has this name once it is ours alone. Raises FileNotFoundError, unless it may be created."""
+    """Open a file and lock it, once no one else has it. Raises FileNotFoundError, unless `flags` create it."""
     while True:
         file = os.open(path, flags, 0o600)
         try:
@@ -158,7 +158,7 @@ def _open_locked(path: Path, flags: int) -> Iterator[int]:
 
 
 def _append(file: int, data: bytes) -> None:
-    """Add whole lines, or nothing. What a process that died in mid-line has left is ended first."""
+    """Append whole lines or nothing. A partial line, of a process that died, is terminated first."""
     size = os.fstat(file).st_size
     if size and os.pread(file, 1, size - 1) != b"\n":
         data = b"\n" + data
@@ -174,7 +174,7 @@ def _append(file: int, data: bytes) -> None:
 
 
 def _read(file: int, conversation_id: uuid.UUID) -> tuple[list[Change], int]:
-    """Return all changes, and how many of them have been taken in."""
+    """Return all changes, and how many of them have been replayed."""
     changes: list[Change] = []
     taken = 0
     with os.fdopen(os.dup(file), "rb") as lines:
@@ -187,7 +187,7 @@ def _read(file: int, conversation_id: uuid.UUID) -> tuple[list[Change], int]:
                 else:
                     changes.append(_read_change(content))
             except (ValueError, KeyError, TypeError):
-                # It was never acknowledged: its process died while it wrote.
+                # Never acknowledged: its process died while it wrote.
                 logger.exception("a line in the spool of conversation %s cannot be read", conversation_id)
     return changes, taken
 

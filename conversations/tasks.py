@@ -9,13 +9,13 @@ from celery import shared_task
 from django.utils import timezone
 
 from avatar_site.lib import inference_client
-from conversations import orphans, rendering, retention
+from conversations import orphans, resynthesis, retention
 
 
 @shared_task
 def render_in_high_quality(*, turn_id: str) -> None:
     """Replace the audio of an answer that was spoken fast."""
-    rendering.render(turn_id=uuid.UUID(turn_id), inference=inference_client.get_inference())
+    resynthesis.render(turn_id=uuid.UUID(turn_id), inference=inference_client.get_inference())
 
 
 @shared_task

@@ -16,10 +16,10 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.csrf import ensure_csrf_cookie
 from django.views.decorators.http import require_safe
 
-from conversations import listing
-from conversations.history import HistoryQuery, read_id
+from conversations import queries
+from conversations.history_query import HistoryQuery, read_id
 from conversations.models import ANY_DELETED_VOICE, Conversation
-from conversations.words import HISTORY_WORDS, WORDS
+from conversations.ui_strings import CALL_STRINGS, HISTORY_STRINGS
 from voices.models import VoiceProfile
 from voices.services import read_preference
 
@@ -65,18 +65,18 @@ def history(request: HttpRequest, conversation_id: uuid.UUID | None = None) -> H
     """What was said: the list, and one conversation beside it. For everybody but its owner that does not exist."""
     user: User = request.user  # type: ignore[assignment]  # login_required let nobody else in
     query = HistoryQuery.read(request.GET.dict())
-    found = listing.find_conversations(owner=user, wanted=query.wanted)
+    found = queries.find_conversations(owner=user, wanted=query.wanted)
     page = Paginator(found, ENTRIES_A_PAGE).get_page(request.GET.get("page"))
     page.object_list = list(page.object_list)
-    listing.add_matches(page.object_list, query.text)
-    conversation, shown = None, listing.TurnPage([])
+    queries.add_matches(page.object_list, query.text)
+    conversation, shown = None, queries.TurnPage([])
     if conversation_id is not None:
         conversation = get_object_or_404(Conversation.objects.owned_by(user), pk=conversation_id)
-        shown = listing.find_turns(conversation, **query.place)
+        shown = queries.find_turns(conversation, **query.place)
     context = {
         "query": query,
         "page": page,
-        "voices": listing.find_voices(user),
+        "voices": queries.find_voices(user),
         "any_deleted_voice": ANY_DELETED_VOICE,
         "conversation": conversation,
         "shown": shown,
@@ -85,7 +85,7 @@ def history(request: HttpRequest, conversation_id: uuid.UUID | None = None) -> H
         "paces": PACES,
         "retention_fields": (("audio_days", _("Recordings")), ("text_days", _("Texts, and all that belongs to them"))),
         "retention_choices": RETENTION_CHOICES,
-        "words": HISTORY_WORDS,
+        "words": HISTORY_STRINGS,
     }
     return render(request, "conversations/history.html", context)
 
@@ -94,13 +94,13 @@ def _render_call(
     request: HttpRequest, *, conversation: Conversation | None, around: uuid.UUID | None = None
 ) -> HttpResponse:
     user: User = request.user  # type: ignore[assignment]  # login_required let nobody else in
-    shown = listing.find_turns(conversation, around=around) if conversation else listing.TurnPage([])
+    shown = queries.find_turns(conversation, around=around) if conversation else queries.TurnPage([])
     context = {
         "conversation": conversation,
         "turns": shown.turns,
         "has_earlier": shown.has_earlier,
         "voices": VoiceProfile.objects.usable_by(user).for_choosing(),
-        "words": WORDS,
+        "words": CALL_STRINGS,
         "call": _describe_call(conversation, user),
     }
     return render(request, "conversations/call.html", context)

@@ -9,7 +9,7 @@ import sys
 
 from inference.config import ConfigurationError, InferenceConfig
 from inference.device_memory import BudgetError
-from inference.server import serve
+from inference.host import serve
 
 
 def main() -> int:

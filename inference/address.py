@@ -1,8 +1,8 @@
 """
 Where the inference process listens: a Unix socket by default, or host:port. Knows no gRPC.
 
-A Unix socket of mode 0600 lets in processes of the same user only. A client of a TCP port may be any user of the
-machine, or any machine: there, a shared secret lets callers in.
+A Unix socket of mode 0600 admits processes of the same user only. A client of a TCP port may be any user of the
+machine, or any machine: there, callers need a shared secret.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ MIN_SECRET_CHARACTERS = 16
 
 
 class AddressError(ValueError):
-    """An address cannot be used. The message says what is wrong with it, and does not repeat it."""
+    """An address cannot be used. The message says what is wrong with it, without repeating it."""
 
 
 class AddressTaken(Exception):
@@ -34,8 +34,8 @@ def make_default_address(data_dir: Path) -> str:
 
 
 def check_address(address: str) -> None:
-    """Raises AddressError unless it is `unix:/path` or `host:port`."""
-    path = find_socket_path(address)
+    """Raise AddressError unless it is `unix:/path` or `host:port`."""
+    path = parse_socket_path(address)
     if path is not None:
         size = len(os.fsencode(path))
         if not path.is_absolute():
@@ -52,8 +52,8 @@ def check_address(address: str) -> None:
 
 
 def check_secret(address: str, secret: str) -> None:
-    """Raises AddressError when strangers could reach the address: TCP without a secret, or with one easily guessed."""
-    if find_socket_path(address) is not None and not secret:
+    """Raise AddressError when the address is open to strangers: TCP without a secret, or with one easily guessed."""
+    if parse_socket_path(address) is not None and not secret:
         return
     if not secret:
         raise AddressError(
@@ -64,24 +64,24 @@ def check_secret(address: str, secret: str) -> None:
         raise AddressError(f"AVATAR_INFERENCE_SECRET: expected at least {MIN_SECRET_CHARACTERS} characters")
 
 
-def find_socket_path(address: str) -> Path | None:
+def parse_socket_path(address: str) -> Path | None:
     """Return the path of a Unix socket; None for TCP."""
     return Path(address.removeprefix(UNIX)) if address.startswith(UNIX) else None
 
 
 def make_target(address: str) -> str:
-    """Return an address as gRPC wants it: it reads the path as a URI, where "#", "?" and "%" mean something."""
-    path = find_socket_path(address)
+    """Return an address in gRPC's form, which is a URI: "#", "?" and "%" in the path are escaped."""
+    path = parse_socket_path(address)
     return address if path is None else f"{UNIX}{quote(os.fsencode(path))}"
 
 
 @contextmanager
 def hold_socket(path: Path) -> Iterator[None]:
     """
-    Be the only one that listens at `path`, and remove what a process that was killed has left there.
+    Lock the socket at `path` for this process, and remove the stale socket of a killed one.
 
-    The lock is a file next to the socket: gRPC itself would take a socket away from the process that listens on it. The
-    kernel releases it however we end. Raises AddressTaken, OSError.
+    The lock is a file next to the socket, because gRPC itself would take a socket over from the process that listens on
+    it. The kernel releases it however this process ends. Raises AddressTaken, OSError.
     """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     lock = os.open(path.with_name(f"{path.name}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -101,7 +101,7 @@ def hold_socket(path: Path) -> Iterator[None]:
 
 @contextmanager
 def private_files() -> Iterator[None]:
-    """Make files of mode 0600, a socket among them. Holds for the whole process."""
+    """Create files, sockets too, with mode 0600. Affects the whole process."""
     before = os.umask(0o177)
     try:
         yield

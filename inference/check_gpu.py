@@ -1,8 +1,8 @@
 """
-`python -m inference.check_gpu`: run every engine as production does and print what was measured, for owners of a GPU.
+`python -m inference.check_gpu`: run every engine as production does and print measurements, for owners of a GPU.
 
-The real server listens on a port of its own, with the engines that the environment names (profile gpu, unless it says
-otherwise), and is spoken to through the client. Each engine is asked for one call, for five at once, and to stop.
+The real server listens on a free port, with the engines that the environment names (profile gpu by default), and is
+called through the client. Each engine serves one call, then five concurrent ones, and is cancelled.
 """
 
 from __future__ import annotations
@@ -22,15 +22,16 @@ from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any, TypeVar
 
-import av
-import numpy as np
 import psutil
-import soundfile
 
 from inference import device_memory
+from inference.audio.decode import decode
+from inference.audio.pcm import Samples, compute_duration_s, float_from_pcm, pcm_from_float
+from inference.audio.resample import resample
 from inference.client import InferenceClient
 from inference.config import ConfigurationError, InferenceConfig
 from inference.device_memory import MIB, BudgetError, DeviceMemoryReader
+from inference.host import InferenceServer
 from inference.interfaces import (
     BYTES_PER_SAMPLE,
     MICROPHONE_SAMPLE_RATE_HZ,
@@ -49,16 +50,15 @@ from inference.interfaces import (
     TranscriptionInput,
     TranscriptionOptions,
 )
-from inference.server import InferenceServer
 
 T = TypeVar("T")
 
 AT_ONCE = 5
-#: Longer than any step here takes on two cores; on a GPU each is a matter of seconds.
+#: Longer than any check takes on two cores; on a GPU each takes seconds.
 PATIENCE_S = 300.0
-#: How much of what was said has to be understood: enough to tell speech from noise, not to compare recognisers.
+#: Minimum similarity of a transcript: enough to tell speech from noise, not to compare recognisers.
 MIN_LIKENESS = 0.5
-#: An example recording that f5-tts ships, and what is said in it.
+#: An example recording that f5-tts ships, and its transcript.
 RECORDING = "infer/examples/basic/basic_ref_zh.wav"
 TRANSCRIPT = "對，這就是我，萬人敬仰的太乙真人。"
 SENTENCE = "今天天氣很好，我們一起去公園散步吧。"
@@ -68,7 +68,7 @@ FIRST_CLAUSE = SynthesisOptions(is_last=False)
 
 
 class CheckFailed(Exception):
-    """An engine did something else than it should. The message says what."""
+    """An engine misbehaved. The message says how."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ class Result:
 
 @dataclass(slots=True)
 class Report:
-    """What was found so far. A row is printed as it is found: some take a minute."""
+    """The results so far. Prints each row at once: some checks take a minute."""
 
     say: Callable[[str], None] = print
     results: list[Result] = field(default_factory=list)
@@ -100,7 +100,7 @@ class Report:
         self.say(describe(result))
 
     def list_rows(self) -> list[str]:
-        """The whole table: while it was made, the libraries' own lines came between."""
+        """Return the whole table: the libraries print their own lines between its rows."""
         return [row("role", "check", "measured", "result"), *map(describe, self.results)]
 
     @property
@@ -118,26 +118,26 @@ def describe(result: Result) -> str:
 
 @dataclass(slots=True)
 class Checks:
-    """The checks of each role, over one client. `are_words_judged` is off for weights that are random."""
+    """The checks of each role, over one client. `are_words_judged` is off for random weights."""
 
     client: InferenceClient
     report: Report
     speech: bytes
     are_words_judged: bool = True
 
-    async def hear(self) -> None:
+    async def check_recognition(self) -> None:
         check = self.report.check
         await check(Role.STT, "one utterance", self._hear_one())
         await check(Role.STT, f"{AT_ONCE} at once", self._hear_several())
 
-    async def think(self) -> None:
+    async def check_generation(self) -> None:
         check = self.report.check
         await check(Role.LLM, "an answer", self._answer())
         await check(Role.LLM, "one reply", self._reply(1))
         await check(Role.LLM, f"{AT_ONCE} at once", self._reply(AT_ONCE))
         await check(Role.LLM, "a caller who leaves", self._leave())
 
-    async def speak(self) -> None:
+    async def check_synthesis(self) -> None:
         check = self.report.check
         for quality in Quality:
             await check(Role.TTS, f"{quality.value.replace('_', ' ')}, one clause", self._say_clause(quality))
@@ -145,15 +145,15 @@ class Checks:
         if self.are_words_judged:
             await check(Role.TTS, "is understood", self._be_understood())
 
-    async def survive(self) -> None:
-        """Kill the process that the language model runs in, if it has one, and wait for it to be there again."""
+    async def check_restart(self) -> None:
+        """Kill the language model's child process, if it has one, and wait until it is restarted."""
         if cores := [child for child in psutil.Process().children(recursive=True) if _is_engine_core(child)]:
             await self.report.check(Role.LLM, "its process is killed", self._come_back(cores))
 
-    # --- hearing ---
+    # --- recognition ---
 
     async def _transcribe(self, pcm: bytes) -> tuple[str, float]:
-        """Return what was understood, and the seconds from the end of the audio to the final transcript."""
+        """Return the transcript, and the seconds from the end of the audio to it."""
         sent_at = time.monotonic()
 
         async def audio() -> AsyncIterator[TranscriptionInput]:
@@ -184,12 +184,12 @@ class Checks:
 
     @property
     def _speech_s(self) -> float:
-        return len(self.speech) / BYTES_PER_SAMPLE / MICROPHONE_SAMPLE_RATE_HZ
+        return compute_duration_s(self.speech, MICROPHONE_SAMPLE_RATE_HZ)
 
-    # --- thinking ---
+    # --- generation ---
 
     async def _generate(self, messages: Sequence[Message], options: GenerationOptions) -> tuple[str, float, float]:
-        """Return the reply, the seconds to its first piece, and pieces a second from there on."""
+        """Return the reply, its TTFT in seconds, and pieces per second after the first."""
         began = time.monotonic()
         times, text = [], ""
         async for event in self.client.llm.generate(messages, options):
@@ -208,7 +208,7 @@ class Checks:
 
     async def _reply(self, count: int) -> str:
         options = GenerationOptions(max_tokens=64, temperature=0)
-        # Each its own beginning, or the cache would have read it already.
+        # Different prefixes, or the prefix cache would hold them already.
         stories = [[Message("user", f"{number}. {STORY[0].content}")] for number in range(count)]
         made = await _gather(self._generate(story, options) for story in stories)
         return (
@@ -235,10 +235,10 @@ class Checks:
         await self._generate(QUESTION, GenerationOptions(max_tokens=4))
         return f"noticed after {noticed_s:.1f} s, answers again after {came_back_s:.0f} s"
 
-    # --- speaking ---
+    # --- synthesis ---
 
     async def _synthesise(self, text: str, options: SynthesisOptions) -> tuple[list[AudioChunk], float, float]:
-        """Return the sound, the seconds to its first piece, and the real-time factor."""
+        """Return the audio, its TTFA in seconds, and the RTF."""
         began = time.monotonic()
         chunks, first_s = [], 0.0
         async for chunk in self.client.tts.synthesise(text, options):
@@ -264,13 +264,13 @@ class Checks:
 
     async def _be_understood(self) -> str:
         chunks, _, _ = await self._synthesise(SENTENCE, FIRST_CLAUSE)
-        pcm = np.frombuffer(b"".join(chunk.pcm for chunk in chunks), "<i2")
-        text, _ = await self._transcribe(to_microphone(pcm.astype(np.float32) / 32768, chunks[0].sample_rate_hz))
+        samples = float_from_pcm(b"".join(chunk.pcm for chunk in chunks))
+        text, _ = await self._transcribe(to_microphone(samples, chunks[0].sample_rate_hz))
         expect_words(text, SENTENCE)
         return f"heard: {text}"
 
     async def _follow(self, is_over: Callable[[RoleStatus], bool]) -> None:
-        """Ask for the language model's state until it is what is waited for."""
+        """Poll the language model's status until the condition holds."""
         while True:
             status = await self.client.status()
             if is_over(next(each for each in status.roles if each.role is Role.LLM)):
@@ -295,38 +295,33 @@ def _range(seconds: Iterable[float]) -> str:
 
 
 def _seconds(chunks: Sequence[AudioChunk]) -> float:
-    return sum(len(chunk.pcm) / BYTES_PER_SAMPLE / chunk.sample_rate_hz for chunk in chunks)
+    return sum(compute_duration_s(chunk.pcm, chunk.sample_rate_hz) for chunk in chunks)
 
 
 def expect_words(heard: str, said: str) -> None:
-    """Raises CheckFailed when what was heard is not what was said."""
+    """Raise CheckFailed when the transcript differs too much from the text."""
     a, b = ("".join(character for character in text if character.isalnum()) for text in (heard, said))
     if SequenceMatcher(None, a, b, autojunk=False).ratio() < MIN_LIKENESS:
         raise CheckFailed(f"said {said!r}, heard {heard!r}")
 
 
-def to_microphone(samples: Any, rate_hz: int) -> bytes:
+def to_microphone(samples: Samples, rate_hz: int) -> bytes:
     """Return float samples as PCM16 at the microphone's rate."""
-    frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples, np.float32)[None], format="flt", layout="mono")
-    frame.sample_rate = rate_hz
-    resampler = av.AudioResampler(format="s16", layout="mono", rate=MICROPHONE_SAMPLE_RATE_HZ)
-    return b"".join(
-        made.to_ndarray()[0].astype("<i2").tobytes() for made in (*resampler.resample(frame), *resampler.resample(None))
-    )
+    return pcm_from_float(resample(samples, rate_hz, MICROPHONE_SAMPLE_RATE_HZ))
 
 
 def read_recording() -> bytes:
-    """Return the example recording as the microphone would hear it. Raises CheckFailed without f5-tts."""
-    found = importlib.util.find_spec("f5_tts")  # found, not imported: the server does that
+    """Return the example recording as PCM16 at the microphone's rate. Raises CheckFailed without f5-tts."""
+    found = importlib.util.find_spec("f5_tts")  # located, not imported: the server imports it
     folders = found.submodule_search_locations if found is not None else None
     if not folders:
         raise CheckFailed("f5-tts is not installed: install requirements/gpu.txt")
-    samples, rate_hz = soundfile.read(Path(next(iter(folders))) / RECORDING, dtype="float32", always_2d=True)
-    return to_microphone(samples[:, 0], rate_hz)
+    recording = (Path(next(iter(folders))) / RECORDING).read_bytes()
+    return pcm_from_float(decode(recording, max_s=60, sample_rate_hz=MICROPHONE_SAMPLE_RATE_HZ).samples)
 
 
 def describe_devices(config: InferenceConfig, reader: DeviceMemoryReader) -> list[str]:
-    """Say what is measured here. Raises CheckFailed when that was to be a GPU and there is none."""
+    """Describe the devices. Raises CheckFailed when there is no GPU although one is configured."""
     devices = reader.read()
     if config.device == "cpu":
         return ["NO GPU WAS MEASURED: AVATAR_DEVICE=cpu. All of this ran on the processor, and says nothing of a GPU."]
@@ -336,7 +331,7 @@ def describe_devices(config: InferenceConfig, reader: DeviceMemoryReader) -> lis
 
 
 def describe_load(config: InferenceConfig, status: RoleStatus) -> Result:
-    """The row of a role's start: it passes with the engine that was named first, on the device that was named."""
+    """Return the row of a role's start: passed if its first engine loaded on the configured device."""
     wanted = config.engines[status.role][0]
     module, _, _ = wanted.partition(":")
     where = "of the device" if status.device.startswith("cuda") else "of the process"
@@ -366,16 +361,16 @@ async def run(config: InferenceConfig, report: Report, *, speech: bytes, are_wor
                 ready.add(status.role)
         checks = Checks(client, report, speech, are_words_judged)
         steps: dict[Role, Callable[[], Coroutine[Any, Any, None]]] = {
-            Role.STT: checks.hear,
-            Role.LLM: checks.think,
-            Role.TTS: checks.speak,
+            Role.STT: checks.check_recognition,
+            Role.LLM: checks.check_generation,
+            Role.TTS: checks.check_synthesis,
         }
         for role, step in steps.items():
             if role in ready:
                 await step()
         for device in reader.read():
             report.say(f"{device.name}: {device.free_bytes // MIB} MiB free with everything loaded")
-        await checks.survive()
+        await checks.check_restart()
     finally:
         await client.close()
         await server.stop()

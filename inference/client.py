@@ -1,42 +1,28 @@
-"""The border over gRPC: what Django and Celery hold. Protobuf types and gRPC errors end here."""
+"""The gRPC client of the inference process, as Django and Celery hold it. gRPC errors end here."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Literal, cast
 
 import grpc
 import grpc.aio
 
+from inference import wire
 from inference.address import make_target
 from inference.interfaces import (
     MICROPHONE_SAMPLE_RATE_HZ,
     AudioChunk,
-    DeviceMemory,
-    DiscardUtterance,
-    EndOfUtterance,
-    FinalTranscript,
     GenerationEvent,
-    GenerationFinished,
     GenerationOptions,
     InferenceBusy,
     InferenceError,
     InferenceStatus,
     InferenceUnavailable,
     Message,
-    PartialTranscript,
-    ProvisionalTranscript,
-    Quality,
-    Role,
-    RoleState,
-    RoleStatus,
     SpeakerEmbedding,
-    SpeechResumed,
-    SpeechStarted,
     SynthesisOptions,
-    TextDelta,
     TranscriptEvent,
     TranscriptionInput,
     TranscriptionOptions,
@@ -48,15 +34,15 @@ from inference.proto import inference_pb2_grpc as rpc
 #: The longest message either side sends: a recording of a minute at 48 kHz and its envelope.
 MAX_MESSAGE_BYTES = 6 * 1024 * 1024
 STATUS_TIMEOUT_S = 2.0
-#: The metadata that holds the shared secret; gRPC takes any bytes under a name that ends like this.
+#: The metadata key of the shared secret; gRPC allows binary values under keys that end in "-bin".
 SECRET_METADATA = "avatar-secret-bin"  # noqa: S105 — a name
-#: What gRPC says when a request could not be written because the server had already ended the call; the status that the
+#: gRPC's detail when a request could not be written because the server had already ended the call; the status that the
 #: server ended it with is then lost.
 WRITE_FAILED = "Internal error from Core"
-#: A minute of audio takes two seconds, and waits a minute for those who are spoken with, and for others that do.
+#: Embedding a minute of audio takes two seconds, after at most a minute of waiting for live calls, and for other jobs.
 EMBED_TIMEOUT_S = 300.0
 
-#: A process that hangs without closing its socket is noticed after this time and the time-out.
+#: A process that hangs without closing its socket is detected after the keepalive time plus the timeout.
 KEEPALIVE_MS = 20_000
 KEEPALIVE_TIMEOUT_MS = 5_000
 
@@ -71,30 +57,30 @@ MESSAGE_OPTIONS: Options = (
 def make_channel_options() -> Options:
     return (
         *MESSAGE_OPTIONS,
-        # Notice a server that came back within a second, not after gRPC's default of up to two minutes.
+        # Reconnect to a restarted server within a second; gRPC's default is up to two minutes.
         ("grpc.initial_reconnect_backoff_ms", 100),
         ("grpc.max_reconnect_backoff_ms", 1000),
         ("grpc.keepalive_time_ms", KEEPALIVE_MS),
         ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
-        # 0: ping a quiet stream as well. By default gRPC slows down to one ping a minute after the second.
+        # 0: ping idle streams too. By default gRPC slows down to one ping a minute after the second.
         ("grpc.http2.max_pings_without_data", 0),
     )
 
 
 def make_server_options() -> Options:
-    """Return the server's side of `make_channel_options`."""
+    """Return the options that match `make_channel_options` on the server."""
     return (
         *MESSAGE_OPTIONS,
-        # gRPC allows one ping each five minutes on a quiet stream, and cuts the connection at the third too many.
+        # By default gRPC allows one ping in five minutes on an idle stream, and disconnects at the third excess one.
         ("grpc.http2.min_ping_interval_without_data_ms", KEEPALIVE_MS // 2),
     )
 
 
 class InferenceClient:
     """
-    All roles of the inference process at `address` ("unix:/path" or "host:port"), for those who know its `secret`.
+    All roles of the inference process at `address` ("unix:/path" or "host:port"), which requires `secret`.
 
-    Cheap to make: connects at the first call, once per event loop, so that one object serves a web process and the
+    Cheap to create: connects at the first call, once per event loop, so that one object serves a web process and the
     short-lived loops of `asyncio.run` alike.
     """
 
@@ -120,31 +106,10 @@ class InferenceClient:
             reply = await rpc.InferenceStub(self.channel()).GetStatus(
                 pb.GetStatusRequest(), timeout=STATUS_TIMEOUT_S, metadata=self.metadata
             )
-        return InferenceStatus(
-            profile=reply.profile,
-            roles=tuple(
-                RoleStatus(
-                    role=Role(r.role),
-                    state=RoleState(r.state),
-                    engine=r.engine,
-                    model=r.model,
-                    device=r.device,
-                    load_s=r.load_s,
-                    memory_bytes=r.memory_bytes,
-                    reason=r.reason,
-                    active_calls=r.active_calls,
-                    clones=r.clones,
-                    figures=dict(r.figures),
-                )
-                for r in reply.roles
-            ),
-            resident_bytes=reply.resident_bytes,
-            started_at=reply.started_at,
-            devices=tuple(DeviceMemory(d.name, d.total_bytes, d.free_bytes) for d in reply.devices),
-        )
+        return wire.status_from_proto(reply)
 
     async def close(self) -> None:
-        """Close this event loop's connection. Calls under way end with InferenceUnavailable."""
+        """Close this event loop's connection. Active calls raise InferenceUnavailable."""
         channel = self._channels.pop(asyncio.get_running_loop(), None)
         if channel is not None:
             await channel.close(grace=None)
@@ -162,15 +127,15 @@ class _SpeechToText:
         self, audio: AsyncIterator[TranscriptionInput], options: TranscriptionOptions
     ) -> AsyncGenerator[TranscriptEvent]:
         async def requests() -> AsyncIterator[pb.TranscribeRequest]:
-            yield _transcribe_request(options)
+            yield wire.transcription_input_to_proto(options)
             async for item in audio:
-                yield _transcribe_request(item)
+                yield wire.transcription_input_to_proto(item)
 
         async with _translated_errors():
             call = rpc.SpeechToTextStub(self._client.channel()).Transcribe(requests(), metadata=self._client.metadata)
             try:
                 async for response in call:
-                    yield _transcript_event(response)
+                    yield wire.transcript_event_from_proto(response)
             finally:
                 call.cancel()
 
@@ -182,33 +147,19 @@ class _LanguageModel:
     async def generate(
         self, messages: Sequence[Message], options: GenerationOptions
     ) -> AsyncGenerator[GenerationEvent]:
-        request = pb.GenerateRequest(
-            messages=_messages(messages),
-            max_tokens=options.max_tokens,
-            temperature=options.temperature,
-            seed=options.seed,
-            repeat_penalty=options.repeat_penalty,
-        )
+        request = wire.generation_to_proto(messages, options)
         async with _translated_errors():
             call = rpc.LanguageModelStub(self._client.channel()).Generate(request, metadata=self._client.metadata)
             try:
                 async for response in call:
-                    if response.WhichOneof("event") == "finished":
-                        finished = response.finished
-                        yield GenerationFinished(
-                            reason=cast(Literal["stop", "length"], finished.reason),
-                            prompt_tokens=finished.prompt_tokens,
-                            completion_tokens=finished.completion_tokens,
-                        )
-                    else:
-                        yield TextDelta(response.text_delta)
+                    yield wire.generation_event_from_proto(response)
             finally:
                 call.cancel()
 
     async def prefill(self, messages: Sequence[Message]) -> None:
         async with _translated_errors():
             await rpc.LanguageModelStub(self._client.channel()).Prefill(
-                pb.PrefillRequest(messages=_messages(messages)), metadata=self._client.metadata
+                pb.PrefillRequest(messages=wire.messages_to_proto(messages)), metadata=self._client.metadata
             )
 
 
@@ -217,27 +168,12 @@ class _TextToSpeech:
         self._client = client
 
     async def synthesise(self, text: str, options: SynthesisOptions) -> AsyncGenerator[AudioChunk]:
-        request = pb.SynthesiseRequest(
-            text=text,
-            voice=options.voice,
-            quality=options.quality.value,
-            speed=options.speed,
-            is_first=options.is_first,
-            is_last=options.is_last,
-            style=options.style,
-            is_background=options.is_background,
-        )
-        if (reference := options.reference) is not None:
-            request.reference.CopyFrom(
-                pb.VoiceReference(
-                    pcm=reference.pcm, sample_rate_hz=reference.sample_rate_hz, transcript=reference.transcript
-                )
-            )
+        request = wire.synthesis_to_proto(text, options)
         async with _translated_errors():
             call = rpc.TextToSpeechStub(self._client.channel()).Synthesise(request, metadata=self._client.metadata)
             try:
                 async for response in call:
-                    yield AudioChunk(response.pcm, response.sample_rate_hz, Quality(response.quality or Quality.FAST))
+                    yield wire.audio_chunk_from_proto(response)
             finally:
                 call.cancel()
 
@@ -246,16 +182,14 @@ class _TextToSpeech:
             reply = await rpc.TextToSpeechStub(self._client.channel()).ListVoices(
                 pb.ListVoicesRequest(), timeout=STATUS_TIMEOUT_S, metadata=self._client.metadata
             )
-        return tuple(
-            VoiceInfo(v.key, v.name, v.language, cast(Literal["female", "male"], v.gender)) for v in reply.voices
-        )
+        return wire.voices_from_proto(reply)
 
     async def list_styles(self) -> dict[str, bytes]:
         async with _translated_errors():
             reply = await rpc.TextToSpeechStub(self._client.channel()).ListStyles(
                 pb.ListStylesRequest(), timeout=STATUS_TIMEOUT_S, metadata=self._client.metadata
             )
-        return dict(reply.styles)
+        return wire.styles_from_proto(reply)
 
 
 class _SpeakerEncoder:
@@ -263,17 +197,17 @@ class _SpeakerEncoder:
         self._client = client
 
     async def embed(self, pcm: bytes, *, sample_rate_hz: int = MICROPHONE_SAMPLE_RATE_HZ) -> SpeakerEmbedding:
-        request = pb.EmbedRequest(pcm=pcm, sample_rate_hz=sample_rate_hz)
+        request = wire.recording_to_proto(pcm, sample_rate_hz)
         async with _translated_errors():
             reply = await rpc.SpeakerEncoderStub(self._client.channel()).Embed(
                 request, timeout=EMBED_TIMEOUT_S, metadata=self._client.metadata
             )
-        return SpeakerEmbedding(tuple(reply.values), reply.encoder)
+        return wire.embedding_from_proto(reply)
 
 
 @asynccontextmanager
 async def _translated_errors() -> AsyncIterator[None]:
-    """Turn gRPC's errors into the border's, once."""
+    """Translate gRPC's errors into the border's."""
     try:
         yield
     except grpc.aio.AioRpcError as error:
@@ -293,53 +227,5 @@ async def _translated_errors() -> AsyncIterator[None]:
         task = asyncio.current_task()
         if task is not None and task.cancelling():
             raise
-        # Nobody cancelled the caller: gRPC says so when the channel was closed under a call.
+        # The caller was not cancelled: gRPC raises this when the channel is closed during a call.
         raise InferenceUnavailable("the connection was closed") from error
-
-
-def _messages(messages: Sequence[Message]) -> list[pb.Message]:
-    return [pb.Message(role=m.role, content=m.content, is_shared=m.is_shared) for m in messages]
-
-
-def _transcribe_request(item: TranscriptionInput) -> pb.TranscribeRequest:
-    match item:
-        case bytes():
-            return pb.TranscribeRequest(pcm=item)
-        case TranscriptionOptions():
-            return pb.TranscribeRequest(
-                options=pb.TranscriptionOptions(
-                    language=item.language or "",
-                    endpointing=item.endpointing,
-                    pause_ms=item.pause_ms,
-                    min_speech_ms=item.min_speech_ms,
-                    sensitivity=item.sensitivity,
-                    is_background=item.is_background,
-                )
-            )
-        case EndOfUtterance():
-            return pb.TranscribeRequest(end_of_utterance=pb.EndOfUtterance())
-        case DiscardUtterance():
-            return pb.TranscribeRequest(discard_utterance=pb.DiscardUtterance())
-
-
-def _transcript_event(response: pb.TranscribeResponse) -> TranscriptEvent:
-    match response.WhichOneof("event"):
-        case "speech_started":
-            return SpeechStarted(response.speech_started.speech_start_ms)
-        case "partial":
-            return PartialTranscript(response.partial.text, response.partial.language)
-        case "provisional":
-            return ProvisionalTranscript(response.provisional.text, response.provisional.language)
-        case "speech_resumed":
-            return SpeechResumed()
-        case "final":
-            final = response.final
-            return FinalTranscript(
-                text=final.text,
-                language=final.language,
-                speech_start_ms=final.speech_start_ms,
-                speech_end_ms=final.speech_end_ms,
-                received_ms=final.received_ms,
-            )
-        case unknown:
-            raise InferenceError(f"unknown transcript event {unknown!r}: server and client differ in version")

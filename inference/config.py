@@ -1,4 +1,4 @@
-"""What the inference process is told by its environment: profile, address, folders, engines and their sizes."""
+"""Configuration of the inference process from its environment: profile, address, folders, engines and their sizes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PROFILES: dict[str, dict[Role, tuple[str, ...]]] = {
         Role.TTS: ("kokoro:kokoro-82m",),
         Role.ENCODER: ("ge2e_onnx:ge2e-resemblyzer",),
     },
-    # What runs without the device comes last: a role that cannot be had on it is still served, slower.
+    # Engines on the processor come last, so that a role without its GPU engine is still served, slower.
     "gpu": {
         Role.STT: ("faster_whisper:whisper-large-v3-turbo", "faster_whisper:whisper-base"),
         Role.LLM: ("vllm:qwen2.5-7b-instruct", "llama_cpp:qwen2.5-coder-1.5b"),
@@ -37,33 +37,33 @@ PROFILES: dict[str, dict[Role, tuple[str, ...]]] = {
 
 
 class ConfigurationError(Exception):
-    """A variable of the environment has a value that cannot be used. The message names it."""
+    """An environment variable has an invalid value. The message names it."""
 
 
 @dataclass(frozen=True, slots=True)
 class InferenceConfig:
     profile: str = "cpu"
     #: unix:/path or host:port.
-    address: str = field(default_factory=lambda: make_default_address(find_data_dir({})))
-    #: What callers must know. Empty: access to the Unix socket is enough.
+    address: str = field(default_factory=lambda: make_default_address(read_data_dir({})))
+    #: The secret that callers must send. Empty: access to the Unix socket is enough.
     secret: str = ""
     models_dir: Path = field(default_factory=lambda: default_models_dir({}))
     engines: Mapping[Role, tuple[str, ...]] = field(default_factory=lambda: PROFILES["cpu"])
-    #: Threads of one engine's step. The processor is shared by all roles; more threads than cores only wait.
+    #: Threads per engine. All roles share the processor; more threads than cores only wait.
     threads: int = 2
-    #: Calls at once, per role, before admission is refused.
+    #: Concurrent calls per role; more are refused.
     max_calls: int = 8
     context_tokens: int = 4096
     #: Where engines that can choose compute: "cpu" or "cuda".
     device: str = "cpu"
     #: CTranslate2's name of the arithmetic; empty: int8 on the processor, float16 on a GPU.
     stt_compute_type: str = ""
-    #: What each role may take of the device's memory, and what is left to others.
+    #: Device memory per role, and how much is left to other processes.
     stt_memory_mib: int = 2500
     llm_memory_mib: int = 17_000
     tts_memory_mib: int = 3000
     memory_reserve_mib: int = 300
-    #: Sequences that vLLM decodes together; those beyond wait.
+    #: Sequences that vLLM decodes together; more are queued.
     llm_max_sequences: int = 16
     #: vLLM's name of the weights' quantisation; empty: what the model's own configuration says.
     llm_quantisation: str = ""
@@ -77,26 +77,26 @@ class InferenceConfig:
     tts_fast_steps: int = 7
     tts_high_quality_steps: int = 32
     tts_cfg_strength: float = 2.0
-    #: The same noise for every clause; None: another each time.
+    #: Seed of the noise of every clause; None: different each time.
     tts_seed: int | None = None
     #: A JSON file of words and their pinyin.
     tts_pronunciations: Path | None = None
-    #: The model of high quality where it is another than the fast one's; loaded when asked for.
+    #: Model of high quality if different from the fast one; loaded on demand.
     tts_high_quality_model: str = ""
     tts_idle_unload_s: float = 300.0
-    #: How long the engine remembers a voice that nobody speaks with.
+    #: How long the engine caches an unused voice.
     tts_forget_voice_s: float = 600.0
-    #: Seconds that calls under way may take to finish after SIGTERM.
+    #: Seconds for active calls to finish after SIGTERM.
     drain_s: float = 5.0
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] = os.environ) -> InferenceConfig:
-        """Raises ConfigurationError, naming the variable."""
+        """Raise ConfigurationError, naming the variable."""
         profile = env.get("AVATAR_PROFILE", "cpu")
         if profile not in PROFILES:
             raise ConfigurationError(f"AVATAR_PROFILE={profile}: expected one of {', '.join(PROFILES)}")
         default = cls()
-        address = env.get("AVATAR_INFERENCE_ADDRESS") or make_default_address(find_data_dir(env))
+        address = env.get("AVATAR_INFERENCE_ADDRESS") or make_default_address(read_data_dir(env))
         secret = env.get("AVATAR_INFERENCE_SECRET", "").strip()
         try:
             check_address(address)
@@ -145,20 +145,20 @@ class InferenceConfig:
 
 
 def available_cores() -> int:
-    """Cores this process may use, which on a shared machine are fewer than it has."""
+    """Return how many cores this process may use: on a shared machine fewer than there are."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def default_models_dir(env: Mapping[str, str]) -> Path:
-    """`$AVATAR_MODELS_DIR`, or the user's cache directory, shared by checkouts."""
+    """Return `$AVATAR_MODELS_DIR`, or a folder in the user's cache directory, shared by checkouts."""
     if env.get("AVATAR_MODELS_DIR"):
         return Path(env["AVATAR_MODELS_DIR"]).expanduser()
     cache = Path(env.get("XDG_CACHE_HOME") or os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
     return cache / "avatar" / "models"
 
 
-def find_data_dir(env: Mapping[str, str]) -> Path:
-    """`$AVATAR_DATA_DIR`, or `var` in the checkout, as the other processes have it."""
+def read_data_dir(env: Mapping[str, str]) -> Path:
+    """Return `$AVATAR_DATA_DIR`, or `var` in the checkout, as the other processes do."""
     return Path(env.get("AVATAR_DATA_DIR") or Path(__file__).resolve().parents[1] / "var").expanduser().absolute()
 
 

@@ -1,7 +1,7 @@
 """
-The accelerators' memory: the one place that asks the driver, and the arithmetic of who may have how much of it.
+Device memory: reads it from the driver, and checks that the engines' budgets fit into it.
 
-Used by the start (does everything fit?), by admission, by engines that load on demand, and by the status.
+Used at start-up, by admission, by engines that load models on demand, and by the status.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from inference.config import InferenceConfig
 from inference.interfaces import DeviceMemory, Role
 
 MIB = 1024 * 1024
-#: Engines that compute on the device where `config.device` says so; all others stay on the processor.
+#: Engines that compute on `config.device`; all others compute on the processor.
 DEVICE_ENGINES = frozenset({"faster_whisper", "vllm", "f5_tts"})
 
 
 class DeviceMemoryReader(Protocol):
     def read(self) -> tuple[DeviceMemory, ...]:
-        """The devices that this process may use, in their order. Empty when there are none, or no driver."""
+        """Return the devices that this process may use, in order. Empty without devices or without a driver."""
         ...
 
 
 class NvmlReader:
-    """Asks NVIDIA's driver. Costs well under a millisecond a time."""
+    """Reads from NVIDIA's driver, in well under a millisecond."""
 
     def __init__(self) -> None:
         import pynvml  # only where there may be a GPU
@@ -43,7 +43,7 @@ class NvmlReader:
 
 
 class ScriptedReader:
-    """Says what it is told to, for tests: the readings one after the other, the last one for ever."""
+    """For tests: returns the given readings one after the other, and then the last one again."""
 
     def __init__(self, *readings: tuple[DeviceMemory, ...]) -> None:
         self._readings = list(readings)
@@ -56,35 +56,35 @@ class ScriptedReader:
 
 
 class NoDevices:
-    """There are none: everything computes on the processor."""
+    """Reports no devices: everything computes on the processor."""
 
     def read(self) -> tuple[DeviceMemory, ...]:
         return ()
 
 
 def get_reader(config: InferenceConfig) -> DeviceMemoryReader:
-    """Return what reads the devices of this machine; one that finds none where engines compute on the processor."""
+    """Return a reader of this machine's devices; of none where engines compute on the processor."""
     if config.device != "cuda":
         return NoDevices()
     try:
         return NvmlReader()
-    except Exception:  # no library, no driver, no device: the engines will say what they miss
+    except Exception:  # no library, no driver, no device: the engines report what they miss
         return NoDevices()
 
 
-def find_free_mib(reader: DeviceMemoryReader) -> int | None:
-    """Return the free memory of the first device in MiB; None when nothing is known of any."""
+def read_free_mib(reader: DeviceMemoryReader) -> int | None:
+    """Return the free memory of the first device in MiB; None without a device."""
     devices = reader.read()
     return devices[0].free_bytes // MIB if devices else None
 
 
 class BudgetError(Exception):
-    """What the roles are to have does not fit on the device. The message is the arithmetic."""
+    """The roles' budgets do not fit on the device. The message is the arithmetic."""
 
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """What a role may take of the device, in MiB."""
+    """A role's budget of device memory in MiB."""
 
     role: Role
     engine: str
@@ -92,7 +92,7 @@ class Share:
 
 
 def list_shares(config: InferenceConfig) -> list[Share]:
-    """Return the shares of the roles whose first engine computes on the device."""
+    """Return the budgets of the roles whose first engine computes on the device."""
     budgets: Mapping[Role, int] = {
         Role.STT: config.stt_memory_mib,
         Role.LLM: config.llm_memory_mib,
@@ -106,9 +106,9 @@ def list_shares(config: InferenceConfig) -> list[Share]:
 
 def check_budget(shares: Iterable[Share], devices: tuple[DeviceMemory, ...], *, reserve_mib: int) -> None:
     """
-    Raises BudgetError, with the arithmetic, when the shares and the reserve are more than the first device has free.
+    Raise BudgetError, with the arithmetic, when the shares and the reserve exceed the first device's free memory.
 
-    Devices that nobody can tell anything about are not checked: the engines find out themselves.
+    Without a reading nothing is checked: the engines will fail themselves.
     """
     shares = list(shares)
     if not devices or not shares:

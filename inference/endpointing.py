@@ -1,7 +1,7 @@
 """
-Where an utterance begins and ends, decided from the probability of speech in each window. Pure: no audio, no clock.
+Endpointing: where an utterance begins and ends, from the probability of speech per window. Pure: no audio, no clock.
 
-Time is counted in windows received, so that a slow network changes nothing about what counts as a pause.
+Time is counted in received windows, so that a slow network does not change what counts as a pause.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from inference.interfaces import TranscriptionOptions
 
 #: The window of Silero VAD at 16 kHz: 512 samples.
 WINDOW_MS = 32
-#: Recognition starts after this much silence, so that it overlaps with the rest of the pause.
+#: Recognition starts after this much silence and overlaps with the rest of the pause.
 PROVISIONAL_PAUSE_MS = 200
-#: Speech during the pause counts from two windows on: a click or a breath does not take the turn back.
+#: Speech during the pause counts from two windows on, so that a click or a breath does not revoke the transcript.
 RESUME_WINDOWS = 2
-#: A gap longer than this forgets a beginning that never became speech.
+#: A gap longer than this discards an onset that never became speech.
 ONSET_GAP_MS = 200
-#: Speech that has begun is held on to at a lower probability (Silero's own hysteresis of 0.15).
+#: Speech that has begun continues at a probability lower by this (Silero's own hysteresis).
 HYSTERESIS = 0.15
 
 
 class Endpoint(Enum):
-    """What a window changed."""
+    """The event of a window."""
 
     SPEECH_STARTED = auto()
     PAUSE_BEGAN = auto()
@@ -41,9 +41,9 @@ class _State(Enum):
 @dataclass(slots=True)
 class Endpointer:
     """
-    Feed it one probability of speech per window; it answers with what that changed, or None.
+    A state machine fed with one probability of speech per window; returns the window's event, or None.
 
-    `speech_start_ms` and `speech_end_ms` bound the speech of the utterance under way, in milliseconds since the first
+    `speech_start_ms` and `speech_end_ms` bound the speech of the current utterance, in milliseconds since the first
     window. Without `options.endpointing` speech starts and pauses as usual, but only the caller ends the utterance.
     """
 

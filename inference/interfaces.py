@@ -1,5 +1,5 @@
 """
-The inference border: what an engine can do, and the values that cross it.
+The inference border: the protocols of the four roles, and the values that cross it.
 
 Engines implement these protocols in the model process, `InferenceClient` implements them over gRPC,
 `inference.engines.fake` implements them with a script. A caller cannot tell which it holds.
@@ -19,29 +19,29 @@ BYTES_PER_SAMPLE = 2
 
 
 class InferenceError(Exception):
-    """An engine failed. The call is over; the process and other calls are not."""
+    """An engine failed. It ends the call, but neither the process nor other calls."""
 
 
 class InferenceUnavailable(InferenceError):
-    """The inference process, or the engine for this role, cannot be reached or is not ready: try again."""
+    """The inference process, or the engine of the role, cannot be reached or is not ready: retry later."""
 
 
 class InferenceBusy(InferenceError):
-    """Admission was refused: the engine has as many calls as it takes."""
+    """Admission was refused: the engine is at capacity."""
 
 
-# --- hearing -----------------------------------------------------------------------------------
+# --- recognition -----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class TranscriptionOptions:
     """
-    How to listen.
+    Options of a transcription.
 
-    `language` is "zh", "en" or None (decided per utterance). With `endpointing` the engine decides where an
-    utterance ends: after `pause_ms` of silence. Without it (hold to talk) only `EndOfUtterance` ends one.
-    `sensitivity` is the probability of speech above which a 32 ms window counts as speech (0..1). What `is_background`
-    gives way to everybody who is spoken with, and has no partial and no provisional transcripts.
+    `language` is "zh", "en" or None (detected per utterance). With `endpointing` the engine decides where an utterance
+    ends: after `pause_ms` of silence. Without it (hold to talk) only `EndOfUtterance` ends one. `sensitivity` is the
+    probability of speech above which a 32 ms window counts as speech (0..1). A transcription that `is_background` is
+    preempted by live calls and has no partial and no provisional transcripts.
     """
 
     language: str | None = None
@@ -54,12 +54,12 @@ class TranscriptionOptions:
 
 @dataclass(frozen=True, slots=True)
 class EndOfUtterance:
-    """The speaker says "that was all" (key released, `audio_end`): finish what was heard now."""
+    """The speaker ended the utterance (key released, `audio_end`): finish it now."""
 
 
 @dataclass(frozen=True, slots=True)
 class DiscardUtterance:
-    """Forget what was heard since the last final transcript."""
+    """Discard the audio since the last final transcript."""
 
 
 #: What goes into a transcription, in the order it happened: PCM16 bytes of any even length up to 1 MiB, a change of
@@ -69,14 +69,14 @@ TranscriptionInput = bytes | TranscriptionOptions | EndOfUtterance | DiscardUtte
 
 @dataclass(frozen=True, slots=True)
 class SpeechStarted:
-    """Somebody has spoken for `min_speech_ms`. Positions are milliseconds of audio since the stream began."""
+    """There was speech for `min_speech_ms`. Positions are milliseconds of audio since the stream began."""
 
     speech_start_ms: int
 
 
 @dataclass(frozen=True, slots=True)
 class PartialTranscript:
-    """What was understood so far, while the person still speaks. Each replaces the one before."""
+    """The transcript so far, while the speaker continues. Each replaces the previous one."""
 
     text: str
     language: str
@@ -87,8 +87,8 @@ class ProvisionalTranscript:
     """
     The whole utterance, recognised during the pause that may end it.
 
-    Either a `FinalTranscript` with the same text follows when the pause is over, or `SpeechResumed` takes it back.
-    Work may be started on it; nothing may be said aloud.
+    Either a `FinalTranscript` with the same text follows when the pause is over, or `SpeechResumed` revokes it. Work
+    may be started on it; none of the result may be played.
     """
 
     text: str
@@ -97,7 +97,7 @@ class ProvisionalTranscript:
 
 @dataclass(frozen=True, slots=True)
 class SpeechResumed:
-    """The person went on speaking: forget the provisional transcript."""
+    """The speaker continued: discard the provisional transcript."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,10 +105,10 @@ class FinalTranscript:
     """
     One finished utterance.
 
-    An empty `text` says that there was no speech in it after all (noise, or `EndOfUtterance` on silence).
+    An empty `text` means that there was no speech in it (noise, or `EndOfUtterance` on silence).
     `speech_start_ms`..`speech_end_ms` bound the speech in milliseconds of audio since the stream began.
     `received_ms` is how much audio had been received when the transcript was made: the difference to `speech_end_ms`
-    is the delay that a listener sees, measured in audio.
+    is the delay of the transcript, measured in audio.
     """
 
     text: str
@@ -122,20 +122,20 @@ TranscriptEvent = SpeechStarted | PartialTranscript | ProvisionalTranscript | Sp
 
 
 class SpeechToText(Protocol):
-    """Hears. One call is one listening session of many utterances."""
+    """A recogniser. One call is one stream of many utterances."""
 
     def transcribe(
         self, audio: AsyncIterator[TranscriptionInput], options: TranscriptionOptions
     ) -> AsyncGenerator[TranscriptEvent]:
         """
-        Yield events until `audio` ends. When it ends, what was heard is finished as if by `EndOfUtterance`.
+        Yield events until `audio` ends, which finishes the utterance as `EndOfUtterance` does.
 
         Raises InferenceUnavailable, InferenceBusy or InferenceError. Closing the generator ends the engine's work.
         """
         ...
 
 
-# --- thinking ----------------------------------------------------------------------------------
+# --- generation ----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,17 +144,17 @@ class Message:
 
     role: Literal["system", "user", "assistant"]
     content: str
-    #: One of those that all conversations begin with: never left out, and read once for all of them. Not part of what
-    #: the message says.
+    #: One of the messages that all conversations begin with: never dropped, and read once for all of them. No part of
+    #: the message's content.
     is_shared: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
 class GenerationOptions:
     """
-    How to answer. `max_tokens` caps the reply; `seed` None means a different answer each time.
+    Options of a generation. `max_tokens` caps the reply; with `seed` None each reply is sampled differently.
 
-    `repeat_penalty` divides the odds of what was just written (1: not at all). A server elsewhere may not know it.
+    `repeat_penalty` divides the odds of recent tokens (1: not at all). A remote server may ignore it.
     """
 
     max_tokens: int = 256
@@ -165,7 +165,7 @@ class GenerationOptions:
 
 @dataclass(frozen=True, slots=True)
 class TextDelta:
-    """A piece of the reply, to be appended to what came before."""
+    """A piece of the reply, to be appended to the previous ones."""
 
     text: str
 
@@ -183,7 +183,7 @@ GenerationEvent = TextDelta | GenerationFinished
 
 
 class LanguageModel(Protocol):
-    """Thinks."""
+    """A language model."""
 
     def generate(self, messages: Sequence[Message], options: GenerationOptions) -> AsyncGenerator[GenerationEvent]:
         """
@@ -196,18 +196,18 @@ class LanguageModel(Protocol):
 
     async def prefill(self, messages: Sequence[Message]) -> None:
         """
-        Read `messages` into the prefix cache, so that a generation that begins with them starts sooner.
+        Read `messages` into the prefix cache, so that a generation that begins with them has a lower TTFT.
 
-        The last message may be the beginning of one (a partial transcript). Best effort: an engine without a prefix
-        cache returns at once. Cancelling stops it.
+        The last message may be incomplete (a partial transcript). Best effort: an engine without a prefix cache returns
+        at once. Cancelling stops it.
         """
         ...
 
 
-# --- speaking ----------------------------------------------------------------------------------
+# --- synthesis ----------------------------------------------------------------------------------
 
 
-#: Values of a style: what an engine such as Kokoro is told of a voice.
+#: Values of a style, the vector by which an engine such as Kokoro speaks in a voice.
 STYLE_VALUES = 256
 
 
@@ -219,9 +219,9 @@ class Quality(StrEnum):
 @dataclass(frozen=True, slots=True)
 class VoiceReference:
     """
-    A recording to speak like, for engines that clone: PCM16 mono at `sample_rate_hz`, at most 12 s, and its transcript.
+    A recording for engines that clone its voice: PCM16 mono at `sample_rate_hz`, at most 12 s, and its transcript.
 
-    The recording itself, not where it lies: the engine may run on another machine. Engines keep what they made of it.
+    The recording itself, not its path: the engine may run on another machine. Engines cache what they compute from it.
     """
 
     pcm: bytes
@@ -232,15 +232,15 @@ class VoiceReference:
 @dataclass(frozen=True, slots=True)
 class SynthesisOptions:
     """
-    How to speak.
+    Options of a synthesis.
 
     `voice` is an engine's voice key (see `TextToSpeech.list_voices`); an empty one means the engine's default for the
-    language. An engine that has styles takes a blend as well, "zf_xiaoxiao:0.6+zm_yunxi:0.4", whose weights sum to 1,
-    and speaks in `style` instead, when there is one: `STYLE_VALUES` float32, little-endian. An engine that clones
-    speaks like `reference` instead, when there is one. Each passes over what it does not know: of a blend it takes the
-    voices that it has, or the heaviest of them, and its default when it has none, for a voice may have been matched for
-    another engine. `speed` 1.0 is the voice's own pace. `is_first` marks the first clause of a reply, `is_last` the
-    last. What `is_background` gives way to everybody who is spoken with.
+    language. An engine with styles also accepts a blend, "zf_xiaoxiao:0.6+zm_yunxi:0.4", whose weights sum to 1, and
+    prefers `style`, if given: `STYLE_VALUES` float32, little-endian. An engine that clones prefers `reference`, if
+    given. Each ignores what it does not support: of a blend it uses the voices that it has, or the heaviest of them,
+    and its default when it has none, because a voice may have been matched for another engine. `speed` 1.0 is the
+    voice's own pace. `is_first` marks the first clause of a reply, `is_last` the last. A synthesis that `is_background`
+    is preempted by live calls.
     """
 
     voice: str = ""
@@ -258,7 +258,7 @@ class AudioChunk:
     """
     A piece of synthesised audio: PCM16 mono, at `sample_rate_hz`.
 
-    `quality` is what it was made with: fast where high quality was asked for and memory was short.
+    `quality` is the one it was synthesised in: fast where high quality was requested and memory was short.
     """
 
     pcm: bytes
@@ -268,7 +268,7 @@ class AudioChunk:
 
 @dataclass(frozen=True, slots=True)
 class VoiceInfo:
-    """A voice the engine ships. `language` is "zh" or "en": what it speaks best."""
+    """A stock voice. `language` is "zh" or "en", the one it speaks best."""
 
     key: str
     name: str
@@ -277,14 +277,14 @@ class VoiceInfo:
 
 
 class TextToSpeech(Protocol):
-    """Speaks."""
+    """A voice engine."""
 
     def synthesise(self, text: str, options: SynthesisOptions) -> AsyncGenerator[AudioChunk]:
         """
-        Yield the audio of one clause. Text with nothing to say in it (punctuation, emoji) yields nothing.
+        Yield the audio of one clause. Text without words (punctuation, emoji) yields nothing.
 
-        Leading and trailing silence is trimmed to what joins clauses naturally. Closing the generator stops the
-        engine's work within one step.
+        Leading and trailing silence is trimmed to natural pauses between clauses. Closing the generator stops the
+        engine within one step.
         """
         ...
 
@@ -292,14 +292,14 @@ class TextToSpeech(Protocol):
 
     async def list_styles(self) -> Mapping[str, bytes]:
         """
-        Return the styles of all voices that the engine has, by key, those that are not offered included.
+        Return the styles of all of the engine's voices by key, also of those that `list_voices` leaves out.
 
-        Each is as `SynthesisOptions.style` takes it. Empty when the engine has no styles.
+        Each has the form of `SynthesisOptions.style`. Empty when the engine has no styles.
         """
         ...
 
 
-# --- telling speakers apart --------------------------------------------------------------------
+# --- speaker embeddings --------------------------------------------------------------------
 
 EMBEDDING_VALUES = 256
 MIN_RECORDING_S = 0.5
@@ -309,9 +309,9 @@ MAX_RECORDING_S = 60.0
 @dataclass(frozen=True, slots=True)
 class SpeakerEmbedding:
     """
-    Who speaks: `EMBEDDING_VALUES` numbers, of unit length; the dot product of two says how alike they sound.
+    A speaker: `EMBEDDING_VALUES` numbers of unit length. The dot product of two embeddings is their similarity.
 
-    Only embeddings of the same `encoder` (its name and version) can be compared.
+    Only embeddings of the same `encoder` (name and version) can be compared.
     """
 
     values: tuple[float, ...]
@@ -319,15 +319,16 @@ class SpeakerEmbedding:
 
 
 class SpeakerEncoder(Protocol):
-    """Tells speakers apart."""
+    """Computes speaker embeddings."""
 
     async def embed(self, pcm: bytes, *, sample_rate_hz: int = MICROPHONE_SAMPLE_RATE_HZ) -> SpeakerEmbedding:
         """
-        Return who speaks in `pcm`: PCM16 mono, `MIN_RECORDING_S` to `MAX_RECORDING_S` long.
+        Return the embedding of the speaker in `pcm`: PCM16 mono, `MIN_RECORDING_S` to `MAX_RECORDING_S` long.
 
-        Always in the background: it gives way to everybody who is spoken with.
+        Always a background job: preempted by live calls.
 
-        Raises InferenceError when nobody does, or it is too short or too long; InferenceUnavailable; InferenceBusy.
+        Raises InferenceError for a recording without speech, too short or too long; InferenceUnavailable,
+        InferenceBusy.
         """
         ...
 
@@ -342,7 +343,7 @@ class Role(StrEnum):
     ENCODER = "encoder"
 
 
-#: What a spoken conversation needs. Without the encoder only new voices have to wait.
+#: The roles that a call needs. Without the encoder only new voices have to wait.
 CONVERSATION_ROLES = frozenset({Role.STT, Role.LLM, Role.TTS})
 
 
@@ -358,9 +359,9 @@ class RoleStatus:
     """
     One role's engine.
 
-    `memory_bytes` is what loading it added to the process's resident memory, or to what is held of the device's.
-    `clones` says that the engine speaks like `SynthesisOptions.reference`. `figures` are the engine's own, by name:
-    times in seconds, counts.
+    `memory_bytes` is how much loading it added to the process's resident memory, or to the device memory in use.
+    `clones`: the engine clones `SynthesisOptions.reference`. `figures` are the engine's own metrics by name: times in
+    seconds, counts.
     """
 
     role: Role
@@ -378,7 +379,7 @@ class RoleStatus:
 
 @dataclass(frozen=True, slots=True)
 class DeviceMemory:
-    """Memory of one accelerator, in bytes: all of it, and what nobody holds."""
+    """Memory of one accelerator in bytes: total and free."""
 
     name: str
     total_bytes: int
@@ -395,22 +396,22 @@ class InferenceStatus:
 
     @property
     def is_ready(self) -> bool:
-        """Whether a spoken conversation is possible: each of its roles has an engine that is ready."""
+        """Whether a call is possible: each of its roles has a ready engine."""
         return {r.role for r in self.roles if r.state is RoleState.READY} >= CONVERSATION_ROLES
 
     @property
     def is_settled(self) -> bool:
-        """Whether every role has come to the end of its start: ready, or unavailable with a reason."""
+        """Whether every role has finished starting: ready, or unavailable with a reason."""
         return bool(self.roles) and all(r.state in (RoleState.READY, RoleState.UNAVAILABLE) for r in self.roles)
 
     @property
     def clones(self) -> bool:
-        """Whether a recording is spoken like, rather than matched. False until the engine has been loaded."""
+        """Whether voices are cloned rather than matched. False until the engine has been loaded."""
         return any(role.clones for role in self.roles)
 
 
 class Inference(Protocol):
-    """All roles behind the border, as one object: what a consumer is given."""
+    """All roles as one object."""
 
     @property
     def stt(self) -> SpeechToText: ...

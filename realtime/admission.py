@@ -1,4 +1,4 @@
-"""The calls that this process holds: who may begin one, whose place is taken over, and how all of them end."""
+"""The live calls of this process: admission, take-over of a place, drain. Imports no Django and no Channels."""
 
 from __future__ import annotations
 
@@ -11,31 +11,36 @@ from uuid import UUID
 
 from realtime import messages
 
-#: How long, at the end of the process, a sentence that is being spoken may still take.
+#: How long a drain lets the clause that is being played take.
 FINISH_SENTENCE_S = 10.0
 
 
 class LiveCall(Protocol):
-    """A call as others see it."""
+    """A call as other calls and the drain see it."""
 
+    session_id: UUID
     user_id: int
     #: The conversation that it continues or has begun.
     conversation_id: UUID | None
 
+    @property
+    def is_conversation_unbegun(self) -> bool:
+        """Whether its conversation was to begin with it, and no turn of it is kept yet."""
+
     async def finish_sentence(self) -> None:
-        """Return when the sentence that is being spoken is over, at once if there is none."""
+        """Return when the sentence that is being played is over, at once if there is none."""
 
     async def end(self, close_code: int) -> None:
-        """Hang up and return when what was said is saved."""
+        """Hang up and return when the turns are saved."""
 
 
-class Entry(Enum):
+class Outcome(Enum):
     ADMITTED = "admitted"
     #: All places are taken.
     FULL = "full"
-    #: All places that one person may have are theirs already.
+    #: The user has as many calls as one person may hold.
     TOO_MANY = "too many"
-    #: The process ends.
+    #: The process is stopping.
     DRAINING = "draining"
 
 
@@ -44,7 +49,7 @@ class Admission:
 
     def __init__(self) -> None:
         self._calls: list[LiveCall] = []
-        #: Those that have no place any more, and of which something is still to be saved.
+        #: Calls without a place whose turns are still being saved.
         self._saving: list[LiveCall] = []
         self._is_draining = False
 
@@ -53,26 +58,26 @@ class Admission:
         return len(self._calls)
 
     def find(self, *, user_id: int, conversation_id: UUID) -> LiveCall | None:
-        """Return the person's call that holds this conversation."""
+        """Return the user's call that holds this conversation."""
         for call in self._calls:
             if (call.user_id, call.conversation_id) == (user_id, conversation_id):
                 return call
         return None
 
-    def enter(self, call: LiveCall, *, limit: int, limit_per_person: int, replaced: LiveCall | None = None) -> Entry:
-        """Take a place, if there is one, or that of `replaced`, which then has none any more."""
+    def enter(self, call: LiveCall, *, limit: int, limit_per_person: int, replaced: LiveCall | None = None) -> Outcome:
+        """Take a free place, or that of `replaced`, which then has none."""
         if self._is_draining:
-            return Entry.DRAINING
+            return Outcome.DRAINING
         others = [each for each in self._calls if each is not replaced]
         if len(others) >= limit:
-            return Entry.FULL
+            return Outcome.FULL
         if sum(each.user_id == call.user_id for each in others) >= limit_per_person:
-            return Entry.TOO_MANY
+            return Outcome.TOO_MANY
         self._calls = [*others, call]
-        return Entry.ADMITTED
+        return Outcome.ADMITTED
 
     def leave(self, call: LiveCall) -> None:
-        """Give the place back. A call without one has nothing to give."""
+        """Give the place back. Does nothing for a call without a place."""
         self._calls = [each for each in self._calls if each is not call]
 
     @contextlib.contextmanager
@@ -85,7 +90,7 @@ class Admission:
             self._saving = [each for each in self._saving if each is not call]
 
     async def drain(self, *, finish_sentence_s: float = FINISH_SENTENCE_S) -> None:
-        """Drain: admit no call any more, let sentences that are being spoken end, save the calls and end them."""
+        """Admit no more calls, let the sentences that are being played end, then save and end every call."""
         self._is_draining = True
 
         async def finish(call: LiveCall) -> None:

@@ -1,4 +1,4 @@
-"""Reading uploaded audio: WAV, and the WebM that a browser's MediaRecorder makes."""
+"""Decodes uploaded audio: WAV, and the WebM of a browser's MediaRecorder."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from inference.interfaces import MICROPHONE_SAMPLE_RATE_HZ
 from realtime.call.utterance import BYTES_PER_MS, AudioDecodingError, AudioTooLong
 from realtime.messages import AudioFormat
 
-#: FFmpeg's demuxers: nothing else may open what a client sends, whatever it looks like.
+#: FFmpeg's demuxers and codecs: no other may read a client's bytes, whatever they look like.
 _DEMUXERS = {AudioFormat.WAV: "wav", AudioFormat.WEBM: "matroska"}
 _CODECS = {
     AudioFormat.WAV: ("pcm_s16le", "pcm_s24le", "pcm_s32le", "pcm_u8", "pcm_f32le", "pcm_f64le"),

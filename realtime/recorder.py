@@ -1,8 +1,8 @@
 """
-Keeps what was said: changes wait in a queue during the call and go into the database one after another.
+Records the turns of a call: a queue of changes that are saved to the database in order, off the audio path.
 
-A database that is away for a moment is asked again; away for longer, what waits goes into the conversation's spool on
-the disk, and from there into the database once it is back: by this recorder, the next start, or beat.
+Saving is retried with back-off. After four attempts the changes go into the conversation's spool, a file on the disk,
+and from there into the database once it is back: by this recorder, the next start of web, or beat.
 """
 
 from __future__ import annotations
@@ -21,32 +21,31 @@ from django.conf import settings
 from django.db import DataError, Error, IntegrityError
 from django.utils import timezone
 
-from conversations.encoding import encoder, encoding_thread
+from conversations.call_store import apply_change, replay_spooled_turns, spool_change
+from conversations.encoder_process import encoder, encoding_thread
 from conversations.models import Conversation, Turn
-from conversations.services import NotCorrectable, apply_change, spool_change, take_in_spooled_turns
+from conversations.services import NotCorrectable
 from conversations.spool import Change
-from realtime.call.turns import BegunTurn, CorrectedTurn, DroppedTurn, SaidTurn
+from realtime.call.turns import BegunTurn, CorrectedTurn, DroppedTurn, RecordedTurn, SaidTurn
 
 logger = logging.getLogger(__name__)
 
-Item = SaidTurn | BegunTurn | DroppedTurn | CorrectedTurn
-
 #: Changes that wait to be saved. They leave within seconds, into the database or the spool: a full queue means that
-#: neither takes anything (a full disk), and further changes are dropped, loudly.
+#: neither accepts anything (a full disk). Further changes are dropped and logged as errors.
 MAX_WAITING = 32
-#: After so many attempts a change goes into the spool, and the person is told.
+#: After so many attempts a change goes into the spool, and the user is told.
 ATTEMPTS = 4
-#: The pause after the first failure; twice as long after each further one, up to the longest.
+#: Back-off: the pause after the first failure, doubled after each further one, up to the longest.
 FIRST_PAUSE_S = 0.5
 LONGEST_PAUSE_S = 5.0
 #: How long the end of a call waits for the database before what is left goes into the spool.
 PATIENCE_S = 30.0
-#: The same where something waits for the end: a drain, which the web process cuts off after `DRAIN_S`, or a take-over.
+#: The same where a drain, which the web process cuts off after `DRAIN_S`, or a take-over waits for the end.
 HURRIED_PATIENCE_S = 3.0
 
 
 class Trouble(StrEnum):
-    """What becomes of keeping. Of each outage DELAYED is told once, and RECOVERED after it; the others once a call."""
+    """What users are told of saving. DELAYED once per outage, and RECOVERED after it; the others once per call."""
 
     GONE = "the conversation was deleted"
     NO_SOUND = "words are kept, their sound is not"
@@ -62,10 +61,10 @@ def compute_pause_s(failures: int) -> float:
 
 class Recorder:
     """
-    One conversation's recorder. `record` never waits; `close` returns when everything is saved or in the spool.
+    Records one conversation. `record` never waits; `close` returns when everything is saved or in the spool.
 
-    Its task belongs to itself, not to the call: a call that is cancelled still gets its turns saved. Words are worth
-    more than their sound: where the sound cannot be encoded or stored, the words are kept without.
+    It owns its task: a call that is cancelled still gets its turns saved. When audio cannot be encoded or stored, the
+    text is saved without it.
     """
 
     def __init__(
@@ -77,14 +76,14 @@ class Recorder:
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._conversation_id = conversation_id
-        #: Who begins the conversation with the first turn that is kept. None: it is there, or was and is deleted.
+        #: The user whose conversation begins with the first turn that is saved. None: its row exists, or was deleted.
         self._begun_by = begun_by
         self._has_row = begun_by is None
         self._on_trouble = on_trouble
         self._sleep = sleep
         self._told: set[Trouble] = set()
-        #: An item leaves once it is saved or in the spool: what is left at the end is what waits here.
-        self._waiting: deque[tuple[Item | Change, datetime]] = deque()
+        #: A change is removed once it is saved or in the spool: what remains at the end is unsaved.
+        self._waiting: deque[tuple[RecordedTurn | Change, datetime]] = deque()
         self._changed = asyncio.Event()
         self._failures = 0
         self._logged: set[type[Exception]] = set()
@@ -101,25 +100,25 @@ class Recorder:
         """Whether the conversation has had a row."""
         return self._has_row
 
-    def record(self, item: Item) -> None:
+    def record(self, item: RecordedTurn) -> None:
         if len(self._waiting) > 1 and _replaces(item, self._waiting[-1][0]):
             self._waiting[-1] = (item, self._waiting[-1][1])
             return
         if len(self._waiting) >= MAX_WAITING:
             if Trouble.LOST not in self._told:
-                logger.error("turn %s and those after it are lost: %d wait already", item.turn_id, MAX_WAITING)
+                logger.error("turn %s and later ones are lost: %d wait already", item.turn_id, MAX_WAITING)
             self._tell(Trouble.LOST)
             return
         self._waiting.append((item, timezone.now()))
         self._changed.set()
 
     def limit_patience(self, patience_s: float) -> None:
-        """From now on, let the end wait for the database no longer than this. The shortest limit holds."""
+        """From now on, wait at most so long for the database at the end. The shortest limit holds."""
         if self._end is None or not self._end.done():
             self._timers.append(asyncio.create_task(self._end_patience(patience_s)))
 
     async def close(self) -> None:
-        """Save what waits and end. Cancelling the caller does not cancel the saving."""
+        """Save what waits and stop. Cancelling the caller does not cancel the saving."""
         if self._end is None:
             self.limit_patience(PATIENCE_S)
             self._end = asyncio.create_task(self._finish(), name=f"end of recorder {self._conversation_id}")
@@ -140,14 +139,14 @@ class Recorder:
             return
         logger.error("turns of conversation %s are not saved in time: into the spool", self._conversation_id)
         left = list(self._waiting)
-        # Not awaited: the thread that it waits for may be stuck in the database. Saved twice is saved once.
+        # Not awaited: its thread may be stuck in the database. Saving is idempotent.
         self._task.cancel()
         for item, said_at in left:
             if not await self._spool(await self._prepare(item, said_at)):
                 self._tell(Trouble.LOST)
 
     def _has_failed(self) -> bool:
-        """Whether the recorder has ended by an error, which is logged."""
+        """Whether the recorder has failed; logs its error."""
         if self._task.cancelled():
             return True
         error = self._task.exception()
@@ -170,7 +169,7 @@ class Recorder:
             await self._attempt(None)
 
     async def _wait(self) -> None:
-        """Wait for something to do: with a spool, for the time of its next attempt at the latest."""
+        """Wait for a change; with a spool, until its next attempt at most."""
         self._changed.clear()
         tasks: list[asyncio.Future[Any]] = [asyncio.ensure_future(self._changed.wait())]
         if self._has_spooled:
@@ -181,14 +180,14 @@ class Recorder:
             for task in tasks:
                 task.cancel()
 
-    async def _keep(self, item: Item | Change, said_at: datetime) -> None:
-        """Return when a change is saved, or in the spool, or never can be."""
+    async def _keep(self, item: RecordedTurn | Change, said_at: datetime) -> None:
+        """Return when a change is saved or in the spool, or can never be saved."""
         change = await self._prepare(item, said_at)
         self._waiting[0] = (change, said_at)
         attempts = 0
         while not await self._attempt(change):
             attempts += 1
-            # In order: behind what is in the spool already.
+            # Into the spool at once if it is in use, to keep the order.
             if attempts >= ATTEMPTS or self._has_spooled:
                 self._tell(Trouble.DELAYED)
                 if await self._spool(change):
@@ -196,13 +195,13 @@ class Recorder:
             await self._sleep(compute_pause_s(self._failures))
 
     async def _attempt(self, change: Change | None) -> bool:
-        """Save a change, after what is in the spool. Return whether nothing is left to be done about it."""
+        """Save the spool, then a change. Return False if the change must be tried again."""
         try:
             if self._has_spooled:
-                await database_sync_to_async(take_in_spooled_turns)(conversation_id=self._conversation_id)
+                await database_sync_to_async(replay_spooled_turns)(conversation_id=self._conversation_id)
                 self._has_spooled, self._has_row = False, True
         except Exception as error:
-            # Whatever it is, what waits stays in the spool, and the recorder goes on.
+            # Whatever the error, the changes stay in the spool, and the recorder continues.
             self._count_failure(error)
             return False
         if change is None or await self._save(change):
@@ -215,32 +214,32 @@ class Recorder:
             await database_sync_to_async(apply_change)(conversation_id=self._conversation_id, change=change)
             self._begun_by, self._has_row = None, True
         except (Conversation.DoesNotExist, Turn.DoesNotExist, NotCorrectable) as error:
-            # Deleted during the call: there is nothing to add to, and a retry would not bring it back.
+            # Deleted during the call: a retry would fail the same way.
             logger.warning("turn %s is not saved: %s", change.turn_id, error)
             if isinstance(error, Conversation.DoesNotExist):
                 self._tell(Trouble.GONE)
         except (DataError, IntegrityError):
-            # What the database refuses today it refuses tomorrow.
+            # The database would refuse a retry too.
             logger.exception("turn %s is lost", change.turn_id)
             self._tell(Trouble.LOST)
         except OSError as error:
             if not change.has_audio:
                 self._count_failure(error)
                 return False
-            logger.exception("the sound of turn %s cannot be stored", change.turn_id)
+            logger.exception("the audio of turn %s cannot be stored", change.turn_id)
             self._tell(Trouble.NO_SOUND)
             return await self._save(change.without_audio())
         except Error as error:
             self._count_failure(error)
             return False
         except Exception:
-            # Whatever it is, the following turns are tried, and the call continues.
+            # Whatever the error, later turns are tried, and the call continues.
             logger.exception("turn %s is lost", change.turn_id)
             self._tell(Trouble.LOST)
         return True
 
     def _count_failure(self, error: Exception) -> None:
-        """Log the first failure of each kind in an outage; the others say nothing new."""
+        """Log the first failure of each type in an outage."""
         self._failures += 1
         if type(error) not in self._logged:
             self._logged.add(type(error))
@@ -248,7 +247,7 @@ class Recorder:
 
     def _note_recovery(self) -> None:
         if self._failures:
-            logger.info("conversation %s is saved again after %d attempts", self._conversation_id, self._failures + 1)
+            logger.info("conversation %s is saved after %d attempts", self._conversation_id, self._failures + 1)
         self._failures = 0
         self._logged.clear()
         self._is_spool_full = False
@@ -261,16 +260,16 @@ class Recorder:
             await asyncio.to_thread(spool_change, conversation_id=self._conversation_id, change=change)
         except OSError:
             if not self._is_spool_full:
-                logger.exception("the spool takes nothing: conversation %s waits in memory", self._conversation_id)
+                logger.exception("the spool cannot be written: conversation %s waits in memory", self._conversation_id)
             self._is_spool_full = True
             return False
-        # Taken in, the first change makes the row; those behind it must not make one that was deleted again.
+        # The first spooled change creates the row; later ones must not create a deleted one again.
         self._begun_by = None
         self._has_spooled = True
         self._is_spool_full = False
         return True
 
-    async def _prepare(self, item: Item | Change, said_at: datetime) -> Change:
+    async def _prepare(self, item: RecordedTurn | Change, said_at: datetime) -> Change:
         match item:
             case SaidTurn():
                 fields = _describe(item) | {"audio": await self._encode(item)}
@@ -301,8 +300,8 @@ class Recorder:
             self._on_trouble(trouble)
 
 
-def _replaces(item: Item, waiting: Item | Change) -> bool:
-    """Whether what is begun and still waits need not be saved for itself."""
+def _replaces(item: RecordedTurn, waiting: RecordedTurn | Change) -> bool:
+    """Whether a begun turn that still waits is superseded by a newer version of it."""
     return isinstance(waiting, BegunTurn) and isinstance(item, BegunTurn | SaidTurn) and item.turn_id == waiting.turn_id
 
 

@@ -1,4 +1,4 @@
-"""The addresses of sockets."""
+"""URL routes of WebSockets."""
 
 from __future__ import annotations
 

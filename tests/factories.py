@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 import soundfile
 from django.contrib.auth.models import User
+from django.utils import timezone
 
 from conversations.models import Conversation, Turn
 from conversations.services import append_turn
 from tests import sounds
-from voices.models import VoiceProfile
+from voices.models import VoiceJob, VoiceProfile
 from voices.services import create_voice_profile as create_from_upload
 from voices.services import declare_consent
 
@@ -28,21 +29,38 @@ def create_user(username: str | None = None, **fields: Any) -> User:
 
 
 def create_voice_profile(owner: User | None = None, **fields: Any) -> VoiceProfile:
-    """A voice that is ready to be used. With an owner it has a consent; recordings it has none."""
+    """A voice that is built. With an owner it has a consent and a build job; recordings it has none."""
     defaults: dict[str, Any] = {
         "name": "My voice",
         "language": "zh",
         "gender": "female",
         "engine_voice": "zf_xiaoxiao",
-        "state": "ready",
-        "progress": 1.0,
         "version": 1,
         "kind": "matched" if owner else "stock",
     }
     if owner and "consent" not in fields:
         defaults["consent"] = declare_consent(user=owner, attestation="own_voice")
         defaults["consent"].save()
-    return VoiceProfile.objects.create(owner=owner, **(defaults | fields))
+    profile = VoiceProfile.objects.create(owner=owner, **(defaults | fields))
+    if owner:
+        set_job(profile, "build", state="done", progress=1.0, step="matching")
+    return profile
+
+
+def set_job(profile: VoiceProfile, kind: str, **fields: Any) -> VoiceJob:
+    """Write the job of this kind, whatever it was. A running one is leased."""
+    if fields.get("state") == "running":
+        fields = {"token": uuid.uuid4(), "claimed_at": timezone.now()} | fields
+    elif "state" in fields:
+        fields = {"token": None} | fields
+    create = {"step": "queued" if kind == "build" else ""} | fields
+    job, _ = VoiceJob.objects.update_or_create(profile=profile, kind=kind, defaults=fields, create_defaults=create)
+    return job
+
+
+def read_fit_state(profile: VoiceProfile) -> str:
+    job = VoiceJob.objects.filter(profile=profile, kind="fit").first()
+    return job.state if job else "none"
 
 
 def create_conversation(owner: User | None = None, **fields: Any) -> Conversation:

@@ -8,13 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import soundfile
 from numpy.typing import NDArray
 
+from inference.audio.decode import decode
+from inference.audio.pcm import pcm_from_float
+from inference.audio.resample import resample
 from inference.config import default_models_dir
 from inference.interfaces import MICROPHONE_SAMPLE_RATE_HZ
-from inference.models import ModelError, model_dir
-from inference.recordings import resample
+from inference.models.store import ModelError, model_dir
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +31,12 @@ class Recording:
 
     @property
     def pcm(self) -> bytes:
-        return to_pcm(self.samples)
+        return pcm_from_float(self.samples)
 
     @property
     def microphone_pcm(self) -> bytes:
         """As the microphone would bring it: PCM16 at 16 kHz."""
-        return to_pcm(resample(self.samples, self.sample_rate_hz, MICROPHONE_SAMPLE_RATE_HZ))
+        return pcm_from_float(resample(self.samples, self.sample_rate_hz, MICROPHONE_SAMPLE_RATE_HZ))
 
 
 #: Speaker, file, language, and what is said.
@@ -61,10 +62,6 @@ RECORDINGS = (
 )
 
 
-def to_pcm(samples: NDArray[np.float32]) -> bytes:
-    return (np.clip(samples, -1, 1) * 32767).astype("<i2").tobytes()
-
-
 def read_recordings() -> list[Recording]:
     """Return all of them. Skips the test where they have not been fetched; fails there in CI."""
     try:
@@ -81,5 +78,5 @@ def read_recording(speaker: str) -> Recording:
 
 
 def _read(path: Path, speaker: str, language: str, transcript: str) -> Recording:
-    samples, sample_rate_hz = soundfile.read(path, dtype="float32", always_2d=True)
-    return Recording(speaker, language, transcript, path, samples.mean(axis=1), sample_rate_hz)
+    decoded = decode(path.read_bytes(), max_s=60)
+    return Recording(speaker, language, transcript, path, decoded.samples, decoded.sample_rate_hz)

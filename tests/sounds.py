@@ -9,6 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import soundfile
 
+from inference.audio.encode import encode_flac, encode_opus, encode_wav
+from inference.audio.pcm import pcm_from_float
+
 Samples = npt.NDArray[np.float32]
 
 RATE_HZ = 24_000
@@ -29,16 +32,12 @@ def encode(samples: Samples, container: str, *, rate_hz: int = RATE_HZ) -> bytes
     """One of wav, mp3, flac, ogg (Opus), m4a (AAC), webm (Opus)."""
     if container in ("m4a", "webm"):
         return _encode_with_av(samples, container, rate_hz)
-    file = io.BytesIO()
-    kind = {
-        "wav": ("WAV", "PCM_16"),
-        "flac": ("FLAC", "PCM_16"),
-        "mp3": ("MP3", "MPEG_LAYER_III"),
-        "ogg": ("OGG", "OPUS"),
-    }
-    name, subtype = kind[container]
-    soundfile.write(file, samples, rate_hz, format=name, subtype=subtype)
-    return file.getvalue()
+    if container == "mp3":
+        file = io.BytesIO()
+        soundfile.write(file, samples, rate_hz, format="MP3", subtype="MPEG_LAYER_III")
+        return file.getvalue()
+    encode_pcm = {"wav": encode_wav, "flac": encode_flac, "ogg": encode_opus}[container]
+    return encode_pcm(pcm_from_float(samples), rate_hz)
 
 
 def _encode_with_av(samples: Samples, container: str, rate_hz: int) -> bytes:

@@ -21,7 +21,7 @@ from avatar_site.lib.admin import ListedLookupsMixin
 from avatar_site.lib.http_ranges import respond_with_audio
 from avatar_site.lib.problems import ProblemError
 from voices import services
-from voices.models import Consent, Recording, VoiceProfile, VoiceProfileQuerySet
+from voices.models import Consent, FittingState, Recording, State, VoiceProfile, VoiceProfileQuerySet
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
@@ -66,26 +66,43 @@ class VoiceProfileForm(forms.ModelForm):
             raise forms.ValidationError(problem.sentence) from problem
 
 
+class StateFilter(admin.SimpleListFilter):
+    """By what the API says of a voice, which is no column."""
+
+    title = _("state")
+    # As Django names that of a column: addresses that were bookmarked stay valid.
+    parameter_name = "state__exact"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:
+        return list(State.choices)
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        state = self.value()
+        if state not in State.values:
+            return queryset
+        return queryset.filter(pk__in=VoiceProfile.objects.in_state(State(state)))
+
+
 @admin.register(VoiceProfile)
 class VoiceProfileAdmin(ListedLookupsMixin, ModelAdmin):
     """Voices are made by people, from recordings and with consent: not here."""
 
     form = VoiceProfileForm
     list_display = ("name", "owner", "kind", "language", "state", "size", "measured", "last_used_at", "created_at")
-    list_filter = ("state", "kind", "language", "is_shared")
+    list_filter = (StateFilter, "kind", "language", "is_shared")
     list_select_related = ("owner",)
     search_fields = ("name", "engine_voice", "owner__username")
     ordering = ("-created_at", "pk")
     fields = (
-        *("id", "name", "owner", "language", "gender", "kind", "is_shared", "state", "step", "progress", "error_code"),
-        *("engine_voice", "measured", "fitting_state", "encoder", "version", "size", "declared", "transcripts"),
+        *("id", "name", "owner", "language", "gender", "kind", "is_shared", "state", "step", "progress", "error"),
+        *("engine_voice", "measured", "fitting", "encoder", "version", "size", "declared", "transcripts"),
         *("created_at", "last_used_at"),
     )
     readonly_fields = tuple(field for field in fields if field not in ("name", "gender", "is_shared"))
-    actions = ("extract_again", "disable", "enable", "unshare")
+    actions = ("rebuild", "disable", "enable", "unshare")
 
     def get_queryset(self, request: HttpRequest) -> VoiceProfileQuerySet:
-        return VoiceProfile.objects.with_size()
+        return VoiceProfile.objects.with_size().prefetch_related("jobs")
 
     def get_urls(self) -> list[URLPattern]:
         listen = path(
@@ -146,6 +163,26 @@ class VoiceProfileAdmin(ListedLookupsMixin, ModelAdmin):
         for profile in queryset.filter(owner__isnull=False):
             self.delete_model(request, profile)
 
+    @admin.display(description=_("state"))
+    def state(self, profile: VoiceProfile) -> str:
+        return str(profile.state.label)
+
+    @admin.display(description=_("step"))
+    def step(self, profile: VoiceProfile) -> str:
+        return profile.build_job.get_step_display() if profile.build_job else "—"
+
+    @admin.display(description=_("progress"))
+    def progress(self, profile: VoiceProfile) -> str:
+        return f"{profile.build_job.progress:.0%}" if profile.build_job else "—"
+
+    @admin.display(description=_("error"))
+    def error(self, profile: VoiceProfile) -> str:
+        return (profile.build_job.error if profile.build_job else "") or "—"
+
+    @admin.display(description=_("fitting"))
+    def fitting(self, profile: VoiceProfile) -> str:
+        return str(FittingState(profile.fit_job.state if profile.fit_job else "none").label)
+
     @admin.display(description=_("size"))
     def size(self, profile: VoiceProfile) -> str:
         return filesizeformat(getattr(profile, "size_bytes", 0))
@@ -168,8 +205,8 @@ class VoiceProfileAdmin(ListedLookupsMixin, ModelAdmin):
         return format_html('<a href="?{}=1">{}</a>', _TRANSCRIPTS, _("Read what was said (is written down)"))
 
     @admin.action(description=_("Make the voice anew"), permissions=["change"])
-    def extract_again(self, request: HttpRequest, queryset: QuerySet[VoiceProfile]) -> None:
-        self._apply(request, queryset, services.extract_again)
+    def rebuild(self, request: HttpRequest, queryset: QuerySet[VoiceProfile]) -> None:
+        self._apply(request, queryset, services.rebuild)
 
     @admin.action(description=_("Disable"), permissions=["change"])
     def disable(self, request: HttpRequest, queryset: QuerySet[VoiceProfile]) -> None:

@@ -6,6 +6,7 @@ import re
 import uuid
 from typing import TYPE_CHECKING, Any
 
+from django.db.models import prefetch_related_objects
 from django.http import Http404, HttpResponse
 from django.shortcuts import get_object_or_404
 from django.urls import reverse
@@ -19,8 +20,9 @@ from rest_framework.renderers import JSONRenderer
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from avatar_site.lib import http_ranges
 from avatar_site.lib.api_schema import refusals
-from avatar_site.lib.http_ranges import AnyRenderer, respond_with_audio
+from avatar_site.lib.http_ranges import AnyRenderer
 from avatar_site.lib.parsers import JSONParser
 from avatar_site.lib.problems import ProblemError
 from voices import services
@@ -110,13 +112,8 @@ class VoicePages(PageNumberPagination):
 
 
 def respond_with_file(audio: FieldFile, request: Request, *, content_type: str, filename: str) -> HttpResponse:
-    try:
-        with audio.open("rb") as file:
-            content = file.read()
-    except FileNotFoundError:
-        raise Http404 from None
     wanted = request.headers.get("Range", "")
-    return respond_with_audio(content, content_type=content_type, filename=filename, wanted=wanted)
+    return http_ranges.respond_with_file(audio, content_type=content_type, filename=filename, wanted=wanted)
 
 
 class VoiceView(APIView):
@@ -147,7 +144,7 @@ class VoiceView(APIView):
         return list(VoiceProfileSerializer(profiles, many=True, context=context).data)
 
     def describe_anew(self, profile: VoiceProfile) -> Any:
-        (fresh,) = VoiceProfile.objects.filter(pk=profile.pk).with_size().prefetch_related("recordings")
+        (fresh,) = VoiceProfile.objects.filter(pk=profile.pk).with_size().prefetch_related("jobs", "recordings")
         return self.describe(fresh)[0]
 
     def read_upload(
@@ -212,7 +209,7 @@ class VoiceProfileList(VoiceView):
             voices = voices.filter(owner__isnull=False).exclude(owner_id=self.user.pk)
         elif scope == "stock":
             voices = voices.filter(owner__isnull=True)
-        return voices.with_size().newest_first().prefetch_related("recordings")
+        return voices.with_size().newest_first().prefetch_related("jobs", "recordings")
 
     @extend_schema(
         operation_id="create_voice_profile",
@@ -296,6 +293,7 @@ class VoiceProfileStatus(VoiceView):
     )
     def get(self, request: Request, profile_id: uuid.UUID) -> Response:
         profile = self.visible(profile_id)
+        prefetch_related_objects([profile], "jobs")
         return Response(describe_status(profile, is_own=profile.is_owned_by(self.user)))
 
 
@@ -489,6 +487,7 @@ class VoiceProfileFit(VoiceView):
 
     def _respond(self, profile: VoiceProfile) -> Response:
         profile.refresh_from_db()
+        prefetch_related_objects([profile], "jobs")
         return Response(describe_status(profile, is_own=True), status=status.HTTP_202_ACCEPTED)
 
 

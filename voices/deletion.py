@@ -1,4 +1,4 @@
-"""The deletion of a voice, which takes as long as the storage of files is away."""
+"""Deletes a voice in two phases: out of use at once, its files and rows once the storage can be reached."""
 
 from __future__ import annotations
 
@@ -10,17 +10,19 @@ from django.contrib.contenttypes.models import ContentType
 from django.db import transaction
 
 from avatar_site.lib import sqlite_erasure
-from voices import files
-from voices.models import Consent, FittingState, State, VoiceProfile
+from avatar_site.lib.live_calls import tell_voice_changed
+from voices import files, leases
+from voices.models import Availability, Consent, JobKind, VoiceProfile
 
 logger = logging.getLogger(__name__)
 
 
 def begin(profile: VoiceProfile) -> None:
-    """Stop using the voice for replies. Workers notice that they have lost it, and remove what they write later."""
-    VoiceProfile.objects.filter(pk=profile.pk).update(
-        state=State.DELETING, claim=None, claimed_at=None, fitting_state=FittingState.CANCELLED, fitting_claim=None
-    )
+    """Stop using the voice for replies. Workers lose their leases, and remove what they write later."""
+    with transaction.atomic():
+        VoiceProfile.objects.filter(pk=profile.pk).update(availability=Availability.DELETING)
+        leases.cancel(profile.pk, *JobKind)
+        tell_voice_changed(profile.pk)
 
 
 def finish(profile: VoiceProfile) -> None:
@@ -49,7 +51,7 @@ def finish(profile: VoiceProfile) -> None:
 def finish_all() -> int:
     """Finish every deletion that has begun, and return how many were finished."""
     finished = 0
-    for profile in VoiceProfile.objects.filter(state=State.DELETING).order_by("created_at", "pk"):
+    for profile in VoiceProfile.objects.filter(availability=Availability.DELETING).order_by("created_at", "pk"):
         try:
             finish(profile)
         except OSError as error:

@@ -1,7 +1,8 @@
 """
-Who works on a voice. Work is taken with one conditional UPDATE; whoever loses the claim writes nothing more.
+Leases on the jobs of voices: claimed with one conditional UPDATE, renewed by a heartbeat, swept when it stops.
 
-A holder that is not heard of for `LOST_AFTER` is taken for dead: see `requeue_lost`.
+A worker whose lease was taken away (the sweeper, a rebuild, `disable`, `delete`) writes nothing more. Whatever changes
+a voice together with its jobs locks the voice's row first.
 """
 
 from __future__ import annotations
@@ -16,154 +17,163 @@ from django.db import IntegrityError, transaction
 from django.db.models import F, Q
 from django.utils import timezone
 
-from voices.models import FittingState, State, Step, VoiceProfile
+from voices.models import Availability, JobKind, JobState, State, Step, VoiceJob, VoiceProfile
 
 if TYPE_CHECKING:
-    from voices.models import VoiceProfileQuerySet
+    from django.db.models import QuerySet
 
 logger = logging.getLogger(__name__)
 
+#: Without a heartbeat for so long, the worker is taken for dead.
 LOST_AFTER = timedelta(seconds=60)
-#: Work that was handed to a worker and begun by none for so long is handed out again: its message may be lost.
+#: A queued job that no worker has claimed for so long is handed out again: its message may be lost.
 FORGOTTEN_AFTER = timedelta(minutes=5)
 MAX_ATTEMPTS = 3
 
 
-class ClaimLost(Exception):
-    """Another worker has taken the work over, or it is not wanted any more."""
+class LeaseLost(Exception):
+    """Another worker has the job, or it was cancelled."""
 
 
 @dataclass(frozen=True, slots=True)
-class ExtractionClaim:
-    """The right to make a voice."""
+class Lease:
+    """The right to do a job of a voice. `attempts` counts the claims since it was queued, this one included."""
 
     profile_id: uuid.UUID
+    kind: JobKind
     token: uuid.UUID
+    attempts: int
 
     @classmethod
-    def take(cls, profile_id: uuid.UUID) -> Self | None:
-        """Take the work if it waits to be taken; None if somebody has it, it is done, or the voice is gone."""
-        claim = cls(profile_id, uuid.uuid4())
-        taken = VoiceProfile.objects.filter(pk=profile_id, state=State.PENDING).update(
-            state=State.EXTRACTING,
-            step=Step.RECOGNISING,
-            progress=0.0,
-            error_code="",
-            claim=claim.token,
-            claimed_at=timezone.now(),
-            attempts=F("attempts") + 1,
-        )
-        return claim if taken else None
+    def claim(cls, profile_id: uuid.UUID, kind: JobKind) -> Self | None:
+        """
+        Claim the job if it is queued.
 
-    def update(self, **fields: Any) -> None:
-        """Write to the voice, and say that the work goes on. Raises ClaimLost."""
-        fields = {"claimed_at": timezone.now()} | fields
-        if not VoiceProfile.objects.filter(pk=self.profile_id, claim=self.token).update(**fields):
-            raise ClaimLost(f"making voice {self.profile_id}")
-
-    def fail(self, code: str) -> None:
-        self.update(state=State.FAILED, error_code=code, claim=None)
-
-    def give_back(self) -> None:
-        """Let it be taken again later."""
-        self.update(state=State.PENDING, step=Step.QUEUED, progress=0.0, claim=None)
-
-
-@dataclass(frozen=True, slots=True)
-class FittingClaim:
-    """The right to fit a voice."""
-
-    profile_id: uuid.UUID
-    token: uuid.UUID
-
-    @classmethod
-    def take(cls, profile_id: uuid.UUID) -> Self | None:
-        """Take the work if it waits to be taken and no other fitting is under way."""
-        claim = cls(profile_id, uuid.uuid4())
-        queued = VoiceProfile.objects.filter(pk=profile_id, state=State.READY, fitting_state=FittingState.QUEUED)
+        None if another worker has it, it is done or cancelled, or the voice is gone. A fit also waits until its voice
+        is built and no other fit runs.
+        """
+        token = uuid.uuid4()
+        queued = VoiceJob.objects.filter(profile_id=profile_id, kind=kind, state=JobState.QUEUED)
+        if kind is JobKind.FIT:
+            queued = queued.filter(profile__in=VoiceProfile.objects.in_state(State.READY))
         try:
             with transaction.atomic():
-                taken = queued.update(
-                    fitting_state=FittingState.RUNNING,
-                    fitting_progress=0.0,
-                    fitting_claim=claim.token,
-                    fitting_claimed_at=timezone.now(),
+                claimed = queued.update(
+                    state=JobState.RUNNING,
+                    step=Step.RECOGNISING if kind is JobKind.BUILD else "",
+                    progress=0.0,
+                    error="",
+                    token=token,
+                    claimed_at=timezone.now(),
+                    attempts=F("attempts") + 1,
                 )
         except IntegrityError:
-            # The constraint: another one runs.
+            # The constraint: another fit runs.
             return None
-        return claim if taken else None
+        if not claimed:
+            return None
+        attempts = VoiceJob.objects.filter(token=token).values_list("attempts", flat=True).first()
+        return None if attempts is None else cls(profile_id, kind, token, attempts)
 
-    def update(self, **fields: Any) -> None:
-        """Write to the voice, and say that the work goes on. Raises ClaimLost; so it does when it was cancelled."""
-        fields = {"fitting_claimed_at": timezone.now()} | fields
-        if not VoiceProfile.objects.filter(pk=self.profile_id, fitting_claim=self.token).update(**fields):
-            raise ClaimLost(f"fitting voice {self.profile_id}")
+    def renew(self, **fields: Any) -> None:
+        """Send a heartbeat, and write `fields` of the job. Raises LeaseLost."""
+        fields = {"claimed_at": timezone.now()} | fields
+        held = VoiceJob.objects.filter(profile_id=self.profile_id, kind=self.kind, token=self.token)
+        if not held.update(**fields):
+            raise LeaseLost(f"{self.kind} of voice {self.profile_id}")
 
-    def fail(self) -> None:
-        self.update(fitting_state=FittingState.FAILED, fitting_claim=None, fitting_claimed_at=None)
+    def finish(self, **fields: Any) -> None:
+        """End the job, and write the results to `fields` of the voice. Raises LeaseLost: then nothing is written."""
+        with transaction.atomic():
+            lock_profile(self.profile_id)
+            self.renew(state=JobState.DONE, progress=1.0, token=None, claimed_at=None)
+            VoiceProfile.objects.filter(pk=self.profile_id).update(**fields)
+
+    def fail(self, code: str) -> None:
+        self.renew(state=JobState.FAILED, error=code, token=None)
+
+    def give_back(self) -> None:
+        """Queue the job again. It keeps its count of attempts."""
+        self.renew(state=JobState.QUEUED, step=_first_step(self.kind), progress=0.0, token=None)
 
 
-def make_again(voices: VoiceProfileQuerySet, *, now: datetime) -> int:
+def lock_profile(profile_id: uuid.UUID) -> VoiceProfile | None:
+    """Lock the voice's row until the transaction ends. SQLite locked the whole file with BEGIN IMMEDIATE."""
+    return VoiceProfile.objects.select_for_update().filter(pk=profile_id).first()
+
+
+def queue(profile_id: uuid.UUID, kind: JobKind, *, now: datetime) -> bool:
     """
-    Let voices wait to be made, whatever has become of them so far, and return how many.
+    Queue a job, whatever became of it before; a worker that does it loses its lease.
 
-    A worker that works on one loses the claim. Those that are disabled or being deleted are left so.
+    False if the voice is disabled, being deleted or gone.
     """
-    return _make_again(voices.exclude(state__in=State.silent()), now)
+    with transaction.atomic():
+        profile = lock_profile(profile_id)
+        if profile is None or profile.availability != Availability.AVAILABLE:
+            return False
+        VoiceJob.objects.update_or_create(
+            profile=profile,
+            kind=kind,
+            defaults={
+                "state": JobState.QUEUED,
+                "step": _first_step(kind),
+                "progress": 0.0,
+                "error": "",
+                "token": None,
+                "claimed_at": now,
+                "attempts": 0,
+            },
+        )
+    return True
 
 
-def enable(voices: VoiceProfileQuerySet, *, now: datetime) -> int:
-    """Let disabled voices wait to be made, and return how many."""
-    return _make_again(voices.filter(state=State.DISABLED), now)
+def cancel(profile_id: uuid.UUID, *kinds: JobKind) -> None:
+    """Cancel the jobs of these kinds that wait or run."""
+    jobs = VoiceJob.objects.filter(profile_id=profile_id, kind__in=kinds, state__in=JobState.active())
+    jobs.update(state=JobState.CANCELLED, token=None, claimed_at=None)
 
 
-def _make_again(voices: VoiceProfileQuerySet, now: datetime) -> int:
-    return voices.update(
-        state=State.PENDING,
-        step=Step.QUEUED,
-        progress=0.0,
-        error_code="",
-        claim=None,
-        claimed_at=now,
-        attempts=0,
-        is_outdated=True,
-    )
-
-
-def requeue_lost(*, now: datetime) -> tuple[list[uuid.UUID], list[uuid.UUID]]:
+def sweep(*, now: datetime) -> tuple[list[uuid.UUID], list[uuid.UUID]]:
     """
-    Take work back from workers that have died, and find work that nobody began.
+    Take jobs back from workers that have died, and find queued jobs that no worker has claimed.
 
-    Return the voices to be made and those to be fitted: they are to be handed to workers again. Work that was lost
+    Return the voices to be built and those to be fitted: hand them to workers again. A job that was lost
     `MAX_ATTEMPTS` times fails: it may be what kills the workers.
     """
-    lost = VoiceProfile.objects.filter(state=State.EXTRACTING, claimed_at__lt=now - LOST_AFTER)
-    given_up = {"state": State.FAILED, "error_code": "worker_lost", "claim": None, "claimed_at": now}
-    if count := lost.filter(attempts__gte=MAX_ATTEMPTS).update(**given_up):
-        logger.error("%d voices are given up: their workers died %d times", count, MAX_ATTEMPTS)
-    if count := lost.update(
-        state=State.PENDING, step=Step.QUEUED, progress=0.0, claim=None, claimed_at=now - FORGOTTEN_AFTER
-    ):
-        logger.warning("the workers of %d voices have died: they are made anew", count)
-    waiting = Q(claimed_at__isnull=True) | Q(claimed_at__lte=now - FORGOTTEN_AFTER)
-    to_make = _hand_out(VoiceProfile.objects.filter(waiting, state=State.PENDING), "claimed_at", now)
+    lost = VoiceJob.objects.filter(state=JobState.RUNNING, claimed_at__lt=now - LOST_AFTER)
+    failed = {"state": JobState.FAILED, "error": "worker_lost", "token": None, "claimed_at": now}
+    if count := lost.filter(attempts__gte=MAX_ATTEMPTS).update(**failed):
+        logger.error("%d jobs of voices failed: their workers died %d times", count, MAX_ATTEMPTS)
+    for kind in JobKind:
+        count = lost.filter(kind=kind).update(
+            state=JobState.QUEUED,
+            step=_first_step(kind),
+            progress=0.0,
+            token=None,
+            claimed_at=now - FORGOTTEN_AFTER,
+        )
+        if count:
+            logger.warning("the workers of %d voices died: %s is queued again", count, kind)
+    is_forgotten = Q(claimed_at__isnull=True) | Q(claimed_at__lte=now - FORGOTTEN_AFTER)
+    waiting = VoiceJob.objects.filter(is_forgotten, kind=JobKind.BUILD, state=JobState.QUEUED)
+    return _hand_out(waiting, now), find_next_fits()
 
-    VoiceProfile.objects.filter(fitting_state=FittingState.RUNNING, fitting_claimed_at__lt=now - LOST_AFTER).update(
-        fitting_state=FittingState.QUEUED, fitting_claim=None, fitting_claimed_at=now - FORGOTTEN_AFTER
-    )
-    return to_make, next_fittings(now=now)
 
-
-def next_fittings(*, now: datetime) -> list[uuid.UUID]:
-    """The voice whose turn it is to be fitted, if none is being fitted."""
-    if VoiceProfile.objects.filter(fitting_state=FittingState.RUNNING).exists():
+def find_next_fits() -> list[uuid.UUID]:
+    """Return the voice that is to be fitted next, if none is being fitted."""
+    fits = VoiceJob.objects.filter(kind=JobKind.FIT)
+    if fits.filter(state=JobState.RUNNING).exists():
         return []
-    queued = VoiceProfile.objects.filter(fitting_state=FittingState.QUEUED, state=State.READY)
-    return list(queued.order_by("fitting_claimed_at", "pk").values_list("pk", flat=True)[:1])
+    queued = fits.filter(state=JobState.QUEUED, profile__in=VoiceProfile.objects.in_state(State.READY))
+    return list(queued.order_by("claimed_at", "pk").values_list("profile_id", flat=True)[:1])
 
 
-def _hand_out(waiting: Any, field: str, now: datetime) -> list[uuid.UUID]:
-    """Note for each that it was handed out now, so that the next look does not hand it out again at once."""
-    ids = list(waiting.values_list("pk", flat=True))
-    return [pk for pk in ids if waiting.filter(pk=pk).update(**{field: now})]
+def _hand_out(waiting: QuerySet[VoiceJob], now: datetime) -> list[uuid.UUID]:
+    """Note in each row that it is handed out now, so that the next sweep does not hand it out again at once."""
+    ids = list(waiting.values_list("pk", "profile_id"))
+    return [profile_id for pk, profile_id in ids if waiting.filter(pk=pk).update(claimed_at=now)]
+
+
+def _first_step(kind: JobKind) -> str:
+    return Step.QUEUED.value if kind is JobKind.BUILD else ""

@@ -33,23 +33,45 @@ class Kind(models.TextChoices):
     CLONED = "cloned", _("cloned")
 
 
+class Availability(models.TextChoices):
+    """Whether a voice may be used for replies."""
+
+    AVAILABLE = "available", _("available")
+    DISABLED = "disabled", _("disabled")
+    #: Its owner has deleted it, and the storage still has files of it.
+    DELETING = "deleting", _("being deleted")
+
+
 class State(models.TextChoices):
+    """What the API says of a voice: computed from its availability and its build job."""
+
     PENDING = "pending", _("waiting")
     EXTRACTING = "extracting", _("being made")
     READY = "ready", _("ready")
     FAILED = "failed", _("failed")
     DISABLED = "disabled", _("disabled")
-    #: Its owner wants it gone, and the storage still has files of it.
     DELETING = "deleting", _("being deleted")
 
+
+class JobKind(models.TextChoices):
+    BUILD = "build", _("building")
+    FIT = "fit", _("fitting")
+
+
+class JobState(models.TextChoices):
+    QUEUED = "queued", _("waiting")
+    RUNNING = "running", _("running")
+    DONE = "done", _("done")
+    FAILED = "failed", _("failed")
+    CANCELLED = "cancelled", _("cancelled")
+
     @classmethod
-    def silent(cls) -> tuple[State, ...]:
-        """Those not used for replies, which only an operator or the storage can change."""
-        return cls.DISABLED, cls.DELETING
+    def active(cls) -> tuple[JobState, ...]:
+        return cls.QUEUED, cls.RUNNING
 
 
 class Step(models.TextChoices):
-    """What the making of a voice goes through, in this order."""
+    """The steps of a build job, in this order."""
 
     QUEUED = "queued", _("waiting for its turn")
     RECOGNISING = "recognising", _("listening to what was said")
@@ -59,6 +81,8 @@ class Step(models.TextChoices):
 
 
 class FittingState(models.TextChoices):
+    """What the API says of a fitting: the state of its job, or that there is none."""
+
     NONE = "none", _("not fitted")
     QUEUED = "queued", _("waiting")
     RUNNING = "running", _("being fitted")
@@ -116,13 +140,33 @@ class Consent(models.Model):
         return f"{self.get_attestation_display()}, {self.given_at:%Y-%m-%d}"
 
 
+#: A build is cancelled only with its voice, whose availability then comes first.
+_STATE_OF_BUILD = {
+    JobState.QUEUED: State.PENDING,
+    JobState.RUNNING: State.EXTRACTING,
+    JobState.DONE: State.READY,
+    JobState.FAILED: State.FAILED,
+    JobState.CANCELLED: State.FAILED,
+}
+
+
 class VoiceProfileQuerySet(models.QuerySet["VoiceProfile"]):
     def owned_by(self, user: User | AnonymousUser) -> Self:
         return self.filter(owner_id=user.pk) if user.pk else self.none()
 
     def speakable(self) -> Self:
-        """Those that can be spoken in now. One that is being made anew sounds as before until it is done."""
-        return self.filter(Q(owner__isnull=True) | Q(version__gt=0)).exclude(state__in=State.silent())
+        """Those that can be spoken in now. One that is being rebuilt sounds as before until its job is done."""
+        return self.filter(Q(owner__isnull=True) | Q(version__gt=0), availability=Availability.AVAILABLE)
+
+    def in_state(self, state: State) -> Self:
+        """Those whose `state` is this one."""
+        if state in (State.DISABLED, State.DELETING):
+            return self.filter(availability=state.value)
+        jobs = [job for job, of_job in _STATE_OF_BUILD.items() if of_job is state]
+        built = VoiceJob.objects.filter(kind=JobKind.BUILD, state__in=jobs)
+        # A stock voice is never built.
+        is_so = Q(pk__in=built.values("profile")) | (Q(owner__isnull=True) if state is State.READY else Q())
+        return self.filter(is_so, availability=Availability.AVAILABLE)
 
     def visible_to(self, user: User | AnonymousUser) -> Self:
         """Stock voices, the user's own in every state, and what others share that can be used."""
@@ -186,17 +230,9 @@ class VoiceProfile(models.Model):
     kind = models.CharField(_("kind"), max_length=8, choices=Kind, default=Kind.MATCHED)
     is_shared = models.BooleanField(_("shared with everybody"), default=False)
 
-    state = models.CharField(_("state"), max_length=12, choices=State, default=State.PENDING)
-    step = models.CharField(_("step"), max_length=12, choices=Step, default=Step.QUEUED)
-    progress = models.FloatField(_("progress"), default=0.0)
-    error_code = models.CharField(_("error"), max_length=40, blank=True)
-    #: Who is making it. Whoever holds another token has lost the claim.
-    claim = models.UUIDField(_("claim"), null=True, blank=True, editable=False)
-    #: When the claim's holder was last heard of; without a claim, when the work was last handed to a worker, or failed.
-    claimed_at = models.DateTimeField(_("claimed at"), null=True, blank=True, editable=False)
-    attempts = models.PositiveSmallIntegerField(_("attempts"), default=0, editable=False)
-    #: What it is to be made from, or with, is another than it was made from: it was to be made anew and is not yet.
-    is_outdated = models.BooleanField(_("is outdated"), default=False, editable=False)
+    availability = models.CharField(
+        _("availability"), max_length=12, choices=Availability, default=Availability.AVAILABLE
+    )
 
     version = models.PositiveIntegerField(_("version"), default=0)
     encoder = models.CharField(_("encoder"), max_length=80, blank=True)
@@ -208,11 +244,7 @@ class VoiceProfile(models.Model):
     engine_voice = models.CharField(_("engine's voice"), max_length=200, blank=True)
     similarity = models.FloatField(_("similarity"), null=True, blank=True)
 
-    fitting_state = models.CharField(_("fitting"), max_length=12, choices=FittingState, default=FittingState.NONE)
-    fitting_progress = models.FloatField(_("progress of fitting"), default=0.0)
     fitting_similarity = models.FloatField(_("similarity after fitting"), null=True, blank=True)
-    fitting_claim = models.UUIDField(_("claim of fitting"), null=True, blank=True, editable=False)
-    fitting_claimed_at = models.DateTimeField(_("fitting claimed at"), null=True, blank=True, editable=False)
     style = models.BinaryField(_("fitted style"), max_length=1024, blank=True)
 
     created_at = models.DateTimeField(_("created at"), auto_now_add=True)
@@ -227,15 +259,12 @@ class VoiceProfile(models.Model):
             ("share_voiceprofile", _("Can share a voice with everybody")),
             ("listen_to_recording", _("Can listen to other people's recordings")),
         )
-        indexes = (
-            models.Index(fields=["owner", "-created_at"], name="voice_profile_by_owner"),
-            models.Index(fields=["state", "claimed_at"], name="voice_profile_by_claim"),
-        )
+        indexes = (models.Index(fields=["owner", "-created_at"], name="voice_profile_by_owner"),)
         constraints = (
             models.CheckConstraint(condition=~Q(name=""), name="voice_profile_has_a_name"),
             models.CheckConstraint(
-                condition=~Q(state=State.READY, engine_voice="") | Q(kind=Kind.CLONED),
-                name="voice_profile_that_is_ready_can_be_spoken",
+                condition=~Q(engine_voice="") | Q(kind=Kind.CLONED) | Q(owner__isnull=False, version=0),
+                name="voice_profile_that_was_built_can_be_spoken",
             ),
             models.CheckConstraint(
                 condition=Q(owner__isnull=True) | Q(consent__isnull=False), name="voice_profile_of_a_person_has_consent"
@@ -247,24 +276,8 @@ class VoiceProfile(models.Model):
             models.CheckConstraint(condition=Q(language__in=Language.values), name="voice_profile_language_is_known"),
             models.CheckConstraint(condition=Q(gender__in=["", *Gender.values]), name="voice_profile_gender_is_known"),
             models.CheckConstraint(condition=Q(kind__in=Kind.values), name="voice_profile_kind_is_known"),
-            models.CheckConstraint(condition=Q(state__in=State.values), name="voice_profile_state_is_known"),
-            models.CheckConstraint(condition=Q(step__in=Step.values), name="voice_profile_step_is_known"),
             models.CheckConstraint(
-                condition=Q(fitting_state__in=FittingState.values), name="voice_profile_fitting_is_known"
-            ),
-            models.CheckConstraint(
-                condition=Q(progress__gte=0, progress__lte=1, fitting_progress__gte=0, fitting_progress__lte=1),
-                name="voice_profile_progress_is_a_share",
-            ),
-            models.CheckConstraint(
-                condition=~Q(state=State.EXTRACTING) | Q(claim__isnull=False, claimed_at__isnull=False),
-                name="voice_profile_being_made_is_claimed",
-            ),
-            # Fitting takes minutes of the engines: one at a time, the others wait.
-            models.UniqueConstraint(
-                fields=["fitting_state"],
-                condition=Q(fitting_state=FittingState.RUNNING),
-                name="voice_profile_one_running_fit",
+                condition=Q(availability__in=Availability.values), name="voice_profile_availability_is_known"
             ),
             models.UniqueConstraint(
                 fields=["engine_voice"], condition=Q(owner__isnull=True), name="voice_profile_one_stock_row_per_voice"
@@ -283,7 +296,27 @@ class VoiceProfile(models.Model):
 
     @property
     def is_speakable(self) -> bool:
-        return self.state not in State.silent() and (self.is_stock or self.version > 0)
+        return self.availability == Availability.AVAILABLE and (self.is_stock or self.version > 0)
+
+    @property
+    def build_job(self) -> VoiceJob | None:
+        """None for a stock voice. A query, unless `jobs` are prefetched."""
+        return self._read_job(JobKind.BUILD)
+
+    @property
+    def fit_job(self) -> VoiceJob | None:
+        """None if it was not fitted since it was built. A query, unless `jobs` are prefetched."""
+        return self._read_job(JobKind.FIT)
+
+    def _read_job(self, kind: JobKind) -> VoiceJob | None:
+        return next((job for job in self.jobs.all() if job.kind == kind), None)
+
+    @property
+    def state(self) -> State:
+        if self.availability != Availability.AVAILABLE:
+            return State(self.availability)
+        job = self.build_job
+        return _STATE_OF_BUILD[JobState(job.state)] if job else State.READY
 
     @property
     def qualities(self) -> list[str]:
@@ -296,6 +329,53 @@ class VoiceProfile(models.Model):
     def best_similarity(self) -> float | None:
         """Of what it now sounds like."""
         return self.fitting_similarity if self.style else self.similarity
+
+
+class VoiceJob(models.Model):
+    """
+    Background work on a voice, one row a kind: building it from its recordings, or fitting a style.
+
+    A worker claims it with one conditional UPDATE and holds a lease: see `leases`.
+    """
+
+    profile = models.ForeignKey(VoiceProfile, verbose_name=_("voice"), on_delete=models.CASCADE, related_name="jobs")
+    kind = models.CharField(_("kind"), max_length=8, choices=JobKind)
+    state = models.CharField(_("state"), max_length=12, choices=JobState, default=JobState.QUEUED)
+    #: Of a build; a fit has none.
+    step = models.CharField(_("step"), max_length=12, choices=Step, blank=True)
+    progress = models.FloatField(_("progress"), default=0.0)
+    #: Of the worker's lease. A worker with another token has lost it.
+    token = models.UUIDField(_("token"), null=True, blank=True, editable=False)
+    #: The last heartbeat; without a token, when the job was last queued or handed to a worker, or when it failed.
+    claimed_at = models.DateTimeField(_("claimed at"), null=True, blank=True, editable=False)
+    attempts = models.PositiveSmallIntegerField(_("attempts"), default=0, editable=False)
+    error = models.CharField(_("error"), max_length=40, blank=True)
+
+    class Meta:
+        verbose_name = _("job of a voice")
+        verbose_name_plural = _("jobs of voices")
+        indexes = (models.Index(fields=["state", "claimed_at"], name="voice_job_by_claim"),)
+        constraints = (
+            models.UniqueConstraint(fields=["profile", "kind"], name="voice_job_one_of_a_kind"),
+            # Fitting takes minutes of the engines: one at a time, the others wait.
+            models.UniqueConstraint(
+                fields=["kind"],
+                condition=Q(kind=JobKind.FIT, state=JobState.RUNNING),
+                name="voice_job_one_running_fit",
+            ),
+            models.CheckConstraint(condition=Q(kind__in=JobKind.values), name="voice_job_kind_is_known"),
+            models.CheckConstraint(condition=Q(state__in=JobState.values), name="voice_job_state_is_known"),
+            models.CheckConstraint(condition=Q(step__in=["", *Step.values]), name="voice_job_step_is_known"),
+            models.CheckConstraint(condition=Q(progress__gte=0, progress__lte=1), name="voice_job_progress_is_a_share"),
+            models.CheckConstraint(
+                condition=Q(token__isnull=False, claimed_at__isnull=False, state=JobState.RUNNING)
+                | Q(token__isnull=True) & ~Q(state=JobState.RUNNING),
+                name="voice_job_running_is_leased",
+            ),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.get_kind_display()}: {self.get_state_display()}"
 
 
 def recording_path(recording: Recording, filename: str) -> str:

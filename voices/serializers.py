@@ -78,6 +78,7 @@ class VoiceProfileSerializer(serializers.ModelSerializer[VoiceProfile]):
     gender = serializers.ChoiceField(choices=Gender.choices, allow_blank=True, read_only=True)
     kind = serializers.ChoiceField(choices=Kind.choices, read_only=True)
     state = serializers.ChoiceField(choices=State.choices, read_only=True)
+    progress = serializers.SerializerMethodField()
     error = serializers.SerializerMethodField()
     similarity = serializers.FloatField(source="best_similarity", allow_null=True, read_only=True)
     fitting = serializers.SerializerMethodField()
@@ -117,6 +118,9 @@ class VoiceProfileSerializer(serializers.ModelSerializer[VoiceProfile]):
     @property
     def _user(self) -> User:
         return self.context["user"]
+
+    def get_progress(self, profile: VoiceProfile) -> float:
+        return profile.build_job.progress if profile.build_job else 0.0
 
     @extend_schema_field(ReasonSerializer(allow_null=True))
     def get_error(self, profile: VoiceProfile) -> dict[str, str] | None:
@@ -218,27 +222,30 @@ class PreferenceChangeSerializer(serializers.Serializer[Any]):
 
 
 def describe_error(profile: VoiceProfile) -> dict[str, str] | None:
-    if not profile.error_code:
+    job = profile.build_job
+    if job is None or not job.error:
         return None
-    return describe(profile.error_code)
+    return describe(job.error)
 
 
 def describe_fitting(profile: VoiceProfile) -> dict[str, Any]:
+    job = profile.fit_job
     return {
-        "state": profile.fitting_state,
-        "progress": profile.fitting_progress,
+        "state": job.state if job else FittingState.NONE.value,
+        "progress": job.progress if job else 0.0,
         "similarity": profile.fitting_similarity,
     }
 
 
 def describe_status(profile: VoiceProfile, *, is_own: bool) -> dict[str, Any]:
-    steps = Step.values
+    job = profile.build_job
+    step = Step(job.step) if job else Step.QUEUED
     return {
-        "state": profile.state,
-        "step": profile.step,
-        "step_index": steps.index(profile.step),
-        "step_count": len(steps),
-        "progress": profile.progress,
+        "state": profile.state.value,
+        "step": step.value,
+        "step_index": list(Step).index(step),
+        "step_count": len(Step),
+        "progress": job.progress if job else 0.0,
         "error": describe_error(profile) if is_own else None,
         "similarity": profile.best_similarity,
         "fitting": describe_fitting(profile),

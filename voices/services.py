@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.db import DatabaseError, transaction
-from django.db.models import F, Q, Sum
+from django.db.models import F, Sum
 from django.utils import timezone
 
 from avatar_site.lib import inference_client
 from avatar_site.lib.handover import delay_on_commit
+from avatar_site.lib.live_calls import tell_voice_changed
 from avatar_site.lib.problems import ProblemError
 from avatar_site.lib.stored_files import delete_file
 from avatar_site.lib.text import clean_line
@@ -31,14 +32,17 @@ from voices.archive import (
 from voices.consents import find_consent
 from voices.models import (
     Attestation,
+    Availability,
     Consent,
-    FittingState,
+    JobKind,
+    JobState,
     Kind,
     Language,
     Preview,
     Quality,
     Recording,
     State,
+    VoiceJob,
     VoicePreference,
     VoiceProfile,
 )
@@ -50,8 +54,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: Why a voice of this state is not used for replies.
-_SILENT: dict[str, str] = {State.DISABLED: "disabled", State.DELETING: "deleting"}
+#: The problem of a voice that is not used for replies.
+_UNAVAILABLE: dict[str, str] = {Availability.DISABLED: "disabled", Availability.DELETING: "deleting"}
 
 
 def create_voice_profile(
@@ -104,7 +108,6 @@ def _create(name: str, examined: Sequence[ExaminedRecording], *, consent: Consen
         language=language or Language.CHINESE,
         is_language_guessed=not language,
         kind=Kind.MATCHED,
-        claimed_at=timezone.now(),
         consent=consent,
     )
     recordings = [_make_recording(profile, each, consent) for each in examined]
@@ -117,6 +120,7 @@ def _create(name: str, examined: Sequence[ExaminedRecording], *, consent: Consen
             profile.save(force_insert=True)
             for recording in recordings:
                 recording.save(force_insert=True)
+            leases.queue(profile.pk, JobKind.BUILD, now=timezone.now())
             delay_on_commit(tasks.extract_embedding, voice_profile_id=str(profile.pk))
     return profile
 
@@ -138,7 +142,7 @@ def add_recording(*, profile: VoiceProfile, audio: bytes, attestation: str, cons
         _check_room(owner, len(examined.flac), profile=profile)
         consent.save(force_insert=True)
         recording.save(force_insert=True)
-        extract_again(profile=profile)
+        rebuild(profile=profile)
     return recording
 
 
@@ -153,46 +157,48 @@ def remove_recording(*, recording: Recording) -> None:
         recording.delete()
         # That of the voice itself stays as long as the voice.
         Consent.objects.filter(pk=recording.consent_id, profile=None, recordings=None).delete()
-        extract_again(profile=profile)
+        rebuild(profile=profile)
     delete_file(recording.audio.name)
 
 
-def extract_again(*, profile: VoiceProfile) -> None:
+def rebuild(*, profile: VoiceProfile) -> None:
     """
-    Make the voice anew, unless it is disabled. What is under way for it comes to nothing. Raises ProblemError.
+    Build the voice again from its recordings; a build that runs is superseded. Raises ProblemError if it is disabled.
 
-    Until it is done it sounds as before.
+    Until it is built it sounds as before.
     """
     _owner_of(profile)
     with transaction.atomic():
-        if not leases.make_again(VoiceProfile.objects.filter(pk=profile.pk), now=timezone.now()):
-            raise ProblemError(_SILENT.get(profile.state, "disabled"))
+        if not leases.queue(profile.pk, JobKind.BUILD, now=timezone.now()):
+            raise ProblemError(_UNAVAILABLE.get(profile.availability, "disabled"))
         delay_on_commit(tasks.extract_embedding, voice_profile_id=str(profile.pk))
 
 
 def retry(*, profile: VoiceProfile) -> None:
-    """Make a voice once more whose making has failed. Raises ProblemError."""
+    """Build a voice again whose build failed. Raises ProblemError."""
     check_not_disabled(profile)
     if profile.state != State.FAILED:
         raise ProblemError("not_failed")
-    extract_again(profile=profile)
+    rebuild(profile=profile)
 
 
 def disable(*, profile: VoiceProfile) -> None:
-    """Let nobody be answered in this voice, and stop what is under way for it."""
-    voices = VoiceProfile.objects.filter(pk=profile.pk).exclude(state=State.DELETING)
-    voices.update(state=State.DISABLED, claim=None, claimed_at=None)
-    cancel_fitting(profile=profile)
+    """Stop using the voice for replies, and cancel its jobs."""
+    with transaction.atomic():
+        voices = VoiceProfile.objects.filter(pk=profile.pk).exclude(availability=Availability.DELETING)
+        voices.update(availability=Availability.DISABLED)
+        leases.cancel(profile.pk, *JobKind)
+        tell_voice_changed(profile.pk)
 
 
 def enable(*, profile: VoiceProfile) -> None:
-    """Take `disable` back. A voice that had not been made yet, or was to be made anew, is made now."""
-    voices = VoiceProfile.objects.filter(pk=profile.pk)
-    made = voices.filter(Q(owner__isnull=True) | Q(version__gt=0, is_outdated=False), state=State.DISABLED)
-    if made.update(state=State.READY):
-        return
+    """Take `disable` back. A voice whose build was not done is built now."""
     with transaction.atomic():
-        if leases.enable(voices, now=timezone.now()):
+        disabled = VoiceProfile.objects.filter(pk=profile.pk, availability=Availability.DISABLED)
+        if not disabled.update(availability=Availability.AVAILABLE):
+            return
+        unfinished = VoiceJob.objects.filter(profile=profile, kind=JobKind.BUILD).exclude(state=JobState.DONE)
+        if unfinished.exists() and leases.queue(profile.pk, JobKind.BUILD, now=timezone.now()):
             delay_on_commit(tasks.extract_embedding, voice_profile_id=str(profile.pk))
 
 
@@ -233,8 +239,10 @@ def change_voice_profile(
     if fields:
         with transaction.atomic():
             profile.save(update_fields=fields)
+            if "is_shared" in fields:
+                tell_voice_changed(profile.pk)
             if is_other:
-                extract_again(profile=profile)
+                rebuild(profile=profile)
                 profile.refresh_from_db()
     return profile
 
@@ -247,6 +255,7 @@ def unshare(*, profile: VoiceProfile) -> None:
     """Let nobody but its owner be answered in a voice. Raises ProblemError."""
     _owner_of(profile)
     VoiceProfile.objects.filter(pk=profile.pk).update(is_shared=False)
+    tell_voice_changed(profile.pk)
 
 
 def delete_voice_profile(*, profile: VoiceProfile) -> None:
@@ -285,12 +294,12 @@ def mark_used(*, voice_profile_id: uuid.UUID) -> None:
 def check_speakable(profile: VoiceProfile) -> None:
     """Raises ProblemError if it cannot be spoken in now."""
     if not profile.is_speakable:
-        raise ProblemError(_SILENT.get(profile.state, "not_ready"))
+        raise ProblemError(_UNAVAILABLE.get(profile.availability, "not_ready"))
 
 
 def check_not_disabled(profile: VoiceProfile) -> None:
     """Raises ProblemError if an operator has disabled it, which only operators take back, or if it is being deleted."""
-    if code := _SILENT.get(profile.state):
+    if code := _UNAVAILABLE.get(profile.availability):
         raise ProblemError(code)
 
 
@@ -330,30 +339,24 @@ def read_preference(*, user: User) -> VoicePreference:
 
 
 def start_fitting(*, profile: VoiceProfile) -> None:
-    """Have a worker look for a style that is nearer than the nearest voice. Takes minutes. Raises ProblemError."""
+    """Have a worker search a style that is nearer than the nearest voice. Takes minutes. Raises ProblemError."""
     _owner_of(profile)
-    if profile.state != State.READY:
-        raise ProblemError(_SILENT.get(profile.state, "not_ready"))
+    check_not_disabled(profile)
+    if profile.state is not State.READY:
+        raise ProblemError("not_ready")
     if profile.kind != Kind.MATCHED:
         raise ProblemError("fitting_impossible")
-    startable = VoiceProfile.objects.filter(pk=profile.pk, state=State.READY).exclude(
-        fitting_state__in=[FittingState.QUEUED, FittingState.RUNNING]
-    )
     with transaction.atomic():
-        if startable.update(
-            fitting_state=FittingState.QUEUED,
-            fitting_progress=0.0,
-            fitting_claim=None,
-            fitting_claimed_at=timezone.now(),
-        ):
+        leases.lock_profile(profile.pk)
+        fit = VoiceJob.objects.filter(profile=profile, kind=JobKind.FIT)
+        is_under_way = fit.filter(state__in=JobState.active()).exists()
+        if not is_under_way and leases.queue(profile.pk, JobKind.FIT, now=timezone.now()):
             delay_on_commit(tasks.fit_style, voice_profile_id=str(profile.pk))
 
 
 def cancel_fitting(*, profile: VoiceProfile) -> None:
-    """Stop fitting, if it is under way. What was found before stays."""
-    VoiceProfile.objects.filter(pk=profile.pk, fitting_state__in=[FittingState.QUEUED, FittingState.RUNNING]).update(
-        fitting_state=FittingState.CANCELLED, fitting_claim=None, fitting_claimed_at=None
-    )
+    """Cancel the fit that waits or runs. The style of an earlier one stays."""
+    leases.cancel(profile.pk, JobKind.FIT)
 
 
 def declare_consent(*, user: User, attestation: str, text_sha256: str = "") -> Consent:

@@ -10,6 +10,7 @@ from django.db.models.signals import pre_delete
 from django.dispatch import receiver
 
 from avatar_site.lib import sqlite_erasure
+from avatar_site.lib.live_calls import tell_voice_changed
 from avatar_site.lib.stored_files import delete_file
 from voices import deletion, files
 from voices.models import Preview, VoiceProfile
@@ -25,6 +26,8 @@ def remove_voices_of(instance: User, **kwargs: Any) -> None:
     previews = Preview.objects.filter(requested_by=instance).exclude(profile__owner=instance)
     names = list(previews.values_list("audio", flat=True))
     deletion.forget_in_log(profiles)
+    for profile in profiles:
+        tell_voice_changed(profile.pk)
 
     def remove_all() -> None:
         for profile in profiles:

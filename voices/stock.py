@@ -53,4 +53,4 @@ def write_stock_voices(model: type[VoiceProfile]) -> None:
             "gender": voice.gender,
             "engine_voice": voice.key,
         }
-        model.objects.update_or_create(pk=voice.id, defaults=fields, create_defaults=fields | {"state": "ready"})
+        model.objects.update_or_create(pk=voice.id, defaults=fields)

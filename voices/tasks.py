@@ -1,4 +1,4 @@
-"""What workers do for voices. Safe to deliver twice: each takes its work with one conditional UPDATE, or leaves it."""
+"""Celery tasks of voices. Safe to deliver twice: a job is claimed with one conditional UPDATE, or left alone."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ from voices.fitting import job as fitting_job
 
 @shared_task
 def extract_embedding(*, voice_profile_id: str) -> None:
-    """Make a voice from its recordings."""
+    """Build a voice from its recordings."""
     try:
-        build_job.extract(voice_profile_id=uuid.UUID(voice_profile_id), inference=inference_client.get_inference())
+        build_job.build(voice_profile_id=uuid.UUID(voice_profile_id), inference=inference_client.get_inference())
     except build_job.TryAgain as later:
         extract_embedding.apply_async(kwargs={"voice_profile_id": voice_profile_id}, countdown=later.delay_s)
 
 
 @shared_task
 def fit_style(*, voice_profile_id: str) -> None:
-    """Bring a voice closer to its recordings. Minutes of work that give way to everybody who talks."""
+    """Fit a style to a voice: minutes of work that live calls preempt."""
     try:
         fitting_job.fit(voice_profile_id=uuid.UUID(voice_profile_id), inference=inference_client.get_inference())
     except fitting_job.OtherEncoder:
         extract_embedding.delay(voice_profile_id=voice_profile_id)
-    for next_id in leases.next_fittings(now=timezone.now()):
+    for next_id in leases.find_next_fits():
         fit_style.delay(voice_profile_id=str(next_id))
 
 
 @shared_task
 def requeue_lost_work() -> None:
-    """Take work back from workers that have died."""
-    to_make, to_fit = leases.requeue_lost(now=timezone.now())
-    for voice_profile_id in to_make:
+    """Sweep leases without a heartbeat, and hand out jobs that no worker has claimed."""
+    to_build, to_fit = leases.sweep(now=timezone.now())
+    for voice_profile_id in to_build:
         extract_embedding.delay(voice_profile_id=str(voice_profile_id))
     for voice_profile_id in to_fit:
         fit_style.delay(voice_profile_id=str(voice_profile_id))
@@ -46,7 +46,7 @@ def requeue_lost_work() -> None:
 
 @shared_task
 def delete_orphans() -> None:
-    """Delete files that belong to no voice any more."""
+    """Delete files that no row of a voice names."""
     files.delete_orphans(now=timezone.now())
 
 
@@ -58,6 +58,6 @@ def finish_deletions() -> None:
 
 @shared_task
 def renew() -> None:
-    """Make voices anew that were made for other engines than those that run."""
-    for voice_profile_id in renewal.take_outdated(inference=inference_client.get_inference(), now=timezone.now()):
+    """Rebuild voices that were built for other engines than those that run."""
+    for voice_profile_id in renewal.queue_outdated(inference=inference_client.get_inference(), now=timezone.now()):
         extract_embedding.delay(voice_profile_id=str(voice_profile_id))

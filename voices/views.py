@@ -14,7 +14,7 @@ from django.views.decorators.csrf import ensure_csrf_cookie
 from django.views.decorators.http import require_safe
 
 from voices.models import Consent, VoiceProfile
-from voices.words import READ_ALOUD, SENTENCES, WORDS
+from voices.ui_strings import PREVIEW_SENTENCES, READ_ALOUD, VOICE_STRINGS
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
@@ -52,7 +52,7 @@ def new_voice(request: HttpRequest) -> HttpResponse:
 @require_safe
 def voice_detail(request: HttpRequest, profile_id: uuid.UUID) -> HttpResponse:
     """One voice with its recordings. For whoever may not use it, it does not exist."""
-    profile = get_object_or_404(VoiceProfile.objects.visible_to(request.user), pk=profile_id)
+    profile = get_object_or_404(VoiceProfile.objects.visible_to(request.user).prefetch_related("jobs"), pk=profile_id)
     is_own = profile.owner_id == request.user.pk
     context = _describe(request, voiceId=str(profile.pk))
     consents = Consent.objects.of_voice(profile).oldest_first() if is_own else ()
@@ -76,7 +76,7 @@ def _describe(request: HttpRequest, **facts: Any) -> dict[str, Any]:
         "mostBytes": _MOST_BYTES,
         "shortestS": _SHORTEST_S,
         "longestS": _LONGEST_S,
-        "sentences": SENTENCES,
+        "sentences": PREVIEW_SENTENCES,
         "readAloud": READ_ALOUD,
     }
-    return {"words": WORDS, "page": page | facts}
+    return {"words": VOICE_STRINGS, "page": page | facts}

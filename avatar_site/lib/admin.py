@@ -22,4 +22,6 @@ class ListedLookupsMixin:
 
     def lookup_allowed(self, lookup: str, value: str, request: HttpRequest | None = None) -> bool:
         name, _, how = lookup.partition("__")
-        return name in self.list_filter and how in _FILTERS
+        # A filter of its own class names its parameter, as Django names those of columns.
+        listed = {str(getattr(each, "parameter_name", each)).partition("__")[0] for each in self.list_filter}
+        return name in listed and how in _FILTERS

@@ -4,18 +4,37 @@ from __future__ import annotations
 
 import re
 from http import HTTPStatus
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from django.http import HttpResponse, JsonResponse
+from django.http import Http404, HttpResponse, JsonResponse
 from rest_framework.renderers import BaseRenderer, JSONRenderer
 
 from avatar_site.lib.problems import describe
+
+if TYPE_CHECKING:
+    from django.db.models.fields.files import FieldFile
 
 #: More digits than a file's length can have are no range.
 _RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
 
 
-def respond_with_audio(content: bytes, *, content_type: str, filename: str, wanted: str) -> HttpResponse:
+def respond_with_file(
+    file: FieldFile, *, content_type: str, filename: str, wanted: str, is_download: bool = False
+) -> HttpResponse:
+    """Return a stored file, as `respond_with_audio`. Raises Http404 if it is gone, OSError if the storage is away."""
+    try:
+        with file.open("rb") as opened:
+            content = opened.read()
+    except FileNotFoundError:
+        raise Http404 from None
+    return respond_with_audio(
+        content, content_type=content_type, filename=filename, wanted=wanted, is_download=is_download
+    )
+
+
+def respond_with_audio(
+    content: bytes, *, content_type: str, filename: str, wanted: str, is_download: bool = False
+) -> HttpResponse:
     """
     Return an audio file, or the part of it that the Range header `wanted` asks for.
 
@@ -28,7 +47,7 @@ def respond_with_audio(content: bytes, *, content_type: str, filename: str, want
     response.headers["Accept-Ranges"] = "bytes"
     # A browser's copy would outlive the deletion of the file.
     response.headers["Cache-Control"] = "private, no-store"
-    response.headers["Content-Disposition"] = f'inline; filename="{filename}"'
+    response.headers["Content-Disposition"] = f'{"attachment" if is_download else "inline"}; filename="{filename}"'
     return response
 
 

@@ -2,7 +2,7 @@
 The table of problems: for each code, its HTTP status and its sentence in both languages.
 
 Codes are stable and for programs (docs/api.md, docs/protocol.md); sentences are for people and say what to do. Codes in
-lower case are those of the HTTP API and of failed jobs.
+lower case are those of the HTTP API and of failed jobs, those in upper case are the voice socket's.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from django.utils.translation import gettext_lazy as _
 class Problem:
     """One row of the table."""
 
-    #: None: no HTTP response has this code; it is the result of a job.
+    #: None: no HTTP response has this code; it is the result of a job, or sent by the voice socket.
     status: HTTPStatus | None
     #: May have places for values, as `str.format` fills them in.
     sentence: str | Promise
@@ -182,6 +182,30 @@ PROBLEMS: dict[str, Problem] = {
         ),
         code="storage_unavailable",
     ),
+    # Of the voice socket.
+    "SERVER_FULL": Problem(None, _("All lines are busy. Please try again in a moment.")),
+    "TOO_MANY_CALLS": Problem(
+        None, _("You are in as many conversations as one person can have at once. Please end one of them first.")
+    ),
+    "ALREADY_PROCESSING": Problem(None, _("I am still answering. Stop the answer first.")),
+    "NO_AUDIO_DATA": Problem(None, _("No sound arrived. Please check your microphone.")),
+    "BUFFER_LIMIT_EXCEEDED": Problem(None, _("That was too long. Please say it in shorter pieces.")),
+    "UNSUPPORTED_FORMAT": Problem(None, _("This kind of audio cannot be read. WAV and WebM can.")),
+    "VOICE_GONE": Problem(None, _("The voice you chose is not available any more. Another one speaks now.")),
+    "FELL_BEHIND": Problem(
+        None, _("I cannot keep up just now: answers come late, or are left out. Please try again in a moment.")
+    ),
+    "NOT_KEPT": Problem(None, _("Not everything of this conversation can be kept just now.")),
+    "KEPT_AGAIN": Problem(None, _("Keeping works again. What you say is kept.")),
+    "CONVERSATION_GONE": Problem(
+        None, _("This conversation has been deleted. You can go on talking, but nothing of it is kept any more.")
+    ),
+    "VALIDATION_ERROR": Problem(None, _("The browser sent something that was not understood.")),
+    "JSON_DECODE_ERROR": Problem(None, _("The browser sent something that could not be read.")),
+    "UNKNOWN_MESSAGE_TYPE": Problem(None, _("The browser sent something unknown. Please reload the page.")),
+    "PROCESSING_ERROR": Problem(None, _("Something went wrong with this answer. Please try again.")),
+    "INFERENCE_UNAVAILABLE": Problem(None, _("The voice models cannot be reached just now. Please try again soon.")),
+    "FATAL_ERROR": Problem(None, _("Something went wrong and the call has ended. Please call again.")),
 }
 
 

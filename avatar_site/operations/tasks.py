@@ -1,16 +1,16 @@
 from celery import shared_task
 from django.core.management import call_command
 
-from conversations.services import take_in_all_spooled_turns
+from conversations.call_store import replay_all_spooled_turns
 
 
 @shared_task
 def clear_expired_logins() -> None:
-    """Remove sessions that have expired; Django keeps them until somebody does."""
+    """Remove expired sessions, which Django keeps."""
     call_command("clearsessions")
 
 
 @shared_task
 def take_in_spooled_turns() -> None:
     """Save what calls could not save while the database was away. Delivered twice, the second finds nothing."""
-    take_in_all_spooled_turns()
+    replay_all_spooled_turns()

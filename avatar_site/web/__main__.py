@@ -1,4 +1,4 @@
-"""Translates daphne's command line: its server is ours, with the gate of this site."""
+"""Daphne's command line with our server class: limits, and this site's gate for large bodies."""
 
 import logging
 import threading
@@ -12,25 +12,25 @@ from avatar_site.web.open_files import raise_limit
 from avatar_site.web.server import Server
 from realtime.messages import MAX_MESSAGE_CHARACTERS
 
-#: Twice the largest message that the protocol promises to take: what is a little too large is answered with an error.
+#: Twice the largest message of the protocol: a message that is a little too large is answered with an error.
 MAX_MESSAGE_BYTES = 2 * MAX_MESSAGE_CHARACTERS
-#: A client that is gone without a word gives its place back after 5 + 10 s, and at most 2 s until the next look.
+#: A client that vanishes gives its place back after 5 + 10 s, and at most 2 s until the next check.
 PING_INTERVAL_S = 5
 PING_TIMEOUT_S = 10
 
 logger = logging.getLogger(__name__)
 
 
-def take_in_spooled_turns() -> None:
-    """Save what the calls of the process before could not. What cannot be saved now is left to beat."""
+def replay_spooled_turns() -> None:
+    """Save the spooled turns of the previous process. Those that cannot be saved now are left to beat."""
     from django.db import Error, connections
 
-    from conversations.services import take_in_all_spooled_turns
+    from conversations.call_store import replay_all_spooled_turns
 
     try:
-        take_in_all_spooled_turns()
+        replay_all_spooled_turns()
     except (Error, OSError):
-        logger.exception("what waits to be kept is left for later")
+        logger.exception("spooled turns are left to beat")
     finally:
         connections.close_all()
 
@@ -47,7 +47,7 @@ class Command(CommandLineInterface):
 
     def load_asgi_app(self, asgi_app_path: str) -> Any:
         application = super().load_asgi_app(asgi_app_path)
-        # It imports models, and Django is set up only by the application.
+        # After the application, which sets Django up: these import models.
         from avatar_site.web.upload_limits import SiteGate, read_limits
         from realtime.admission import admission
 
@@ -55,7 +55,7 @@ class Command(CommandLineInterface):
             Server, gate=SiteGate(), limits=read_limits(open_files=raise_limit()), drain=admission.drain
         )
         # In the background: a database that is away would keep the site from starting.
-        threading.Thread(target=take_in_spooled_turns, name="spool", daemon=True).start()
+        threading.Thread(target=replay_spooled_turns, name="spool", daemon=True).start()
         return application
 
 

@@ -1,4 +1,4 @@
-"""An HTTP connection with a deadline for each stage of a request. Knows nothing of Django, pages or people."""
+"""An HTTP connection with a deadline for each stage of a request. Imports no Django."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class Stage(Enum):
 
 class Channel(http.HTTPChannel):
     """
-    Twisted's channel has one deadline, which every byte puts off.
+    Replaces Twisted's single deadline, which every received byte extends.
 
-    After an upgrade the WebSocket takes its place on the transport, and nothing here is called any more.
+    After an upgrade the WebSocket takes over the transport, and no method here is called again.
     """
 
     factory: Any
@@ -92,7 +92,7 @@ class Channel(http.HTTPChannel):
     # --- deadlines ---
 
     def resetTimeout(self) -> None:
-        """Keep the deadline: a byte does not put it off."""
+        """Keep the deadline: a received byte does not extend it."""
 
     def timeoutConnection(self) -> None:
         limits = self._server.limits
@@ -100,7 +100,7 @@ class Channel(http.HTTPChannel):
             case Stage.BODY:
                 request = self.requests[-1]
                 if request.is_refused:
-                    return  # it has a deadline of its own
+                    return  # it has its own deadline
                 if request.is_paused or not is_body_too_slow(limits, self._window_bytes):
                     self._window_bytes = 0
                     self.setTimeout(limits.body_window_s)
@@ -122,7 +122,7 @@ class Channel(http.HTTPChannel):
         self.setTimeout(deadline_s)
 
     def _wait_for_request(self) -> None:
-        # A large response may still lie in the buffer when the application is done with it.
+        # A large response may still be in the buffer after the application has finished.
         limits = self._server.limits
         self.setTimeout(limits.stall_timeout_s if self._is_behind else limits.keep_alive_s)
 

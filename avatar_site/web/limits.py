@@ -1,4 +1,4 @@
-"""Limits of the transport: how many connections, how slow, how far ahead. Decides on plain values; knows no Twisted."""
+"""Limits of the transport: connections, slow clients, queued messages. Pure: imports no Twisted and no Django."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ class Limits:
     max_connections: int = 1000
     #: None behind a proxy, where all connections come from one address.
     max_connections_per_address: int | None = 100
-    #: From the connection, or from the first byte of a further request, until all headers are there.
+    #: From the connection, or from the first byte of a further request, to the last header.
     head_timeout_s: float = 20.0
     keep_alive_s: float = 75.0
-    #: A body must bring `body_window_s * min_body_bytes_per_s` in each window.
+    #: A body must deliver `body_window_s * min_body_bytes_per_s` in each window.
     body_window_s: float = 20.0
     min_body_bytes_per_s: int = 500
-    #: A client that has taken nothing of a response for so long is given up, with the file and the thread behind it.
+    #: A client that reads nothing of a response for so long is disconnected, which frees its file and thread.
     stall_timeout_s: float = 300.0
-    #: Messages of one WebSocket that wait for the application. Reading pauses above, and resumes at half of it.
+    #: Messages of one WebSocket that wait for the application. Reading pauses at this, and resumes at half of it.
     max_waiting_messages: int = 64
     max_waiting_bytes: int = 1024 * 1024
-    #: Frames of one WebSocket that are taken apart before other connections have their turn.
+    #: Frames of one WebSocket that are parsed before other connections have their turn.
     frames_per_turn: int = 64
 
 
 @dataclass(frozen=True, slots=True)
 class Admission(Generic[Key]):
-    """Whether a connection is admitted; `replaced` is the idle one to close for it, `reason` the limit that was met."""
+    """Whether a connection is admitted; `replaced` is the idle one to close for it, `reason` the limit it met."""
 
     is_admitted: bool
     replaced: Key | None = None
@@ -46,15 +46,15 @@ class Connections(Generic[Key]):
     """
     Counts connections, in all and per address.
 
-    At a limit a new connection replaces the one that has been idle longest, so that silent ones keep no client out. It
-    is refused only if none is idle. Idle is a connection without a complete request.
+    At a limit a new connection replaces the longest idle one, so that silent connections cannot keep clients out; it is
+    refused only if none is idle. A connection without a complete request is idle.
     """
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._groups: dict[Key, str] = {}
         self._sizes: dict[str, int] = {}
-        #: In the order in which they became idle.
+        #: Ordered by when they became idle.
         self._idle: dict[Key, None] = {}
 
     def __len__(self) -> int:
@@ -108,7 +108,7 @@ class Connections(Generic[Key]):
 
 
 def group_address(host: str) -> str:
-    """The address that is counted: an IPv4 address, or the /64 of an IPv6 address, all of which one subscriber has."""
+    """Return what to count by: an IPv4 address, or the /64 of an IPv6 address, which belongs to one subscriber."""
     try:
         address = ipaddress.ip_address(host.partition("%")[0])
     except ValueError:
@@ -126,7 +126,7 @@ def is_body_too_slow(limits: Limits, received_bytes: int) -> bool:
 
 
 class Backlog:
-    """Messages that wait for the application, by size."""
+    """Counts the messages of one WebSocket that wait for the application, and their bytes."""
 
     def __init__(self, limits: Limits) -> None:
         self._max_messages = limits.max_waiting_messages
@@ -153,7 +153,7 @@ class Backlog:
 
 
 class Tally:
-    """Lets through one log line per kind and interval, with the number of what it stands for."""
+    """Limits log lines to one per kind and interval, with the number of events that it stands for."""
 
     def __init__(self, interval_s: float = 10.0) -> None:
         self._interval_s = interval_s
@@ -161,7 +161,7 @@ class Tally:
         self._due_at: dict[str, float] = {}
 
     def add(self, kind: str, now: float) -> int:
-        """Count one. Returns how many to report now; 0 if it is too early."""
+        """Count an event. Return how many to report now; 0 before the interval is over."""
         count = self._counts.get(kind, 0) + 1
         if now < self._due_at.get(kind, now):
             self._counts[kind] = count

@@ -1,4 +1,4 @@
-"""The operating system's limit of open files, of which every connection is one."""
+"""Raises the operating system's limit of open files: every connection is one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ logger = logging.getLogger(__name__)
 
 
 def raise_limit() -> int:
-    """Raise the limit of this process to the most that it is allowed; returns what it is then. Logged."""
+    """Raise the soft limit of this process to its hard limit. Log and return the limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == hard:
         logger.info("open files: at most %d", soft)

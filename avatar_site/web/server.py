@@ -1,9 +1,9 @@
 """
-Daphne, with limits in both directions. Knows nothing of Django, pages or people.
+Daphne, with limits and back-pressure in both directions. Imports no Django.
 
-By itself it takes a request's body whole before it calls the application, and of a response all that the application
-has to give. Here a body is refused while it comes, and a response waits for its reader. Connections have limits
-(`limits.py`), deadlines (`channel.py`) and back-pressure (`sockets.py`).
+Plain Daphne buffers a request's whole body before it calls the application, and the whole response. Here a body is
+refused while it arrives, and a response waits for its reader. Connections have limits (`limits.py`), deadlines
+(`channel.py`) and back-pressure (`sockets.py`).
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ Message = dict[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 
 PIECE_BYTES = 64 * 1024
-#: What is still read, and thrown away, of a body that was refused. Closed before that, a connection may be reset under
-#: the client that is still sending, and the reason lost with it.
+#: How much of a refused body is still read and discarded. Closing earlier may reset the connection under a client that
+#: is still sending, which then never sees the reason.
 LINGER_BYTES = 64 * 1024 * 1024
 LINGER_S = 15.0
-#: How long the end of the process waits for the application. The supervisor waits a little longer.
+#: How long stopping waits for the application to drain. The supervisor waits a little longer.
 DRAIN_S = 20.0
 
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """What is known of a request before its body: its path without the query, and two of its headers."""
+    """A request before its body: the path without the query, and two headers."""
 
     path: str
     cookie: str
@@ -53,7 +53,7 @@ class Head:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """An answer instead of the application's."""
+    """A response in place of the application's."""
 
     status: int
     content_type: str
@@ -61,29 +61,29 @@ class Refusal:
 
 
 class Gate(Protocol):
-    """Decides what may come in."""
+    """Decides how large a request body may be."""
 
-    #: What everybody may send, everywhere.
-    most_bytes_of_strangers: int
+    #: For every client and URL.
+    max_anonymous_bytes: int
 
-    def find_most_bytes(self, head: Head) -> int:
-        """How much a person who is known may send to this path."""
+    def find_max_bytes(self, head: Head) -> int:
+        """Return how much a logged-in user may send to this path."""
 
-    async def knows(self, head: Head) -> bool:
-        """Whether it comes from a person who is logged in. Asked only of requests larger than a stranger's."""
+    async def is_logged_in(self, head: Head) -> bool:
+        """Whether the request has a valid login. Called only for bodies above `max_anonymous_bytes`."""
 
-    def refuse_stranger(self, head: Head) -> Refusal: ...
+    def refuse_anonymous(self, head: Head) -> Refusal: ...
 
     def refuse_size(self, head: Head) -> Refusal: ...
 
 
 class Request(WebRequest):
-    """A request whose body is measured while it comes, and whose response waits while its reader is behind."""
+    """A request whose body is measured while it arrives, and whose response waits while its reader is behind."""
 
     content: Any
 
     def __init__(self, *args: Any, **options: Any) -> None:
-        # Twisted would take forms apart in memory; Django does it anyway.
+        # Twisted would parse forms in memory; Django does it anyway.
         super().__init__(*args, parsePOSTFormSubmission=False, **options)
         self._gate: Gate = self.server.gate
         self._received_bytes = 0
@@ -98,16 +98,16 @@ class Request(WebRequest):
     # --- the body ---
 
     def gotLength(self, length: int | None) -> None:
-        """Twisted's: the headers are there. `length` is None for a body in chunks."""
+        """Twisted's: the headers are complete. `length` is None for a chunked body."""
         self._head = Head(
             path=unquote(self.channel._path.split(b"?", 1)[0].decode("latin-1")),
             cookie=self._read_header(b"cookie"),
             accept_language=self._read_header(b"accept-language"),
         )
-        self._most_bytes = self._gate.find_most_bytes(self._head)
+        self._max_bytes = self._gate.find_max_bytes(self._head)
         self._measure(length or 0)
         if self.is_refused:
-            length = 0  # nothing of it is kept: no file
+            length = 0  # nothing of it is kept: no temporary file
             self.requestHeaders.removeHeader(b"Expect")  # no "100 Continue" after the answer
         super().gotLength(length)
 
@@ -131,32 +131,32 @@ class Request(WebRequest):
 
     @property
     def is_paused(self) -> bool:
-        """Whether reading the body waits for the gate, not for the client."""
+        """Whether reading the body waits for the gate rather than the client."""
         return self._asking is not None and not self._asking.done()
 
     def refuse_slow_body(self) -> None:
         self._refuse(Refusal(HTTPStatus.REQUEST_TIMEOUT, "text/plain", b""))
 
     def take_body(self) -> IO[bytes]:
-        """The body, to be read by the application at its pace; daphne would put all of it into a queue."""
+        """Hand the body over, to be read at the application's pace; Daphne would queue all of it."""
         self._body, self.content = self.content, BytesIO()
         self._body.seek(0)
         return self._body
 
     def _measure(self, size: int) -> None:
-        if size > self._most_bytes:
+        if size > self._max_bytes:
             self._refuse(self._gate.refuse_size(self._head))
-        elif size > self._gate.most_bytes_of_strangers and self._asking is None:
+        elif size > self._gate.max_anonymous_bytes and self._asking is None:
             self.transport.pauseProducing()
             self._asking = asyncio.ensure_future(self._ask_whether_known())
 
     async def _ask_whether_known(self) -> None:
         refusal = None
         try:
-            if not await self._gate.knows(self._head):
-                refusal = self._gate.refuse_stranger(self._head)
+            if not await self._gate.is_logged_in(self._head):
+                refusal = self._gate.refuse_anonymous(self._head)
         except Exception:
-            logger.exception("whether %s comes from somebody who is logged in", self._head.path)
+            logger.exception("the login of a request to %s could not be checked", self._head.path)
             refusal = Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "text/plain", b"")
         if self.channel is None or self._is_complete or self.is_refused:
             return
@@ -165,7 +165,7 @@ class Request(WebRequest):
         self.transport.resumeProducing()
 
     def _refuse(self, refusal: Refusal) -> None:
-        """Answer at once, read on for a while without keeping anything, and close."""
+        """Respond at once, read and discard for a while, and close."""
         self.is_refused = True
         if self.content is not None:
             self.content.close()
@@ -199,12 +199,12 @@ class Request(WebRequest):
         super().handle_reply(message)
 
     async def wait_for_room(self, timeout_s: float) -> None:
-        """Return when the client has taken what was written, or is gone. It is cut off after `timeout_s`."""
+        """Return when the client has read what was written, or is gone. Disconnects it after `timeout_s`."""
         try:
             async with asyncio.timeout(timeout_s):
                 await self._has_room.wait()
         except TimeoutError:
-            logger.info("%s: taken no further for %d s, given up", self._head.path, timeout_s)
+            logger.info("%s: nothing read for %d s, disconnected", self._head.path, timeout_s)
             self._give_up()
 
     def pauseProducing(self) -> None:
@@ -240,7 +240,7 @@ class Request(WebRequest):
 
 
 class Factory(HTTPFactory):
-    # Twisted's own would choose between HTTP/1.1 and HTTP/2, which is not spoken here.
+    # Twisted's own channel would also negotiate HTTP/2.
     protocol = Channel
 
     def __init__(self, server: Server) -> None:
@@ -254,7 +254,7 @@ class Factory(HTTPFactory):
 
 
 async def _drain_nothing() -> None:
-    """For an application that has nothing to end."""
+    """For an application without live calls."""
 
 
 class Server(daphne.server.Server):
@@ -281,13 +281,13 @@ class Server(daphne.server.Server):
         self._tally = Tally()
 
     def run(self) -> None:
-        # Daphne makes its factories in the middle of this method, by their names.
+        # Daphne looks its factories up by name inside this method.
         daphne.server.HTTPFactory = Factory
         daphne.server.WebSocketFactory = SocketFactory
         super().run()
 
     def admit(self, transport: Any) -> None:
-        """Count a new connection. Where there is no room, an idle one is closed, or else the new one."""
+        """Count a new connection. At a limit, close an idle one, or else the new one."""
         host = str(getattr(transport.getPeer(), "host", ""))
         admission = self.connected.enter(transport, host)
         if not admission.is_admitted:
@@ -298,7 +298,7 @@ class Server(daphne.server.Server):
             admission.replaced.abortConnection()
 
     def report(self, kind: str, sentence: str) -> None:
-        """Log what strangers can cause as often as they like: one line per kind and ten seconds."""
+        """Log events that anonymous clients can cause at will: one line per kind and ten seconds."""
         count = self._tally.add(kind, time.monotonic())
         if count:
             logger.warning("%s%s", sentence, f" ({count} times since the last such line)" if count > 1 else "")
@@ -311,7 +311,7 @@ class Server(daphne.server.Server):
         return super().create_application(protocol, scope)
 
     def kill_all_applications(self) -> Any:
-        """Daphne's, called before the reactor stops: first let the application end what it is at."""
+        """Daphne's, called before the reactor stops: drain the application first."""
         draining = Deferred.fromFuture(asyncio.ensure_future(self._drain()))
         return draining.addBoth(lambda _: super(Server, self).kill_all_applications())
 
@@ -320,7 +320,7 @@ class Server(daphne.server.Server):
             async with asyncio.timeout(DRAIN_S):
                 await self.drain()
         except TimeoutError:
-            logger.warning("not everything has ended by itself within %g s", DRAIN_S)
+            logger.warning("draining took more than %g s and was cut off", DRAIN_S)
         except Exception:
             logger.exception("the application could not be drained")
 
@@ -330,7 +330,7 @@ class Server(daphne.server.Server):
             await protocol.wait_for_room(self.limits.stall_timeout_s)
 
     def log_action(self, protocol: str, action: str, details: dict[str, Any]) -> None:
-        # What people search for stands in the query.
+        # Without the query: it holds what users search for.
         super().log_action(protocol, action, details | {"path": details["path"].partition("?")[0]})
 
 
@@ -340,21 +340,21 @@ async def _feed(application: Any, scope: Message, receive: Receive, send: Any) -
     if body is not None:
         receive = partial(_read, body, receive)
     elif socket is not None:
-        receive = partial(_take, socket, receive)
+        receive = partial(_receive, socket, receive)
     await application(scope, receive, send)
 
 
-async def _take(socket: Socket, receive: Receive) -> Message:
+async def _receive(socket: Socket, receive: Receive) -> Message:
     message = await receive()
     socket.note_taken(message)
     return message
 
 
 async def _read(body: IO[bytes], receive: Receive) -> Message:
-    """A piece of the body; after the last one what daphne says: that there is no more, that the client is gone."""
+    """Return a piece of the body; after the last one Daphne's messages: the end, or that the client is gone."""
     piece = b"" if body.closed else body.read(PIECE_BYTES)
     if not piece:
         body.close()
         return await receive()
-    await asyncio.sleep(0)  # a large body is not the only thing that happens
+    await asyncio.sleep(0)  # let other requests run between the pieces of a large body
     return {"type": "http.request", "body": piece, "more_body": True}

@@ -1,4 +1,4 @@
-"""A WebSocket with back-pressure in both directions. Knows nothing of Django, pages or people."""
+"""A WebSocket with back-pressure in both directions. Imports no Django."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 Message = dict[str, Any]
 
 KERNEL_BUFFER_BYTES = 128 * 1024
-#: How long what was written may still be read after the socket was closed.
+#: How long a client may still read what was written before the socket was closed.
 DROP_TIMEOUT_S = 5.0
 
 
@@ -29,7 +29,7 @@ class Socket(WebSocketProtocol):
     """
     Reading pauses while many messages wait for the application; `wait_for_room` returns when the client has read.
 
-    It is its transport's producer, in place of the HTTP channel that it took the transport over from.
+    It is its transport's producer, in place of the HTTP channel from which it took the transport over.
     """
 
     server: Server
@@ -43,7 +43,7 @@ class Socket(WebSocketProtocol):
         self._dropping: Any = None
         self._has_room = asyncio.Event()
         self._has_room.set()
-        # The kernel's own buffer grows to 4 MB, which is a minute and a half of unread speech.
+        # The kernel's own buffer grows to 4 MB: 90 seconds of unread speech.
         self.transport.getHandle().setsockopt(SOL_SOCKET, SO_SNDBUF, KERNEL_BUFFER_BYTES)
         self.transport.unregisterProducer()
         self.transport.registerProducer(self, True)
@@ -73,14 +73,14 @@ class Socket(WebSocketProtocol):
         super().dropConnection(abort)
         self._has_room.set()
         if not abort and self._dropping is None:
-            # Twisted has no deadline for a client that does not read, and tells the application only afterwards.
+            # Twisted has no deadline for a client that does not read, and the application is told only afterwards.
             self._dropping = self.factory.reactor.callLater(DROP_TIMEOUT_S, self.transport.abortConnection)
 
-    # --- what the client sends ---
+    # --- receiving ---
 
     def dataReceived(self, data: bytes) -> None:
         if self._is_connecting:
-            # Kept for later; more is not read before the application has accepted.
+            # Buffered; no more is read before the application has accepted.
             self.data += data
             self.transport.pauseProducing()
             return
@@ -88,7 +88,7 @@ class Socket(WebSocketProtocol):
         super().dataReceived(data)
 
     def processData(self) -> bool:
-        """Autobahn's: take one frame apart; False ends its loop, and what is left stays in `data`."""
+        """Autobahn's: parse one frame; False ends its loop, and the rest stays in `data`."""
         if self._backlog.is_long or self._frames_left <= 0:
             self._hold()
             return False
@@ -101,12 +101,12 @@ class Socket(WebSocketProtocol):
         super().onMessage(payload, isBinary)
 
     def onPing(self, payload: bytes) -> None:
-        # A client that sends pings and reads no pongs would fill the memory.
+        # Pongs to a client that does not read would fill the memory.
         if self._has_room.is_set():
             super().onPing(payload)
 
     def note_taken(self, message: Message) -> None:
-        """The application has taken a message from its queue."""
+        """Note that the application has received a message from its queue."""
         if message["type"] == "websocket.receive":
             self._backlog.take()
             if self._is_held and self._backlog.is_short:
@@ -117,7 +117,7 @@ class Socket(WebSocketProtocol):
             return
         self._is_held = True
         self.transport.pauseProducing()
-        if not self._backlog.is_long:  # it is only the turn of others
+        if not self._backlog.is_long:  # other connections have their turn first
             self.factory.reactor.callLater(0, self._go_on)
 
     def _go_on(self) -> None:
@@ -129,21 +129,21 @@ class Socket(WebSocketProtocol):
         if not self._is_held and self.state != self.STATE_CLOSED:
             self.transport.resumeProducing()
 
-    # --- what the client is sent ---
+    # --- sending ---
 
     def handle_reply(self, message: Message) -> None:
-        # Between the client's close frame and the end of the connection the application cannot know that it is over.
+        # Between the client's close frame and the end of the connection the application is not told yet.
         if message["type"] == "websocket.send" and self.state in (self.STATE_CLOSING, self.STATE_CLOSED):
             return
         super().handle_reply(message)
 
     async def wait_for_room(self, timeout_s: float) -> None:
-        """Return when the client has taken what was written, or is gone. It is cut off after `timeout_s`."""
+        """Return when the client has read what was written, or is gone. Disconnects it after `timeout_s`."""
         try:
             async with asyncio.timeout(timeout_s):
                 await self._has_room.wait()
         except TimeoutError:
-            logger.info("%s: taken no further for %d s, given up", self.path.decode(), timeout_s)
+            logger.info("%s: nothing read for %d s, disconnected", self.path.decode(), timeout_s)
             self.transport.abortConnection()
 
     def serverClose(self, code: int | None = None) -> None:
@@ -165,8 +165,8 @@ class Socket(WebSocketProtocol):
     # --- pings ---
 
     def check_timeouts(self) -> None:
-        # No ping while nothing is read: its answer would wait unread. And one at a time: Autobahn forgets the timer of
-        # the one before, which then ends a connection that lives.
+        # No ping while reading is paused: its pong would wait unread. And one at a time: Autobahn forgets the timer of
+        # the previous one, which then ends a live connection.
         if self._is_held or self.autoPingTimeoutCall is not None:
             self.last_ping = time.time()
         super().check_timeouts()

@@ -40,17 +40,17 @@ class SiteGate:
     """The gate of this site: large bodies only with a login, and only at URLs that accept files."""
 
     def __init__(self) -> None:
-        self.most_bytes_of_strangers = settings.DATA_UPLOAD_MAX_MEMORY_SIZE or 0
+        self.max_anonymous_bytes = settings.DATA_UPLOAD_MAX_MEMORY_SIZE or 0
 
-    def find_most_bytes(self, head: Head) -> int:
-        most_bytes, _, _ = self._find_upload(head)
-        return most_bytes
+    def find_max_bytes(self, head: Head) -> int:
+        max_bytes, _, _ = self._find_upload(head)
+        return max_bytes
 
-    async def knows(self, head: Head) -> bool:
+    async def is_logged_in(self, head: Head) -> bool:
         key = parse_cookie(head.cookie).get(settings.SESSION_COOKIE_NAME)
         return bool(key) and await database_sync_to_async(_is_logged_in)(key)
 
-    def refuse_stranger(self, head: Head) -> Refusal:
+    def refuse_anonymous(self, head: Head) -> Refusal:
         return _describe_refusal(head, "not_logged_in")
 
     def refuse_size(self, head: Head) -> Refusal:
@@ -58,7 +58,7 @@ class SiteGate:
         return _describe_refusal(head, code, field)
 
     def _find_upload(self, head: Head) -> tuple[int, str, str]:
-        ordinary = (self.most_bytes_of_strangers, "request_too_large", "")
+        ordinary = (self.max_anonymous_bytes, "request_too_large", "")
         try:
             return _UPLOADS.get(resolve(head.path).view_name, ordinary)
         except Resolver404:

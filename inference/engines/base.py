@@ -1,39 +1,47 @@
-"""What the model process asks of every engine beyond its role. Imports no model library."""
+"""What the host expects of every engine besides its role's protocol. Imports no model library."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from inference.engines.giving_way import Queue
+from inference.engines.background_gate import BackgroundGate
 
 
 class Engine:
     """
-    An engine that can do nothing special: what it can do beyond that, it overrides.
+    Defaults of an engine's abilities, which engines override.
 
-    `model_name` and `device` ("cpu", "cuda:0") are the engine's to set.
+    The engine sets `model_name` and `device` ("cpu", "cuda:0", "remote").
     """
 
     model_name: str
     device: str
-    #: Whether it speaks like `SynthesisOptions.reference`.
+    #: Whether it clones the voice of `SynthesisOptions.reference`.
     can_clone: bool = False
-    #: Where its background work waits. An engine with such work has one of its own; on the processor, the host replaces
+    #: Holds its background jobs back. An engine with such jobs has one of its own; on the processor, the host replaces
     #: it by the one that all engines there share.
-    queue: Queue = Queue()
+    gate: BackgroundGate = BackgroundGate()
+
+    @property
+    def is_on_processor(self) -> bool:
+        return self.device == "cpu"
+
+    @property
+    def is_on_gpu(self) -> bool:
+        return self.device.startswith("cuda")
 
     @property
     def figures(self) -> Mapping[str, float]:
-        """Its own figures by name, for the status: times in seconds, counts."""
+        """The engine's own metrics by name, for the status: times in seconds, counts."""
         return MappingProxyType({})
 
     async def warm_up(self) -> None:
-        """Do one call of each kind, so that the first person does not wait for lazy work."""
+        """Do one call of each kind, so that no live call waits for lazy initialisation."""
 
     async def close(self) -> None:
-        """Free threads and memory. No call is under way."""
+        """Free threads and memory. The host calls it when no call is active."""
 
-    def find_trouble(self) -> str:
-        """Return why it cannot be used at the moment, or "". Asked every second and before every call."""
+    def diagnose(self) -> str:
+        """Return why the engine cannot be used at the moment, or "". Called every second and before every call."""
         return ""

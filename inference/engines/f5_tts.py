@@ -1,9 +1,9 @@
 """
-Speaking with F5-TTS: any voice from a few seconds of it and their transcript, Mandarin and English.
+Synthesis with F5-TTS: clones any voice from a few seconds of it and their transcript, in Mandarin and English.
 
-Text → words as said → pinyin and letters → spectrogram, by flow matching in a few steps → 24 kHz audio (Vocos). Clauses
-that wait for the same voice are made in one step, the first clause of a reply always at once and by itself. Nothing is
-ever fetched: the library would reach for a hub without a reference's transcript, so there is none without.
+Text → normalised text → pinyin and letters → spectrogram, by flow matching in a few steps → 24 kHz audio (Vocos).
+Clauses that wait for the same voice are one batch; the first clause of a reply is synthesised at once and by itself.
+Nothing is downloaded: the library would fetch a recogniser for a reference without a transcript, so one is required.
 """
 
 from __future__ import annotations
@@ -23,22 +23,23 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import soundfile
 import torch
-import torchaudio
 from f5_tts.infer.utils_infer import hop_length, load_model, load_vocoder, target_rms, target_sample_rate
 from f5_tts.model import DiT
 from f5_tts.model.utils import convert_char_to_pinyin
 from numpy.typing import NDArray
 
 from inference import device_memory
+from inference.audio.decode import decode
+from inference.audio.pcm import count_bytes, float_from_pcm, pcm_from_float
+from inference.audio.resample import resample
 from inference.config import ConfigurationError, InferenceConfig
 from inference.device_memory import MIB, DeviceMemoryReader
-from inference.engines.audio_edges import find_pause_ms, trim
+from inference.engines.background_gate import BackgroundGate, GatedWork
 from inference.engines.base import Engine
-from inference.engines.chinese import has_chinese, to_simplified
-from inference.engines.giving_way import Place, Queue
-from inference.engines.worker import Urgency, Worker
+from inference.engines.chinese_script import has_chinese, to_simplified
+from inference.engines.clause_edges import choose_pause_ms, trim
+from inference.engines.priority_worker import Priority, Worker
 from inference.interfaces import (
     AudioChunk,
     InferenceError,
@@ -47,29 +48,29 @@ from inference.interfaces import (
     VoiceInfo,
     VoiceReference,
 )
-from inference.models import ModelError, model_dir
-from inference.spoken_text import to_spoken_mandarin
-from inference.voice_options import check_reference, choose_shares, find_heaviest
+from inference.models.store import ModelError, model_dir
+from inference.text_normalisation import normalise_mandarin
+from inference.voice_options import MAX_REFERENCE_S, check_reference, choose_shares, pick_heaviest
 
 logger = logging.getLogger(__name__)
 
 SAMPLE_RATE_HZ: int = target_sample_rate
 FRAMES_PER_S: float = target_sample_rate / hop_length
 CHUNK_MS = 200
-#: What F5-TTS was trained on: the reference and what follows it, together.
+#: Length of F5-TTS's training samples: the reference and the speech after it, together.
 MAX_TOTAL_S = 30.0
-#: Clauses made in one step, and how long each may be with the reference: the attention mask that keeps them apart grows
-#: with the square of it. Four of 20 s, twice for the guidance, take 0.9 GB in half precision.
+#: Clauses of a batch, and how long each may be with the reference: the attention mask that separates them grows with
+#: the square of it. Four of 20 s, twice for the guidance, take 0.9 GB in half precision.
 MAX_BATCH = 4
 MAX_BATCH_S = 20.0
-#: Below so many bytes of text the library speaks at 0.3 of its pace, or very short words come out as a blur.
+#: Below this many bytes of text the library speaks at 0.3 of its pace: very short words are slurred otherwise.
 SHORT_TEXT_BYTES = 10
 SHORT_TEXT_SPEED = 0.3
 #: The library's own, for the published weights.
 SWAY_SAMPLING_COEFFICIENT = -1.0
-#: Voices whose preprocessing is kept, those used last.
+#: Size of the cache of preprocessed voices (LRU).
 MAX_VOICES = 32
-#: A model takes so much more of the device than its files: kernels, fragmentation, activations of one call.
+#: Device memory of a model relative to its files: kernels, fragmentation, activations of one call.
 LOADED_PER_FILE = 1.3
 VOICES = "f5-voices"
 FIGURES_OF = 50
@@ -86,12 +87,12 @@ def create_tts(*, model: str, config: InferenceConfig) -> F5Tts:
 
 
 class _Stopped(Exception):
-    """Nobody wants what is being made, or nobody now."""
+    """The synthesis was cancelled or preempted."""
 
 
 @dataclass(eq=False, slots=True)
 class _Voice:
-    """A reference as the model takes it: levelled samples (1, n) at 24 kHz on the device, and its transcript."""
+    """A reference in the model's form: levelled samples (1, n) at 24 kHz on the device, and the transcript."""
 
     samples: torch.Tensor
     transcript: str
@@ -104,19 +105,19 @@ class _Voice:
 
 @dataclass(eq=False, slots=True)
 class _Request:
-    """A piece of text to be spoken, and its samples once it has been."""
+    """A piece of text that waits for synthesis, and its samples afterwards."""
 
     text: str
     voice: _Voice
     options: SynthesisOptions
     is_cancelled: bool = False
-    has_given_way: bool = False
+    is_preempted: bool = False
     samples: NDArray[np.float32] | None = None
     quality: Quality = Quality.FAST
 
     @property
     def frames(self) -> int:
-        return min(_estimate_frames(self.text, self.voice, self.options.speed), _find_room(self.voice))
+        return min(_estimate_frames(self.text, self.voice, self.options.speed), _max_frames(self.voice))
 
     @property
     def may_be_batched(self) -> bool:
@@ -128,15 +129,15 @@ class _Request:
 
     @property
     def _manner(self) -> tuple[Quality, float, bool]:
-        # Nobody who listens is to wait for the longer clause of somebody who does not.
+        # A live clause must not wait for the longer clause of a background job in its batch.
         return self.options.quality, self.options.speed, self.options.is_background
 
     @property
     def is_stopped(self) -> bool:
-        return self.is_cancelled or self.has_given_way
+        return self.is_cancelled or self.is_preempted
 
-    def give_way(self) -> None:
-        self.has_given_way = True
+    def preempt(self) -> None:
+        self.is_preempted = True
 
 
 class _Model:
@@ -147,8 +148,7 @@ class _Model:
         vocabulary = folder / "vocab.txt"
         self.cfm = load_model(
             DiT,
-            # Trained without, as the library's configurations say; but a short clause in one step with a long one must
-            # not listen to what fills it up.
+            # The published weights were trained without, but in a batch a short clause must not attend to its padding.
             settings["arch"] | {"attn_mask_enabled": True},
             str(folder / "model.safetensors"),
             mel_spec_type="vocos",
@@ -168,7 +168,7 @@ class _Model:
         seed: int | None,
         check: Callable[[], None],
     ) -> list[NDArray[np.float32]]:
-        """Speak several pieces of `frames` each in one step. `check` is called before every step and may raise."""
+        """Synthesise a batch of pieces of `frames` each. `check` is called before every step and may raise."""
         hook = self.cfm.transformer.register_forward_pre_hook(lambda *_: check())
         with torch.inference_mode():
             try:
@@ -183,7 +183,7 @@ class _Model:
                 )
             finally:
                 hook.remove()
-                # The library empties it only after a whole call: the next text would be spoken with this one's.
+                # The library clears its text cache only after a complete call: the next text would use this one's.
                 self.cfm.transformer.clear_cache()
             made = []
             for spectrogram, length in zip(spectrograms, frames, strict=True):
@@ -193,7 +193,7 @@ class _Model:
 
 
 class F5Tts(Engine):
-    """`TextToSpeech` on F5-TTS. One thread speaks, first clauses before others, and what nobody listens for last."""
+    """`TextToSpeech` on F5-TTS. One thread synthesises, first clauses before others, background jobs last."""
 
     can_clone = True
 
@@ -210,11 +210,11 @@ class F5Tts(Engine):
         self._high: _Model | None = None
         self._high_used_at = 0.0
         self._unloading: asyncio.Task[None] | None = None
-        self._stock = _find_stock_voices(config)
-        #: Those used last are last.
+        self._stock = _read_stock_voices(config)
+        #: Least recently used first.
         self._voices: OrderedDict[str, _Voice] = OrderedDict()
         self._forgetting: asyncio.Task[None] | None = None
-        self.queue = Queue()
+        self.gate = BackgroundGate()
         self._waiting: list[_Request] = []
         self._worker = Worker("f5-tts")
         self._real_time_factors: deque[float] = deque(maxlen=FIGURES_OF)
@@ -239,7 +239,7 @@ class F5Tts(Engine):
 
     @property
     def figures(self) -> dict[str, float]:
-        """Seconds of work per second of speech, clauses made in one step, and whether high quality is loaded."""
+        """RTF, the largest batch, and whether the model of high quality is loaded."""
         figures = {"is_high_quality_loaded": float(self._high is not None)}
         if self._real_time_factors:
             figures["real_time_factor_median"] = statistics.median(self._real_time_factors)
@@ -251,37 +251,37 @@ class F5Tts(Engine):
         spoken = to_spoken(text)
         if not any(character.isalnum() for character in spoken):
             return
-        with self.queue.hold_a_place(Urgency.of(options)) as place:
-            voice = await self._find_voice(spoken, options, place.urgency)
+        with self.gate.admit(Priority.of(options)) as work:
+            voice = await self._prepare_voice(spoken, options, work.priority)
             pieces = _split(spoken, voice, options.speed)
             for number, piece in enumerate(pieces):
                 request = _Request(piece, voice, options)
-                samples = await self._speak_in_turn(place, request)
+                samples = await self._speak_preemptibly(work, request)
                 is_last = options.is_last and number == len(pieces) - 1
-                trimmed = trim(samples, sample_rate_hz=SAMPLE_RATE_HZ, pause_ms=find_pause_ms(piece, is_last=is_last))
-                pcm = (np.clip(trimmed, -1.0, 1.0) * 32767).astype("<i2").tobytes()
-                step = SAMPLE_RATE_HZ * CHUNK_MS // 1000 * 2
+                trimmed = trim(samples, sample_rate_hz=SAMPLE_RATE_HZ, pause_ms=choose_pause_ms(piece, is_last=is_last))
+                pcm = pcm_from_float(trimmed)
+                step = count_bytes(CHUNK_MS, SAMPLE_RATE_HZ)
                 for start in range(0, len(pcm), step):
                     yield AudioChunk(pcm[start : start + step], SAMPLE_RATE_HZ, request.quality)
 
-    async def _speak_in_turn(self, place: Place, request: _Request) -> NDArray[np.float32]:
-        """Speak when it is this call's turn; from the beginning again when it had to give way."""
+    async def _speak_preemptibly(self, work: GatedWork, request: _Request) -> NDArray[np.float32]:
+        """Speak when the gate lets the work pass; again from the start after preemption."""
         while True:
-            await self.queue.wait_for_turn(place)
-            request.has_given_way = False
-            place.give_way = request.give_way
+            await work.wait_for_turn()
+            request.is_preempted = False
+            work.preempt = request.preempt
             try:
-                return await self._speak_soon(request, place.urgency)
+                return await self._speak_soon(request, work.priority)
             except _Stopped:
-                if not request.has_given_way:
+                if not request.is_preempted:
                     raise
             finally:
-                place.give_way = None
+                work.preempt = None
 
-    async def _speak_soon(self, request: _Request, urgency: Urgency) -> NDArray[np.float32]:
+    async def _speak_soon(self, request: _Request, priority: Priority) -> NDArray[np.float32]:
         self._waiting.append(request)
         try:
-            samples = await self._worker.run(lambda: self._do(request), urgency)
+            samples = await self._worker.run(lambda: self._do(request), priority)
         except asyncio.CancelledError:
             request.is_cancelled = True
             raise
@@ -304,20 +304,20 @@ class F5Tts(Engine):
         return request.samples
 
     def _speak(self, batch: Sequence[_Request], wanted: Quality) -> None:
-        """Speak what is alike in one step. What does not fit the memory: the first once more, alone and fast."""
+        """Synthesise a batch; out of device memory, the first request alone and fast."""
         if self._has_room_for(lambda: self._speak_with(*self._choose(wanted), batch)):
             return
         logger.warning("out of the device's memory with %d clauses of %s quality", len(batch), wanted)
-        # The others have turns of their own.
+        # The other requests have their own entries in the queue.
         if not self._has_room_for(lambda: self._speak_with(self._model, Quality.FAST, batch[:1])):
             raise InferenceError("the device's memory does not suffice for this clause")
 
     def _has_room_for(self, work: Callable[[], None]) -> bool:
-        """Do the work. Without the memory for it, free what can be freed, and return False."""
+        """Run the work. Out of device memory, free what can be freed and return False."""
         try:
             work()
         except torch.OutOfMemoryError:
-            # Not here: until it is handled, the error holds the frames that hold the tensors.
+            # Free memory outside the except block: the exception's frames hold the tensors.
             has_room = False
         else:
             has_room = True
@@ -348,8 +348,8 @@ class F5Tts(Engine):
             request.samples, request.quality = samples, quality
 
     def _choose(self, wanted: Quality) -> tuple[_Model, Quality]:
-        """Return the model to speak with and what quality that is: fast where memory does not suffice for more."""
-        free_mib = device_memory.find_free_mib(self._reader)
+        """Return the model and its quality: fast where memory does not suffice for more."""
+        free_mib = device_memory.read_free_mib(self._reader)
         reserve_mib = self._config.memory_reserve_mib
         is_short = free_mib is not None and free_mib < reserve_mib
         if wanted is Quality.FAST or is_short:
@@ -379,20 +379,22 @@ class F5Tts(Engine):
         while self._high is not None:
             rest_s = self._high_used_at + self._config.tts_idle_unload_s - time.monotonic()
             if rest_s <= 0:
-                await self._worker.run(self._unload, Urgency.PARTIAL)
+                await self._worker.run(self._unload, Priority.PARTIAL)
             else:
                 await asyncio.sleep(rest_s)
         self._unloading = None
 
     # --- voices ---
 
-    async def _find_voice(self, spoken: str, options: SynthesisOptions, urgency: Urgency) -> _Voice:
+    async def _prepare_voice(self, spoken: str, options: SynthesisOptions, priority: Priority) -> _Voice:
         reference = options.reference
         name = self._choose_stock_voice(spoken, options) if reference is None else _digest(reference)
         voice = self._voices.get(name)
         if voice is None:
-            made = await self._worker.run(lambda: _prepare(reference or self._stock[name].read(), self.device), urgency)
-            # Of two that were prepared at once, one is kept: clauses go together when theirs is the very same.
+            made = await self._worker.run(
+                lambda: _prepare(reference or self._stock[name].read(), self.device), priority
+            )
+            # Of two that were prepared at once one is kept: only clauses of the same object are batched.
             voice = self._voices.setdefault(name, made)
             if len(self._voices) > MAX_VOICES:
                 self._voices.popitem(last=False)
@@ -404,10 +406,10 @@ class F5Tts(Engine):
 
     def _choose_stock_voice(self, spoken: str, options: SynthesisOptions) -> str:
         default = _default_voice(self._stock, "zh" if has_chinese(spoken) else "en")
-        return find_heaviest(choose_shares(options.voice, self._stock, default=default))
+        return pick_heaviest(choose_shares(options.voice, self._stock, default=default))
 
     async def _forget_when_unused(self) -> None:
-        """Somebody's voice is not to be kept here for long after they have deleted it."""
+        """Evict unused voices, so that a deleted voice does not stay in memory for long."""
         while self._voices:
             unused = next(iter(self._voices.values()))
             rest_s = unused.used_at + self._config.tts_forget_voice_s - time.monotonic()
@@ -431,32 +433,31 @@ def _digest(reference: VoiceReference) -> str:
 def _prepare(reference: VoiceReference, device: str) -> _Voice:
     transcript = to_spoken(reference.transcript)
     check_reference(replace(reference, transcript=transcript))
-    samples = torch.from_numpy(np.frombuffer(reference.pcm, "<i2").astype(np.float32) / 32768)[None]
-    if reference.sample_rate_hz != SAMPLE_RATE_HZ:
-        samples = torchaudio.functional.resample(samples, reference.sample_rate_hz, SAMPLE_RATE_HZ)
+    recorded = resample(float_from_pcm(reference.pcm), reference.sample_rate_hz, SAMPLE_RATE_HZ)
+    samples = torch.from_numpy(recorded)[None]
     level = float(samples.square().mean().sqrt())
-    samples = samples * max(1.0, target_rms / level)  # quiet recordings only, as the library does
+    samples = samples * max(1.0, target_rms / level)  # raises quiet recordings only, as the library does
     if transcript[-1] not in ".!?。！？，,":
         transcript += "。" if has_chinese(transcript) else "."
     return _Voice(samples.to(device), transcript if has_chinese(transcript[-2:]) else transcript + " ")
 
 
 def _estimate_frames(text: str, voice: _Voice, speed: float) -> int:
-    """Guess how long a text takes in this voice, from the bytes of both texts, as the library does."""
+    """Estimate the frames of a text in this voice from the bytes of both texts, as the library does."""
     pace = SHORT_TEXT_SPEED if len(text.encode()) < SHORT_TEXT_BYTES else 1.0
     return max(1, int(voice.frames / len(voice.transcript.encode()) * len(text.encode()) / (speed * pace)))
 
 
-def _find_room(voice: _Voice) -> int:
-    """How many frames the model can speak at once in this voice."""
+def _max_frames(voice: _Voice) -> int:
+    """Return how many frames the model can synthesise at once in this voice."""
     return int(MAX_TOTAL_S * FRAMES_PER_S) - voice.frames
 
 
 def _split(text: str, voice: _Voice, speed: float) -> list[str]:
-    """Cut what would last longer than the model can: at a sentence's end, a comma, a blank, or anywhere."""
-    most = _find_room(voice)
+    """Split text that is too long for the model: at a sentence's end, a comma, a blank, or anywhere."""
+    most = _max_frames(voice)
     pieces: list[str] = []
-    # With a long reference of few words a single character may last too long: it is then cut short when it is spoken.
+    # With a long reference of few words a single character may be too long: it is then cut off in synthesis.
     while len(text) > 1 and _estimate_frames(text, voice, speed) > most:
         fits = max(1, len(text) * most // _estimate_frames(text, voice, speed))
         while fits > 1 and _estimate_frames(text[:fits], voice, speed) > most:
@@ -472,9 +473,9 @@ def _split(text: str, voice: _Voice, speed: float) -> list[str]:
 
 
 def to_spoken(text: str) -> str:
-    """Return a text as F5-TTS is to read it: numbers and units in words, Simplified, nothing that is not said."""
+    """Normalise a text for F5-TTS: numbers and units in words, Simplified characters, no markup."""
     if has_chinese(text):
-        return to_spoken_mandarin(to_simplified(text)).strip()
+        return normalise_mandarin(to_simplified(text)).strip()
     return re.sub(r"\s+", " ", re.sub(r"[*_#`~<>\[\]{}|\\^]", " ", text)).strip()
 
 
@@ -483,7 +484,7 @@ def to_spoken(text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Pronunciations:
-    """A site's own readings of words: names, and polyphones that the general dictionary gets wrong."""
+    """A site's own readings of words: names, and polyphones that the dictionary reads wrongly."""
 
     words: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
@@ -512,7 +513,7 @@ class Pronunciations:
         return cls(words)
 
     def tokens(self, text: str) -> list[str]:
-        """Return a text as the model's tokens: pinyin after a blank each, and letters."""
+        """Return the model's tokens of a text: pinyin, each after a blank, and letters."""
         if not self.words:
             return list(convert_char_to_pinyin([text])[0])
         longest_first = sorted(self.words, key=len, reverse=True)
@@ -535,12 +536,12 @@ class _Stock:
     transcript: str
 
     def read(self) -> VoiceReference:
-        samples, rate_hz = soundfile.read(self.recording, dtype="int16", always_2d=True)
-        return VoiceReference(samples[:, 0].astype("<i2").tobytes(), int(rate_hz), self.transcript)
+        recording = decode(self.recording.read_bytes(), max_s=MAX_REFERENCE_S)
+        return VoiceReference(pcm_from_float(recording.samples), recording.sample_rate_hz, self.transcript)
 
 
-def _find_stock_voices(config: InferenceConfig) -> dict[str, _Stock]:
-    """Return the voices prepared for this engine; without any, the library's two example recordings."""
+def _read_stock_voices(config: InferenceConfig) -> dict[str, _Stock]:
+    """Return the stock voices prepared for this engine; without any, the library's two example recordings."""
     try:
         folder = model_dir(config.models_dir, VOICES)
     except ModelError:

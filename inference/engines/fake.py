@@ -1,5 +1,5 @@
 """
-Scripted engines: they satisfy `inference.interfaces` and do what they were told, when they were told.
+Scripted engines of every role, for tests and for profile `fake`.
 
 Tests build them directly and read their counters. Under `AVATAR_PROFILE=fake` the inference process loads them through
 `create_<role>`, with timings from `AVATAR_FAKE_*`.
@@ -20,9 +20,10 @@ from typing import Any
 
 import numpy as np
 
+from inference.audio.levels import measure_rms
+from inference.audio.pcm import count_bytes
 from inference.engines.base import Engine
 from inference.interfaces import (
-    BYTES_PER_SAMPLE,
     EMBEDDING_VALUES,
     MICROPHONE_SAMPLE_RATE_HZ,
     STYLE_VALUES,
@@ -53,21 +54,20 @@ from inference.interfaces import (
     TranscriptionOptions,
     VoiceInfo,
 )
-from inference.recordings import check_recording
-from inference.voice_options import check_reference, choose_shares, read_style
+from inference.voice_options import check_recording, check_reference, choose_shares, read_style
 
 FRAME_MS = 20
-FRAME_BYTES = MICROPHONE_SAMPLE_RATE_HZ * BYTES_PER_SAMPLE * FRAME_MS // 1000
+FRAME_BYTES = count_bytes(FRAME_MS, MICROPHONE_SAMPLE_RATE_HZ)
 #: Root mean square above which a frame counts as speech. Digital silence and a quiet room stay below.
 SPEECH_RMS = 400.0
-#: Silence after which the real engines recognise what they have; the pause goes on meanwhile.
+#: Silence after which the real engines make a provisional transcript.
 PROVISIONAL_AFTER_MS = 200
 PARTIAL_EVERY_MS = 400
 
 
 @dataclass(slots=True)
 class Calls:
-    """What became of an engine's calls. Every call started is active, or ended in exactly one of the other ways."""
+    """Counts of an engine's calls. Every started call is active, or ended in exactly one of the other ways."""
 
     started: int = 0
     finished: int = 0
@@ -95,19 +95,19 @@ class Calls:
 
 @dataclass(slots=True)
 class _Failures:
-    """Exceptions to raise, and where. An outage lasts until it is ended; the others happen once."""
+    """Exceptions to raise, and when. An outage lasts until it is ended; others are raised once."""
 
     outage: Exception | None = None
     next_calls: list[tuple[Exception, int]] = field(default_factory=list)
 
-    def take(self) -> tuple[Exception, int] | None:
+    def pop_next(self) -> tuple[Exception, int] | None:
         if self.outage is not None:
             return self.outage, 0
         return self.next_calls.pop(0) if self.next_calls else None
 
 
 class _Scripted(Engine):
-    """Nothing is lazy here, and nothing is held."""
+    """Loads nothing and holds nothing."""
 
     model_name = "scripted"
     device = "cpu"
@@ -115,10 +115,10 @@ class _Scripted(Engine):
 
 class FakeSpeechToText(_Scripted):
     """
-    Hears a tone as speech and digital silence as silence, counted in audio, never by the clock.
+    Takes a tone for speech and digital silence for silence; counts time in received audio, never by the clock.
 
-    Each utterance takes the next of `transcripts`, then `default` for ever. `provisional` overrides the provisional
-    text of the utterance with the same index (to say something else than the final one).
+    Each utterance gets the next of `transcripts`, and `default` after the last. `provisional` overrides the provisional
+    text of the utterance with the same index (to differ from the final one).
     """
 
     def __init__(
@@ -145,7 +145,7 @@ class FakeSpeechToText(_Scripted):
         self.failures.next_calls.append((error, after_ms))
 
     def start_outage(self, error: Exception | None = None) -> None:
-        """Break the calls there are, and refuse new ones until `end_outage`."""
+        """Break active calls, and refuse new ones until `end_outage`."""
         self.failures.outage = error or InferenceUnavailable("the scripted process is away")
         for breaker in self._breakers:
             if not breaker.done():
@@ -163,22 +163,22 @@ class FakeSpeechToText(_Scripted):
         self, audio: AsyncIterator[TranscriptionInput], options: TranscriptionOptions
     ) -> AsyncGenerator[TranscriptEvent]:
         with self.calls.count():
-            failure = self.failures.take()
+            failure = self.failures.pop_next()
             if failure is not None and failure[1] == 0:
                 raise failure[0]
             self.options_seen.append(options)
-            hearing = _Hearing(self, options)
+            session = _Session(self, options)
             breaker: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._breakers.add(breaker)
             try:
                 async for item in _until_broken(audio, breaker):
-                    for event in hearing.take(item):
+                    for event in session.handle(item):
                         if isinstance(event, ProvisionalTranscript | FinalTranscript) and self.recognition_s:
                             await asyncio.sleep(self.recognition_s)
                         yield event
-                    if failure is not None and hearing.received_ms >= failure[1]:
+                    if failure is not None and session.received_ms >= failure[1]:
                         raise failure[0]
-                for event in hearing.finish(is_asked=False):
+                for event in session.finish(is_asked=False):
                     yield event
             finally:
                 self._breakers.discard(breaker)
@@ -197,7 +197,7 @@ class FakeSpeechToText(_Scripted):
 async def _until_broken(
     audio: AsyncIterator[TranscriptionInput], breaker: asyncio.Future[None]
 ) -> AsyncGenerator[TranscriptionInput]:
-    """Yield from `audio`, but raise at once what `breaker` is given."""
+    """Yield from `audio`, but raise the exception of `breaker` as soon as it is set."""
     while True:
         step: asyncio.Future[TranscriptionInput] = asyncio.ensure_future(anext(audio))
         try:
@@ -209,15 +209,15 @@ async def _until_broken(
         except StopAsyncIteration:
             return
         finally:
-            # Awaited, whatever the outcome: an exception that is not retrieved is logged when the task is collected.
+            # Awaited in any case: an exception that is not retrieved is logged when the task is collected.
             step.cancel()
             await asyncio.wait([step])
             if not step.cancelled():
                 step.exception()
 
 
-class _Hearing:
-    """Endpointing by energy over whole frames: what one listening session has heard so far."""
+class _Session:
+    """One stream: endpointing by energy over whole frames."""
 
     def __init__(self, engine: FakeSpeechToText, options: TranscriptionOptions) -> None:
         self.engine = engine
@@ -235,7 +235,7 @@ class _Hearing:
         self._is_started = False
         self._is_provisional = False
 
-    def take(self, item: TranscriptionInput) -> Iterator[TranscriptEvent]:
+    def handle(self, item: TranscriptionInput) -> Iterator[TranscriptEvent]:
         match item:
             case TranscriptionOptions():
                 self.options = item
@@ -250,16 +250,16 @@ class _Hearing:
                 whole = len(data) // FRAME_BYTES * FRAME_BYTES
                 self._rest = data[whole:]
                 for start in range(0, whole, FRAME_BYTES):
-                    yield from self._take_frame(data[start : start + FRAME_BYTES])
+                    yield from self._handle_frame(data[start : start + FRAME_BYTES])
 
-    def _take_frame(self, frame: bytes) -> Iterator[TranscriptEvent]:
+    def _handle_frame(self, frame: bytes) -> Iterator[TranscriptEvent]:
         self.received_ms += FRAME_MS
         if is_speech(frame):
-            yield from self._take_speech()
+            yield from self._handle_speech()
         else:
-            yield from self._take_silence()
+            yield from self._handle_silence()
 
-    def _take_speech(self) -> Iterator[TranscriptEvent]:
+    def _handle_speech(self) -> Iterator[TranscriptEvent]:
         if self._speech_ms == 0:
             self._start_ms = self.received_ms - FRAME_MS
         self._speech_ms += FRAME_MS
@@ -277,7 +277,7 @@ class _Hearing:
             self._partial_at_ms += PARTIAL_EVERY_MS
             yield PartialTranscript(text=shown, language=guess_language(text))
 
-    def _take_silence(self) -> Iterator[TranscriptEvent]:
+    def _handle_silence(self) -> Iterator[TranscriptEvent]:
         self._silence_ms += FRAME_MS
         if not self._is_started:
             if self._silence_ms >= PROVISIONAL_AFTER_MS:
@@ -310,19 +310,18 @@ class _Hearing:
 
 
 def is_speech(frame: bytes) -> bool:
-    samples = array.array("h", frame)
-    return bool(samples) and math.sqrt(sum(s * s for s in samples) / len(samples)) >= SPEECH_RMS
+    return measure_rms(np.frombuffer(frame, "<i2")) >= SPEECH_RMS
 
 
 def guess_language(text: str) -> str:
-    """Call it Chinese when there is a Han character in it."""
+    """Return "zh" for a text with a Han character or none at all."""
     return "zh" if any("\u4e00" <= c <= "\u9fff" for c in text) or not text else "en"
 
 
 def answer_politely(messages: Sequence[Message]) -> str:
-    """The default script: repeat what was said last, so that answers can be told apart."""
+    """The default script: repeat the last message, so that answers can be told apart."""
     said = next((m.content for m in reversed(messages) if m.role == "user"), "")
-    said = re.sub(r"^[(（][^)）]*[)）] ?", "", said)  # which language to answer in, not said by anybody
+    said = re.sub(r"^[(（][^)）]*[)）] ?", "", said)  # the answer-language hint, which the user did not say
     if guess_language(said) == "en":
         return f"I heard you say: {said}. That sounds good to me, please tell me a little more about it."
     return f"我聽到你說{said}。聽起來很不錯，請再多告訴我一點，我很想知道。"
@@ -386,7 +385,7 @@ class FakeLanguageModel(_Scripted):
     ) -> AsyncGenerator[GenerationEvent]:
         with self.calls.count():
             self.requests.append(messages)
-            failure = self.failures.take()
+            failure = self.failures.pop_next()
             if failure is not None and failure[1] == 0:
                 raise failure[0]
             reply = self.replies.pop(0) if self.replies else self.answer(messages)
@@ -414,7 +413,7 @@ class FakeLanguageModel(_Scripted):
 
 
 def split_tokens(text: str) -> list[str]:
-    """Cut into pieces as a tokenizer might: a Han character, or a word with the blank before it."""
+    """Split as a tokenizer might: a Han character, or a word with the blank before it."""
     tokens: list[str] = []
     for character in text:
         is_word = character.isascii() and character.isalnum()
@@ -427,9 +426,9 @@ def split_tokens(text: str) -> list[str]:
 
 class FakeTextToSpeech(_Scripted):
     """
-    Hums: a vowel-like tone as long as the text would take to say. Refuses what the real engines refuse.
+    Hums a vowel-like tone as long as the text would take to speak. Refuses what the real engines refuse.
 
-    `real_time_factor` is how long synthesis takes per second of audio; 0 makes it at once.
+    `real_time_factor` is how long synthesis takes per second of audio; 0: no time.
     """
 
     VOICES = (
@@ -451,9 +450,9 @@ class FakeTextToSpeech(_Scripted):
         self.ms_per_character = ms_per_character
         self.sample_rate_hz = sample_rate_hz
         self.chunk_ms = chunk_ms
-        #: As an engine is that is short of memory: everything is made at fast quality.
+        #: Like an engine that is short of memory: synthesises everything at fast quality.
         self.is_short_of_memory = False
-        #: As an engine is that speaks like a recording; it then hums at a pitch of the recording's own.
+        #: Like an engine that clones: hums at a pitch computed from the recording.
         self.can_clone = False
         self.calls = Calls()
         self.failures = _Failures()
@@ -474,7 +473,7 @@ class FakeTextToSpeech(_Scripted):
     async def _synthesise(self, text: str, options: SynthesisOptions) -> AsyncGenerator[AudioChunk]:
         with self.calls.count():
             self.requests.append((text, options))
-            failure = self.failures.take()
+            failure = self.failures.pop_next()
             if failure is not None and failure[1] == 0:
                 raise failure[0]
             quality = Quality.FAST if self.is_short_of_memory else options.quality
@@ -490,14 +489,14 @@ class FakeTextToSpeech(_Scripted):
                 made_ms += step_ms
 
     def measure_ms(self, text: str) -> int:
-        """How long `text` takes to say: a Han character is a syllable, a Latin letter a third of one."""
+        """Return how long `text` takes to speak: a Han character is a syllable, a Latin letter a third of one."""
         thirds = sum(3 if c >= "\u2e80" else 1 for c in text if c.isalnum())
         return thirds * self.ms_per_character // 3
 
     def _hum(self, pitch_hz: float, start_ms: int, length_ms: int) -> bytes:
-        """A tone with two overtones, at a pitch that tells voices apart, with a pulse for each syllable."""
+        """Return a tone with two overtones, at a pitch that identifies the voice, with a pulse per syllable."""
         rate = self.sample_rate_hz
-        samples = array.array("h", bytes(rate * length_ms // 1000 * BYTES_PER_SAMPLE))
+        samples = array.array("h", bytes(count_bytes(length_ms, rate)))
         first = rate * start_ms // 1000
         for n in range(len(samples)):
             t = (first + n) / rate
@@ -516,29 +515,29 @@ class FakeTextToSpeech(_Scripted):
         shares = choose_shares(options.voice, known, default=default)
         if options.style:
             return 110 + float(np.clip(read_style(options.style).mean(), 0, 1)) * 110
-        return sum(find_pitch_hz(voice) * weight for voice, weight in shares.items())
+        return sum(compute_pitch_hz(voice) * weight for voice, weight in shares.items())
 
     async def list_voices(self) -> tuple[VoiceInfo, ...]:
         return self.VOICES
 
     async def list_styles(self) -> Mapping[str, bytes]:
-        """Styles that hum as the voices do."""
+        """Return styles that hum as the voices do."""
         return {
-            voice.key: np.full(STYLE_VALUES, (find_pitch_hz(voice.key) - 110) / 110, "<f4").tobytes()
+            voice.key: np.full(STYLE_VALUES, (compute_pitch_hz(voice.key) - 110) / 110, "<f4").tobytes()
             for voice in self.VOICES
         }
 
 
-def find_pitch_hz(voice: str) -> float:
+def compute_pitch_hz(voice: str) -> float:
     return 110 + sum(voice.encode()) % 12 * 10
 
 
 class FakeSpeakerEncoder(_Scripted):
     """
-    Tells sounds apart by their spectrum: the same recording has the same embedding, the halves of a hum nearly so, two
-    pitches others.
+    Embeds the spectrum: the same recording has the same embedding, the halves of a hum have nearly the same, other
+    pitches have others.
 
-    `speakers` are names: each call takes the next, and hears whoever is called that (see `make_embedding`).
+    `speakers` are names: each call uses up the next and returns that name's embedding (see `make_embedding`).
     """
 
     ENCODER = "fake-1"
@@ -570,7 +569,7 @@ class FakeSpeakerEncoder(_Scripted):
 
     async def embed(self, pcm: bytes, *, sample_rate_hz: int = MICROPHONE_SAMPLE_RATE_HZ) -> SpeakerEmbedding:
         with self.calls.count():
-            if failure := self.failures.take():
+            if failure := self.failures.pop_next():
                 raise failure[0]
             if not self._released.is_set():
                 self.is_holding.set()
@@ -579,7 +578,7 @@ class FakeSpeakerEncoder(_Scripted):
             if self.speakers:
                 return make_embedding(self.speakers.pop(0))
             samples = np.frombuffer(pcm, "<i2").astype(np.float64)
-            if math.sqrt(float(np.mean(samples**2))) < SPEECH_RMS / 4:
+            if measure_rms(samples) < SPEECH_RMS / 4:
                 raise InferenceError("there is no speech in the recording")
             # 16 Hz a band, up to 4 kHz.
             count = int(sample_rate_hz * 2 * EMBEDDING_VALUES // 8000)
@@ -589,7 +588,7 @@ class FakeSpeakerEncoder(_Scripted):
 
 
 def make_embedding(speaker: str) -> SpeakerEmbedding:
-    """Return the embedding of a person who does not exist: another for every name."""
+    """Return the embedding of a fictional speaker, different for every name."""
     generator = np.random.default_rng(list(speaker.encode()))
     return _to_embedding(generator.normal(size=EMBEDDING_VALUES))
 
@@ -618,7 +617,7 @@ class FakeInference:
         self._started_at = time.time()
 
     def start_outage(self) -> None:
-        """Go away as a killed process does: calls break, new ones are refused."""
+        """Fail as a killed process does: break active calls, refuse new ones."""
         self.is_away = True
         self.stt.start_outage()
         self.llm.start_outage()
@@ -634,7 +633,7 @@ class FakeInference:
 
     @property
     def active_calls(self) -> int:
-        """Calls of any role that have not ended: 0 when nothing is left of a conversation."""
+        """Active calls of all roles: 0 when nothing is left of a conversation."""
         return self.llm.prefill_calls.active + sum(
             engine.calls.active for engine in (self.stt, self.llm, self.tts, self.encoder)
         )
@@ -673,7 +672,7 @@ class FakeInference:
 
 
 def create_stt(**_: object) -> FakeSpeechToText:
-    """`AVATAR_FAKE_TRANSCRIPTS` lists what is understood, utterance after utterance, separated by "|"."""
+    """`AVATAR_FAKE_TRANSCRIPTS` lists the transcripts of successive utterances, separated by "|"."""
     script = os.environ.get("AVATAR_FAKE_TRANSCRIPTS", "")
     return FakeSpeechToText(
         [text for text in script.split("|") if text],
@@ -689,7 +688,7 @@ def create_llm(**_: object) -> FakeLanguageModel:
 
 
 def create_tts(**_: object) -> FakeTextToSpeech:
-    """With `AVATAR_FAKE_SHORT_OF_MEMORY=yes` there is never enough for high quality."""
+    """With `AVATAR_FAKE_SHORT_OF_MEMORY=yes` high quality is never available."""
     engine = FakeTextToSpeech(real_time_factor=_read_float("AVATAR_FAKE_REAL_TIME_FACTOR", 0.1))
     engine.is_short_of_memory = os.environ.get("AVATAR_FAKE_SHORT_OF_MEMORY") == "yes"
     return engine

@@ -1,11 +1,11 @@
 """
-Hearing with faster-whisper: Silero VAD on the stream, endpointing, and Whisper on a window as short as it may be.
+Recognition with faster-whisper: Silero VAD on the stream, endpointing, and Whisper on as short a window as possible.
 
-Whisper's encoder normally reads 30 s whatever was said. Drafts get the speech plus two seconds, a fifth of the cost for
-an utterance of three; final transcripts the speech plus four, at least ten in all: as good as 30 (measurements.md), and
-still done within the pause. Where they are not, on a busy machine, they get a draft's window until there is time again.
-A doubtful one gets the full window, if that is in time. A window that is shorter than the audio plus a second makes
-Whisper loop.
+Whisper's encoder normally reads 30 s, however short the speech. Drafts get the speech plus two seconds, a fifth of the
+cost for an utterance of three; final transcripts the speech plus four, at least ten in all: as accurate as 30
+(measurements.md), and done within the pause. On a machine too busy for that they get a draft's window until there is
+time again. A transcript with a defect is decoded again in the full window, if that is in time. A window shorter than
+the audio plus a second makes Whisper loop.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ import faster_whisper
 import numpy as np
 import onnxruntime
 from faster_whisper.tokenizer import Tokenizer
-from numpy.typing import NDArray
 
+from inference.audio.pcm import Samples, float_from_pcm
 from inference.config import InferenceConfig
 from inference.endpointing import WINDOW_MS, Endpoint, Endpointer
+from inference.engines.background_gate import BackgroundGate
 from inference.engines.base import Engine
-from inference.engines.chinese import to_traditional
-from inference.engines.doubt import (
+from inference.engines.chinese_script import to_traditional
+from inference.engines.priority_worker import Priority, Worker
+from inference.engines.second_pass_budget import SecondPassBudget
+from inference.engines.transcript_checks import (
     OPERATORS,
     OPERATORS_BETWEEN_NUMBERS,
-    Doubt,
+    Defect,
+    check_transcript,
     drop_repetition,
-    find_doubt,
     has_operator,
 )
-from inference.engines.giving_way import Queue
-from inference.engines.look_budget import LookBudget
-from inference.engines.worker import Urgency, Worker
 from inference.interfaces import (
     MICROPHONE_SAMPLE_RATE_HZ,
     DiscardUtterance,
@@ -57,20 +57,19 @@ from inference.interfaces import (
     TranscriptionInput,
     TranscriptionOptions,
 )
-from inference.models import model_dir
+from inference.models.store import model_dir
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
-Samples = NDArray[np.float32]
 
 SAMPLES_PER_MS = MICROPHONE_SAMPLE_RATE_HZ // 1000
 WINDOW_SAMPLES = WINDOW_MS * SAMPLES_PER_MS
-#: What Silero sees of the window before.
+#: Samples of the previous window that Silero reads.
 CONTEXT_SAMPLES = 64
-#: Windows between two turns of the event loop, about 2 ms of it: an upload arrives as 16 s in one item.
+#: Windows per turn of the event loop, about 2 ms: an upload arrives as 16 s in one item.
 WINDOWS_PER_SLICE = 8
-#: Audio kept from before the speech: the VAD notices a soft consonant late.
+#: Audio kept from before the speech: the VAD detects a soft consonant late.
 PREROLL_MS = 320
 #: Audio kept after the speech.
 POSTROLL_MS = 160
@@ -79,8 +78,8 @@ PARTIAL_EVERY_MS = 480
 #: Whisper reads at most 30 s: longer speech is settled in pieces, cut where it is quietest.
 PIECE_MS = 24_000
 PIECE_SEARCH_MS = 6_000
-#: In the background: nothing stops a piece that is being recognised, and somebody may begin to speak meanwhile. A clip
-#: of 12 s, whose words an engine clones by, stays whole.
+#: In the background: a running recognition cannot be preempted, so it is kept short. A clip of 12 s, whose transcript
+#: an engine clones with, stays whole.
 BACKGROUND_PIECE_MS = 15_000
 FRAME_SAMPLES = 160  # of Whisper's spectrum: 10 ms
 FINAL_BEAM_SIZE = 2
@@ -89,7 +88,7 @@ SECOND_BEAM_SIZE = 5
 DRAFT_WINDOW_FRAMES, DRAFT_MARGIN_FRAMES = 600, 200
 FINAL_WINDOW_FRAMES, FINAL_MARGIN_FRAMES = 1000, 400
 MAX_WINDOW_FRAMES = 3000
-#: Speech that fits the minimum window of a final transcript: what it takes can be compared.
+#: Speech that fits the minimum window of a final transcript: durations of its passes are comparable.
 SHORT_SAMPLES = (FINAL_WINDOW_FRAMES - FINAL_MARGIN_FRAMES) * FRAME_SAMPLES
 #: Silence added to the pre-roll of a final transcript. Of 148 clips: 13.7 % CER with it, 14.2 without.
 LEAD_SAMPLES = 300 * SAMPLES_PER_MS
@@ -99,7 +98,7 @@ NO_SPEECH_PROBABILITY = 0.45
 NO_SPEECH_LOG_PROBABILITY = -1.0
 #: Arithmetic that suits the device. On a GPU short of memory, int8_float16 takes half of it.
 COMPUTE_TYPES = {"cpu": "int8", "cuda": "float16"}
-#: Drafts recognised in one step: a GPU has room for them, cores have not.
+#: Drafts decoded in one batch: a GPU has the capacity, cores have not.
 DRAFT_BATCH = {"cpu": 1, "cuda": 8}
 
 #: Makes Whisper write Traditional characters and punctuation.
@@ -114,7 +113,7 @@ class Recognition:
 
 @dataclass(frozen=True, slots=True)
 class _Decoding:
-    """What Whisper made of a window. `log_probability` is the average of its tokens."""
+    """Whisper's decoding of a window. `log_probability` is the average over its tokens."""
 
     text: str
     language: str
@@ -122,10 +121,10 @@ class _Decoding:
     tokens: int = 0
     duration_s: float = 0.0
 
-    def find_doubt(self) -> Doubt | None:
+    def check(self) -> Defect | None:
         if not self.text:
             return None
-        return find_doubt(self.text, log_probability=self.log_probability, duration_s=self.duration_s)
+        return check_transcript(self.text, log_probability=self.log_probability, duration_s=self.duration_s)
 
     def settle(self) -> Recognition:
         text = drop_repetition(self.text, tokens=self.tokens, duration_s=self.duration_s)
@@ -134,7 +133,7 @@ class _Decoding:
 
 @dataclass(eq=False, slots=True)
 class _Draft:
-    """Speech whose draft is wanted, and the draft once it is made."""
+    """Speech that waits for a draft, and the draft once it is decoded."""
 
     samples: Samples
     language: str | None
@@ -156,8 +155,8 @@ def load_cublas() -> None:
     """
     Load CUDA 12's cuBLAS from its package, so that CTranslate2 finds it.
 
-    CTranslate2 is built for CUDA 12 and opens the library by its name alone; torch and vLLM bring CUDA 13's. What is
-    loaded already is found by name. Without the package the system's own is found, or CTranslate2 says what it misses.
+    CTranslate2 is built for CUDA 12 and opens the library by its name alone; torch and vLLM bring CUDA 13's. A loaded
+    library is found by name. Without the package the system's own is used, or CTranslate2 reports what it misses.
     """
     nvidia = importlib.util.find_spec("nvidia")
     for folder in nvidia.submodule_search_locations or () if nvidia is not None else ():
@@ -189,7 +188,7 @@ class FasterWhisper(Engine):
     """
     `SpeechToText` on CTranslate2.
 
-    One thread recognises, final transcripts before partial ones; the VAD runs where the stream arrives.
+    One thread decodes, final transcripts before drafts; the VAD runs in the event loop.
     """
 
     def __init__(self, folder: Path, *, threads: int, device: str = "cpu", compute_type: str = "int8") -> None:
@@ -205,9 +204,9 @@ class FasterWhisper(Engine):
         vad = Path(faster_whisper.__file__).parent / "assets" / "silero_vad_v6.onnx"
         self._vad = onnxruntime.InferenceSession(str(vad), options, providers=["CPUExecutionProvider"])
         self._worker = Worker("whisper")
-        self._budget = LookBudget()
+        self._budget = SecondPassBudget()
         self._clock = time.monotonic
-        self.queue = Queue()
+        self.gate = BackgroundGate()
         self._draft_batch = DRAFT_BATCH[device]
         self._drafts: list[_Draft] = []
 
@@ -215,7 +214,7 @@ class FasterWhisper(Engine):
         noise = np.random.default_rng(0).normal(0, 0.01, 3 * MICROPHONE_SAMPLE_RATE_HZ).astype(np.float32)
         for language in ("zh", "en"):
             await self.recognise_soon(noise, language)
-        self._budget = LookBudget()  # the first of all is slower
+        self._budget = SecondPassBudget()  # the first pass after loading is slower
         VoiceActivity(self._vad).probability(noise[:WINDOW_SAMPLES])
 
     async def close(self) -> None:
@@ -239,67 +238,67 @@ class FasterWhisper(Engine):
         """
         Recognise up to 28 s of float samples at 16 kHz.
 
-        An empty text says that Whisper itself took it for no speech. A doubtful one is recognised once more, with the
-        full window of 30 s and a wider beam, which costs a second on two idle cores, unless that would come late; when
-        the last look repeats itself, what it repeats counts once.
+        An empty text means that Whisper classified it as no speech. A transcript with a defect is decoded again in the
+        full window of 30 s with a wider beam, which costs a second on two idle cores, unless that would be late; a
+        repetition in the last pass is dropped.
         """
-        return await self._recognise(samples, language, Urgency.FINAL)
+        return await self._recognise(samples, language, Priority.FINAL)
 
     async def recognise_in_background(self, samples: Samples, language: str | None) -> Recognition:
-        """Recognise while nobody is spoken with. What has begun is not stopped: CTranslate2 has no way to."""
-        with self.queue.hold_a_place(Urgency.BACKGROUND) as place:
-            await self.queue.wait_for_turn(place)
-            return await self._recognise(samples, language, place.urgency)
+        """Recognise as a background job. Once begun it is not preempted: CTranslate2 cannot stop."""
+        with self.gate.background_job() as job:
+            await job.wait_for_turn()
+            return await self._recognise(samples, language, job.priority)
 
-    async def _recognise(self, samples: Samples, language: str | None, urgency: Urgency) -> Recognition:
-        is_live = urgency is Urgency.FINAL
+    async def _recognise(self, samples: Samples, language: str | None, priority: Priority) -> Recognition:
+        is_live = priority is Priority.FINAL
         asked_at = self._clock()
         is_wide = self._budget.is_wide or not is_live
         first, first_s = await self._worker.run(
-            lambda: self._time(lambda: self._look(samples, language, is_wide=is_wide)), urgency
+            lambda: self._time(lambda: self._first_pass(samples, language, is_wide=is_wide)), priority
         )
         elapsed_s = self._clock() - asked_at
         if is_live and len(samples) <= SHORT_SAMPLES:
             self._budget.note_first(elapsed_s, was_wide=is_wide)
-        if (doubt := first.find_doubt()) is None:
+        if (defect := first.check()) is None:
             return first.settle()
-        is_awaited = self._worker.has_waiting(Urgency.FINAL)
+        is_awaited = self._worker.has_waiting(Priority.FINAL)
         if is_live and not self._budget.allows_second(first_s, elapsed_s=elapsed_s, is_awaited=is_awaited):
-            logger.debug("no time to look again at %.1f s of speech: %s", first.duration_s, doubt.name)
+            logger.debug("no time for a second pass over %.1f s of speech: %s", first.duration_s, defect.name)
             return first.settle()
-        # Each look has a turn of its own at the worker: a speaker who continues cancels the second.
+        # Each pass is queued on its own: a speaker who continues cancels the second.
         second, second_s = await self._worker.run(
-            lambda: self._time(lambda: self._look_again(samples, first, doubt)), urgency
+            lambda: self._time(lambda: self._second_pass(samples, first, defect)), priority
         )
         if is_wide and len(samples) <= SHORT_SAMPLES:
             self._budget.note_second(second_s, first_s=first_s)
         return second.settle()
 
-    def _time(self, look: Callable[[], _Decoding]) -> tuple[_Decoding, float]:
+    def _time(self, decode: Callable[[], _Decoding]) -> tuple[_Decoding, float]:
         began = self._clock()
-        return look(), self._clock() - began
+        return decode(), self._clock() - began
 
     async def draft(self, samples: Samples, language: str | None) -> Recognition:
-        """Recognise quickly, together with whatever other drafts wait by then: good enough to be shown meanwhile."""
+        """Recognise quickly, batched with the other drafts that wait: good enough for a partial transcript."""
         draft = _Draft(samples, language)
         self._drafts.append(draft)
         try:
-            # Whoever's turn it is first does the work of several; the others find theirs done.
-            return await self._worker.run(lambda: self._do_draft(draft), Urgency.PARTIAL)
+            # The first draft in the queue decodes a batch; the others of the batch find theirs done.
+            return await self._worker.run(lambda: self._do_draft(draft), Priority.PARTIAL)
         finally:
             with suppress(ValueError):
                 self._drafts.remove(draft)
 
     @property
     def is_busy(self) -> bool:
-        """Whether a draft asked for now would wait for others."""
+        """Whether a draft requested now would wait in the queue."""
         return self._draft_batch == 1 and self._worker.has_work_waiting
 
     def voice_activity(self) -> VoiceActivity:
         return VoiceActivity(self._vad)
 
-    def _look(self, samples: Samples, language: str | None, *, is_wide: bool) -> _Decoding:
-        """Decode as a final transcript. What does not fit the device's memory is decoded as a draft is."""
+    def _first_pass(self, samples: Samples, language: str | None, *, is_wide: bool) -> _Decoding:
+        """Decode as a final transcript; out of device memory, as a draft."""
         padded = np.pad(samples, (LEAD_SAMPLES, 0))
         least = (FINAL_WINDOW_FRAMES, FINAL_MARGIN_FRAMES) if is_wide else (DRAFT_WINDOW_FRAMES, DRAFT_MARGIN_FRAMES)
         window_frames = _fit_window(len(padded), *least)
@@ -310,38 +309,38 @@ class FasterWhisper(Engine):
                 raise
         else:
             return decoding
-        # Not while the error is handled: it holds the frames that hold the spectrum on the device.
+        # Outside the except block: the exception's frames hold the spectrum on the device.
         logger.warning("out of the device's memory with %.1f s of speech", len(samples) / MICROPHONE_SAMPLE_RATE_HZ)
         (decoding,) = self._decode([samples], language, beam_size=1)
         return decoding
 
-    def _look_again(self, samples: Samples, first: _Decoding, doubt: Doubt) -> _Decoding:
-        """Decode what is doubtful in the full window; return the first decoding if the device has no memory for it."""
-        logger.debug("looking again at %.1f s of speech: %s", first.duration_s, doubt.name)
+    def _second_pass(self, samples: Samples, first: _Decoding, defect: Defect) -> _Decoding:
+        """Decode in the full window; return the first decoding if the device has no memory for it."""
+        logger.debug("second pass over %.1f s of speech: %s", first.duration_s, defect.name)
         padded = np.pad(samples, (LEAD_SAMPLES, 0))
         options: dict[str, Any] = {"beam_size": SECOND_BEAM_SIZE, "window_frames": MAX_WINDOW_FRAMES}
         try:
-            (second,) = self._decode([padded], first.language, **options, in_words=doubt is Doubt.OPERATOR)
-            if has_operator(second.text):  # which the first had not
+            (second,) = self._decode([padded], first.language, **options, in_words=defect is Defect.OPERATOR)
+            if has_operator(second.text):  # which the first pass had not
                 (second,) = self._decode([padded], first.language, **options, in_words=True)
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
-            logger.warning("out of the device's memory with a second look at %.1f s of speech", first.duration_s)
+            logger.warning("out of the device's memory in the second pass over %.1f s of speech", first.duration_s)
             return first
         return second
 
     def _do_draft(self, draft: _Draft) -> Recognition:
         if draft.recognition is None:
             waiting = [other for other in list(self._drafts) if other.recognition is None and other is not draft]
-            # One window and one prompt for all: speech of one language, or of none known yet.
+            # A batch has one window and one prompt: speech of one language, or of unknown language.
             alike = [other for other in waiting if other.language == draft.language]
             self._draft_together([draft, *alike[: self._draft_batch - 1]])
         assert draft.recognition is not None  # noqa: S101 — for the type checker: set above
         return draft.recognition
 
     def _draft_together(self, batch: Sequence[_Draft]) -> None:
-        """Draft what is alike in one step; what is too much for the memory: the first alone."""
+        """Decode a batch; out of device memory, the first draft alone."""
         try:
             decodings = self._decode([each.samples for each in batch], batch[0].language, beam_size=1)
         except RuntimeError as error:
@@ -363,7 +362,7 @@ class FasterWhisper(Engine):
         window_frames: int = 0,
         in_words: bool = False,
     ) -> list[_Decoding]:
-        """Decode utterances in one step, in a draft's window if none is given; `in_words`: with no "x" and no "-"."""
+        """Decode a batch, in a draft's window if none is given; `in_words` suppresses "x" and "-"."""
         lengths = [len(samples) for samples in utterances]
         window_frames = window_frames or _fit_window(max(lengths), DRAFT_WINDOW_FRAMES, DRAFT_MARGIN_FRAMES)
         encoded = self._encode(utterances, window_frames)
@@ -372,7 +371,7 @@ class FasterWhisper(Engine):
         languages = [_likelier(probabilities) for probabilities in self._model.model.detect_language(encoded)]
         if len(set(languages)) == 1:
             return self._generate(encoded, lengths, languages[0], beam_size, in_words=in_words)
-        # Prompts of one step are as long as each other: one step a language.
+        # Prompts of a batch have one length: one batch per language.
         decodings: list[_Decoding | None] = [None] * len(lengths)
         for code in sorted(set(languages)):
             places = [place for place, likely in enumerate(languages) if likely == code]
@@ -383,7 +382,7 @@ class FasterWhisper(Engine):
         return [decoding for decoding in decodings if decoding is not None]
 
     def _encode(self, utterances: Sequence[Samples], window_frames: int) -> Any:
-        # Silence, not zeros in the spectrum: those are a noise to Whisper, after which it says "Could Could".
+        # Pad with silence, not with zeros in the spectrum: Whisper takes those for noise and writes "Could Could".
         length = window_frames * FRAME_SAMPLES
         features = [
             self._model.feature_extractor(np.pad(samples[:length], (0, max(0, length - len(samples)))))
@@ -392,11 +391,11 @@ class FasterWhisper(Engine):
         return self._model.encode(np.stack([each[:, :window_frames] for each in features]))
 
     def _operator_tokens(self, *, in_words: bool) -> list[int]:
-        """Return the tokens of symbols that are not spoken; `in_words`: operators among numbers too."""
+        """Return the tokens of arithmetic symbols; `in_words`: also of those that are operators between numbers."""
         if self._operators is None:
             tokenizer = self._model.hf_tokenizer
             texts = [(token, tokenizer.decode([token])) for token in range(tokenizer.token_to_id("<|endoftext|>"))]
-            # A symbol of several bytes is not always one token: without its first there is none.
+            # A symbol of several bytes may be several tokens: suppressing the first suppresses it.
             starts = {
                 tokenizer.encode(space + symbol, add_special_tokens=False).ids[0]
                 for symbol in OPERATORS
@@ -421,7 +420,7 @@ class FasterWhisper(Engine):
             encoded,
             [prompt] * len(lengths),
             beam_size=beam_size,
-            # Nobody speaks more than some twelve tokens a second; a loop would.
+            # Speech has at most some twelve tokens a second; a loop has more.
             max_length=min(448, len(prompt) + 16 + int(12 * max(seconds))),
             return_scores=True,
             return_no_speech_prob=True,
@@ -438,7 +437,7 @@ def _fit_window(samples: int, least_frames: int, margin_frames: int) -> int:
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
-    """CTranslate2 has no class of its own for it: "CUDA failed with error out of memory"."""
+    """CTranslate2 raises a plain RuntimeError: "CUDA failed with error out of memory"."""
     return "out of memory" in str(error)
 
 
@@ -451,13 +450,13 @@ def _judge(text: str, language: str, result: Any, duration_s: float) -> _Decodin
 
 
 def _likelier(probabilities: list[tuple[str, float]]) -> str:
-    """Mandarin or English, whichever is likelier: of Whisper's 99 languages the product's users speak two."""
+    """Return "zh" or "en", whichever is likelier: of Whisper's 99 languages the product supports two."""
     known = {name.strip("<|>"): probability for name, probability in probabilities}
     return "en" if known.get("en", 0.0) > known.get("zh", 0.0) + known.get("yue", 0.0) else "zh"
 
 
 def _full_width(text: str) -> str:
-    """Punctuation beside Chinese is written full-width; Whisper mixes both."""
+    """Make punctuation next to Chinese full-width; Whisper mixes both."""
     marks = str.maketrans(",?!;:", "，？！；：")
     return re.sub(
         r"(?<=[^\x00-\x7f])\s*[,?!;:]\s*|[,?!;:]\s*(?=[^\x00-\x7f])", lambda m: m[0].strip().translate(marks), text
@@ -465,7 +464,7 @@ def _full_width(text: str) -> str:
 
 
 class _Recording:
-    """Samples, added at the end and dropped at the beginning without copying those between each time."""
+    """A buffer of samples: appends at the end and drops at the start in amortised constant time per sample."""
 
     def __init__(self) -> None:
         self._buffer = np.zeros(8 * MICROPHONE_SAMPLE_RATE_HZ, np.float32)
@@ -477,7 +476,7 @@ class _Recording:
     def append(self, samples: Samples) -> None:
         if self._end + len(samples) > len(self._buffer):
             kept = self._buffer[self._start : self._end]
-            # Twice what is needed: on average a sample is moved once.
+            # Twice the needed size: a sample is moved once on average.
             self._buffer = np.zeros(max(len(self._buffer), 2 * (len(kept) + len(samples))), np.float32)
             self._buffer[: len(kept)] = kept
             self._start, self._end = 0, len(kept)
@@ -485,16 +484,16 @@ class _Recording:
         self._end += len(samples)
 
     def drop(self, count: int) -> None:
-        """Forget the oldest `count` samples."""
+        """Drop the oldest `count` samples."""
         self._start = min(self._end, self._start + count)
 
     def read(self, start: int, stop: int) -> Samples:
-        """Return a copy of some samples, by their places among those that are left."""
+        """Return a copy of samples by their indices among those that are left."""
         return self._buffer[self._start + start : min(self._end, self._start + stop)].copy()
 
 
 class _Tasks:
-    """The tasks of one stream. Logs what a task raises after its caller was cancelled; none outlives `close`."""
+    """The tasks of one stream. Logs exceptions that no caller awaits any more; no task outlives `close`."""
 
     def __init__(self) -> None:
         self._running: set[asyncio.Task[Any]] = set()
@@ -517,7 +516,7 @@ class _Tasks:
 
 
 class _Session:
-    """One stream: windows in, events out. Everything happens in the event loop; recognition in the engine's thread."""
+    """One stream: windows in, events out. Runs in the event loop, but for decoding in the engine's thread."""
 
     def __init__(self, engine: FasterWhisper, options: TranscriptionOptions) -> None:
         self.events: asyncio.Queue[TranscriptEvent | None] = asyncio.Queue()
@@ -529,7 +528,7 @@ class _Session:
         self._pending = np.zeros(0, np.float32)  # less than one window
         self._audio = _Recording()  # from _audio_start_ms on
         self._audio_start_ms = 0
-        self._settled: list[str] = []  # the text of pieces already cut off a long utterance
+        self._settled: list[str] = []  # transcripts of pieces already cut off a long utterance
         self._language: str | None = None
         self._windows = 0
         self._tasks = _Tasks()
@@ -544,7 +543,7 @@ class _Session:
             async for item in audio:
                 match item:
                     case bytes():
-                        await self._feed_samples(np.frombuffer(item, "<i2").astype(np.float32) / np.float32(32768))
+                        await self._feed_samples(float_from_pcm(item))
                     case TranscriptionOptions():
                         self._endpointer.options = item
                     case EndOfUtterance():
@@ -592,10 +591,10 @@ class _Session:
 
     def _start_partial(self) -> None:
         """
-        Only while nothing waits: a partial transcript late is worth nothing.
+        Start a partial transcript unless the queue is busy: a late one is useless.
 
-        Nor in a silence: it may be the pause that ends the utterance, whose recognition would have to wait. Nor where
-        nobody looks.
+        Not during silence, which may be the pause that ends the utterance: its recognition would have to wait. Not in
+        the background, where partial transcripts are not used.
         """
         if self._is_background or self._endpointer.silence_ms > 0:
             return
@@ -628,14 +627,14 @@ class _Session:
     async def _announce(self, final: asyncio.Task[Recognition]) -> None:
         await asyncio.wait({final})
         if final.cancelled() or final.exception() is not None:
-            return  # `_finish` tells the caller, if the utterance ends here
+            return  # `_finish` raises it if the utterance ends here
         recognition = final.result()
         if self._final is final and recognition.text:
             self._announced = recognition
             self.events.put_nowait(ProvisionalTranscript(recognition.text, recognition.language))
 
     def _drop_final(self) -> None:
-        """The person goes on: the recognition is thrown away."""
+        """Cancel the recognition: the speaker continues."""
         for task in (self._announcing, self._final):
             if task is not None:
                 task.cancel()
@@ -645,7 +644,7 @@ class _Session:
             self.events.put_nowait(SpeechResumed())
 
     async def _end_now(self) -> None:
-        """The speaker said that was all: what is in the last half window counts, too."""
+        """End the utterance on request; the last incomplete window counts, too."""
         endpointer = self._endpointer
         if not endpointer.is_in_utterance:
             self._report(Recognition("", self._language or "zh"))
@@ -657,9 +656,9 @@ class _Session:
         await self._finish()
 
     async def _finish(self) -> None:
-        """Wait for the recognition that began in the pause, and say it."""
+        """Wait for the recognition that began in the pause, and report it."""
         final = self._final
-        if final is None:  # in the background, or endpointing was switched on in the middle of a pause
+        if final is None:  # in the background, or endpointing was enabled during a pause
             self._start_final(announce=False)
             final = self._final
         assert final is not None  # noqa: S101 — for the type checker: set two lines above
@@ -693,14 +692,14 @@ class _Session:
         return joint.join(text for text in (*self._settled, recognition.text) if text)
 
     def _speech(self) -> Samples:
-        """The utterance so far, with a little before and after it."""
+        """Return the utterance so far with pre-roll and post-roll."""
         start_ms = max(self._audio_start_ms, self._endpointer.speech_start_ms - PREROLL_MS)
         end_ms = self._endpointer.speech_end_ms + POSTROLL_MS
         offset = (start_ms - self._audio_start_ms) * SAMPLES_PER_MS
         return self._audio.read(offset, max(offset, (end_ms - self._audio_start_ms) * SAMPLES_PER_MS))
 
     async def _settle_long_speech(self) -> None:
-        """Cut a piece off speech that grows beyond what Whisper reads, where it is quietest, and keep its text."""
+        """Cut a piece off speech that exceeds Whisper's window, where it is quietest, and keep its transcript."""
         longest = (BACKGROUND_PIECE_MS if self._is_background else PIECE_MS) * SAMPLES_PER_MS
         if len(self._audio) < longest or self._final is not None:
             return
@@ -715,7 +714,7 @@ class _Session:
         piece = await self._recognise(speech[:cut], self._chosen_language)
         self._settled.append(piece.text)
         offset = len(self._audio) - (len(speech) - cut)
-        # The speech ends where the stream is, give or take the post-roll: keep from the cut on.
+        # The speech ends at the stream's position, within the post-roll: keep from the cut on.
         self._audio.drop(offset)
         self._audio_start_ms = self._endpointer.position_ms - len(self._audio) // SAMPLES_PER_MS
 

@@ -1,5 +1,5 @@
 """
-Turns Resemblyzer's weights, once, when they are fetched, into a graph for ONNX Runtime. No torch is needed.
+Converts Resemblyzer's weights into a graph for ONNX Runtime when they are fetched, without torch.
 
 The network (GE2E, Wan et al. 2018, as Resemblyzer trained it): 40 mel bands → 3 LSTM layers of 256 → the last hidden
 state → linear 256 → ReLU → unit length.
@@ -27,7 +27,7 @@ Weights = dict[str, NDArray[np.float32]]
 
 
 class WeightsError(Exception):
-    """The file is not what Resemblyzer ships."""
+    """The file is not the one that Resemblyzer ships."""
 
 
 def convert(folder: Path, models_dir: Path | None = None) -> None:
@@ -38,9 +38,9 @@ def convert(folder: Path, models_dir: Path | None = None) -> None:
 
 def read_weights(path: Path) -> Weights:
     """
-    Read `model_state` of a torch file without torch: pickles that say which numbers are which, then the numbers.
+    Read `model_state` of a torch file without torch: pickles that describe the tensors, then their numbers.
 
-    Nothing is made of the pickles but dictionaries, numbers and arrays: whatever else they ask for is refused.
+    Unpickling creates dictionaries, numbers and arrays only; any other class is refused.
     """
     try:
         with path.open("rb") as file:
@@ -59,7 +59,7 @@ def read_weights(path: Path) -> Weights:
 
 
 class _Storage:
-    """A row of float32, which follow at the end of the file."""
+    """An array of float32, stored at the end of the file."""
 
     def __init__(self, count: int) -> None:
         self.count = count
@@ -74,7 +74,7 @@ class _Storage:
 
 
 class _Tensor:
-    """What a tensor is in the pickle: a piece of a storage, and its shape. Rows follow each other."""
+    """A tensor of the pickle: a slice of a storage and its shape, in row-major order."""
 
     def __init__(
         self, storage: _Storage, offset: int, shape: tuple[int, ...], stride: tuple[int, ...], *_: Any
@@ -89,7 +89,7 @@ class _Tensor:
 
 
 class _Unpickler(pickle.Unpickler):
-    """Makes nothing but what the weights are made of."""
+    """Creates the classes of the weights only."""
 
     ALLOWED = {  # noqa: RUF012 — read only
         ("collections", "OrderedDict"): OrderedDict,

@@ -1,8 +1,8 @@
 """
-Telling speakers apart with Resemblyzer's GE2E encoder on ONNX Runtime.
+Speaker embeddings with Resemblyzer's GE2E encoder on ONNX Runtime.
 
-Recording → 16 kHz → louder, if it is quiet → long silences cut → mel bands → one embedding for every 1.6 s, which
-overlap → their mean. All as Resemblyzer does it, but for the silences: those Silero finds (Resemblyzer asks webrtcvad).
+Recording → 16 kHz → gain, if it is quiet → long silences removed → mel bands → one embedding per overlapping part of
+1.6 s → their mean. As in Resemblyzer, except that Silero finds the silences instead of webrtcvad.
 """
 
 from __future__ import annotations
@@ -17,26 +17,29 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from inference.audio.levels import amplitude_from_db, measure_rms
+from inference.audio.pcm import float_from_pcm
+from inference.audio.resample import resample
 from inference.config import InferenceConfig
+from inference.engines.background_gate import BackgroundGate
 from inference.engines.base import Engine
 from inference.engines.ge2e_graph import ENCODER
-from inference.engines.giving_way import Queue
-from inference.engines.onnx_runs import run_in_turn
-from inference.engines.worker import Urgency, Worker
+from inference.engines.preemptible_onnx import run_preemptible
+from inference.engines.priority_worker import Worker
 from inference.interfaces import MICROPHONE_SAMPLE_RATE_HZ, InferenceError, SpeakerEmbedding
-from inference.models import model_dir
-from inference.recordings import check_recording, resample
+from inference.models.store import model_dir
+from inference.voice_options import check_recording
 
-#: Resemblyzer's own, in samples of 16 kHz: window and step of the spectrum, frames of a part, and parts a second.
+#: Resemblyzer's, in samples of 16 kHz: window and step of the spectrum, frames per part, and parts per second.
 WINDOW_SAMPLES = 400
 STEP_SAMPLES = 160
 MEL_BANDS = 40
 PART_FRAMES = 160
 PART_EVERY_FRAMES = round(MICROPHONE_SAMPLE_RATE_HZ / 1.3 / STEP_SAMPLES)
-#: A last part is taken when so much of it is there.
+#: The last part counts when at least this share of it is there.
 MIN_COVERAGE = 0.75
 TARGET_DBFS = -30.0
-#: Silero's window, and what it is told of the one before.
+#: Silero's window, and its context from the previous one.
 VAD_SAMPLES = 512
 VAD_CONTEXT_SAMPLES = 64
 SPEECH_PROBABILITY = 0.5
@@ -50,23 +53,23 @@ def create_encoder(*, model: str, config: InferenceConfig) -> Ge2e:
 
 
 class Ge2e(Engine):
-    """`SpeakerEncoder` on ONNX Runtime: one recording at a time, in a thread of its own."""
+    """`SpeakerEncoder` on ONNX Runtime: one recording at a time, in its own thread."""
 
     device = "cpu"
 
     def __init__(self, folder: Path, *, threads: int) -> None:
         self.model_name = folder.name
-        #: Kept with every embedding: changes whenever the numbers do.
+        #: Stored with every embedding; changes when new embeddings cannot be compared with older ones.
         self.encoder = "ge2e-resemblyzer-1"
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
-        # Waiting threads sleep: spinning ones would take the live calls' cores.
+        # Waiting threads sleep: spinning ones would occupy the live calls' cores.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         providers = ["CPUExecutionProvider"]
         self._encoder = onnxruntime.InferenceSession(str(folder / ENCODER), options, providers=providers)
         self._vad = onnxruntime.InferenceSession(str(_find_silero()), options, providers=providers)
         self._worker = Worker("ge2e")
-        self.queue = Queue()
+        self.gate = BackgroundGate()
 
     async def warm_up(self) -> None:
         await self._worker.run(lambda: self._embed_parts(np.ones((1, PART_FRAMES, MEL_BANDS), np.float32)))
@@ -76,21 +79,18 @@ class Ge2e(Engine):
 
     async def embed(self, pcm: bytes, *, sample_rate_hz: int = MICROPHONE_SAMPLE_RATE_HZ) -> SpeakerEmbedding:
         check_recording(pcm, sample_rate_hz)
-        # Nobody who speaks waits for it: who they are is asked about recordings.
-        with self.queue.hold_a_place(Urgency.BACKGROUND) as place:
-            embed = partial(self._embed, pcm, sample_rate_hz)
-            values = await run_in_turn(self._worker, self.queue, place, embed)
+        with self.gate.background_job() as job:
+            values = await run_preemptible(self._worker, job, partial(self._embed, pcm, sample_rate_hz))
         return SpeakerEmbedding(tuple(values.tolist()), self.encoder)
 
     def _embed(self, pcm: bytes, sample_rate_hz: int, run_options: Any) -> NDArray[np.float64]:
-        recorded = np.frombuffer(pcm, "<i2").astype(np.float32) / np.float32(32768)
-        samples = raise_volume(resample(recorded, sample_rate_hz, MICROPHONE_SAMPLE_RATE_HZ))
+        samples = raise_volume(resample(float_from_pcm(pcm), sample_rate_hz, MICROPHONE_SAMPLE_RATE_HZ))
         speech = keep_speech(samples, self._probabilities(samples, run_options))
         if len(speech) < MIN_SPEECH_S * MICROPHONE_SAMPLE_RATE_HZ:
             raise InferenceError("there is no speech in the recording")
-        starts = find_parts(len(speech))
+        starts = compute_part_starts(len(speech))
         needed = (starts[-1] + PART_FRAMES) * STEP_SAMPLES
-        mels = find_mels(np.pad(speech, (0, max(0, needed - len(speech)))))
+        mels = compute_mels(np.pad(speech, (0, max(0, needed - len(speech)))))
         parts = self._embed_parts(np.stack([mels[start : start + PART_FRAMES] for start in starts]), run_options)
         mean = parts.mean(axis=0, dtype=np.float64)
         return np.asarray(mean / np.linalg.norm(mean))
@@ -100,7 +100,7 @@ class Ge2e(Engine):
         return np.asarray(embeddings)
 
     def _probabilities(self, samples: NDArray[np.float32], run_options: Any) -> NDArray[np.float32]:
-        """Probability of speech in each window of `VAD_SAMPLES`; what is left over at the end is in no window."""
+        """Return the probability of speech per whole window of `VAD_SAMPLES`."""
         windows = samples[: len(samples) // VAD_SAMPLES * VAD_SAMPLES].reshape(-1, VAD_SAMPLES)
         before = np.zeros((len(windows), VAD_CONTEXT_SAMPLES), np.float32)
         before[1:] = windows[:-1, -VAD_CONTEXT_SAMPLES:]
@@ -111,7 +111,7 @@ class Ge2e(Engine):
 
 
 def _find_silero() -> Path:
-    """The VAD that faster-whisper ships; found without importing what comes with it."""
+    """Return the path of the VAD that faster-whisper ships, without importing the package."""
     package = importlib.util.find_spec("faster_whisper")
     if package is None or package.origin is None:
         raise ModuleNotFoundError("faster-whisper, which ships Silero VAD, is not installed")
@@ -119,21 +119,21 @@ def _find_silero() -> Path:
 
 
 def raise_volume(samples: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Bring a quiet recording to -30 dB of full scale; leave a loud one as it is."""
-    level = float(np.sqrt(np.mean(samples.astype(np.float64) ** 2)))
-    wanted = 10 ** (TARGET_DBFS / 20)
+    """Raise a quiet recording to -30 dB of full scale; return a louder one unchanged."""
+    level = measure_rms(samples)
+    wanted = amplitude_from_db(TARGET_DBFS)
     return samples if level == 0 or level >= wanted else (samples * (wanted / level)).astype(np.float32)
 
 
 def keep_speech(samples: NDArray[np.float32], probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Cut what is silent, given the probability of speech in each window, but for a moment on both sides of speech."""
+    """Remove silent windows, given the probability of speech per window, except for a margin around speech."""
     is_speech = probabilities >= SPEECH_PROBABILITY
     kept = np.convolve(is_speech, np.ones(2 * KEPT_WINDOWS + 1), mode="same") > 0 if is_speech.any() else is_speech
     whole = samples[: len(kept) * VAD_SAMPLES].reshape(-1, VAD_SAMPLES)
     return np.asarray(whole[kept].ravel())
 
 
-def find_parts(count: int) -> list[int]:
+def compute_part_starts(count: int) -> list[int]:
     """Return the first frame of each part of a recording of `count` samples: at least one part."""
     frames = -(-(count + 1) // STEP_SAMPLES)
     starts = list(range(0, max(1, frames - PART_FRAMES + PART_EVERY_FRAMES + 1), PART_EVERY_FRAMES))
@@ -141,8 +141,8 @@ def find_parts(count: int) -> list[int]:
     return starts[:-1] if coverage < MIN_COVERAGE and len(starts) > 1 else starts
 
 
-def find_mels(samples: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the power in each mel band, a row for every 10 ms: librosa's `melspectrogram`, not its logarithm."""
+def compute_mels(samples: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the power per mel band, one row per 10 ms: librosa's `melspectrogram`, not its logarithm."""
     padded = np.pad(samples, WINDOW_SAMPLES // 2)
     frames = np.lib.stride_tricks.sliding_window_view(padded, WINDOW_SAMPLES)[::STEP_SAMPLES]
     hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(WINDOW_SAMPLES) / WINDOW_SAMPLES)

@@ -1,9 +1,9 @@
 """
-Speaking with Kokoro-82M on ONNX Runtime: Mandarin and English, mixed in one sentence too.
+Synthesis with Kokoro-82M on ONNX Runtime: Mandarin and English, also mixed in one sentence.
 
-Text → words as said → phonemes (misaki for Mandarin, espeak-ng for English) → tokens → prosody → 24 kHz audio. The
-graph is the rewritten one (`kokoro_graph`), in two parts: the silence that Kokoro plans around every clause is left out
-before it is made into sound, which is where the time goes.
+Text → normalised text → phonemes (misaki for Mandarin, espeak-ng for English) → tokens → prosody → 24 kHz audio. The
+graph is the rewritten one (`kokoro_graph`), in two parts: the silence that Kokoro plans around every clause is cropped
+before the decoder, which takes most of the time.
 """
 
 from __future__ import annotations
@@ -20,17 +20,18 @@ import onnxruntime
 from misaki import espeak, zh
 from numpy.typing import NDArray
 
+from inference.audio.pcm import count_bytes, pcm_from_float
 from inference.config import InferenceConfig
-from inference.engines import audio_edges
-from inference.engines.audio_edges import trim
+from inference.engines import clause_edges
+from inference.engines.background_gate import BackgroundGate
 from inference.engines.base import Engine
-from inference.engines.chinese import has_chinese, to_simplified
-from inference.engines.giving_way import Queue
-from inference.engines.onnx_runs import run_in_turn
-from inference.engines.worker import Urgency, Worker
+from inference.engines.chinese_script import has_chinese, to_simplified
+from inference.engines.clause_edges import trim
+from inference.engines.preemptible_onnx import run_preemptible
+from inference.engines.priority_worker import Priority, Worker
 from inference.interfaces import AudioChunk, Quality, SynthesisOptions, VoiceInfo
-from inference.models import model_dir
-from inference.spoken_text import to_spoken_mandarin
+from inference.models.store import model_dir
+from inference.text_normalisation import normalise_mandarin
 from inference.voice_options import choose_shares, read_style
 
 SAMPLE_RATE_HZ = 24_000
@@ -39,8 +40,7 @@ MAX_TOKENS = 510
 CHUNK_MS = 200
 #: Kokoro's planned energy is about 8 in speech and -9 in silence; this is some -70 dB of full scale.
 SILENT_ENERGY = -3.0
-#: Silent frames (25 ms) kept before and after speech: what the decoder's convolutions see of them shapes the first and
-#: the last sound.
+#: Silent frames (25 ms) kept around speech: the decoder's convolutions read them for the first and the last sound.
 MARGIN_FRAMES = 4
 
 #: The token of each phoneme: `vocab` of hexgrad/Kokoro-82M's config.json (Apache-2.0).
@@ -75,7 +75,7 @@ VOICES = (
     VoiceInfo("bf_emma", "Emma", "en", "female"),
     VoiceInfo("bm_george", "George", "en", "male"),
 )
-#: The row of a voice's styles (one for each number of tokens) that a fitted style takes the place of: middle length.
+#: The row of a voice's styles (one per number of tokens) that a fitted style replaces: of middle length.
 FITTED_ROW = 60
 DEFAULT_VOICE = {"zh": "zf_xiaoxiao", "en": "af_heart"}
 
@@ -90,7 +90,7 @@ def create_tts(*, model: str, config: InferenceConfig) -> Kokoro:
 
 
 class Kokoro(Engine):
-    """`TextToSpeech` on ONNX Runtime. One thread speaks; a run is stopped between two operators when nobody listens."""
+    """`TextToSpeech` on ONNX Runtime. One thread synthesises; a cancelled run stops between two operators."""
 
     device = "cpu"
 
@@ -98,7 +98,7 @@ class Kokoro(Engine):
         self.model_name = folder.name
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
-        # Waiting threads sleep: spinning ones would take the language model's cores.
+        # Waiting threads sleep: spinning ones would occupy the language model's cores.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self._prosody, self._decoder = (
             onnxruntime.InferenceSession(str(folder / name), options, providers=["CPUExecutionProvider"])
@@ -111,7 +111,7 @@ class Kokoro(Engine):
         }
         self._phonemiser = Phonemiser()
         self._worker = Worker("kokoro")
-        self.queue = Queue()
+        self.gate = BackgroundGate()
 
     async def warm_up(self) -> None:
         for text in ("你好，今天有 25 度。", "Hello there."):
@@ -128,28 +128,28 @@ class Kokoro(Engine):
         return {key: styles[FITTED_ROW].astype("<f4").tobytes() for key, styles in self._styles.items()}
 
     async def synthesise(self, text: str, options: SynthesisOptions) -> AsyncGenerator[AudioChunk]:
-        voices = {language: self._find_styles(options, voice) for language, voice in DEFAULT_VOICE.items()}
-        # The best that there is here is a style of the speaker's own; it takes no longer than another.
+        voices = {language: self._compose_styles(options, voice) for language, voice in DEFAULT_VOICE.items()}
+        # High quality here is the speaker's own style, which takes no longer than another.
         quality = options.quality if options.style else Quality.FAST
-        with self.queue.hold_a_place(Urgency.of(options)) as place:
-            phrases = await self._worker.run(lambda: self._phonemiser.phrases(text), place.urgency)
+        with self.gate.admit(Priority.of(options)) as work:
+            phrases = await self._worker.run(lambda: self._phonemiser.phrases(text), work.priority)
             for number, phrase in enumerate(phrases):
                 is_last = options.is_last and number == len(phrases) - 1
                 speak = partial(self._speak, phrase, voices[phrase.language], options.speed, is_last=is_last)
-                samples = await run_in_turn(self._worker, self.queue, place, speak)
-                pcm = (np.clip(samples, -1.0, 1.0) * 32767).astype("<i2").tobytes()
-                step = SAMPLE_RATE_HZ * CHUNK_MS // 1000 * 2
+                samples = await run_preemptible(self._worker, work, speak)
+                pcm = pcm_from_float(samples)
+                step = count_bytes(CHUNK_MS, SAMPLE_RATE_HZ)
                 for start in range(0, len(pcm), step):
                     yield AudioChunk(pcm[start : start + step], SAMPLE_RATE_HZ, quality)
 
-    def _find_styles(self, options: SynthesisOptions, default: str) -> NDArray[np.float32]:
-        """Return a style for every number of tokens. Raises InferenceError for what is no blend and no style."""
+    def _compose_styles(self, options: SynthesisOptions, default: str) -> NDArray[np.float32]:
+        """Return a style for every number of tokens. Raises InferenceError for an invalid blend or style."""
         shares = choose_shares(options.voice, self._styles, default=default)
         parts = [self._styles[key] * np.float32(weight) for key, weight in shares.items()]
         styles = np.asarray(np.sum(parts, axis=0), np.float32)
         if options.style:
             fitted = read_style(options.style)
-            # A voice is another in short clauses than in long ones, by as much as two voices differ.
+            # Kokoro's style vector depends on the number of tokens, by as much as two voices differ.
             styles = np.asarray(styles - styles[FITTED_ROW] + fitted, np.float32)
         return styles
 
@@ -159,7 +159,7 @@ class Kokoro(Engine):
         style = styles[min(len(phrase.tokens), len(styles) - 1)][None]
         tokens, pace = np.array([[0, *phrase.tokens, 0]], np.int64), np.array([speed], np.float32)
         planned = self._prosody.run(None, {"tokens": tokens, "style": style, "speed": pace}, run_options)
-        features, pitch, energy = find_speech(*planned)
+        features, pitch, energy = crop_to_speech(*planned)
         if features.shape[-1] == 0:
             return np.zeros(0, np.float32)
         (samples,) = self._decoder.run(
@@ -168,13 +168,13 @@ class Kokoro(Engine):
         return trim(samples, sample_rate_hz=SAMPLE_RATE_HZ, pause_ms=_pause_ms(phrase.tokens, is_last=is_last))
 
 
-def find_speech(
+def crop_to_speech(
     features: NDArray[np.float32], pitch: NDArray[np.float32], energy: NDArray[np.float32]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
     """
-    Leave out the planned silence on both sides, but for a margin.
+    Crop the planned silence on both sides, except for a margin.
 
-    Takes and returns features (1, 512, n), pitch and energy (1, 2n), of n frames; of 0 frames when all of it is silent.
+    Takes and returns features (1, 512, n), pitch and energy (1, 2n) of n frames; 0 frames when everything is silent.
     """
     loud = np.flatnonzero(energy[0] > SILENT_ENERGY) // 2
     if len(loud) == 0:
@@ -185,26 +185,26 @@ def find_speech(
 
 
 def _pause_ms(tokens: list[int], *, is_last: bool) -> int:
-    """The silence after a phrase: what a reader leaves at its punctuation."""
+    """Return the silence after a phrase, as a reader leaves at its punctuation."""
     if is_last:
-        return audio_edges.END_PAUSE_MS
+        return clause_edges.END_PAUSE_MS
     last = tokens[-1] if tokens else 0
     if last in (PHONEMES["."], PHONEMES["!"], PHONEMES["?"], PHONEMES["…"]):
-        return audio_edges.SENTENCE_PAUSE_MS
+        return clause_edges.SENTENCE_PAUSE_MS
     if last in (PHONEMES[","], PHONEMES[";"], PHONEMES[":"], PHONEMES["—"]):
-        return audio_edges.CLAUSE_PAUSE_MS
-    return audio_edges.WORD_PAUSE_MS
+        return clause_edges.CLAUSE_PAUSE_MS
+    return clause_edges.WORD_PAUSE_MS
 
 
 class Phonemiser:
-    """Text to Kokoro's tokens, in phrases that fit the model."""
+    """Converts text to Kokoro's tokens, in phrases that fit the model."""
 
     def __init__(self) -> None:
         self._mandarin = zh.ZHG2P()
         self._english = espeak.EspeakG2P(language="en-us")
 
     def phrases(self, text: str) -> list[Phrase]:
-        """Empty when there is nothing to say. Not thread-safe: espeak-ng has one voice."""
+        """Return the phrases of a text; none without words. Not thread-safe: espeak-ng has global state."""
         language: Literal["zh", "en"] = "zh" if has_chinese(text) else "en"
         phonemes = self._mixed(text) if language == "zh" else self._english_phonemes(text)
         tokens = [PHONEMES[character] for character in phonemes if character in PHONEMES]
@@ -213,8 +213,8 @@ class Phonemiser:
         return [Phrase(piece, language) for piece in _pieces(tokens)]
 
     def _mixed(self, text: str) -> str:
-        """Mandarin with English words in it: each run of either script by its own phonemiser."""
-        spoken = to_spoken_mandarin(to_simplified(text))
+        """Phonemise Mandarin with English words in it: each run of either script by its own phonemiser."""
+        spoken = normalise_mandarin(to_simplified(text))
         phonemes: list[str] = []
         for run in re.findall(r"[A-Za-z][A-Za-z'’\- ]*[A-Za-z]|[A-Za-z]|[^A-Za-z]+", spoken):
             if run[0].isascii() and run[0].isalpha():
@@ -230,7 +230,7 @@ class Phonemiser:
 
 
 def _pieces(tokens: list[int]) -> list[list[int]]:
-    """Cut at the last pause before the model's limit; at a space, or anywhere, where there is none."""
+    """Split at the last pause before the model's limit; without one at a space, or anywhere."""
     pieces: list[list[int]] = []
     while len(tokens) > MAX_TOKENS:
         head = tokens[:MAX_TOKENS]

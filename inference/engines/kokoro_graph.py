@@ -1,12 +1,12 @@
 """
-Rewrites Kokoro's int8 graph once, when it is fetched, into what two processor cores run fastest.
+Rewrites Kokoro's int8 graph when it is fetched, for speed on two processor cores.
 
 Two changes, both measured on two AVX-512 cores with ONNX Runtime 1.32:
 
 1. `ConvInteger` has no fast kernel on x86 (57 % of the time). Its weights are dequantised into plain `Conv`:
    10 characters in 1.27 s instead of 1.48 s, the speech at the same places. The matrix products stay int8.
-2. The graph is cut in two where the prosody is known and no sound has been made: a fortieth of the time lies before the
-   cut. A third to a half of what would be computed after it is silence around the clause, which can now be left out.
+2. The graph is split between prosody and decoder: a fortieth of the time lies before the split. A third to a half of
+   the decoder's input is silence around the clause, which can now be cropped.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ SOURCE = "model_int8.onnx"
 PROSODY = "prosody.onnx"
 DECODER = "decoder.onnx"
 INPUTS = ["tokens", "style", "speed"]
-#: What the decoder takes besides what crosses the cut.
+#: Inputs of the decoder that do not cross the split.
 DECODER_INPUTS = ["style"]
-#: What crosses the cut, and its names on both sides of it: 512 features per frame of 25 ms, and two values per half
-#: frame, the pitch (Hz) and the energy (about 8 in speech, -9 in silence).
+#: Values that cross the split, and their names: 512 features per frame of 25 ms, and two values per half frame, the
+#: pitch (Hz) and the energy (about 8 in speech, -9 in silence).
 CROSSING = {
     "/encoder/MatMul_1_output_0": "features",
     "/encoder/Reshape_output_0": "pitch",
@@ -36,7 +36,7 @@ CROSSING = {
 
 
 def split(folder: Path, models_dir: Path | None = None) -> None:
-    """Write `prosody.onnx` and `decoder.onnx` beside `model_int8.onnx`. Raises ValueError on an unexpected graph."""
+    """Write `prosody.onnx` and `decoder.onnx` next to `model_int8.onnx`. Raises ValueError on an unexpected graph."""
     model = onnx.load(folder / SOURCE)
     if replace_integer_convolutions(model) == 0:
         raise ValueError("Kokoro's graph has no integer convolution: is it the int8 model?")
@@ -49,7 +49,7 @@ def split(folder: Path, models_dir: Path | None = None) -> None:
 
 
 def rename(model: onnx.ModelProto, names: dict[str, str]) -> None:
-    """Give values inside the graph other names. Raises ValueError when there is no such value."""
+    """Rename values inside the graph. Raises ValueError for a name that the graph has not."""
     known = {name for node in model.graph.node for name in node.output}
     if missing := set(names) - known:
         raise ValueError(f"Kokoro's graph has no {', '.join(sorted(missing))}")
@@ -63,9 +63,9 @@ def rename(model: onnx.ModelProto, names: dict[str, str]) -> None:
 
 def replace_integer_convolutions(model: onnx.ModelProto) -> int:
     """
-    Turn DynamicQuantizeLinear → ConvInteger [→ Add bias] → Cast → Mul scale into Conv, and say how many there were.
+    Replace DynamicQuantizeLinear → ConvInteger [→ Add bias] → Cast → Mul scale by Conv; return how many there were.
 
-    weight = (quantised − zero point) · scale; the activation is no longer quantised, so nothing is lost.
+    weight = (quantised − zero point) · scale; the activation is no longer quantised, so no precision is lost.
     """
     graph = model.graph
     constants = {tensor.name: tensor for tensor in graph.initializer}

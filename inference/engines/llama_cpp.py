@@ -1,9 +1,9 @@
 """
-Thinking with llama.cpp (through xllamacpp), in this process: continuous batching over slots, prefix caching per slot.
+Generation with llama.cpp (through xllamacpp) in this process: continuous batching over slots, a prefix cache per slot.
 
-A slot keeps what it has read. A call goes to the slot whose text begins most like its own, so that a conversation finds
-its own history read already; one that is being read ahead (`prefill`) is waited for rather than passed by. A system
-prompt is read once: what the model made of it is kept in a file, from which any slot has it in milliseconds.
+A call goes to the slot with the longest common prefix, so that a conversation finds its own history in the cache; a
+slot that is being prefilled with it is waited for. A system prompt is read once: its state is saved to a file, from
+which any slot restores it in milliseconds.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from typing import Any, TypeVar, cast
 import xllamacpp
 
 from inference.config import InferenceConfig
-from inference.context import fit_messages
+from inference.context_window import fit_messages
 from inference.engines.base import Engine
-from inference.engines.chinese import TaiwaneseStream
+from inference.engines.chinese_script import TaiwaneseStream
 from inference.interfaces import (
     GenerationEvent,
     GenerationFinished,
@@ -38,24 +38,24 @@ from inference.interfaces import (
     Message,
     TextDelta,
 )
-from inference.models import model_dir
+from inference.models.store import model_dir
 
 T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
-#: A prompt is read in steps of this many tokens (about a second on two cores), so that a reader who left is noticed.
+#: A prompt is read in steps of this many tokens (about a second on two cores), so that cancellation takes effect.
 READ_STEP_TOKENS = 32
-#: System prompts kept read; the one unused for longest goes. 28 kB a token for a model of 1.5B.
+#: Saved states of system prompts; the least recently used is evicted. 28 kB a token for a model of 1.5B.
 MAX_PREAMBLES = 8
-#: A slot belongs to the conversation that begins with more than this share of what the slot has read.
+#: A slot belongs to a conversation that shares more than this part of the slot's text.
 MIN_OWN_SHARE = 0.6
 TOKENIZE_TIMEOUT_S = 10.0
-#: Of 0 (as everybody) to 19 (only when nobody else wants to).
+#: Niceness, 0 (normal) to 19 (only idle time).
 BACKGROUND_NICENESS = 10
-#: What a Chinese and English conversation is never written in, and no voice here can speak: from Greek to Cherokee
-#: (with Cyrillic, Hebrew, Arabic, Thai), kana, Hangul. A grammar, for it sees characters: these are written in pieces
-#: of bytes, which a bias on tokens misses. llama.cpp tries it on the token it has drawn, and on all only if that fails.
+#: Scripts that no voice here can speak: from Greek to Cherokee (with Cyrillic, Hebrew, Arabic, Thai), kana, Hangul.
+#: They are excluded by a grammar, which sees characters: a bias on tokens misses characters made of byte tokens.
+#: llama.cpp checks it against the sampled token, and against all tokens only if that one fails.
 FOREIGN_SCRIPTS = (
     r"\u0370-\u1dff\u2c00-\u2dff\u3040-\u30ff\u3130-\u318f\u31f0-\u31ff\ua4d0-\uabff\uac00-\ud7ff"
     r"\ufb13-\ufdff\ufe70-\ufefc\uff66-\uffdc"
@@ -75,10 +75,10 @@ def create_llm(*, model: str, config: InferenceConfig) -> LlamaCpp:
 
 def _in_background(create: Callable[[], T]) -> T:
     """
-    Create something whose threads are to give way to others.
+    Create an object whose threads run at low priority: threads inherit the niceness of their creator.
 
-    Threads inherit their maker's niceness. Whoever waits for the first clause to be spoken gains from the language
-    model's stepping back meanwhile: its next words are needed only when that clause has been played.
+    The first clause is synthesised sooner when the language model yields the processor: its next words are needed only
+    once that clause has been played.
     """
 
     def work() -> T:
@@ -86,7 +86,7 @@ def _in_background(create: Callable[[], T]) -> T:
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), BACKGROUND_NICENESS)
         return create()
 
-    # A thread of its own: it could not be put back.
+    # In a thread of its own, because niceness cannot be lowered again.
     with ThreadPoolExecutor(max_workers=1) as thread:
         return thread.submit(work).result()
 
@@ -101,11 +101,10 @@ class _Slot:
 
 def choose_slot(slots: Sequence[_Slot], text: str, *, preamble_length: int = 0) -> _Slot:
     """
-    Choose where `text` is read: the slot that has most of it already, even if it is busy reading it.
+    Choose the slot for `text`: the one with the longest common prefix, even if it is busy reading it.
 
-    All conversations share the preamble, the first `preamble_length` characters: whose a slot is, is said by what comes
-    after it. A slot most of whose text is another conversation's is left to it as long as there is one that has been
-    used less.
+    All conversations share the preamble, the first `preamble_length` characters, so ownership of a slot is decided by
+    the text after it. A slot that belongs to another conversation is used only if it is the least recently used.
     """
     shared = {slot.number: _shared_length(slot.text, text) for slot in slots}
 
@@ -137,20 +136,18 @@ class LlamaCpp(Engine):
         parameters.n_parallel = slots
         parameters.cpuparams.n_threads = threads
         parameters.cpuparams_batch.n_threads = threads
-        parameters.n_cache_reuse = 32  # history that lost its oldest messages is shifted, not read again
+        parameters.n_cache_reuse = 32  # after the oldest messages were dropped, the rest is shifted, not read again
         parameters.cache_ram_mib = 0  # slots are the cache; conversations are few
         parameters.verbosity = 1
-        # The library listens on a port whether one wants it or not: this machine only, a port of the system's
-        # choice, and a key that nobody else has.
+        # The library always listens on a port: on the loopback interface, a port chosen by the system, with a random
+        # key.
         parameters.hostnames = ["127.0.0.1"]
         parameters.port = 0
         parameters.api_keys = [self._key]
         self._folder = tempfile.TemporaryDirectory(prefix="avatar-llama-")
         parameters.slot_save_path = self._folder.name + os.sep
         self._server = _in_background(lambda: xllamacpp.Server(parameters))
-        self._preambles: dict[
-            str, Path
-        ] = {}  # what was read of system prompts, by their text; the last used at the end
+        self._preambles: dict[str, Path] = {}  # saved states of system prompts by their text, least recently used first
         self._slots = [_Slot(number) for number in range(slots)]
         self._calls = 0
         self.grammar = GRAMMAR
@@ -165,7 +162,7 @@ class LlamaCpp(Engine):
             slot.text = ""
 
     async def close(self) -> None:
-        # The server's main loop ends with the object; threads under way have been told by their callers.
+        # The server's main loop ends with the object; running threads have been cancelled by their callers.
         self._threads.shutdown(wait=True, cancel_futures=True)
         del self._server
         self._folder.cleanup()
@@ -175,7 +172,7 @@ class LlamaCpp(Engine):
     ) -> AsyncGenerator[GenerationEvent]:
         fitted = await self._fit(messages, options.max_tokens)
         prompt = await self._in_thread(self._render, fitted)
-        preamble = find_preamble(prompt, fitted)
+        preamble = extract_preamble(prompt, fitted)
         async with self._slot_for(prompt, preamble) as slot:
             await self._read(slot, prompt, preamble=preamble)
             script = TaiwaneseStream()
@@ -194,12 +191,12 @@ class LlamaCpp(Engine):
     async def prefill(self, messages: Sequence[Message]) -> None:
         if not messages:
             return
-        # Fitted as a reply to them will be, so that both begin alike.
+        # Fitted as for the reply, so that both have the same prefix.
         fitted = await self._fit(messages, GenerationOptions().max_tokens)
         prompt = await self._in_thread(self._render, fitted)
         content = fitted[-1].content
-        end = prompt.rfind(content) + len(content)  # what the template adds after it would be read in vain
-        preamble = find_preamble(prompt, fitted)
+        end = prompt.rfind(content) + len(content)  # what the template adds after it will differ
+        preamble = extract_preamble(prompt, fitted)
         async with self._slot_for(prompt[:end], preamble) as slot:
             await self._read(slot, prompt[:end], preamble=preamble, to_the_end=True)
 
@@ -247,12 +244,12 @@ class LlamaCpp(Engine):
 
     async def _read(self, slot: _Slot, prompt: str, *, preamble: str, to_the_end: bool = False) -> None:
         """
-        Read the prompt into the slot step by step; the last step is left to the generation itself.
+        Read the prompt into the slot step by step; the generation itself reads the last step.
 
-        `preamble` is the beginning that other conversations have, too: empty, or a beginning of `prompt`.
+        `preamble` is the prefix of `prompt` that all conversations share; it may be empty.
         """
         shared = _shared_length(slot.text, prompt)
-        slot.text = prompt  # whoever is next finds it by what is being read
+        slot.text = prompt  # the next call finds the slot by it
         if shared == len(prompt):
             return
         if shared < len(preamble) and await self._recall(slot, preamble):
@@ -270,16 +267,16 @@ class LlamaCpp(Engine):
             try:
                 await asyncio.shield(step)
             except asyncio.CancelledError:
-                # The slot is not free before the engine has let go of it.
+                # The slot is busy until the engine returns from this step.
                 await asyncio.wait([step])
-                # About what it has read: whoever is next reads the rest in steps again.
+                # An estimate of what it has read: the next call reads the rest in steps again.
                 slot.text = prompt[: len(prompt) * end // len(tokens)]
                 raise
             if end == preamble_end:
                 await self._remember(slot, preamble)
 
     async def _remember(self, slot: _Slot, preamble: str) -> None:
-        """Keep what the slot has read, which is the preamble and no more."""
+        """Save the slot's state, which is that of the preamble."""
         path = Path(self._folder.name) / secrets.token_hex(8)
         await self._in_thread(self._post, f"/slots/{slot.number}?action=save", {"filename": path.name})
         self._preambles[preamble] = path
@@ -287,14 +284,14 @@ class LlamaCpp(Engine):
             self._preambles.pop(next(iter(self._preambles))).unlink(missing_ok=True)
 
     async def _recall(self, slot: _Slot, preamble: str) -> bool:
-        """Give the slot what was kept of the preamble. Return whether anything was."""
+        """Restore the saved state of the preamble into the slot. Return False if there is none."""
         path = self._preambles.pop(preamble, None)
         if path is None:
             return False
         try:
             await self._in_thread(self._post, f"/slots/{slot.number}?action=restore", {"filename": path.name})
-        except OSError as error:  # the file is gone, or is not whole: it is read anew
-            logger.warning("a system prompt that was read is lost: %s", error)
+        except OSError as error:  # the file is missing or incomplete: the preamble is read again
+            logger.warning("the saved state of a system prompt is lost: %s", error)
             return False
         self._preambles[preamble] = path
         return True
@@ -302,13 +299,13 @@ class LlamaCpp(Engine):
     def _read_step(self, slot: int, tokens: list[int]) -> None:
         errors: list[Any] = []
 
-        def notice(answer: Any) -> bool:
+        def receive(answer: Any) -> bool:
             if "error" in answer:
                 errors.append(answer)
             return False
 
         self._server.handle_completions(
-            {"prompt": tokens, "n_predict": 0, "cache_prompt": True, "id_slot": slot}, notice
+            {"prompt": tokens, "n_predict": 0, "cache_prompt": True, "id_slot": slot}, receive
         )
         if errors:
             raise InferenceError(f"llama.cpp: {errors[0]['error']}")
@@ -332,14 +329,14 @@ class LlamaCpp(Engine):
         if options.seed is not None:
             request["seed"] = options.seed
 
-        def take(chunk: Any) -> bool:
+        def receive(chunk: Any) -> bool:
             loop.call_soon_threadsafe(chunks.put_nowait, chunk)
             return stopped.is_set()
 
         def work() -> None:
             try:
-                self._server.handle_chat_completions(request, take)
-            except Exception as error:  # handed to the caller, who raises it
+                self._server.handle_chat_completions(request, receive)
+            except Exception as error:  # raised in the caller
                 loop.call_soon_threadsafe(chunks.put_nowait, error)
             finally:
                 loop.call_soon_threadsafe(chunks.put_nowait, None)
@@ -355,7 +352,7 @@ class LlamaCpp(Engine):
                 raise InferenceError("llama.cpp ended the reply without saying why")
         finally:
             stopped.set()
-            # The slot is not free before the engine has let go of it: within one token.
+            # The slot is busy until the engine stops: within one token.
             await asyncio.shield(working)
 
 
@@ -380,11 +377,11 @@ def _events(chunk: Any) -> list[GenerationEvent]:
     return events
 
 
-def find_preamble(prompt: str, messages: Sequence[Message]) -> str:
+def extract_preamble(prompt: str, messages: Sequence[Message]) -> str:
     """
-    Return what `prompt`, which is `messages` in the model's template, has in common with other conversations.
+    Return the prefix that `prompt`, which is `messages` in the model's template, shares with other conversations.
 
-    That is up to the end of the last shared message, or of the system prompt when it is not said what is shared.
+    It ends with the last shared message, or with the system prompt when no message is marked as shared.
     """
     end = 0
     for place, message in enumerate(messages):
@@ -399,7 +396,7 @@ def find_preamble(prompt: str, messages: Sequence[Message]) -> str:
 
 
 def _shared_length(one: str, other: str) -> int:
-    """How many characters two texts have in common at the beginning."""
+    """Return the length of the common prefix of two texts."""
     length = min(len(one), len(other))
     if one[:length] == other[:length]:
         return length

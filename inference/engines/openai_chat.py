@@ -1,7 +1,7 @@
 """
-Thinking by any OpenAI-compatible server: a `vllm serve` cluster, llama.cpp's server, or one that somebody else runs.
+Generation by an OpenAI-compatible server: a `vllm serve` cluster, llama.cpp's server, or a hosted one.
 
-Closing a reply closes its connection, which such servers take as the end of the request.
+Closing a reply closes its connection, by which such servers cancel the request.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from typing import Any
 import httpx
 
 from inference.config import ConfigurationError, InferenceConfig
-from inference.context import fit_messages
+from inference.context_window import fit_messages
 from inference.engines.base import Engine
-from inference.engines.chinese import TaiwaneseStream
+from inference.engines.chinese_script import TaiwaneseStream
 from inference.interfaces import (
     GenerationEvent,
     GenerationFinished,
@@ -29,10 +29,10 @@ from inference.interfaces import (
 )
 
 CONNECT_TIMEOUT_S = 5.0
-#: Between two pieces of a reply, the first included: a busy server lets requests wait.
+#: Longest wait for each piece of a reply, the first included: a busy server queues requests.
 READ_TIMEOUT_S = 60.0
-#: A Han character is about one token, of other text three characters are. Too many is the safe side: the server
-#: refuses what does not fit.
+#: A Han character is about one token, other text one per three characters. An overestimate is safe: the server refuses
+#: prompts that do not fit.
 CHARACTERS_PER_TOKEN = 3
 
 
@@ -48,7 +48,7 @@ def create_llm(*, model: str, config: InferenceConfig) -> OpenAiChat:
 
 
 class OpenAiChat(Engine):
-    """`LanguageModel` at `url` (up to and including /v1). Without a model's name, the server's first is taken."""
+    """`LanguageModel` at `url` (up to and including /v1). Without a model name the server's first model is used."""
 
     def __init__(self, url: str, *, model: str = "", api_key: str = "", context_tokens: int) -> None:
         self.model_name = model
@@ -62,7 +62,7 @@ class OpenAiChat(Engine):
         )
 
     async def warm_up(self) -> None:
-        """Ask the server what it has. Raises InferenceError when it has not what is wanted."""
+        """Check that the server has the model. Raises InferenceError if it has not."""
         with _translated_errors():
             response = await self._client.get("models")
             await _check(response)
@@ -93,7 +93,7 @@ class OpenAiChat(Engine):
                         yield event
 
     async def prefill(self, messages: Sequence[Message]) -> None:
-        """Servers read by answering: one token, which nobody sees. Theirs is the cache, if they have one."""
+        """Generate one token and discard it: the server reads the prompt into its prefix cache, if it has one."""
         if messages:
             fitted = self._fit(messages, GenerationOptions().max_tokens)
             async with aclosing(self._stream(fitted, GenerationOptions(max_tokens=1))) as events:
@@ -145,28 +145,28 @@ class OpenAiChat(Engine):
         try:
             response = await self._client.send(request, stream=True)
         except httpx.RemoteProtocolError:
-            # A connection kept from before, which the server has given up meanwhile: a new one.
+            # The server closed a pooled connection: retry on a new one.
             response = await self._client.send(request, stream=True)
         async with aclosing(response):
             yield response
 
 
 def join_system_messages(messages: Sequence[Message]) -> list[Message]:
-    """Put all system messages into one at the beginning: templates of some models know no other place for them."""
+    """Join all system messages into the first one: some models' templates accept no others."""
     system = "\n".join(message.content for message in messages if message.role == "system")
     others = [message for message in messages if message.role != "system"]
     return [Message("system", system), *others] if system else others
 
 
 def estimate_tokens(text: str) -> int:
-    """Guess how many tokens a text is, rather too many."""
+    """Estimate the tokens of a text, rather too high."""
     wide = sum(character >= "\u2e80" for character in text)
     return wide + -(-(len(text) - wide) // CHARACTERS_PER_TOKEN)
 
 
 @contextmanager
 def _translated_errors() -> Iterator[None]:
-    """Turn the connection's errors into the border's."""
+    """Translate httpx's errors into the border's."""
     try:
         yield
     except httpx.TimeoutException as error:
@@ -193,6 +193,6 @@ async def _check(response: httpx.Response) -> None:
 
 
 def _read_message(body: Any) -> str:
-    """Servers differ in where they put it."""
+    """Return the message of an error response; servers differ in where it is."""
     error = body.get("error", body) if isinstance(body, dict) else body
     return str(error.get("message", error) if isinstance(error, dict) else error)[:500]

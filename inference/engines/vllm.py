@@ -1,8 +1,8 @@
 """
-Thinking with vLLM on a GPU, in a process of its own under this one: continuous batching, prefix caching, no hub.
+Generation with vLLM on a GPU, in a child process: continuous batching, prefix caching, no hub.
 
-What a conversation has read already is found in the prefix cache; more sequences than the cache has room for wait. The
-engine's process can die (a driver error, no memory): it is then started again, with longer and longer pauses.
+More sequences than the cache has room for are queued. When the engine's process dies (a driver error, no memory), it is
+restarted with exponential back-off.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ from vllm.v1.engine.async_llm import AsyncLLM  # noqa: E402
 from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError  # noqa: E402
 
 from inference.config import InferenceConfig  # noqa: E402
-from inference.context import fit_messages  # noqa: E402
+from inference.context_window import fit_messages  # noqa: E402
 from inference.device_memory import MIB, get_reader  # noqa: E402
 from inference.engines.base import Engine  # noqa: E402
-from inference.engines.chinese import TaiwaneseStream  # noqa: E402
+from inference.engines.chinese_script import TaiwaneseStream  # noqa: E402
 from inference.interfaces import (  # noqa: E402
     GenerationEvent,
     GenerationFinished,
@@ -54,16 +54,16 @@ from inference.interfaces import (  # noqa: E402
     Message,
     TextDelta,
 )
-from inference.models import model_dir  # noqa: E402
+from inference.models.store import model_dir  # noqa: E402
 
 logger = logging.getLogger(__name__)
 
-#: Pauses before an engine that died is started again: doubled each time it dies before it has lived a while.
+#: Back-off before a dead engine is restarted: doubled each time it dies before it has settled.
 FIRST_RESTART_S = 0.5
 LAST_RESTART_S = 30.0
 SETTLED_AFTER_S = 60.0
 SHUTDOWN_S = 10.0
-#: Requests whose times the figures are of.
+#: Number of last requests that the figures cover.
 FIGURES_OF = 50
 
 
@@ -82,10 +82,10 @@ def make_engine_args(folder: Path, config: InferenceConfig) -> AsyncEngineArgs:
         "quantization": config.llm_quantisation or None,
         "dtype": config.llm_dtype,
         "enable_log_requests": False,
-        "generation_config": "vllm",  # sampling is the caller's business, not the model folder's
+        "generation_config": "vllm",  # sampling parameters come from the caller, not from the model folder
     }
     if config.device == "cpu":
-        # Eager, or every shape is compiled for minutes; float32, because bfloat16 is slower without AMX.
+        # Eager, because compiling every shape takes minutes; float32, because bfloat16 is slower without AMX.
         arguments |= {"enforce_eager": True, "dtype": "float32" if config.llm_dtype == "auto" else config.llm_dtype}
     elif devices := get_reader(config).read():
         arguments["gpu_memory_utilization"] = config.llm_memory_mib * MIB / devices[0].total_bytes
@@ -93,7 +93,7 @@ def make_engine_args(folder: Path, config: InferenceConfig) -> AsyncEngineArgs:
 
 
 class Vllm(Engine):
-    """`LanguageModel` on a Hugging Face model folder. Making it starts the engine's process, which takes a while."""
+    """`LanguageModel` on a Hugging Face model folder. The constructor blocks until the engine's process is up."""
 
     def __init__(self, folder: Path, config: InferenceConfig) -> None:
         self.model_name = folder.name
@@ -122,7 +122,7 @@ class Vllm(Engine):
     async def close(self) -> None:
         self._closed = True
         if self._restart is not None:
-            # A start under way is in a thread and cannot be broken off: what it makes is shut down.
+            # A start in progress runs in a thread and cannot be cancelled: its engine is shut down afterwards.
             await asyncio.wait([self._restart])
         if self._engine is not None:
             engine, self._engine = self._engine, None
@@ -153,15 +153,15 @@ class Vllm(Engine):
         text = self._tokenizer.apply_chat_template(_plain(fitted), tokenize=False)
         content = fitted[-1].content.strip()
         tokens = self._encode(text[: text.rfind(content) + len(content)])
-        # vLLM reads by generating: one token, which nobody sees.
+        # Generate one token and discard it: vLLM reads the prompt into its prefix cache.
         async with aclosing(self._stream(tokens, GenerationOptions(max_tokens=1), is_counted=False)) as events:
             async for _ in events:
                 pass
 
     # --- the engine ---
 
-    def find_trouble(self) -> str:
-        """Why there is no engine at the moment. Notices a death, and has the engine started again."""
+    def diagnose(self) -> str:
+        """Return why there is no engine at the moment, or "". Schedules the restart of a dead engine."""
         if self._engine is not None and not self._engine.errored:
             return ""
         if self._restart is None and not self._closed:
@@ -180,7 +180,7 @@ class Vllm(Engine):
             await asyncio.sleep(delay_s)
             try:
                 self._engine = await asyncio.to_thread(self._start)
-            except Exception:  # whatever kept it from starting may be over the next time
+            except Exception:  # the cause may be gone at the next attempt
                 logger.exception("vLLM does not start")
             self._started_at = time.monotonic()
         self._restart = None
@@ -188,7 +188,7 @@ class Vllm(Engine):
     async def _stream(
         self, tokens: list[int], options: GenerationOptions, *, is_counted: bool = True
     ) -> AsyncGenerator[GenerationEvent]:
-        if trouble := self.find_trouble():
+        if trouble := self.diagnose():
             raise InferenceUnavailable(trouble)
         assert self._engine is not None  # noqa: S101 — for the type checker: no trouble, so it is there
         try:
@@ -208,7 +208,7 @@ class Vllm(Engine):
         outputs = self._engine.generate({"prompt_token_ids": tokens}, parameters, uuid4().hex)
         completion_tokens = 0
         try:
-            # Closing the generator aborts the request: nothing of it is left with the scheduler.
+            # Closing the generator aborts the request in the scheduler.
             async with aclosing(outputs) as stream:
                 async for output in stream:
                     if is_waiting:
@@ -227,7 +227,7 @@ class Vllm(Engine):
                             completion_tokens=completion_tokens,
                         )
         except EngineDeadError as error:
-            raise InferenceUnavailable(self.find_trouble() or "vLLM has died") from error
+            raise InferenceUnavailable(self.diagnose() or "vLLM has died") from error
         except (EngineGenerateError, VLLMClientError) as error:
             raise InferenceError(f"vLLM: {error.__cause__ or error}") from error
         finally:
@@ -240,7 +240,7 @@ class Vllm(Engine):
 
     @property
     def figures(self) -> dict[str, float]:
-        """Times to the first token and in the queue, median and worst of the last requests, and requests by state."""
+        """TTFT and time in the queue, median and worst of the last requests, and the number of requests by state."""
         figures = {"requests_running": float(self._active - self._waiting), "requests_waiting": float(self._waiting)}
         for name, times in (("first_token", self._first_token_s), ("queue", self._queue_s)):
             if times:

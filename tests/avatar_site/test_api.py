@@ -70,7 +70,8 @@ def inference(monkeypatch: pytest.MonkeyPatch) -> FakeInference:
 @pytest.fixture
 def things(alice: User, inference: FakeInference) -> Things:
     profile = factories.upload_voice(alice)
-    VoiceProfile.objects.filter(pk=profile.pk).update(state="ready", engine_voice="zf_xiaoxiao", version=1)
+    VoiceProfile.objects.filter(pk=profile.pk).update(engine_voice="zf_xiaoxiao", version=1)
+    factories.set_job(profile, "build", state="done")
     profile.refresh_from_db()
     preview, _ = services.preview(profile=profile, user=alice, text="你好")
     conversation = factories.create_conversation(alice, title="天氣")

@@ -129,7 +129,7 @@ class TestVoices:
         services.add_recording(
             profile=profile, audio=sounds.encode(sounds.make_speech(7.0), "mp3"), attestation="own_voice"
         )
-        build_job.extract(voice_profile_id=profile.pk, inference=inference)
+        build_job.build(voice_profile_id=profile.pk, inference=inference)
         profile.refresh_from_db()
         services.preview(profile=profile, user=alice, text="你好")
 

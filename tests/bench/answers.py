@@ -31,7 +31,7 @@ import opencc
 from inference.config import InferenceConfig
 from inference.engines import llama_cpp
 from inference.interfaces import GenerationEvent, GenerationOptions, Message, TextDelta
-from inference.models import model_dir
+from inference.models.store import model_dir
 from realtime.call.prompt import (
     ANSWER_IN_CHINESE,
     ANSWER_IN_ENGLISH,

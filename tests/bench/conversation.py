@@ -27,11 +27,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
 
-import numpy as np
 import psutil
-import soundfile
 
 from inference.address import make_default_address
+from inference.audio.encode import encode_wav
 from inference.client import InferenceClient
 from inference.interfaces import SynthesisOptions
 
@@ -148,8 +147,9 @@ def look_at_voice(environment: dict[str, str]) -> str:
         environment,
         "from voices.models import VoiceProfile",
         "voice = VoiceProfile.objects.get(name='Bench')",
-        "print(f'{voice.state} {voice.step} {voice.progress:.0%}, ' +",
-        "      f'fitting {voice.fitting_state} {voice.fitting_progress:.0%}')",
+        "from voices.serializers import describe_status",
+        "now = describe_status(voice, is_own=True)",
+        "print('{state} {step} {progress:.0%}, fitting {fitting[state]} {fitting[progress]:.0%}'.format(**now))",
     ).strip()
 
 
@@ -193,9 +193,8 @@ async def speak_questions(address: str, folder: Path) -> list[Path]:
     paths = []
     for name, voice, text in QUESTIONS:
         chunks = [chunk async for chunk in client.tts.synthesise(text, SynthesisOptions(voice=voice))]
-        samples = np.frombuffer(b"".join(chunk.pcm for chunk in chunks), "<i2")
         path = folder / f"{name}.wav"
-        soundfile.write(path, samples, chunks[0].sample_rate_hz)
+        path.write_bytes(encode_wav(b"".join(chunk.pcm for chunk in chunks), chunks[0].sample_rate_hz))
         paths.append(path)
     await client.close()
     return paths

@@ -33,10 +33,10 @@ import numpy as np
 
 from inference.config import InferenceConfig
 from inference.engines import faster_whisper, kokoro
-from inference.engines.chinese import to_simplified
-from inference.engines.doubt import find_loop
+from inference.engines.chinese_script import to_simplified
+from inference.engines.transcript_checks import extract_loop
 from inference.interfaces import FinalTranscript, TranscriptionInput, TranscriptionOptions
-from inference.models import model_dir
+from inference.models.store import model_dir
 from tests.inference.engines.speech import FRAME_BYTES, count_edits, say, silence
 from tests.recordings import read_recordings
 
@@ -160,34 +160,34 @@ class Heard:
     language: str
     stt_s: float | None
     utterances: int
-    looked_again: bool
+    has_second_pass: bool
 
 
 # --- configurations ---
 
 
 class Counting(faster_whisper.FasterWhisper):
-    """Counts second looks. As it is: `after`."""
+    """Counts second passs. As it is: `after`."""
 
-    looks = 0
+    second_passes = 0
     is_timed = True
 
-    def _look_again(self, *arguments: Any, **options: Any) -> Any:
-        self.looks += 1
-        return super()._look_again(*arguments, **options)
+    def _second_pass(self, *arguments: Any, **options: Any) -> Any:
+        self.second_passes += 1
+        return super()._second_pass(*arguments, **options)
 
 
 class Before(Counting):
-    """As it was up to 3eaa83f: a draft's window, a beam of two, a second look at guesses below -1.0 and at loops."""
+    """As it was up to 3eaa83f: a draft's window, a beam of two, a second pass at guesses below -1.0 and at loops."""
 
-    def _look(self, samples: Any, language: str | None, *, is_wide: bool = True) -> Any:
+    def _first_pass(self, samples: Any, language: str | None, *, is_wide: bool = True) -> Any:
         (decoding,) = self._decode([samples], language, beam_size=2)
         is_hurried = decoding.tokens > 6 * decoding.duration_s
-        if decoding.log_probability < -1.0 or (is_hurried and find_loop(decoding.text)):
-            self.looks += 1
+        if decoding.log_probability < -1.0 or (is_hurried and extract_loop(decoding.text)):
+            self.second_passes += 1
             full = faster_whisper.MAX_WINDOW_FRAMES
             (decoding,) = self._decode([samples], decoding.language, beam_size=2, window_frames=full)
-        return Undoubted(decoding)
+        return Unchecked(decoding)
 
     def _operator_tokens(self, *, in_words: bool) -> list[int]:
         return []
@@ -199,10 +199,10 @@ class Full(Counting):
     beam_size = 1
     is_timed = False
 
-    def _look(self, samples: Any, language: str | None, *, is_wide: bool = True) -> Any:
+    def _first_pass(self, samples: Any, language: str | None, *, is_wide: bool = True) -> Any:
         full = faster_whisper.MAX_WINDOW_FRAMES
         (decoding,) = self._decode([samples], language, beam_size=self.beam_size, window_frames=full)
-        return Undoubted(decoding)
+        return Unchecked(decoding)
 
     def _operator_tokens(self, *, in_words: bool) -> list[int]:
         return []
@@ -213,12 +213,12 @@ class FullBeam(Full):
 
 
 @dataclass(frozen=True, slots=True)
-class Undoubted:
-    """A decoding that gets no second look but the one that its configuration gave it."""
+class Unchecked:
+    """A decoding that gets no second pass but the one that its configuration gave it."""
 
     decoding: Any
 
-    def find_doubt(self) -> None:
+    def check(self) -> None:
         return None
 
     def settle(self) -> Any:
@@ -265,7 +265,7 @@ def trim(pcm: bytes) -> bytes:
 
 async def hear(engine: Any, name: str, clip: Clip) -> Heard:
     ended_at = 0.0
-    looks = engine.looks
+    second_passes = engine.second_passes
 
     async def audio() -> AsyncIterator[TranscriptionInput]:
         nonlocal ended_at
@@ -288,7 +288,7 @@ async def hear(engine: Any, name: str, clip: Clip) -> Heard:
     text = " ".join(final.text for final, _ in heard)
     stt_s = heard[-1][1] - ended_at if heard and engine.is_timed else None
     language = heard[-1][0].language if heard else ""
-    return Heard(clip.name, name, text, language, stt_s, len(heard), engine.looks > looks)
+    return Heard(clip.name, name, text, language, stt_s, len(heard), engine.second_passes > second_passes)
 
 
 # --- comparing ---
@@ -376,7 +376,7 @@ def report(clips: Sequence[Clip], heard: Sequence[Heard]) -> None:
             len(to_units(each.text, clip.language)) > 1.6 * len(to_units(clip.text, clip.language))
             for clip, each in rows
         )
-        again = sum(each.looked_again for _, each in rows)
+        again = sum(each.has_second_pass for _, each in rows)
         print(
             f"| {name} | {' | '.join(f'{100 * rate:.1f} %' for rate in kinds)} | {operators} | {doubled} "
             f"| {' | '.join(f'{wait:.0f}' for wait in quantiles) or ' | | '} "
@@ -421,7 +421,7 @@ async def measure(options: argparse.Namespace) -> int:
         if any((clip.name, name) not in done for clip in clips):
             engines[name] = create(CONFIGURATIONS[name], config)
             await engines[name].warm_up()
-            engines[name].looks = 0
+            engines[name].second_passes = 0
     timed = [name for name in names if CONFIGURATIONS[name].is_timed]
     rounds = (timed, [name for name in names if name not in timed])
     is_complete = True
@@ -454,7 +454,7 @@ def print_texts(clip: Clip, heard: Sequence[Heard]) -> None:
     if any(edits for _, edits in wrong):
         print(f"{clip.name}  {clip.text}")
         for each, edits in wrong:
-            print(f"    {edits:2} {each.configuration:20} {'*' if each.looked_again else ' '} {each.text}")
+            print(f"    {edits:2} {each.configuration:20} {'*' if each.has_second_pass else ' '} {each.text}")
 
 
 def create(kind: Any, config: InferenceConfig) -> Any:

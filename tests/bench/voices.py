@@ -20,9 +20,10 @@ from typing import Any
 
 import numpy as np
 
+from inference.audio.pcm import pcm_from_float
 from inference.config import InferenceConfig
 from inference.engines import faster_whisper, ge2e_onnx, kokoro
-from tests.recordings import Recording, read_recordings, to_pcm
+from tests.recordings import Recording, read_recordings
 from voices.build import matching
 from voices.fitting import search
 
@@ -63,7 +64,7 @@ class Bench:
         rate = recording.sample_rate_hz
         middle = len(recording.samples) // 2
         whole, one, other = [
-            np.array((await self._encoder.embed(to_pcm(samples), sample_rate_hz=rate)).values)
+            np.array((await self._encoder.embed(pcm_from_float(samples), sample_rate_hz=rate)).values)
             for samples in (recording.samples, recording.samples[:middle], recording.samples[middle:])
         ]
         target, started = tuple(whole.tolist()), time.monotonic()

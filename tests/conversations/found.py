@@ -2,8 +2,9 @@
 
 from django.contrib.auth.models import User
 
+from conversations.deletion import delete_conversations
 from conversations.models import Conversation
-from conversations.services import correct_turn, delete_conversations
+from conversations.services import correct_turn
 from tests import factories
 
 SAID = (

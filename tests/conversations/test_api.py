@@ -18,9 +18,9 @@ from drf_spectacular.validation import validate_schema
 
 from conversations import api_urls, archive
 from conversations.archive import make_folder_name, stream_archive
+from conversations.encode import encode_audio
 from conversations.models import Conversation, RetentionRun, Turn
 from conversations.services import correct_turn
-from conversations.sound import encode_audio
 from tests import factories
 from tests.fakes import SPEECH
 
@@ -131,6 +131,7 @@ class TestTurnAudio:
 
         assert response.status_code == 416
         assert response.headers["Content-Range"] == f"bytes */{len(FLAC)}"
+        assert response.json()["code"] == "range_invalid"
 
     @pytest.mark.parametrize("wanted", ["bytes=-", "bytes=0-1,4-5", "lines=1-2", "bytes=a-b"])
     def test_is_sent_whole_when_the_part_is_not_understood(

@@ -17,7 +17,7 @@ from django.test import Client
 from django.utils import timezone
 
 from avatar_site.lib import sqlite_erasure
-from conversations import retention, services
+from conversations import deletion, retention, services
 from conversations.models import Conversation, Turn
 from tests import factories
 from tests.bench.history import say
@@ -59,7 +59,7 @@ def secret(alice: User, bob: User) -> Turn:
 
 
 def delete_conversation(turn: Turn) -> None:
-    services.delete_conversations(conversations=Conversation.objects.filter(pk=turn.conversation_id))
+    deletion.delete_conversations(conversations=Conversation.objects.filter(pk=turn.conversation_id))
 
 
 def correct_again(turn: Turn) -> None:

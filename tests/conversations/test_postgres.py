@@ -178,7 +178,7 @@ def test_postgresql_does_what_sqlite_does(postgres: Postgres) -> None:
     ]
     files = ["test_search_rows.py", "test_services.py", "test_retention.py", "test_api.py", "test_views.py"]
     tests = [str(Path(__file__).with_name(name)) for name in files]
-    tests.append(str(ROOT / "tests/voices/test_leases.py"))
+    tests += [str(ROOT / "tests/voices" / name) for name in ("test_leases.py", "test_migrations.py")]
 
     finished = subprocess.run(
         [*command, *tests], env=environment, cwd=ROOT, capture_output=True, text=True, timeout=110, check=False

@@ -12,7 +12,7 @@ from django.utils import timezone
 
 from avatar_site.lib import stored_files
 from avatar_site.lib.stored_files import Sweep
-from conversations import orphans, retention, services, tasks
+from conversations import call_store, orphans, retention, tasks
 from conversations.models import Conversation, RetentionChoice, RetentionRun, StorageCheck, Turn, TurnSearch
 from conversations.retention import Limits, combine, purge_expired
 from tests import factories
@@ -179,7 +179,7 @@ class TestPurgeExpired:
     @pytest.mark.usefixtures("thirty_days")
     def test_leaves_a_conversation_to_the_call_that_goes_on_with_it(self, alice: User) -> None:
         conversation = say(alice, days_ago=100).conversation
-        services.resume_conversation(conversation_id=conversation.pk, limit=10)
+        call_store.resume_conversation(conversation_id=conversation.pk, limit=10)
 
         told = purge_expired(now=NOW, is_dry_run=True)
         assert told == purge_expired(now=NOW)
@@ -192,7 +192,7 @@ class TestPurgeExpired:
     @pytest.mark.usefixtures("thirty_days")
     def test_removes_it_when_nothing_more_was_said_in_that_call(self, alice: User) -> None:
         conversation = say(alice, days_ago=100).conversation
-        services.resume_conversation(conversation_id=conversation.pk, limit=10)
+        call_store.resume_conversation(conversation_id=conversation.pk, limit=10)
         purge_expired(now=NOW)
 
         assert purge_expired(now=NOW + dt.timedelta(hours=23)).conversations == 0
@@ -201,7 +201,7 @@ class TestPurgeExpired:
     def test_leaves_an_old_call_alone_that_was_just_resumed(self, alice: User) -> None:
         conversation = factories.create_conversation(alice)
         Conversation.objects.update(created_at=NOW - dt.timedelta(days=3))
-        services.resume_conversation(conversation_id=conversation.pk, limit=10)
+        call_store.resume_conversation(conversation_id=conversation.pk, limit=10)
 
         assert purge_expired(now=NOW).conversations == 0
 

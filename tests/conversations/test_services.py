@@ -14,19 +14,12 @@ from django.test import Client
 from django.utils import timezone
 from pytest_django import DjangoCaptureOnCommitCallbacks, Settings
 
-from conversations import retention, services
+from conversations import deletion, retention, services
 from conversations.archive import write_archive
+from conversations.call_store import has_conversation
 from conversations.models import Conversation, Turn
-from conversations.services import (
-    TurnOfAnotherConversation,
-    append_turn,
-    begin_turn,
-    correct_turn,
-    drop_turn,
-    find_memory_of,
-    has_conversation,
-    recent_messages,
-)
+from conversations.queries import read_messages_up_to, read_recent_messages
+from conversations.services import TurnOfAnotherConversation, append_turn, begin_turn, correct_turn, drop_turn
 from tests import factories
 from voices.services import delete_voice_profile
 
@@ -346,7 +339,7 @@ class TestTurnInProgress:
         address = f"/api/conversations/{conversation.pk}"
 
         assert Conversation.objects.matching("從前", owner=alice).exists()
-        remembered = recent_messages(conversation_id=conversation.pk, limit=5)
+        remembered = read_recent_messages(conversation_id=conversation.pk, limit=5)
         assert remembered[-1] == (begun.pk, "avatar", "從前，")
         turns = alices_client.get(f"{address}/turns").json()
         assert "從前" in str(turns)
@@ -389,7 +382,7 @@ class TestTurnInProgress:
 
         assert retention.purge_expired(now=timezone.now()).turns == 1
         begin(factories.create_conversation(alice))
-        services.delete_conversations(conversations=Conversation.objects.all())
+        deletion.delete_conversations(conversations=Conversation.objects.all())
         assert not Turn.objects.exists()
 
 
@@ -401,7 +394,7 @@ class TestRecentMessages:
             factories.create_turn(conversation, speaker=("user", "avatar")[number % 2], text=f"turn {number}")
         factories.create_turn(text="of somebody else")
 
-        assert [said[1:] for said in recent_messages(conversation_id=conversation.pk, limit=3)] == [
+        assert [said[1:] for said in read_recent_messages(conversation_id=conversation.pk, limit=3)] == [
             ("avatar", "turn 1"),
             ("user", "turn 2"),
             ("avatar", "turn 3"),
@@ -412,7 +405,7 @@ class TestRecentMessages:
         turn = factories.create_turn(conversation, text="words")
         factories.create_turn(conversation, speaker="avatar", text="")
 
-        assert recent_messages(conversation_id=conversation.pk, limit=1) == [(turn.pk, "user", "words")]
+        assert read_recent_messages(conversation_id=conversation.pk, limit=1) == [(turn.pk, "user", "words")]
 
     def test_leave_out_what_a_correction_has_replaced(self) -> None:
         conversation = factories.create_conversation()
@@ -424,10 +417,10 @@ class TestRecentMessages:
         answer = factories.create_turn(conversation, speaker="avatar", text="晴天")
 
         remembered = [(said.pk, "user", "明天"), (answer.pk, "avatar", "晴天")]
-        assert recent_messages(conversation_id=conversation.pk, limit=10) == remembered
-        assert find_memory_of(conversation_id=conversation.pk, turn_id=said.pk, limit=10) == remembered[:1]
+        assert read_recent_messages(conversation_id=conversation.pk, limit=10) == remembered
+        assert read_messages_up_to(conversation_id=conversation.pk, turn_id=said.pk, limit=10) == remembered[:1]
         for turn in (later, answer):
-            assert find_memory_of(conversation_id=conversation.pk, turn_id=turn.pk, limit=10) is None
+            assert read_messages_up_to(conversation_id=conversation.pk, turn_id=turn.pk, limit=10) is None
 
     def test_are_none_of_a_new_conversation(self) -> None:
-        assert recent_messages(conversation_id=uuid.uuid4(), limit=10) == []
+        assert read_recent_messages(conversation_id=uuid.uuid4(), limit=10) == []

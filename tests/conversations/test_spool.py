@@ -20,7 +20,7 @@ from django.test import Client
 from django.utils import timezone
 
 from avatar_site.operations import tasks
-from conversations import services, spool
+from conversations import call_store, deletion, spool
 from conversations.models import Conversation, Turn
 from conversations.spool import Change
 from tests import factories
@@ -70,7 +70,7 @@ class TestSpool:
 
         spool.append(conversation.pk, changes)
 
-        assert spool.take_in(conversation.pk, taken.append) == 2
+        assert spool.replay(conversation.pk, taken.append) == 2
         assert taken == changes
         assert spool.list_conversations() == []
 
@@ -94,10 +94,10 @@ class TestSpool:
             taken.append(change.fields["text"])
 
         with pytest.raises(OperationalError):
-            spool.take_in(conversation.pk, take_one)
+            spool.replay(conversation.pk, take_one)
         spool.append(conversation.pk, [make_change("四")])
 
-        assert spool.take_in(conversation.pk, lambda change: taken.append(change.fields["text"])) == 3
+        assert spool.replay(conversation.pk, lambda change: taken.append(change.fields["text"])) == 3
         assert taken == ["一", "二", "三", "四"]
 
     def test_takes_changes_while_a_database_that_hangs_takes_others_in(self, conversation: Conversation) -> None:
@@ -111,7 +111,7 @@ class TestSpool:
 
         spool.append(conversation.pk, [make_change("之前")])
         with ThreadPoolExecutor(2) as pool:
-            taking = pool.submit(spool.take_in, conversation.pk, hang)
+            taking = pool.submit(spool.replay, conversation.pk, hang)
             assert began.wait(30)
             try:
                 pool.submit(spool.append, conversation.pk, [make_change("之後")]).result(timeout=5)
@@ -132,7 +132,7 @@ class TestSpool:
                 spool.append(conversation.pk, [make_change("之後")])
 
         spool.append(conversation.pk, [make_change("之前")])
-        spool.take_in(conversation.pk, delete_meanwhile)
+        spool.replay(conversation.pk, delete_meanwhile)
 
         assert applied == ["之前", "之後"]
 
@@ -142,7 +142,7 @@ class TestSpool:
             file.write('{"verb": "append_turn", "fields": {"text": "沒'.encode())
         spool.append(conversation.pk, [make_change("二")])
 
-        assert services.take_in_spooled_turns(conversation_id=conversation.pk) == 2
+        assert call_store.replay_spooled_turns(conversation_id=conversation.pk) == 2
         assert list_texts() == ["一", "二"]
 
     def test_has_nothing_of_a_change_that_the_disk_did_not_take(
@@ -182,11 +182,11 @@ class TestTakingIn:
         corrected = Change("correct_turn", {"turn_id": said.turn_id, "text": "明天", "supersede": True})
         spool.append(conversation.pk, [said, answer, corrected, make_change("晴天", speaker="avatar")])
         kept = path.read_bytes()
-        services.take_in_spooled_turns(conversation_id=conversation.pk)
+        call_store.replay_spooled_turns(conversation_id=conversation.pk)
         # Killed after the last change and before its note: it is made once more.
         path.write_bytes(kept + b'{"taken": 3}\n')
 
-        services.take_in_spooled_turns(conversation_id=conversation.pk)
+        call_store.replay_spooled_turns(conversation_id=conversation.pk)
 
         turns = Turn.objects.in_order().values_list("text", "is_superseded")
         assert list(turns) == [("明天", False), ("什麼？", True), ("晴天", False)]
@@ -194,7 +194,7 @@ class TestTakingIn:
     def test_passes_over_what_can_never_be_saved(self, conversation: Conversation) -> None:
         spool.append(conversation.pk, [make_change("一", speaker="nobody"), make_change("二")])
 
-        services.take_in_all_spooled_turns()
+        call_store.replay_all_spooled_turns()
 
         assert list_texts() == ["二"]
         assert spool.list_conversations() == []
@@ -208,10 +208,10 @@ class TestTakingIn:
         spool.append(conversation.pk, [make_change("一", audio=AUDIO), make_change("二")])
         with monkeypatch.context() as patch:
             patch.setattr(FileSystemStorage, "_save", fail)
-            assert services.take_in_all_spooled_turns() == 0
+            assert call_store.replay_all_spooled_turns() == 0
         assert list_texts() == []
 
-        assert services.take_in_all_spooled_turns() == 2
+        assert call_store.replay_all_spooled_turns() == 2
         assert [bool(turn.audio) for turn in Turn.objects.in_order()] == [True, False]
 
     def test_onto_a_full_disk_keeps_the_words(
@@ -223,20 +223,20 @@ class TestTakingIn:
         spool.append(conversation.pk, [make_change("一", audio=AUDIO)])
         monkeypatch.setattr(FileSystemStorage, "_save", fail)
 
-        assert services.take_in_all_spooled_turns() == 1
+        assert call_store.replay_all_spooled_turns() == 1
         assert not Turn.objects.get().audio
 
     def test_makes_the_conversation_that_begins_with_it(self, alice: User) -> None:
         conversation_id = uuid.uuid4()
         spool.append(conversation_id, [make_change("一", begun_by=alice.pk), make_change("二")])
 
-        assert services.take_in_all_spooled_turns() == 2
+        assert call_store.replay_all_spooled_turns() == 2
         assert Conversation.objects.get(pk=conversation_id).owner == alice
 
     def test_comes_before_a_conversation_is_resumed(self, conversation: Conversation) -> None:
         spool.append(conversation.pk, [make_change("一")])
 
-        remembered = services.resume_conversation(conversation_id=conversation.pk, limit=10)
+        remembered = call_store.resume_conversation(conversation_id=conversation.pk, limit=10)
 
         assert [text for _, _, text in remembered] == ["一"]
 
@@ -269,10 +269,10 @@ class TestDeleting:
         assert not path.exists()
 
     def test_is_not_undone_by_what_a_call_spools_afterwards(self, conversation: Conversation, path: Path) -> None:
-        services.delete_conversations(conversations=Conversation.objects.all())
+        deletion.delete_conversations(conversations=Conversation.objects.all())
         spool.append(conversation.pk, [make_change("鳳梨酥", audio=AUDIO)])
 
-        assert services.take_in_all_spooled_turns() == 0
+        assert call_store.replay_all_spooled_turns() == 0
         assert not path.exists()
         assert not Conversation.objects.exists()
 
@@ -280,5 +280,5 @@ class TestDeleting:
         spool.append(uuid.uuid4(), [make_change("鳳梨酥", begun_by=alice.pk)])
         alice.delete()
 
-        assert services.take_in_all_spooled_turns() == 0
+        assert call_store.replay_all_spooled_turns() == 0
         assert list(spool_dir.glob("*.jsonl")) == []

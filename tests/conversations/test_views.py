@@ -11,8 +11,8 @@ from django.test import Client
 from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries
 
-from conversations.listing import TURNS_A_PAGE
 from conversations.models import Conversation, Turn
+from conversations.queries import TURNS_A_PAGE
 from tests import factories
 from voices.models import VoiceProfile
 
@@ -63,7 +63,7 @@ class TestHistoryPage:
         factories.create_voice_profile(owner=bob, name="Secret")
         for voice in (own, shared):
             factories.create_turn(conversation, speaker="avatar", voice_profile_id=voice.pk)
-        VoiceProfile.objects.filter(pk=own.pk).update(state="disabled")
+        VoiceProfile.objects.filter(pk=own.pk).update(availability="disabled")
         VoiceProfile.objects.filter(pk=shared.pk).update(is_shared=False, name="Private by now")
 
         names = [name for *_, name in self.read_voices(alices_client)]

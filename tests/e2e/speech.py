@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from inference.audio.pcm import float_from_pcm, pcm_from_float
+from inference.audio.resample import resample
 from inference.client import InferenceClient
 from inference.interfaces import (
     MICROPHONE_SAMPLE_RATE_HZ,
@@ -29,19 +31,13 @@ async def synthesise(address: str, text: str, *, voice: str) -> tuple[NDArray[np
         chunks = [chunk async for chunk in client.tts.synthesise(text, SynthesisOptions(voice=voice))]
     finally:
         await client.close()
-    pcm = np.frombuffer(b"".join(chunk.pcm for chunk in chunks), dtype="<i2")
-    return (pcm / 32_768).astype(np.float32), chunks[0].sample_rate_hz
+    return float_from_pcm(b"".join(chunk.pcm for chunk in chunks)), chunks[0].sample_rate_hz
 
 
 async def recognise(address: str, samples: NDArray[np.floating[Any]], rate_hz: int) -> str:
     """Return what the recogniser understands of all of it, utterance after utterance."""
-    count = len(samples) * MICROPHONE_SAMPLE_RATE_HZ // rate_hz
-    positions = np.arange(count) * rate_hz / MICROPHONE_SAMPLE_RATE_HZ
-    # Averaging over the samples that fall into one is filter enough for a recogniser.
-    width = max(1, rate_hz // MICROPHONE_SAMPLE_RATE_HZ)
-    smooth = np.convolve(samples, np.ones(width) / width, mode="same")
-    heard = np.concatenate([np.interp(positions, np.arange(len(samples)), smooth), np.zeros(16_000)])
-    pcm = (heard * 32_767).clip(-32_768, 32_767).astype("<i2").tobytes()
+    heard = resample(samples.astype(np.float32), rate_hz, MICROPHONE_SAMPLE_RATE_HZ)
+    pcm = pcm_from_float(np.pad(heard, (0, MICROPHONE_SAMPLE_RATE_HZ)))
 
     async def feed() -> AsyncIterator[TranscriptionInput]:
         for start in range(0, len(pcm), PIECE_BYTES):

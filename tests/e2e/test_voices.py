@@ -61,9 +61,11 @@ async def give_style(stack: Stack, name: str) -> None:
     await asyncio.to_thread(
         stack.manage,
         *("shell", "--no-imports", "--command"),
+        "from tests import factories\n"
         "from voices.models import VoiceProfile\n"
-        f"VoiceProfile.objects.filter(name={name!r})"
-        ".update(style=bytes(1024), fitting_state='done', fitting_similarity=0.91)",
+        f"profile = VoiceProfile.objects.get(name={name!r})\n"
+        "VoiceProfile.objects.filter(pk=profile.pk).update(style=bytes(1024), fitting_similarity=0.91)\n"
+        "factories.set_job(profile, 'fit', state='done')",
     )
 
 

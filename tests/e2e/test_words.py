@@ -8,10 +8,9 @@ from typing import Any
 
 import pytest
 
-from conversations.words import HISTORY_WORDS
-from conversations.words import WORDS as WORDS_OF_THE_CALL
+from conversations.ui_strings import CALL_STRINGS, HISTORY_STRINGS
 from tests.e2e.stack import ROOT
-from voices.words import WORDS as WORDS_OF_VOICES
+from voices.ui_strings import VOICE_STRINGS
 
 SCRIPTS = ROOT / "static" / "js"
 
@@ -32,11 +31,11 @@ class TestCatalogues:
     @pytest.mark.parametrize(
         ("entry", "words"),
         [
-            ("call.js", WORDS_OF_THE_CALL),
-            ("history.js", HISTORY_WORDS),
-            ("voices.js", WORDS_OF_VOICES),
-            ("voice-new.js", WORDS_OF_VOICES),
-            ("voice-detail.js", WORDS_OF_VOICES),
+            ("call.js", CALL_STRINGS),
+            ("history.js", HISTORY_STRINGS),
+            ("voices.js", VOICE_STRINGS),
+            ("voice-new.js", VOICE_STRINGS),
+            ("voice-detail.js", VOICE_STRINGS),
         ],
     )
     def test_hold_what_the_scripts_say(self, entry: str, words: Mapping[str, Any]) -> None:

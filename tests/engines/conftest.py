@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from inference import models
 from inference.config import default_models_dir
+from inference.models.catalogue import CATALOGUE
+from inference.models.fetching import fetch
 from tests.engines.tiny_f5 import write_tiny_f5
 
 SMOLLM2 = "smollm2-135m"
@@ -26,13 +27,13 @@ def models_dir() -> Path:
 
 @pytest.fixture(scope="session")
 def smollm2_gguf(models_dir: Path) -> Path:
-    models.fetch(models.CATALOGUE[SMOLLM2], models_dir)
+    fetch(CATALOGUE[SMOLLM2], models_dir)
     return models_dir / SMOLLM2 / "model.gguf"
 
 
 @pytest.fixture(scope="session")
 def smollm2_folder(smollm2_gguf: Path, models_dir: Path) -> Path:
-    """The same model as a Hugging Face folder, made once and kept beside the other models."""
+    """The same model as a Hugging Face folder, made once and kept with the other models."""
     folder = models_dir / "made-for-tests" / f"{SMOLLM2}-hf"
     folder.parent.mkdir(parents=True, exist_ok=True)
     # The other process of a run, or another run, may be making it just now.
@@ -66,9 +67,9 @@ def tiny_f5(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def stand_ins(smollm2_folder: Path, tiny_f5: Path, models_dir: Path) -> dict[str, str]:
     """The environment of profile gpu with small weights, on the processor."""
-    models.fetch(models.CATALOGUE["whisper-base"], models_dir)
+    fetch(CATALOGUE["whisper-base"], models_dir)
     # The stock voices, by the names that voice profiles have for them.
-    models.fetch(models.CATALOGUE["f5-voices"], models_dir)
+    fetch(CATALOGUE["f5-voices"], models_dir)
     return {
         "AVATAR_PROFILE": "gpu",
         "AVATAR_DEVICE": "cpu",

@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -26,13 +25,14 @@ from avatar_site.operations.talk_client import FRAME_SAMPLES, read_speech
 from inference.address import make_default_address
 from inference.client import InferenceClient
 from inference.interfaces import InferenceStatus, RoleStatus
+from tests.ports import find_free_port
 
 pytestmark = pytest.mark.timeout(400)
 
 ROOT = Path(__file__).resolve().parents[2]
 PASSWORD = "correct horse battery staple"
 READY_TIMEOUT_S = 240
-#: For two cores that are shared: a wait that is longer is one for ever.
+#: Deadline of a wait on two shared cores.
 PATIENCE_S = 90.0
 
 
@@ -52,11 +52,6 @@ class Product:
 
     def manage(self, *arguments: str) -> str:
         return manage(self.environment, *arguments)
-
-
-def find_free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture(scope="module")
@@ -223,7 +218,7 @@ async def read_until(connection: ClientConnection, kind: str) -> dict[str, Any]:
 
 
 async def speak(connection: ClientConnection, pcm: bytes) -> None:
-    """Be a microphone, in real time, for as long as somebody wants it."""
+    """Be a microphone, in real time, until closed."""
     due_at = time.monotonic()
     while True:
         for start in range(0, len(pcm) - FRAME_SAMPLES * 2, FRAME_SAMPLES * 2):

@@ -18,7 +18,7 @@ import torch
 from inference.config import InferenceConfig
 from inference.device_memory import MIB, ScriptedReader
 from inference.engines.f5_tts import F5Tts
-from inference.engines.worker import Urgency
+from inference.engines.priority_worker import Priority
 from inference.interfaces import (
     AudioChunk,
     DeviceMemory,
@@ -241,7 +241,7 @@ class TestForgetting:
     async def test_keeps_what_is_used(self, forgetful: F5Tts) -> None:
         async def use(transcript: str) -> Any:
             options = SynthesisOptions(reference=make_reference(transcript=transcript))
-            return await forgetful._find_voice("你好。", options, Urgency.CLAUSE)
+            return await forgetful._prepare_voice("你好。", options, Priority.CLAUSE)
 
         used, left = await use("有人用。"), weakref.ref((await use("沒人用。")).samples)
 

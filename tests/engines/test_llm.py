@@ -246,11 +246,11 @@ class TestVllm:
 
         with pytest.raises(InferenceUnavailable):
             await asyncio.wait_for(speaking, PATIENCE_S)
-        assert "has died" in vllm_engine.find_trouble()
+        assert "has died" in vllm_engine.diagnose()
         with pytest.raises(InferenceUnavailable):
             await generate(vllm_engine, *STORY, max_tokens=4)
         async with asyncio.timeout(240):
-            while vllm_engine.find_trouble():  # noqa: ASYNC110 — as the server asks
+            while vllm_engine.diagnose():  # noqa: ASYNC110 — as the server asks
                 await asyncio.sleep(0.5)
         assert (await generate(vllm_engine, *STORY, max_tokens=4))[0]
 

@@ -14,8 +14,8 @@ import pytest
 from inference.client import InferenceClient
 from inference.config import InferenceConfig
 from inference.engines.fake import FakeLanguageModel, FakeSpeakerEncoder, FakeSpeechToText, FakeTextToSpeech
+from inference.host import InferenceServer
 from inference.interfaces import Role
-from inference.server import InferenceServer
 
 #: Long enough for a busy machine; nothing waits so long unless it is broken.
 PATIENCE_S = 10.0
@@ -23,7 +23,7 @@ SECRET = "for tests, not to be guessed"
 
 
 async def eventually(condition: Callable[[], bool]) -> None:
-    """Wait until `condition` holds. What it looks at changes in another task, and tells nobody."""
+    """Poll `condition` until it holds: it depends on another task that sets no event."""
     async with asyncio.timeout(PATIENCE_S):
         while not condition():  # noqa: ASYNC110 — there is no event to wait for
             await asyncio.sleep(0.005)

@@ -7,7 +7,7 @@ import pytest
 
 from inference.config import PROFILES, ConfigurationError, InferenceConfig, default_models_dir
 from inference.interfaces import Role
-from inference.models import CATALOGUE, PROFILE_MODELS
+from inference.models.catalogue import CATALOGUE, PROFILE_MODELS
 
 
 class TestFromEnv:

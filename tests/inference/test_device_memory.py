@@ -14,12 +14,12 @@ from inference.device_memory import (
     ScriptedReader,
     Share,
     check_budget,
-    find_free_mib,
     get_reader,
     list_shares,
+    read_free_mib,
 )
 from inference.interfaces import CONVERSATION_ROLES, DeviceMemory, Role
-from inference.models import CATALOGUE
+from inference.models.catalogue import CATALOGUE
 
 RTX_4090 = DeviceMemory("NVIDIA GeForce RTX 4090", 24_564 * MIB, 24_100 * MIB)
 GPU = InferenceConfig(profile="gpu", engines=PROFILES["gpu"], device="cuda")
@@ -31,7 +31,7 @@ def free(mib: int) -> tuple[DeviceMemory, ...]:
 
 #: Of each size that docs/gpu.md has settings for: all of the memory, and what a driver leaves free of it.
 SIZES = {"12": (12_288, 11_900), "16": (16_376, 15_900), "24": (24_564, 24_000), "48": (49_140, 48_400)}
-#: CUDA's own memory in each of the two processes on the device, which is in nobody's share.
+#: CUDA's own memory in each of the two processes on the device, which is in no share.
 CONTEXTS_MIB = 1000
 GUIDE = (Path(__file__).parents[2] / "docs" / "gpu.md").read_text(encoding="utf-8")
 
@@ -107,8 +107,8 @@ class TestReaders:
     def test_find_what_is_free_of_the_first_device(self) -> None:
         reader = ScriptedReader((*free(500), *free(9000)), free(100))
 
-        assert [find_free_mib(reader) for _ in range(3)] == [500, 100, 100]
-        assert find_free_mib(NoDevices()) is None
+        assert [read_free_mib(reader) for _ in range(3)] == [500, 100, 100]
+        assert read_free_mib(NoDevices()) is None
 
     def test_is_not_asked_for_where_engines_compute_on_the_processor(self) -> None:
         assert isinstance(get_reader(InferenceConfig()), NoDevices)

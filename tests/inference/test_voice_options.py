@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from inference.interfaces import InferenceError, VoiceReference
-from inference.voice_options import check_reference, choose_shares, find_heaviest, parse_blend, read_style
+from inference.voice_options import check_reference, choose_shares, parse_blend, pick_heaviest, read_style
 
 
 class TestParseBlend:
@@ -56,7 +56,7 @@ class TestChooseShares:
 class TestFindHeaviest:
     @pytest.mark.parametrize(("voice", "key"), [("a", "a"), ("a:0.4+b:0.6", "b"), ("a:0.5+b:0.5", "a")])
     def test_is_the_first_with_the_largest_share(self, voice: str, key: str) -> None:
-        assert find_heaviest(parse_blend(voice)) == key
+        assert pick_heaviest(parse_blend(voice)) == key
 
 
 class TestReadStyle:

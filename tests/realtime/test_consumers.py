@@ -30,20 +30,23 @@ from django.core.files.base import ContentFile
 from django.db import DatabaseError, InterfaceError, OperationalError
 from django.test import Client as DjangoClient
 from django.urls import path
-from django.utils import timezone, translation
+from django.utils import timezone
 
+from avatar_site.lib import live_calls
 from avatar_site.web.server import DRAIN_S
-from conversations import services, spool
+from conversations import call_store, services, spool
 from conversations.models import Conversation, Turn
 from inference.interfaces import Message, Quality, VoiceReference
-from realtime import consumers, logins, messages
+from realtime import call_conversation, consumers, entry, messages, outbox, voice_lookup, watch
 from realtime.admission import FINISH_SENTENCE_S, Admission
-from realtime.call.voice import Voice, VoiceUnreadable
+from realtime.call.voice import Voice
 from realtime.consumers import VoiceConsumer, admission
 from realtime.recorder import HURRIED_PATIENCE_S
 from realtime.routing import websocket_urlpatterns
-from realtime.wording import find_language, word_error
+from realtime.ui_strings import translate_error
+from realtime.voice_lookup import VoiceLookup
 from tests import factories
+from tests.clock import Clock
 from tests.fakes import (
     SPEECH,
     UTTERANCE,
@@ -55,7 +58,7 @@ from tests.fakes import (
 )
 from voices.models import VoiceProfile
 from voices.recordings import decoding
-from voices.services import choose_default, choose_quality, delete_voice_profile
+from voices.services import choose_default, choose_quality, delete_voice_profile, disable, unshare
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -64,16 +67,6 @@ VALIDATOR = jsonschema.Draft202012Validator(
     messages.build_schema() | {"oneOf": [{"$ref": "#/$defs/ServerMessage"}]},
     format_checker=jsonschema.FormatChecker(),
 )
-
-
-class Clock:
-    """A clock that stands until it is moved."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 class Client:
@@ -323,11 +316,11 @@ class TestConnecting:
         conversation_id = uuid4()
         fields = {"turn_id": uuid4(), "text": "從前，", "language": "zh", "voice_profile_id": None}
         change = spool.Change("begin_turn", fields | {"said_at": timezone.now(), "begun_by": alice.pk})
-        services.spool_change(conversation_id=conversation_id, change=change)
+        call_store.spool_change(conversation_id=conversation_id, change=change)
         query = f"?conversation={conversation_id}"
 
         assert await connect_in_vain(bob, query=query) == ([], 4404)
-        services.spool_change(conversation_id=(other_id := uuid4()), change=replace_turn(change))
+        call_store.spool_change(conversation_id=(other_id := uuid4()), change=replace_turn(change))
         for wanted in (conversation_id, other_id):
             async with call(alice, make_inference(), query=f"?conversation={wanted}") as (_, ready):
                 assert ready["is_resumed"]
@@ -411,7 +404,7 @@ class TestAdmission:
 class TestIdling:
     @pytest.fixture(autouse=True)
     def _looks_often(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(consumers, "RECHECK_S", 0.01)
+        monkeypatch.setattr(watch, "RECHECK_S", 0.01)
 
     async def test_is_warned_of_and_then_ends_the_call(self, alice: User) -> None:
         clock = Clock()
@@ -465,13 +458,13 @@ class TestLosingTheLogin:
     @pytest.fixture
     def hears_only_signals(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """A call that does not look for itself before long."""
-        monkeypatch.setattr(consumers, "RECHECK_S", 3600)
+        monkeypatch.setattr(watch, "RECHECK_S", 3600)
 
     @pytest.fixture
     def looks_for_itself(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """As in a process that no signal reaches."""
-        monkeypatch.setattr(consumers, "RECHECK_S", 0.01)
-        monkeypatch.setattr(logins, "get_channel_layer", lambda: None)
+        monkeypatch.setattr(watch, "RECHECK_S", 0.01)
+        monkeypatch.setattr(live_calls, "get_channel_layer", lambda: None)
 
     @pytest.mark.usefixtures("hears_only_signals")
     async def test_by_logging_out_ends_the_calls_of_that_session(self, alice: User) -> None:
@@ -522,8 +515,8 @@ class TestLosingTheLogin:
             assert await client.receive() == {"type": "close", "code": 4401}
 
     async def test_is_looked_for_at_each_turn(self, alice: User, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(consumers, "RECHECK_S", 3600)
-        monkeypatch.setattr(logins, "get_channel_layer", lambda: None)
+        monkeypatch.setattr(watch, "RECHECK_S", 3600)
+        monkeypatch.setattr(live_calls, "get_channel_layer", lambda: None)
         async with open_socket(alice, make_inference(replies=["好。"])) as (client, _):
             await sync_to_async(User.objects.filter(pk=alice.pk).update)(is_active=False)
             await client.send(type="text", text="你好")
@@ -537,12 +530,12 @@ class TestLosingTheLogin:
         looked = asyncio.Event()
         loop = asyncio.get_running_loop()
 
-        def look(login: logins.Login) -> bool:
+        def look(*arguments: Any) -> watch.Check:
             loop.call_soon_threadsafe(looked.set)
             raise error("away")
 
-        monkeypatch.setattr(consumers, "RECHECK_S", 0.01)
-        monkeypatch.setattr(consumers, "is_valid", look)
+        monkeypatch.setattr(watch, "RECHECK_S", 0.01)
+        monkeypatch.setattr(watch, "check", look)
         async with call(alice, make_inference(replies=["好。"])) as (client, _):
             await asyncio.wait_for(looked.wait(), 5)
             await converse(client)
@@ -710,7 +703,7 @@ class TestDraining:
             raise OperationalError("the database is locked")
 
         monkeypatch.setattr(services, "_place", hang)
-        monkeypatch.setattr(consumers, "HURRIED_PATIENCE_S", 0.05)
+        monkeypatch.setattr(call_conversation, "HURRIED_PATIENCE_S", 0.05)
         async with open_socket(alice, make_inference(replies=["好。"])) as (client, ready):
             await client.send(type="text", text="你好")
             await asyncio.wait_for(is_asked.wait(), 5)
@@ -733,7 +726,7 @@ class TestDraining:
     def test_is_over_before_the_web_process_ends(self) -> None:
         # What is left, to write the spool.
         assert FINISH_SENTENCE_S + HURRIED_PATIENCE_S + 5 < DRAIN_S
-        assert HURRIED_PATIENCE_S + 5 < consumers.TAKEOVER_TIMEOUT_S
+        assert HURRIED_PATIENCE_S + 5 < entry.TAKEOVER_TIMEOUT_S
 
     async def test_waits_for_no_sentence_longer_than_it_may(self, alice: User, calls: Admission) -> None:
         inference = make_inference(replies=[REPLY], ms_per_character=100)
@@ -934,72 +927,141 @@ class TestConversing:
         assert [options.voice for _, options in inference.tts.requests] == ["zm_yunxi", ""]
 
 
-@pytest.mark.django_db(transaction=True)
-class TestRenewingAVoice:
+class BrokenLayer:
+    """A channel layer whose Redis is away."""
+
+    async def new_channel(self) -> str:
+        raise ConnectionError("away")
+
+    async def group_send(self, group: str, message: dict[str, Any]) -> None:
+        raise ConnectionError("away")
+
+
+class Counted:
+    """A function that keeps what it was called with."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
+        self.arguments: list[tuple[Any, ...]] = []
+
+    def __call__(self, *arguments: Any) -> Any:
+        self.arguments.append(arguments)
+        return self._function(*arguments)
+
+
+class TestChangingTheVoiceInUse:
+    """A voice that is deleted, disabled, unshared or remade during a call."""
+
     @pytest.fixture
     def profile(self, alice: User) -> VoiceProfile:
-        return factories.create_voice_profile(owner=alice, engine_voice="zm_yunxi")
+        profile = factories.create_voice_profile(owner=alice, engine_voice="zm_yunxi", is_shared=True)
+        choose_default(user=alice, profile=profile)
+        return profile
 
-    def test_is_the_same_when_nothing_changed(self, alice: User, profile: VoiceProfile) -> None:
-        voice = consumers.find_voice(alice, profile.pk)
+    @pytest.fixture
+    def hears_only_messages(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A call that polls nothing before long."""
+        monkeypatch.setattr(watch, "RECHECK_S", 3600)
 
-        assert voice is not None
-        assert consumers.renew_voice(alice, voice) is voice
-        assert consumers.renew_voice(alice, automatic := Voice()) is automatic
+    @pytest.fixture
+    def polls_only(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """As in a process that no message reaches."""
+        monkeypatch.setattr(watch, "RECHECK_S", 0.01)
+        monkeypatch.setattr(live_calls, "get_channel_layer", lambda: None)
 
-    def test_is_read_anew_when_it_was_remade(self, alice: User, profile: VoiceProfile) -> None:
-        voice = consumers.find_voice(alice, profile.pk)
-        assert voice is not None
-        VoiceProfile.objects.filter(pk=profile.pk).update(version=2, style=bytes(1024))
+    @pytest.mark.usefixtures("hears_only_messages")
+    @pytest.mark.parametrize("change", [delete_voice_profile, disable])
+    async def test_reaches_the_reply_within_a_clause(
+        self, alice: User, profile: VoiceProfile, change: Callable[..., None]
+    ) -> None:
+        inference = make_inference(replies=[REPLY])
+        inference.llm.hold_after(20)
+        async with call(alice, inference) as (client, _):
+            await client.send(type="text", text="你好")
+            await client.wait_for_audio()
+            await sync_to_async(change)(profile=profile)
+            error = await client.wait_for("error")
+            before = len(inference.tts.requests)
+            inference.llm.release()
+            await client.wait_for("turn_end")
 
-        renewed = consumers.renew_voice(alice, voice)
+        spoken_in = [options.voice for _, options in inference.tts.requests]
+        assert (error["code"], error["voice_profile_id"]) == ("VOICE_GONE", str(profile.pk))
+        assert set(spoken_in[:before]) == {"zm_yunxi"}
+        assert set(spoken_in[before:]) == {""}
 
-        assert renewed is not None
-        assert (renewed.version, renewed.style) == (2, bytes(1024))
-
-    def test_is_none_when_it_is_deleted_disabled_or_not_shared_any_more(
+    @pytest.mark.usefixtures("hears_only_messages")
+    async def test_by_unsharing_it_concerns_those_it_was_shared_with(
         self, alice: User, bob: User, profile: VoiceProfile
     ) -> None:
-        profiles = VoiceProfile.objects.filter(pk=profile.pk)
-        profiles.update(is_shared=True)
-        voice = consumers.find_voice(bob, profile.pk)
-        assert voice is not None
-        assert consumers.renew_voice(bob, voice) is voice
+        await sync_to_async(choose_default)(user=bob, profile=profile)
+        alices, bobs = make_inference(replies=["好。"]), make_inference(replies=["好。"])
+        async with call(alice, alices) as (hers, _), call(bob, bobs) as (his, _):
+            await follow_all()
+            await sync_to_async(unshare)(profile=profile)
+            error = await his.wait_for("error")
+            await converse(hers)
+            await converse(his)
 
-        profiles.update(is_shared=False)
-        assert consumers.renew_voice(bob, voice) is None
-        assert consumers.renew_voice(alice, voice) is voice
-        profiles.update(state="disabled")
-        assert consumers.renew_voice(alice, voice) is None
-        profiles.delete()
-        assert consumers.renew_voice(alice, voice) is None
+        assert error["code"] == "VOICE_GONE"
+        assert [options.voice for _, options in alices.tts.requests] == ["zm_yunxi"]
+        assert [options.voice for _, options in bobs.tts.requests] == [""]
+        assert not [m for m in hers.received if isinstance(m, dict) and m["type"] == "error"]
 
-    @pytest.mark.parametrize("error", [DatabaseError, InterfaceError])
-    def test_goes_on_as_it_was_while_the_database_is_away(
-        self, alice: User, profile: VoiceProfile, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+    @pytest.mark.usefixtures("polls_only")
+    async def test_by_a_worker_is_noticed_by_polling(
+        self, alice: User, profile: VoiceProfile, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        voice = consumers.find_voice(alice, profile.pk)
-        assert voice is not None
+        has_changed = asyncio.Event()
+        find = VoiceLookup.find
 
-        def fail(*arguments: Any, **fields: Any) -> None:
-            raise error("away")
+        async def find_and_tell(*arguments: Any) -> Voice | None:
+            voice = await find(*arguments)
+            has_changed.set()
+            return voice
 
-        monkeypatch.setattr(type(VoiceProfile.objects.all()), "first", fail)
+        monkeypatch.setattr(VoiceLookup, "find", find_and_tell)
+        inference = make_inference(replies=["好。", "再見。"])
+        async with call(alice, inference) as (client, _):
+            voices = VoiceProfile.objects.filter(pk=profile.pk)
+            await converse(client)
+            await voices.aupdate(version=2, style=bytes(1024))
+            await asyncio.wait_for(has_changed.wait(), 5)
+            await converse(client)
+            await voices.aupdate(state="disabled")
+            error = await client.wait_for("error")
 
-        assert consumers.renew_voice(alice, voice) is voice
+        assert [options.style for _, options in inference.tts.requests] == [b"", bytes(1024)]
+        assert error["code"] == "VOICE_GONE"
 
-    def test_goes_on_as_it_was_when_its_clip_cannot_be_read(self, alice: User, profile: VoiceProfile) -> None:
-        voice = consumers.find_voice(alice, profile.pk)
-        assert voice is not None
-        for content in (None, b"no FLAC at all"):
-            profile.clip.save("clip.flac", ContentFile(content or b""), save=False)
-            VoiceProfile.objects.filter(pk=profile.pk).update(kind="cloned", version=2, clip=profile.clip.name)
-            if content is None:
-                profile.clip.storage.delete(profile.clip.name)
+    @pytest.mark.usefixtures("hears_only_messages")
+    async def test_costs_no_query_per_clause(
+        self, alice: User, profile: VoiceProfile, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        read, checked = Counted(voice_lookup.read_voice), Counted(watch.check)
+        monkeypatch.setattr(voice_lookup, "read_voice", read)
+        monkeypatch.setattr(watch, "check", checked)
+        inference = make_inference(replies=[REPLY * 2])
+        async with call(alice, inference) as (client, _):
+            await converse(client)
 
-            assert consumers.renew_voice(alice, voice) is voice
-            with pytest.raises(VoiceUnreadable):
-                consumers.find_voice(alice, profile.pk)
+        assert len(inference.tts.requests) > 3
+        # The preferred voice, when the call begins; then once a turn, of the user and of the avatar.
+        assert len(read.arguments) == 1
+        assert len(checked.arguments) <= 2
+
+    async def test_goes_on_without_redis(
+        self, alice: User, profile: VoiceProfile, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        monkeypatch.setattr(watch, "RECHECK_S", 0.01)
+        monkeypatch.setattr(live_calls, "get_channel_layer", BrokenLayer)
+        async with call(alice, make_inference()) as (client, _):
+            await sync_to_async(delete_voice_profile)(profile=profile)
+            error = await client.wait_for("error")
+
+        assert error["code"] == "VOICE_GONE"
+        assert not await VoiceProfile.objects.filter(pk=profile.pk).aexists()
+        assert "voice.changed was not sent to calls" in caplog.text
 
 
 class TestBargeIn:
@@ -1148,7 +1210,7 @@ class TestErrors:
 
             error = await client.wait_for("error")
 
-        assert error["error"] == word_error(messages.ErrorCode.NO_AUDIO_DATA, "zh-hant")
+        assert error["error"] == translate_error(messages.ErrorCode.NO_AUDIO_DATA, "zh-hant")
 
     async def test_are_told_in_the_users_language(self, alice: User) -> None:
         async with call(alice, make_inference(), headers={"accept-language": "en"}) as (client, _):
@@ -1218,7 +1280,7 @@ class TestLeaving:
 
 class TestSlowClient:
     async def test_that_stops_reading_is_cut_off(self, alice: User, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(consumers, "SEND_TIMEOUT_S", 0.1)
+        monkeypatch.setattr(outbox, "SEND_TIMEOUT_S", 0.1)
         inference = make_inference("你好", replies=[REPLY])
         router = URLRouter(websocket_urlpatterns(inference))
         inputs: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
@@ -1242,21 +1304,6 @@ class TestSlowClient:
         await asyncio.wait_for(task, 5)
 
         assert inference.active_calls == 0
-
-
-class TestLanguage:
-    @pytest.mark.parametrize(
-        ("headers", "language"),
-        [
-            ([(b"accept-language", b"en-GB,en;q=0.9")], "en"),
-            ([(b"accept-language", b"zh-TW,zh;q=0.9")], "zh-hant"),
-            ([(b"accept-language", b"en"), (b"cookie", b"django_language=zh-hant")], "zh-hant"),
-            ([], "zh-hant"),
-        ],
-    )
-    def test_is_the_cookies_or_the_browsers(self, headers: list[tuple[bytes, bytes]], language: str) -> None:
-        assert find_language(headers) == language
-        assert translation.get_language() == "zh-hant"
 
 
 def make_wav(pcm: bytes) -> bytes:

@@ -48,41 +48,41 @@ class TestSocketBudget:
 
         for tick in range(60 * 60 * 50):
             now = tick / 50
-            budget.take_frame(640, now)
+            budget.charge_frame(640, now)
             if tick % 12 == 0:
-                budget.take_text(120, now)
-                budget.take_message(now, is_chunk=False)
+                budget.charge_json(120, now)
+                budget.charge_message(now, is_chunk=False)
 
     def test_takes_a_whole_utterance_at_once_and_audio_at_four_times_its_speed(self) -> None:
         budget = make_budget()
 
-        assert count_taken(lambda: budget.take_frame(64_000, 0.0), at_most=100) == 35  # 60 s and 10 s, 2 s each
-        assert count_taken(lambda: budget.take_frame(64_000, 10.0), at_most=100) == 20
+        assert count_taken(lambda: budget.charge_frame(64_000, 0.0), at_most=100) == 35  # 60 s and 10 s, 2 s each
+        assert count_taken(lambda: budget.charge_frame(64_000, 10.0), at_most=100) == 20
 
     def test_cuts_off_a_flood_of_the_tiniest_frames(self) -> None:
         budget = make_budget()
-        count_taken(lambda: budget.take_frame(2, 0.0), at_most=100_000)
+        count_taken(lambda: budget.charge_frame(2, 0.0), at_most=100_000)
 
-        assert count_taken(lambda: budget.take_frame(2, 1.0), at_most=36_000) <= 800
+        assert count_taken(lambda: budget.charge_frame(2, 1.0), at_most=36_000) <= 800
 
     def test_takes_a_hundred_messages_a_second_beside_the_audio(self) -> None:
         budget = make_budget()
 
-        assert count_taken(lambda: budget.take_message(0.0, is_chunk=False), at_most=36_000) == 200
-        assert count_taken(lambda: budget.take_message(1.0, is_chunk=False), at_most=36_000) == 100
-        assert count_taken(lambda: budget.take_message(1.0, is_chunk=True), at_most=36_000) == 1200
+        assert count_taken(lambda: budget.charge_message(0.0, is_chunk=False), at_most=36_000) == 200
+        assert count_taken(lambda: budget.charge_message(1.0, is_chunk=False), at_most=36_000) == 100
+        assert count_taken(lambda: budget.charge_message(1.0, is_chunk=True), at_most=36_000) == 1200
 
     def test_takes_twenty_errors_and_then_twenty_a_minute(self) -> None:
         budget = make_budget()
 
-        assert count_taken(lambda: budget.take_error(0.0), at_most=100) == 20
-        assert count_taken(lambda: budget.take_error(59.9), at_most=100) == 19
+        assert count_taken(lambda: budget.charge_error(0.0), at_most=100) == 20
+        assert count_taken(lambda: budget.charge_error(59.9), at_most=100) == 19
 
     def test_counts_json_before_it_is_parsed(self) -> None:
         budget = make_budget()
 
-        assert count_taken(lambda: budget.take_text(1_000_000, 0.0), at_most=1000) == 20
-        assert count_taken(lambda: budget.take_text(1_000_000, 3.0), at_most=1000) == 3
+        assert count_taken(lambda: budget.charge_json(1_000_000, 0.0), at_most=1000) == 20
+        assert count_taken(lambda: budget.charge_json(1_000_000, 3.0), at_most=1000) == 3
 
 
 class TestIdleWatch:
@@ -91,14 +91,14 @@ class TestIdleWatch:
 
         assert watch.check(539.9) is Idleness.ACTIVE
         assert watch.check(540.0) is Idleness.WARN
-        assert watch.find_rest_s(540.0) == 60.0
+        assert watch.compute_rest_s(540.0) == 60.0
         assert watch.check(599.9) is Idleness.ACTIVE
         assert watch.check(600.0) is Idleness.OVER
 
     def test_begins_again_when_somebody_speaks(self) -> None:
         watch = IdleWatch(limit_s=600, now=0.0)
         watch.check(550.0)
-        watch.note(590.0)
+        watch.note_activity(590.0)
 
         assert watch.check(600.0) is Idleness.ACTIVE
         assert watch.check(1130.0) is Idleness.WARN

@@ -6,14 +6,7 @@ import pytest
 
 from inference.interfaces import DiscardUtterance, EndOfUtterance, TranscriptionOptions
 from realtime.recogniser import MicrophoneQueue, RecogniserDeadline
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
+from tests.clock import Clock
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from django.core.files.storage import FileSystemStorage
 from django.db import OperationalError, connection
 from django.utils import timezone
 
-from conversations import services, spool
+from conversations import call_store, services, spool
 from conversations.models import Conversation, Turn
 from inference.interfaces import Quality
 from realtime import recorder as recording
@@ -329,8 +329,8 @@ class TestOutage:
         said_at = timezone.now()
         database.is_away = False
 
-        assert await sync_to_async(services.take_in_all_spooled_turns)() == 2
-        assert await sync_to_async(services.take_in_all_spooled_turns)() == 0
+        assert await sync_to_async(call_store.replay_all_spooled_turns)() == 2
+        assert await sync_to_async(call_store.replay_all_spooled_turns)() == 0
         first, second = [turn async for turn in Turn.objects.order_by("sequence")]
         assert (first.text, bool(first.audio), first.created_at < said_at) == ("說故事", True, True)
         assert (second.text, second.is_in_progress, second.latency) == ("從前。", False, {"stt": 5})
@@ -358,7 +358,7 @@ class TestOutage:
         assert read_spool().count("append_turn") == 2
         is_back.set()
         await asyncio.wait([recorder._task])
-        assert await sync_to_async(services.take_in_all_spooled_turns)() == 2
+        assert await sync_to_async(call_store.replay_all_spooled_turns)() == 2
         assert await list_texts(conversation) == ["一", "二"]
 
     async def test_is_waited_for_less_long_when_something_waits_for_the_end(
@@ -393,16 +393,16 @@ class TestOutage:
         monkeypatch: pytest.MonkeyPatch,
         caplog: pytest.LogCaptureFixture,
     ) -> None:
-        take_in = recording.take_in_spooled_turns
+        replay = recording.replay_spooled_turns
         failures: list[RuntimeError] = []
 
         def fail(**fields: Any) -> int:
             if len(failures) < 3:
                 failures.append(RuntimeError("nobody expected this"))
                 raise failures[-1]
-            return take_in(**fields)
+            return replay(**fields)
 
-        monkeypatch.setattr(recording, "take_in_spooled_turns", fail)
+        monkeypatch.setattr(recording, "replay_spooled_turns", fail)
         database.is_away = True
         recorder = make_recorder(conversation, sleep=patience)
         recorder.record(make_turn("一"))
@@ -431,7 +431,7 @@ class TestOutage:
 
         assert read_spool().count("append_turn") == 2
         assert "nobody expected this" in caplog.text
-        assert await sync_to_async(services.take_in_all_spooled_turns)() == 2
+        assert await sync_to_async(call_store.replay_all_spooled_turns)() == 2
         assert await list_texts(conversation) == ["一", "二"]
 
     async def test_on_a_full_disk_keeps_what_memory_holds(
@@ -517,6 +517,6 @@ asyncio.run(speak())
         assert killed.returncode == -signal.SIGKILL
         turn = Turn.objects.get(pk=reply_id)
         assert (turn.text, turn.was_interrupted, turn.is_in_progress) == ("從前，有一隻", True, True)
-        remembered = services.resume_conversation(conversation_id=conversation.pk, limit=10)
+        remembered = call_store.resume_conversation(conversation_id=conversation.pk, limit=10)
         assert [text for _, _, text in remembered] == ["說故事", "從前，有一隻"]
         assert list(Conversation.objects.matching("一隻", owner=conversation.owner)) == [conversation]

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
@@ -9,7 +10,7 @@ from django.core.cache import cache
 from django.core.files.base import ContentFile
 from django.test import Client
 
-from avatar_site.lib import inference_client
+from avatar_site.lib import inference_client, live_calls
 from tests import factories
 from tests.fakes import FakeInference
 from tests.fakes import make_inference as make_fake_inference
@@ -23,6 +24,25 @@ def inference(monkeypatch: pytest.MonkeyPatch) -> FakeInference:
     # What was found out about the voices of other tests' engines.
     cache.clear()
     return fake
+
+
+class RecordingLayer:
+    """A channel layer that keeps which voices live calls were told of."""
+
+    def __init__(self) -> None:
+        self.voices: list[str] = []
+
+    async def group_send(self, group: str, message: dict[str, Any]) -> None:
+        assert (group, message["type"]) == (live_calls.ALL_CALLS, "voice.changed")
+        self.voices.append(message["voice_profile_id"])
+
+
+@pytest.fixture
+def told_voices(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The ids of the voices that live calls are told of."""
+    layer = RecordingLayer()
+    monkeypatch.setattr(live_calls, "get_channel_layer", lambda: layer)
+    return layer.voices
 
 
 @pytest.fixture

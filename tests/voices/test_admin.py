@@ -43,16 +43,16 @@ class TestVoiceProfileAdmin:
     def test_disables_enables_and_makes_anew(self, operators_client: Client, alice: User) -> None:
         profile = factories.create_voice_profile(owner=alice)
 
-        for action, state in (("disable", "disabled"), ("enable", "ready"), ("extract_again", "pending")):
+        for action, state in (("disable", "disabled"), ("enable", "ready"), ("rebuild", "pending")):
             act(operators_client, action, profile)
             profile.refresh_from_db()
             assert profile.state == state
         assert LogEntry.objects.filter(object_id=str(profile.pk)).count() == 3
 
     def test_does_not_make_anew_what_is_disabled(self, operators_client: Client, alice: User) -> None:
-        profile = factories.create_voice_profile(owner=alice, state="disabled")
+        profile = factories.create_voice_profile(owner=alice, availability="disabled")
 
-        data = {"action": "extract_again", "_selected_action": [str(profile.pk)]}
+        data = {"action": "rebuild", "_selected_action": [str(profile.pk)]}
         page = operators_client.post(LIST, data, follow=True, headers={"accept-language": "en"}).content.decode()
 
         profile.refresh_from_db()
@@ -62,7 +62,7 @@ class TestVoiceProfileAdmin:
     def test_says_when_it_cannot(self, operators_client: Client) -> None:
         stock = VoiceProfile.objects.get(engine_voice="af_heart")
 
-        act(operators_client, "extract_again", stock)
+        act(operators_client, "rebuild", stock)
 
         stock.refresh_from_db()
         assert stock.state == "ready"
@@ -145,6 +145,22 @@ class TestFilters:
     def test_are_those_that_are_offered(self, operators_client: Client, query: str) -> None:
         assert operators_client.get(f"{LIST}?{query}").status_code == 400
         assert operators_client.get(f"{LIST}?state__exact=ready&is_shared__exact=0").status_code == 200
+
+    @pytest.mark.parametrize(
+        ("state", "names"),
+        [("pending", {"Waiting"}), ("ready", {"Ready", "Heart"}), ("failed", {"Failed"}), ("disabled", {"Disabled"})],
+    )
+    def test_finds_voices_by_their_state(
+        self, operators_client: Client, alice: User, state: str, names: set[str]
+    ) -> None:
+        factories.upload_voice(alice, name="Waiting")
+        factories.create_voice_profile(alice, name="Ready")
+        factories.create_voice_profile(alice, name="Disabled", availability="disabled")
+        factories.set_job(factories.create_voice_profile(alice, name="Failed"), "build", state="failed")
+
+        page = operators_client.get(f"{LIST}?state__exact={state}&all=").content.decode()
+
+        assert {name for name in ("Waiting", "Ready", "Failed", "Disabled", "Heart") if f">{name}<" in page} == names
 
 
 class TestListening:

@@ -106,7 +106,7 @@ class TestList:
         for _ in range(3):
             factories.upload_voice(alice)
 
-        with django_assert_num_queries(6):  # session, user, count, voices, recordings, preference
+        with django_assert_num_queries(7):  # session, user, count, voices, jobs, recordings, preference
             alices_client.get(URL)
 
     @pytest.mark.django_db
@@ -190,9 +190,8 @@ class TestAnothersVoice:
         self, bobs_client: Client, alice: User, inference: FakeInference
     ) -> None:
         profile = factories.upload_voice(alice)
-        VoiceProfile.objects.filter(pk=profile.pk).update(
-            state="ready", version=1, is_shared=True, engine_voice="zm_yunxi"
-        )
+        VoiceProfile.objects.filter(pk=profile.pk).update(version=1, is_shared=True, engine_voice="zm_yunxi")
+        factories.set_job(profile, "build", state="done")
         address = f"{URL}/{profile.pk}"
 
         assert bobs_client.get(address).json()["recordings"] == []
@@ -250,7 +249,7 @@ class TestDetail:
 class TestStatus:
     def test_tells_step_progress_and_error(self, alices_client: Client, alice: User) -> None:
         profile = factories.upload_voice(alice)
-        VoiceProfile.objects.filter(pk=profile.pk).update(step="clip", progress=0.5, error_code="no_speech")
+        factories.set_job(profile, "build", step="clip", progress=0.5, error="no_speech")
 
         status = alices_client.get(f"{URL}/{profile.pk}/status").json()
 
@@ -269,7 +268,7 @@ class TestStatus:
         profile = factories.upload_voice(alice)
 
         assert alices_client.post(f"{URL}/{profile.pk}/retry").status_code == 409
-        VoiceProfile.objects.filter(pk=profile.pk).update(state="failed", error_code="no_speech")
+        factories.set_job(profile, "build", state="failed", error="no_speech")
 
         response = alices_client.post(f"{URL}/{profile.pk}/retry")
         assert (response.status_code, response.json()["state"], response.json()["error"]) == (202, "pending", None)
@@ -318,7 +317,7 @@ class TestRecordings:
 
     def test_of_a_disabled_voice_stay_as_they_are(self, alices_client: Client, alice: User) -> None:
         profile = factories.upload_voice(alice)
-        VoiceProfile.objects.filter(pk=profile.pk).update(state="disabled")
+        VoiceProfile.objects.filter(pk=profile.pk).update(availability="disabled")
 
         response = upload(alices_client, f"{URL}/{profile.pk}/recordings")
 
@@ -467,7 +466,7 @@ class TestPreview:
 
         VoiceProfile.objects.update(is_shared=False)
         assert (alices_client.get(hers).status_code, bobs_client.get(his).status_code) == (200, 404)
-        VoiceProfile.objects.filter(pk=profile.pk).update(is_shared=True, state="disabled")
+        VoiceProfile.objects.filter(pk=profile.pk).update(is_shared=True, availability="disabled")
         assert (alices_client.get(hers).status_code, bobs_client.get(his).status_code) == (409, 404)
 
     def test_waits_until_the_voice_is_made(self, alices_client: Client, alice: User, inference: FakeInference) -> None:
@@ -493,7 +492,7 @@ class TestDefault:
         profile = factories.create_voice_profile(owner=alice, is_shared=True)
         bobs_client.post(f"{URL}/{profile.pk}/default")
 
-        for change in ({"is_shared": False}, {"is_shared": True, "state": "disabled"}):
+        for change in ({"is_shared": False}, {"is_shared": True, "availability": "disabled"}):
             VoiceProfile.objects.filter(pk=profile.pk).update(**change)
             assert bobs_client.get("/api/voice-default").json()["voice_profile_id"] is None
 

@@ -54,8 +54,9 @@ class TestDelete:
             audio=factories.sounds.encode(factories.sounds.make_speech(7.0), "mp3"),
             attestation="own_voice",
         )
-        build_job.extract(voice_profile_id=profile.pk, inference=inference)
-        VoiceProfile.objects.filter(pk=profile.pk).update(style=STYLE, fitting_state="done", fitting_similarity=0.7)
+        build_job.build(voice_profile_id=profile.pk, inference=inference)
+        VoiceProfile.objects.filter(pk=profile.pk).update(style=STYLE, fitting_similarity=0.7)
+        factories.set_job(profile, "fit", state="done")
         profile.refresh_from_db()
         embedding = bytes(profile.embedding)
         services.preview(profile=profile, user=alice, text="你好")
@@ -93,7 +94,7 @@ class TestDelete:
         self, alice: User, bob: User, operators_client: Client, inference: FakeInference, media_root: Path
     ) -> None:
         profile = factories.upload_voice(alice, name="Zanzibar-voice")
-        build_job.extract(voice_profile_id=profile.pk, inference=inference)
+        build_job.build(voice_profile_id=profile.pk, inference=inference)
         shared = factories.create_voice_profile(owner=bob, is_shared=True)
         services.preview(profile=shared, user=alice, text="你好")
         factories.create_turn(factories.create_conversation(alice), text="Zanzibar", audio=factories.make_flac())
@@ -162,7 +163,7 @@ class TestDelete:
         for change in (services.enable, services.disable):
             change(profile=profile)
         with pytest.raises(ProblemError, match="deleting"):
-            services.extract_again(profile=profile)
+            services.rebuild(profile=profile)
         assert alices_client.post(f"{address}/retry").json()["code"] == "deleting"
         assert alices_client.get(f"{address}/status").json()["state"] == "deleting"
         tasks.finish_deletions()

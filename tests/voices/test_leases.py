@@ -2,24 +2,37 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
 from django.db import IntegrityError, connection
+from django.utils import timezone
 
 from tests import factories
-from voices.leases import FittingClaim
-from voices.models import VoiceProfile
+from voices import leases, services
+from voices.leases import Lease, LeaseLost
+from voices.models import JobKind, VoiceJob, VoiceProfile
+
+
+@pytest.fixture
+def queued_profile(alice: User) -> VoiceProfile:
+    """Built, and queued to be fitted."""
+    profile = factories.create_voice_profile(alice)
+    services.start_fitting(profile=profile)
+    return profile
 
 
 @pytest.mark.django_db(transaction=True)
-class TestFittingClaim:
-    def test_is_taken_by_one_of_two_at_once(self, alice: User) -> None:
-        profiles = [factories.create_voice_profile(alice, fitting_state="queued") for _ in range(2)]
+class TestClaimAtOnce:
+    def test_of_fits_is_won_by_one_of_two_at_once(self, alice: User) -> None:
+        profiles = [factories.create_voice_profile(alice) for _ in range(2)]
+        for profile in profiles:
+            factories.set_job(profile, "fit", state="queued")
         both_looked = threading.Barrier(2, timeout=10)
 
-        def take(profile: VoiceProfile) -> FittingClaim | None:
+        def claim(profile: VoiceProfile) -> Lease | None:
             has_waited = False
 
             def wait_for_the_other(execute: Any, sql: str, *arguments: Any) -> Any:
@@ -31,19 +44,92 @@ class TestFittingClaim:
 
             try:
                 with connection.execute_wrapper(wait_for_the_other):
-                    return FittingClaim.take(profile.pk)
+                    return Lease.claim(profile.pk, JobKind.FIT)
             finally:
                 connection.close()
 
         with ThreadPoolExecutor(2) as threads:
-            claims = list(threads.map(take, profiles))
+            claimed = list(threads.map(claim, profiles))
 
-        assert sorted(claim is None for claim in claims) == [False, True]
-        states = VoiceProfile.objects.filter(owner=alice).values_list("fitting_state", flat=True)
-        assert sorted(states) == ["queued", "running"]
+        assert sorted(lease is None for lease in claimed) == [False, True]
+        assert sorted(factories.read_fit_state(profile) for profile in profiles) == ["queued", "running"]
 
-    def test_is_one_by_the_databases_own_rule(self, alice: User) -> None:
-        factories.create_voice_profile(alice, fitting_state="running")
+    def test_of_fits_is_one_by_a_constraint_of_the_database(self, alice: User) -> None:
+        factories.set_job(factories.create_voice_profile(alice), "fit", state="running")
+        other = factories.create_voice_profile(alice)
 
         with pytest.raises(IntegrityError):
-            factories.create_voice_profile(alice, fitting_state="running")
+            factories.set_job(other, "fit", state="running")
+
+
+class TestClaim:
+    def test_of_builds_is_not_limited_to_one_voice(self, alice: User) -> None:
+        for _ in range(2):
+            profile = factories.upload_voice(alice)
+            assert Lease.claim(profile.pk, JobKind.BUILD) is not None
+            assert Lease.claim(profile.pk, JobKind.BUILD) is None
+
+    def test_of_a_fit_waits_until_the_voice_is_built(self, queued_profile: VoiceProfile) -> None:
+        services.rebuild(profile=queued_profile)
+        assert Lease.claim(queued_profile.pk, JobKind.FIT) is None
+        assert leases.find_next_fits() == []
+
+        factories.set_job(queued_profile, "build", state="done")
+        assert leases.find_next_fits() == [queued_profile.pk]
+        assert Lease.claim(queued_profile.pk, JobKind.FIT) is not None
+
+
+class TestLease:
+    @pytest.mark.parametrize("change", [services.disable, services.cancel_fitting, services.delete_voice_profile])
+    def test_of_a_fit_is_lost_when_its_owner_or_operator_ends_it(
+        self, queued_profile: VoiceProfile, change: Any
+    ) -> None:
+        lease = Lease.claim(queued_profile.pk, JobKind.FIT)
+        assert lease is not None
+        lease.renew(progress=0.5)
+
+        change(profile=queued_profile)
+
+        for write in (lease.renew, lease.give_back, lambda: lease.fail("internal"), lambda: lease.finish(version=7)):
+            with pytest.raises(LeaseLost):
+                write()
+        assert not VoiceProfile.objects.filter(version=7).exists()
+
+    def test_that_ended_writes_the_voice_and_the_job(self, queued_profile: VoiceProfile) -> None:
+        lease = Lease.claim(queued_profile.pk, JobKind.FIT)
+        assert lease is not None
+
+        lease.finish(version=7)
+
+        queued_profile.refresh_from_db()
+        job = queued_profile.fit_job
+        assert (queued_profile.version, job.state, job.progress, job.token) == (7, "done", 1.0, None)
+
+    def test_is_needed_by_a_running_job(self, queued_profile: VoiceProfile) -> None:
+        with pytest.raises(IntegrityError):
+            VoiceJob.objects.filter(profile=queued_profile).update(state="running", token=None)
+
+
+class TestSweep:
+    """Of fits; that of builds is tested with their job."""
+
+    def test_queues_the_fit_of_a_worker_that_died(self, queued_profile: VoiceProfile) -> None:
+        lease = Lease.claim(queued_profile.pk, JobKind.FIT)
+        assert lease is not None
+
+        assert leases.sweep(now=timezone.now()) == ([], [])
+        later = timezone.now() + leases.LOST_AFTER + timedelta(seconds=1)
+        assert leases.sweep(now=later) == ([], [queued_profile.pk])
+
+        with pytest.raises(LeaseLost):
+            lease.renew()
+
+    def test_fails_a_fit_that_kills_every_worker(self, queued_profile: VoiceProfile) -> None:
+        later = timezone.now()
+        for _ in range(leases.MAX_ATTEMPTS):
+            assert Lease.claim(queued_profile.pk, JobKind.FIT) is not None
+            later += leases.LOST_AFTER * 10
+            leases.sweep(now=later)
+
+        assert queued_profile.fit_job.error == "worker_lost"
+        assert (factories.read_fit_state(queued_profile), queued_profile.state) == ("failed", "ready")

@@ -183,7 +183,7 @@ class TestBrokerAway:
         assert list_media(media_root) == [media_root / profile.recordings.get().audio.name]
         assert "on_commit" in caplog.text
         later = timezone.now() + leases.FORGOTTEN_AFTER
-        assert leases.requeue_lost(now=later) == ([profile.pk], [])
+        assert leases.sweep(now=later) == ([profile.pk], [])
 
     def test_keeps_a_recording_that_was_added(self, alice: User, media_root: Path) -> None:
         profile = create(alice)
@@ -265,7 +265,8 @@ class TestRecordings:
 
     def test_one_more_has_the_voice_made_anew(self, alice: User) -> None:
         profile = create(alice)
-        VoiceProfile.objects.filter(pk=profile.pk).update(state="ready", version=1, engine_voice="zf_xiaoni")
+        VoiceProfile.objects.filter(pk=profile.pk).update(version=1, engine_voice="zf_xiaoni")
+        factories.set_job(profile, "build", state="done")
 
         services.add_recording(
             profile=profile, audio=sounds.encode(sounds.make_speech(8.0), "mp3"), attestation="own_voice"
@@ -345,7 +346,7 @@ class TestChange:
         for change in (
             lambda: services.change_voice_profile(profile=stock, user=operator, name="Mine now"),
             lambda: services.delete_voice_profile(profile=stock),
-            lambda: services.extract_again(profile=stock),
+            lambda: services.rebuild(profile=stock),
         ):
             with pytest.raises(ProblemError, match="stock_voice"):
                 change()
@@ -356,9 +357,8 @@ class TestDisable:
     def disabled_profile(self, alice: User) -> VoiceProfile:
         profile = create(alice)
         services.add_recording(profile=profile, audio=WAV, attestation="own_voice")
-        VoiceProfile.objects.filter(pk=profile.pk).update(
-            state="ready", version=1, engine_voice="zf_xiaoni", is_outdated=False
-        )
+        VoiceProfile.objects.filter(pk=profile.pk).update(version=1, engine_voice="zf_xiaoni")
+        factories.set_job(profile, "build", state="done")
         services.disable(profile=profile)
         profile.refresh_from_db()
         return profile
@@ -368,7 +368,7 @@ class TestDisable:
     ) -> None:
         # As it was read before it was disabled.
         earlier = VoiceProfile.objects.get(pk=disabled_profile.pk)
-        earlier.state = "ready"
+        earlier.availability = "available"
         kept = list_media(media_root)
         recording = disabled_profile.recordings.oldest_first()[0]
         queued.clear()
@@ -376,7 +376,7 @@ class TestDisable:
         for profile in (disabled_profile, earlier):
             for change in (
                 lambda profile=profile: services.add_recording(profile=profile, audio=WAV, attestation="own_voice"),
-                lambda profile=profile: services.extract_again(profile=profile),
+                lambda profile=profile: services.rebuild(profile=profile),
                 lambda profile=profile: services.change_voice_profile(profile=profile, user=alice, language="en"),
                 lambda: services.remove_recording(recording=recording),
             ):
@@ -393,7 +393,7 @@ class TestDisable:
 
     def test_of_what_was_being_made_anew_has_it_made_once_enabled(self, alice: User) -> None:
         profile = factories.create_voice_profile(owner=alice)
-        services.extract_again(profile=profile)
+        services.rebuild(profile=profile)
         services.disable(profile=profile)
 
         services.enable(profile=profile)
@@ -403,7 +403,7 @@ class TestDisable:
 
     def test_is_taken_back_of_nothing_that_is_not_disabled(self, alice: User) -> None:
         profile = create(alice)
-        VoiceProfile.objects.filter(pk=profile.pk).update(state="failed", error_code="no_speech")
+        factories.set_job(profile, "build", state="failed", error="no_speech")
 
         services.enable(profile=profile)
 
@@ -464,12 +464,10 @@ class TestFitting:
 
         services.start_fitting(profile=profile)
         services.start_fitting(profile=profile)
-        profile.refresh_from_db()
-        assert profile.fitting_state == "queued"
+        assert factories.read_fit_state(profile) == "queued"
 
         services.cancel_fitting(profile=profile)
-        profile.refresh_from_db()
-        assert profile.fitting_state == "cancelled"
+        assert factories.read_fit_state(profile) == "cancelled"
 
     def test_is_for_matched_voices_that_are_ready(self, alice: User) -> None:
         cloned = factories.create_voice_profile(owner=alice, kind="cloned")

@@ -84,9 +84,9 @@ def make_voice(owner: User, client: InferenceClient, audio: bytes, language: str
     profile = services.create_voice_profile(
         owner=owner, name="A person", audio=audio, attestation="permission", language=language
     )
-    build_job.extract(voice_profile_id=profile.pk, inference=client)
+    build_job.build(voice_profile_id=profile.pk, inference=client)
     profile.refresh_from_db()
-    assert (profile.state, profile.error_code) == ("ready", "")
+    assert (profile.state, profile.build_job.error) == ("ready", "")
     return profile
 
 
@@ -135,7 +135,7 @@ class TestRealPeople:
         tasks.fit_style(voice_profile_id=str(profile.pk))
 
         profile.refresh_from_db()
-        assert (profile.fitting_state, profile.fitting_progress) == ("done", 1.0)
+        assert (profile.fit_job.state, profile.fit_job.progress) == ("done", 1.0)
         assert (profile.version == 2) == bool(profile.style)
         if profile.style:
             assert profile.fitting_similarity is not None

@@ -27,7 +27,7 @@ def ask(stack: Stack, code: str) -> dict[str, object]:
         "from django.contrib.auth.models import User",
         "from tests import factories",
         "from voices import tasks",
-        "from voices.models import VoiceProfile",
+        "from voices.models import VoiceJob, VoiceProfile",
         code,
     ]
     answer: dict[str, object] = json.loads(stack.manage("shell", "--no-imports", "--command", "\n".join(lines)) or "{}")
@@ -37,8 +37,9 @@ def ask(stack: Stack, code: str) -> dict[str, object]:
 def describe(stack: Stack) -> dict[str, object]:
     return ask(
         stack,
-        "print(json.dumps(VoiceProfile.objects.filter(owner__isnull=False)"
-        ".values('state', 'version', 'attempts', 'error_code').get()))",
+        "voice = VoiceProfile.objects.get(owner__isnull=False)\n"
+        "found = {'state': voice.state, 'version': voice.version}\n"
+        "print(json.dumps(found | {'attempts': voice.build_job.attempts, 'error': voice.build_job.error}))",
     )
 
 
@@ -73,18 +74,19 @@ class TestWorkerThatIsKilled:
             stack,
             "from datetime import timedelta\n"
             "from django.db.models import F\n"
-            "lost = VoiceProfile.objects.filter(state='extracting')\n"
+            "lost = VoiceJob.objects.filter(state='running')\n"
             "lost.update(claimed_at=F('claimed_at') - timedelta(minutes=2))\n"
             "tasks.requeue_lost_work.delay()",
         )
 
         voice = wait_for(stack, lambda voice: voice["state"] in ("ready", "failed"))
-        assert voice == {"state": "ready", "version": 1, "attempts": 2, "error_code": ""}
+        assert voice == {"state": "ready", "version": 1, "attempts": 2, "error": ""}
 
         # Delivered once more, it is not done once more.
         ask(stack, "tasks.extract_embedding.delay(voice_profile_id=str(VoiceProfile.objects.get(version=1).pk))")
         ask(stack, "factories.upload_voice(User.objects.get(username='bob'))")
-        both = "VoiceProfile.objects.filter(owner__isnull=False).values_list('state', 'version').order_by('owner_id')"
+        both = "[(each.state, each.version) for each in voices.filter(owner__isnull=False).order_by('owner_id')]"
         deadline = time.monotonic() + PATIENCE_S
-        while (rows := ask(stack, f"print(json.dumps(list({both})))")) != [["ready", 1], ["ready", 1]]:
+        look = f"voices = VoiceProfile.objects; print(json.dumps({both}))"
+        while (rows := ask(stack, look)) != [["ready", 1], ["ready", 1]]:
             assert time.monotonic() < deadline, rows

@@ -88,7 +88,7 @@ class Heard:
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
+class BuiltVoice:
     """A voice. `engine_voice` is empty when the engine clones: then it speaks like the clip."""
 
     heard: tuple[Heard, ...]
@@ -101,14 +101,14 @@ class Made:
     is_cloned: bool
 
 
-async def make_voice(
+async def build_voice(
     sources: Sequence[Source],
     *,
     inference: Inference,
     language: str,
     stock: StockMeasured | None,
     report: Callable[[Progress | StockMeasured], None],
-) -> Made:
+) -> BuiltVoice:
     """
     Make a voice from recordings of one person.
 
@@ -145,7 +145,7 @@ async def make_voice(
         engine_voice, similarity = "", await _measure_clone(inference, reference, target, language)
     else:
         engine_voice, similarity = await _match(inference, target, language, stock, report)
-    return Made(
+    return BuiltVoice(
         heard=tuple(Heard(text, spoken, count) for (text, spoken), count in zip(transcripts, counts, strict=True)),
         language=language,
         embedding=target,

@@ -1,4 +1,4 @@
-"""Bringing a voice closer to its recordings, from its row to its row. The search itself is `fitting`."""
+"""The job that fits a style to a voice, from its row to its row. The search itself is `search`."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from django.db.models import F
 from django.utils import timezone
 
 from avatar_site.lib.inference_client import run_with_heartbeat
+from avatar_site.lib.live_calls import tell_voice_changed
 from avatar_site.lib.stored_files import delete_or_leave
 from inference.interfaces import (
     MICROPHONE_SAMPLE_RATE_HZ,
@@ -23,8 +24,8 @@ from inference.interfaces import (
 )
 from voices import leases
 from voices.fitting import search
-from voices.leases import ClaimLost, FittingClaim
-from voices.models import FittingState, VoiceProfile
+from voices.leases import Lease, LeaseLost
+from voices.models import JobKind, VoiceProfile
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -36,7 +37,7 @@ logger = logging.getLogger(__name__)
 
 
 class OtherEncoder(InferenceError):
-    """The voice was made with another encoder than the one that runs: it waits to be made anew. Hand it to a worker."""
+    """The voice was built with another encoder than the one that runs. It is queued to be rebuilt: tell a worker."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,57 +56,52 @@ class ComparableEncoder:
 
 def fit(*, voice_profile_id: uuid.UUID, inference: Inference) -> None:
     """
-    Look for a style for a voice, if it waits for one and no other voice is being fitted.
+    Search a style for a voice, if it is queued for that and no other voice is being fitted.
 
-    It is kept only if it is nearer than what the voice has, and as intelligible. Cancelling takes effect within a step.
-    Raises OtherEncoder.
+    The style is stored only if it is nearer than what the voice has, and as intelligible. Cancelling takes effect
+    within a step. Raises OtherEncoder.
     """
-    claim = FittingClaim.take(voice_profile_id)
-    if claim is None:
-        logger.info("voice %s does not wait to be fitted, or not yet", voice_profile_id)
+    lease = Lease.claim(voice_profile_id, JobKind.FIT)
+    if lease is None:
+        logger.info("voice %s is not queued to be fitted, or another one is being fitted", voice_profile_id)
         return
     try:
-        _fit(claim, inference)
-    except ClaimLost:
+        _fit(lease, inference)
+    except LeaseLost:
         logger.info("fitting voice %s was cancelled", voice_profile_id)
 
 
-def _fit(claim: FittingClaim, inference: Inference) -> None:
-    profile = VoiceProfile.objects.get(pk=claim.profile_id)
+def _fit(lease: Lease, inference: Inference) -> None:
+    profile = VoiceProfile.objects.get(pk=lease.profile_id)
     try:
-        found = _search(claim, profile, inference)
+        found = _search(lease, profile, inference)
     except OtherEncoder as error:
-        claim.fail()
-        if not leases.make_again(VoiceProfile.objects.filter(pk=profile.pk), now=timezone.now()):
+        lease.fail("other_encoder")
+        if not leases.queue(profile.pk, JobKind.BUILD, now=timezone.now()):
             return
-        logger.info("voice %s is made anew before it is fitted: the encoder is %s", profile.pk, error)
+        logger.info("voice %s is rebuilt before it is fitted: the encoder is %s", profile.pk, error)
         raise
     except InferenceError:
         logger.exception("fitting voice %s failed", profile.pk)
-        claim.fail()
+        lease.fail("inference_failed")
         return
-    except ClaimLost:
+    except LeaseLost:
         raise
     except Exception:
-        claim.fail()
+        lease.fail("internal")
         raise
     best_before = max(each for each in (profile.similarity, profile.fitting_similarity, -1.0) if each is not None)
-    over = {
-        "fitting_state": FittingState.DONE,
-        "fitting_progress": 1.0,
-        "fitting_claim": None,
-        "fitting_claimed_at": None,
-    }
     if found is None or not found.is_better or (profile.style and found.similarity <= best_before):
-        claim.update(**over)
+        lease.finish()
         return
-    claim.update(**over, style=found.style, fitting_similarity=found.similarity, version=F("version") + 1)
+    lease.finish(style=found.style, fitting_similarity=found.similarity, version=F("version") + 1)
+    tell_voice_changed(profile.pk)
     for preview in profile.previews.exclude(voice_version=profile.version + 1):
         preview.delete()
         delete_or_leave(preview.audio.name)
 
 
-def _search(claim: FittingClaim, profile: VoiceProfile, inference: Inference) -> Fit | None:
+def _search(lease: Lease, profile: VoiceProfile, inference: Inference) -> Fit | None:
     target = tuple(float(value) for value in np.frombuffer(bytes(profile.embedding), "<f4"))
 
     def work(report: Report) -> Coroutine[None, None, Fit | None]:
@@ -121,7 +117,7 @@ def _search(claim: FittingClaim, profile: VoiceProfile, inference: Inference) ->
                 language=profile.language,
                 steps=settings.AVATAR_VOICE_FITTING_STEPS,
                 on_progress=lambda done, of, best: report(done / of),
-                # Losing the claim cancels the task.
+                # Losing the lease cancels the task.
                 is_cancelled=lambda: False,
             )
 
@@ -129,6 +125,6 @@ def _search(claim: FittingClaim, profile: VoiceProfile, inference: Inference) ->
 
     return run_with_heartbeat(
         work,
-        on_report=lambda share: claim.update(fitting_progress=min(max(share, 0.0), 0.99)),
-        on_wait=claim.update,
+        on_report=lambda share: lease.renew(progress=min(max(share, 0.0), 0.99)),
+        on_wait=lease.renew,
     )

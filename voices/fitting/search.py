@@ -29,7 +29,7 @@ from inference.interfaces import (
     TextToSpeech,
 )
 from inference.offline import Spoken, embed, recognise, speak
-from inference.voice_options import find_heaviest, parse_blend
+from inference.voice_options import parse_blend, pick_heaviest
 from voices.build.matching import embed_voice
 from voices.recordings.decoding import resample, to_pcm
 
@@ -129,7 +129,7 @@ async def fit_style(
 
 def _first_voice(voice: str) -> str:
     """The voice whose way of speaking short and long clauses a style keeps: that with the largest share."""
-    return find_heaviest(parse_blend(voice))
+    return pick_heaviest(parse_blend(voice))
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,7 +39,7 @@ def deleted() -> Iterator[list[int]]:
     Secrets whose rows were deleted, among rows that had grown.
 
     That is how turns are kept: a reply grows while it is spoken. The seed is one for which SQLite's balancing leaves
-    a copy of a secret in the unused part of a page, as it does for one in fifteen.
+    a copy of a secret in the unused part of a page, as it does for one in twenty.
     """
     generator = random.Random(1000)
     execute("CREATE TABLE kept (id text PRIMARY KEY, secret text, reply text)")

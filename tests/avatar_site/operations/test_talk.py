@@ -172,8 +172,17 @@ class TestLoggingIn:
         assert talk.log_in(client, alice.username, factories.PASSWORD).startswith("sessionid=")
 
     def test_with_a_wrong_password_fails(self, client: httpx.Client, alice: User) -> None:
-        with pytest.raises(talk.LoginFailed):
+        with pytest.raises(talk.LoginFailed, match="wrong name or password"):
             talk.log_in(client, alice.username, "wrong")
+
+    def test_blames_no_password_when_the_server_fails(self) -> None:
+        def answer(request: httpx.Request) -> httpx.Response:
+            form = '<input name="csrfmiddlewaretoken" value="token">'
+            return httpx.Response(200, text=form) if request.method == "GET" else httpx.Response(507)
+
+        client = httpx.Client(base_url="http://avatar.test", transport=httpx.MockTransport(answer))
+        with client, pytest.raises(talk.LoginFailed, match="507"):
+            talk.log_in(client, "alice", "right")
 
 
 class TestReading:

@@ -16,25 +16,25 @@ from avatar_site.web.server import Head, Refusal, Server
 MIB = 1024 * 1024
 PIECE_BYTES = 64 * 1024
 FLOOD_BYTES = 200 * MIB
-STRANGERS_BYTES = MIB
+MAX_ANONYMOUS_BYTES = MIB
 UPLOAD_BYTES = 20 * MIB
 
 
 class ScriptedGate:
     """Takes uploads from whoever carries the cookie `known`, and must think about it."""
 
-    most_bytes_of_strangers = STRANGERS_BYTES
+    max_anonymous_bytes = MAX_ANONYMOUS_BYTES
 
-    def find_most_bytes(self, head: Head) -> int:
-        return UPLOAD_BYTES if head.path == "/upload" else STRANGERS_BYTES
+    def find_max_bytes(self, head: Head) -> int:
+        return UPLOAD_BYTES if head.path == "/upload" else MAX_ANONYMOUS_BYTES
 
-    async def knows(self, head: Head) -> bool:
+    async def is_logged_in(self, head: Head) -> bool:
         await asyncio.sleep(0.05)
         if "broken" in head.cookie:
             raise RuntimeError("no database")
         return "known" in head.cookie
 
-    def refuse_stranger(self, head: Head) -> Refusal:
+    def refuse_anonymous(self, head: Head) -> Refusal:
         return Refusal(HTTPStatus.FORBIDDEN, "text/plain", b"stranger")
 
     def refuse_size(self, head: Head) -> Refusal:

@@ -5,7 +5,7 @@ import httpx
 import pytest
 
 from tests.avatar_site.web.served import Served, measure_open_files
-from tests.avatar_site.web.serving import FLOOD_BYTES, MIB, STRANGERS_BYTES, UPLOAD_BYTES
+from tests.avatar_site.web.serving import FLOOD_BYTES, MAX_ANONYMOUS_BYTES, MIB, UPLOAD_BYTES
 
 KNOWN = {"Cookie": "known=yes"}
 #: What a process may grow by while it serves: buffers, not bodies.
@@ -85,10 +85,10 @@ class TestABody:
         headers = headers | {"Cookie": cookie}
 
         large = httpx.post(f"{served.url}/upload", content=in_pieces(UPLOAD_BYTES), headers=headers)
-        small = httpx.post(f"{served.url}/upload", content=bytes(STRANGERS_BYTES), headers={"Cookie": cookie})
+        small = httpx.post(f"{served.url}/upload", content=bytes(MAX_ANONYMOUS_BYTES), headers={"Cookie": cookie})
 
         assert large.status_code == status
-        assert (small.status_code, small.text) == (200, str(STRANGERS_BYTES))
+        assert (small.status_code, small.text) == (200, str(MAX_ANONYMOUS_BYTES))
 
     def test_of_one_request_is_not_that_of_the_next(self, served: Served) -> None:
         with httpx.Client(base_url=served.url, headers=KNOWN) as client:
@@ -139,7 +139,7 @@ class TestAResponse:
         served = Served("stall_timeout_s=0.5")
         try:
             with served.connect("GET /flood HTTP/1.1\nHost: localhost\n\n"):
-                served.wait_for("/flood: taken no further")
+                served.wait_for("/flood: nothing read")
                 served.wait_for("left in the middle")
         finally:
             served.close()

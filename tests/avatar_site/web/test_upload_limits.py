@@ -33,12 +33,12 @@ class TestHowMuchMayBeSent:
         ],
     )
     def test_depends_on_the_address(self, path: str, mib: int) -> None:
-        most_bytes = SiteGate().find_most_bytes(make_head(path))
+        most_bytes = SiteGate().find_max_bytes(make_head(path))
 
         assert mib * MIB <= most_bytes <= mib * MIB + 64 * 1024
 
     def test_is_for_strangers_what_every_address_takes(self) -> None:
-        assert SiteGate().most_bytes_of_strangers == MIB
+        assert SiteGate().max_anonymous_bytes == MIB
 
 
 class TestWhoIsKnown:
@@ -49,15 +49,15 @@ class TestWhoIsKnown:
         await client.aforce_login(alice)
         cookie = f"csrftoken=x; {settings.SESSION_COOKIE_NAME}={client.cookies[settings.SESSION_COOKIE_NAME].value}"
 
-        assert await SiteGate().knows(make_head("/api/voice-profiles", cookie=cookie))
+        assert await SiteGate().is_logged_in(make_head("/api/voice-profiles", cookie=cookie))
 
         await client.alogout()
 
-        assert not await SiteGate().knows(make_head("/api/voice-profiles", cookie=cookie))
+        assert not await SiteGate().is_logged_in(make_head("/api/voice-profiles", cookie=cookie))
 
     async def test_is_nobody_without_a_session_and_nothing_is_looked_up(self) -> None:
         # Without the `db` mark a query would fail.
-        assert not await SiteGate().knows(make_head("/api/voice-profiles", cookie="csrftoken=x"))
+        assert not await SiteGate().is_logged_in(make_head("/api/voice-profiles", cookie="csrftoken=x"))
 
 
 class TestARefusal:
@@ -96,6 +96,6 @@ class TestARefusal:
         assert refusal.body.decode() == "This is more than can be sent here. Nothing of it was kept.\n"
 
     def test_tells_strangers_to_log_in(self) -> None:
-        refusal = SiteGate().refuse_stranger(make_head("/api/voice-profiles"))
+        refusal = SiteGate().refuse_anonymous(make_head("/api/voice-profiles"))
 
         assert (refusal.status, json.loads(refusal.body)["code"]) == (403, "not_logged_in")

@@ -7,9 +7,10 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from inference.engines.chinese import to_simplified
+from inference.audio.pcm import float_from_pcm, pcm_from_float
+from inference.audio.resample import resample
+from inference.engines.chinese_script import to_simplified
 from inference.interfaces import (
     MICROPHONE_SAMPLE_RATE_HZ,
     EndOfUtterance,
@@ -29,17 +30,8 @@ async def say(tts: TextToSpeech, text: str, voice: str = "") -> bytes:
     chunks = [chunk async for chunk in tts.synthesise(text, SynthesisOptions(voice=voice))]
     if not chunks:
         return b""
-    pcm = np.frombuffer(b"".join(chunk.pcm for chunk in chunks), "<i2").astype(np.float64)
-    return _resampled(pcm, chunks[0].sample_rate_hz).astype("<i2").tobytes()
-
-
-def _resampled(samples: NDArray[np.float64], rate_hz: int) -> NDArray[np.float64]:
-    """A windowed sinc below 7.6 kHz against aliasing, then a line between neighbours."""
-    taps = np.arange(-48, 49)
-    kernel = np.sinc(2 * 7600 / rate_hz * taps) * np.hanning(len(taps))
-    smooth = np.convolve(samples, kernel / kernel.sum(), mode="same")
-    count = len(samples) * MICROPHONE_SAMPLE_RATE_HZ // rate_hz
-    return np.interp(np.arange(count) * rate_hz / MICROPHONE_SAMPLE_RATE_HZ, np.arange(len(samples)), smooth)
+    samples = float_from_pcm(b"".join(chunk.pcm for chunk in chunks))
+    return pcm_from_float(resample(samples, chunks[0].sample_rate_hz, MICROPHONE_SAMPLE_RATE_HZ))
 
 
 def silence(duration_ms: int) -> bytes:
@@ -48,7 +40,7 @@ def silence(duration_ms: int) -> bytes:
 
 def white_noise(duration_ms: int, level: float = 0.05) -> bytes:
     count = duration_ms * MICROPHONE_SAMPLE_RATE_HZ // 1000
-    return _pcm(np.random.default_rng(3).normal(0, level, count))
+    return pcm_from_float(np.random.default_rng(3).normal(0, level, count))
 
 
 def fan(duration_ms: int) -> bytes:
@@ -57,11 +49,7 @@ def fan(duration_ms: int) -> bytes:
     seconds = np.arange(count) / MICROPHONE_SAMPLE_RATE_HZ
     air = np.convolve(np.random.default_rng(4).normal(0, 1, count), np.hanning(41) / 20, mode="same") * 0.04
     motor = sum(np.sin(2 * np.pi * 120 * harmonic * seconds) / harmonic for harmonic in range(1, 8)) * 0.05
-    return _pcm((air + motor) * (1 + 0.2 * np.sin(2 * np.pi * 0.7 * seconds)))
-
-
-def _pcm(samples: NDArray[Any]) -> bytes:
-    return (np.clip(samples, -1, 1) * 32767).astype("<i2").tobytes()
+    return pcm_from_float((air + motor) * (1 + 0.2 * np.sin(2 * np.pi * 0.7 * seconds)))
 
 
 async def frames(*items: TranscriptionInput) -> AsyncIterator[TranscriptionInput]:

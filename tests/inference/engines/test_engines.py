@@ -1,4 +1,4 @@
-"""One suite for all engines, real and scripted: what the border promises, whoever keeps the promise."""
+"""The contract of the border, tested with real and scripted engines alike."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 import pytest_asyncio
 
+from inference.audio.pcm import float_from_pcm
 from inference.config import InferenceConfig
 from inference.engines import fake
-from inference.engines.chinese import to_taiwanese, to_traditional
-from inference.engines.doubt import has_operator
-from inference.engines.worker import Urgency
+from inference.engines.chinese_script import to_taiwanese, to_traditional
+from inference.engines.transcript_checks import has_operator
 from inference.interfaces import (
     DiscardUtterance,
     EndOfUtterance,
@@ -43,7 +43,7 @@ from inference.interfaces import (
     TranscriptionOptions,
     VoiceReference,
 )
-from inference.models import ModelError
+from inference.models.store import ModelError
 from realtime.call.prompt import Scene, compose_shared
 from tests.inference.engines.speech import (
     error_rate,
@@ -299,9 +299,9 @@ class TestWhisper:
             done.append(name)
 
         async with asyncio.timeout(PATIENCE_S), asyncio.TaskGroup() as group:
-            with stt.queue.hold_a_place(Urgency.FINAL):
+            with stt.gate.live_call():
                 group.create_task(listen("background", is_background=True))
-                while not stt.queue._background:  # noqa: ASYNC110 — there is no event
+                while not stt.gate._background:  # noqa: ASYNC110 — there is no event
                     await asyncio.sleep(0.01)
                 await listen("live")
 
@@ -311,7 +311,7 @@ class TestWhisper:
         """With zeros in the spectrum after the speech, three of these twelve were heard as "Could Could"."""
         stt: Any = real_engines.stt
         pcm = await real_engines.speech(FRANCE, "af_heart")
-        speech = np.frombuffer(pcm, "<i2").astype(np.float32) / 32768
+        speech = float_from_pcm(pcm)
 
         # A draft gets no second try with the full window, which would hide it.
         heard = [(await stt.draft(np.pad(speech, (ms * 16, 1600)), None)).text for ms in range(200, 260, 5)]
@@ -509,7 +509,7 @@ class TestKokoro:
 
         async with asyncio.timeout(PATIENCE_S), asyncio.TaskGroup() as group:
             group.create_task(speak("background", "我們一起去公園散步，" * 3, is_background=True))
-            while not any(place.give_way for place in tts.queue._background):  # noqa: ASYNC110 — there is no event
+            while not any(job.preempt for job in tts.gate._background):  # noqa: ASYNC110 — there is no event
                 await asyncio.sleep(0.01)
             group.create_task(speak("live", "你好。"))
 
@@ -559,7 +559,7 @@ class TestDrafts:
 
         monkeypatch.setattr(stt, "_decode", note)
         texts = (PARK, RAIN, MORNING)
-        speeches = [np.frombuffer(await real_engines.speech(text), "<i2").astype(np.float32) / 32768 for text in texts]
+        speeches = [float_from_pcm(await real_engines.speech(text)) for text in texts]
         alone = [await stt.draft(samples, None) for samples in speeches]
         batches.clear()
 
@@ -589,7 +589,7 @@ class TestDrafts:
         self, real_engines: Engines, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         stt: Any = real_engines.stt
-        speech = np.frombuffer(await real_engines.speech(PARK), "<i2").astype(np.float32) / 32768
+        speech = float_from_pcm(await real_engines.speech(PARK))
         decode, beams = stt._decode, []
 
         def run_out(utterances: Any, language: Any, *, beam_size: int, **options: Any) -> Any:
@@ -647,11 +647,11 @@ class TestSpeakerEncoder:
 
         async with asyncio.timeout(PATIENCE_S), asyncio.TaskGroup() as group:
             embedding = group.create_task(encoder.embed(speech))
-            while not any(place.give_way for place in encoder.queue._background):  # noqa: ASYNC110 — there is no event
+            while not any(job.preempt for job in encoder.gate._background):  # noqa: ASYNC110 — there is no event
                 await asyncio.sleep(0.001)
-            with encoder.queue.hold_a_place(Urgency.FINAL):
-                (place,) = encoder.queue._background
-                while place.give_way is not None:  # noqa: ASYNC110 — there is no event
+            with encoder.gate.live_call():
+                (job,) = encoder.gate._background
+                while job.preempt is not None:  # noqa: ASYNC110 — there is no event
                     await asyncio.sleep(0.001)
                 assert not embedding.done()
 

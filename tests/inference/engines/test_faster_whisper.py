@@ -78,12 +78,12 @@ class TestLooks:
     """What is decoded how, with Whisper's answers written down."""
 
     @pytest.fixture
-    def looks(self) -> list[dict[str, Any]]:
+    def passes(self) -> list[dict[str, Any]]:
         return []
 
     @pytest.fixture
     def start(
-        self, looks: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+        self, passes: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> Iterator[Callable[..., Any]]:
         """Start an engine that gives these answers in turn: a text with its log probability, or an exception."""
         monkeypatch.setattr(faster_whisper.faster_whisper, "WhisperModel", lambda folder, **options: None)
@@ -93,7 +93,7 @@ class TestLooks:
             left = iter(answers)
 
             def decode(utterances: Any, language: str | None, **options: Any) -> Any:
-                looks.append(options)
+                passes.append(options)
                 answer = next(left)
                 if isinstance(answer, Exception):
                     raise answer
@@ -106,39 +106,39 @@ class TestLooks:
         engine._worker.close()
 
     async def test_are_one_when_nothing_is_doubtful(
-        self, start: Callable[..., Any], looks: list[dict[str, Any]]
+        self, start: Callable[..., Any], passes: list[dict[str, Any]]
     ) -> None:
         recognition = await start(("一年有幾個季節？", -0.2)).recognise_soon(SAMPLES, None)
 
         assert recognition.text == "一年有幾個季節？"
         # The speech plus four seconds, ten at least.
-        assert looks == [{"beam_size": 2, "window_frames": 1000}]
+        assert passes == [{"beam_size": 2, "window_frames": 1000}]
 
     async def test_are_two_when_the_first_is_a_guess(
-        self, start: Callable[..., Any], looks: list[dict[str, Any]]
+        self, start: Callable[..., Any], passes: list[dict[str, Any]]
     ) -> None:
         engine = start(("不知痛的時候該去什麼？", -0.8), ("肚子痛的時候該吃什麼？", -0.7))
 
         recognition = await engine.recognise_soon(SAMPLES, None)
 
         assert recognition.text == "肚子痛的時候該吃什麼？"
-        assert looks[1:] == [{"beam_size": 5, "window_frames": 3000, "in_words": False}]
+        assert passes[1:] == [{"beam_size": 5, "window_frames": 3000, "in_words": False}]
 
     async def test_write_words_where_the_first_wrote_an_operator(
-        self, start: Callable[..., Any], looks: list[dict[str, Any]]
+        self, start: Callable[..., Any], passes: list[dict[str, Any]]
     ) -> None:
         engine = start(("36-19是多少？", -0.3), ("36減19是多少？", -0.3))
 
         assert (await engine.recognise_soon(SAMPLES, None)).text == "36減19是多少？"
-        assert [look.get("in_words") for look in looks] == [None, True]
+        assert [each.get("in_words") for each in passes] == [None, True]
 
     async def test_write_words_where_only_the_second_wrote_an_operator(
-        self, start: Callable[..., Any], looks: list[dict[str, Any]]
+        self, start: Callable[..., Any], passes: list[dict[str, Any]]
     ) -> None:
         engine = start(("36.19是多少？", -0.8), ("36-19是多少？", -0.3), ("36減19是多少？", -0.3))
 
         assert (await engine.recognise_soon(SAMPLES, None)).text == "36減19是多少？"
-        assert [look.get("in_words") for look in looks] == [None, False, True]
+        assert [each.get("in_words") for each in passes] == [None, False, True]
 
     async def test_say_once_what_even_the_second_says_twice(self, start: Callable[..., Any]) -> None:
         loop = ("144除以12是多少。144除以12是多少。", -0.4)
@@ -146,7 +146,7 @@ class TestLooks:
         assert (await start(loop, loop).recognise_soon(SAMPLES, None)).text == "144除以12是多少。"
 
     async def test_spare_the_second_when_the_speaker_goes_on(
-        self, start: Callable[..., Any], looks: list[dict[str, Any]]
+        self, start: Callable[..., Any], passes: list[dict[str, Any]]
     ) -> None:
         engine = start(("不知痛", -0.8), ("肚子痛", -0.7))
         begun, go_on = threading.Event(), threading.Event()
@@ -166,23 +166,23 @@ class TestLooks:
         await asyncio.gather(recognising, return_exceptions=True)
 
         await engine._worker.run(lambda: None)
-        assert len(looks) == 1
+        assert len(passes) == 1
 
     async def test_spare_the_second_when_it_would_come_late(
-        self, start: Callable[..., Any], looks: list[dict[str, Any]]
+        self, start: Callable[..., Any], passes: list[dict[str, Any]]
     ) -> None:
         engine = start(("不知痛", -0.8), ("不知痛", -0.8), ("肚子痛", -0.7))
         times = itertools.count()  # asked, begun, done, judged
         engine._clock = lambda: next(times)
 
         assert (await engine.recognise_soon(SAMPLES, None)).text == "不知痛"
-        assert len(looks) == 1
+        assert len(passes) == 1
 
-        # Nobody waits for what is recognised in the background.
+        # Background recognition has no deadline.
         assert (await engine.recognise_in_background(SAMPLES, None)).text == "肚子痛"
 
     async def test_read_a_short_window_once_the_pause_is_overrun(
-        self, start: Callable[..., Any], looks: list[dict[str, Any]]
+        self, start: Callable[..., Any], passes: list[dict[str, Any]]
     ) -> None:
         engine = start(*[("一年有幾個季節？", -0.2)] * 4)
         times = itertools.count(step=0.4)
@@ -191,7 +191,7 @@ class TestLooks:
         for _ in range(4):
             await engine.recognise_soon(SAMPLES, None)
 
-        assert [look["window_frames"] for look in looks] == [1000, 1000, 1000, 600]
+        assert [each["window_frames"] for each in passes] == [1000, 1000, 1000, 600]
 
     async def test_keep_the_first_when_the_memory_is_too_small_for_the_second(self, start: Callable[..., Any]) -> None:
         engine = start(("不知痛", -0.8), RuntimeError("CUDA failed with error out of memory"))
@@ -376,7 +376,7 @@ class TestTasks:
 
         async with aclosing(events):
             async for _ in events:
-                while not running:  # noqa: ASYNC110 — the engine tells nobody
+                while not running:  # noqa: ASYNC110 — the engine sets no event
                     await asyncio.sleep(0)
                 break
             assert running

@@ -24,7 +24,7 @@ class TestFindSpeech:
     def test_leaves_out_silence_but_for_a_margin(self) -> None:
         planned = plan([SILENCE] * 14 + [SPEECH] * 10 + [SILENCE] * 30)
 
-        features, pitch, energy = kokoro.find_speech(*planned)
+        features, pitch, energy = kokoro.crop_to_speech(*planned)
 
         assert features[0, 0].tolist() == list(range(10, 28))
         assert pitch[0, ::2].tolist() == list(range(10, 28))
@@ -33,16 +33,16 @@ class TestFindSpeech:
     def test_keeps_silence_inside(self) -> None:
         planned = plan([SPEECH] * 3 + [SILENCE] * 40 + [SPEECH] * 3)
 
-        assert kokoro.find_speech(*planned)[0].shape == (1, 512, 46)
+        assert kokoro.crop_to_speech(*planned)[0].shape == (1, 512, 46)
 
     def test_keeps_a_sound_of_half_a_frame(self) -> None:
         features, pitch, energy = plan([SILENCE] * 20)
         energy[0, 21] = SPEECH
 
-        assert kokoro.find_speech(features, pitch, energy)[0][0, 0].tolist() == list(range(6, 15))
+        assert kokoro.crop_to_speech(features, pitch, energy)[0][0, 0].tolist() == list(range(6, 15))
 
     def test_finds_nothing_in_silence(self) -> None:
-        assert kokoro.find_speech(*plan([SILENCE] * 20))[0].shape == (1, 512, 0)
+        assert kokoro.crop_to_speech(*plan([SILENCE] * 20))[0].shape == (1, 512, 0)
 
 
 class TestFindStyles:
@@ -59,7 +59,7 @@ class TestFindStyles:
         [("", 1), ("zm", 2), ("zf:0.5+zm:0.5", 1.5), ("basic_zh", 1), ("a:0.5+b:0.5", 1), ("zm:0.2+a:0.6+af:0.2", 3.5)],
     )
     def test_takes_what_it_has_of_a_voice(self, engine: Any, voice: str, value: float) -> None:
-        styles = engine._find_styles(SynthesisOptions(voice=voice), "zf")
+        styles = engine._compose_styles(SynthesisOptions(voice=voice), "zf")
 
         assert styles.shape == (510, 256)
         assert styles == pytest.approx(np.full((510, 256), value))
@@ -67,6 +67,6 @@ class TestFindStyles:
     def test_takes_a_style_whatever_the_voice(self, engine: Any) -> None:
         fitted = np.full(256, 7, "<f4").tobytes()
 
-        styles = engine._find_styles(SynthesisOptions(voice="nobody", style=fitted), "zf")
+        styles = engine._compose_styles(SynthesisOptions(voice="nobody", style=fitted), "zf")
 
         assert styles[60] == pytest.approx(np.full(256, 7))

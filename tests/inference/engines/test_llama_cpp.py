@@ -26,20 +26,22 @@ class TestFindPreamble:
     def test_is_all_that_conversations_share(self) -> None:
         messages = [*SHARED, Message("system", "It is noon."), Message("user", "Hi")]
 
-        assert llama_cpp.find_preamble(render(messages), messages) == "<system>Be brief.</><user>Hi</><assistant>Hello."
+        assert (
+            llama_cpp.extract_preamble(render(messages), messages) == "<system>Be brief.</><user>Hi</><assistant>Hello."
+        )
 
     def test_is_the_system_prompt_where_nothing_is_said_to_be_shared(self) -> None:
         messages = [Message("system", "Be brief."), Message("user", "Hi")]
 
-        assert llama_cpp.find_preamble(render(messages), messages) == "<system>Be brief."
+        assert llama_cpp.extract_preamble(render(messages), messages) == "<system>Be brief."
 
     def test_is_nothing_without_either(self) -> None:
         messages = [Message("user", "Hi")]
 
-        assert llama_cpp.find_preamble(render(messages), messages) == ""
+        assert llama_cpp.extract_preamble(render(messages), messages) == ""
 
     def test_is_nothing_where_the_template_changes_a_message(self) -> None:
-        assert llama_cpp.find_preamble("<system>BE BRIEF.</>", SHARED) == ""
+        assert llama_cpp.extract_preamble("<system>BE BRIEF.</>", SHARED) == ""
 
 
 class TestChooseSlot:

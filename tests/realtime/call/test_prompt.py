@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from avatar_site.operations.management.commands import serve
+from avatar_site.operations import startup
 from avatar_site.operations.serving import ServePlan, Serving
 from inference.interfaces import Message
 from realtime.call.prompt import (
@@ -20,7 +20,7 @@ from realtime.call.prompt import (
     judge_beginning,
     name_languages,
 )
-from realtime.consumers import make_call_settings
+from realtime.entry import make_call_settings
 from tests.fakes import make_inference
 
 NOON = datetime(2026, 3, 12, 12, 10)  # noqa: DTZ001 — as somebody there reads it
@@ -153,7 +153,7 @@ PLAN = ServePlan(
 class TestWhatIsReadBeforeTheFirstCall:
     async def test_is_what_calls_begin_with(self) -> None:
         inference: Any = make_inference()
-        serving = Serving(dataclasses.replace(PLAN, opening=serve.make_opening()))
+        serving = Serving(dataclasses.replace(PLAN, opening=startup.make_opening()))
 
         await serving.read_opening(inference)
 

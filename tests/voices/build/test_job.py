@@ -22,8 +22,8 @@ from tests import factories, sounds
 from tests.fakes import FakeInference
 from voices import leases, services, tasks
 from voices.build import job as build_job
-from voices.leases import ExtractionClaim
-from voices.models import VoiceProfile
+from voices.leases import Lease
+from voices.models import JobKind, VoiceJob, VoiceProfile
 from voices.recordings.quality import find_speech, measure_levels
 
 
@@ -32,17 +32,19 @@ def pending_profile(alice: User) -> VoiceProfile:
     return factories.upload_voice(alice)
 
 
-def extract(profile: VoiceProfile, inference: FakeInference) -> VoiceProfile:
-    build_job.extract(voice_profile_id=profile.pk, inference=inference)
+def build(profile: VoiceProfile, inference: FakeInference) -> VoiceProfile:
+    build_job.build(voice_profile_id=profile.pk, inference=inference)
     profile.refresh_from_db()
     return profile
 
 
 class TestExtract:
     def test_makes_a_voice_that_can_be_spoken_in(self, pending_profile: VoiceProfile, inference: FakeInference) -> None:
-        profile = extract(pending_profile, inference)
+        profile = build(pending_profile, inference)
 
-        assert (profile.state, profile.error_code, profile.progress, profile.version) == ("ready", "", 1.0, 1)
+        assert (profile.state, profile.version) == ("ready", 1)
+        job = profile.build_job
+        assert (job.state, job.error, job.progress, job.token) == ("done", "", 1.0, None)
         assert profile.kind == "matched"
         assert profile.engine_voice
         assert profile.similarity is not None
@@ -54,10 +56,9 @@ class TestExtract:
         recording = profile.recordings.get()
         assert recording.transcript.startswith("今天天氣很好")
         assert recording.speaker_count == 1
-        assert not profile.is_outdated
 
     def test_cuts_a_reference_clip(self, alice: User, inference: FakeInference) -> None:
-        profile = extract(factories.upload_voice(alice, seconds=30.0), inference)
+        profile = build(factories.upload_voice(alice, seconds=30.0), inference)
 
         with profile.clip.open("rb") as file:
             data = file.read()
@@ -76,7 +77,7 @@ class TestExtract:
     def test_is_a_clone_where_the_engine_clones(self, pending_profile: VoiceProfile, inference: FakeInference) -> None:
         inference.tts.can_clone = True
 
-        profile = extract(pending_profile, inference)
+        profile = build(pending_profile, inference)
 
         assert (profile.state, profile.kind, profile.engine_voice) == ("ready", "cloned", "")
         assert profile.clip_transcript
@@ -87,14 +88,14 @@ class TestExtract:
         assert options.is_background
 
     def test_learns_from_all_recordings(self, pending_profile: VoiceProfile, inference: FakeInference) -> None:
-        alone = bytes(extract(pending_profile, inference).embedding)
+        alone = bytes(build(pending_profile, inference).embedding)
         services.add_recording(
             profile=pending_profile,
             audio=sounds.encode(sounds.make_speech(6.0, pitch_hz=180.0), "wav"),
             attestation="own_voice",
         )
 
-        together = extract(pending_profile, inference)
+        together = build(pending_profile, inference)
 
         assert together.version == 2
         alike = np.frombuffer(alone, "<f4") @ np.frombuffer(bytes(together.embedding), "<f4")
@@ -104,15 +105,15 @@ class TestExtract:
         self, pending_profile: VoiceProfile, inference: FakeInference, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         told: list[tuple[str, float]] = []
-        update = ExtractionClaim.update
+        renew = Lease.renew
 
-        def note(held: ExtractionClaim, **fields: Any) -> None:
+        def note(held: Lease, **fields: Any) -> None:
             if "progress" in fields and "step" in fields:
                 told.append((str(fields["step"]), fields["progress"]))
-            update(held, **fields)
+            renew(held, **fields)
 
-        monkeypatch.setattr(ExtractionClaim, "update", note)
-        extract(pending_profile, inference)
+        monkeypatch.setattr(Lease, "renew", note)
+        build(pending_profile, inference)
 
         steps = list(dict.fromkeys(step for step, _ in told))
         assert steps == ["recognising", "embedding", "clip", "matching"]
@@ -120,7 +121,7 @@ class TestExtract:
 
     def test_guesses_the_language_from_what_is_said(self, alice: User, inference: FakeInference) -> None:
         inference.stt.transcripts = ["The weather is lovely today.", "The weather is lovely today."]
-        profile = extract(factories.upload_voice(alice, language=""), inference)
+        profile = build(factories.upload_voice(alice, language=""), inference)
 
         assert (profile.language, profile.is_language_guessed) == ("en", False)
 
@@ -129,40 +130,40 @@ class TestExtract:
     ) -> None:
         inference.stt.transcripts = ["The weather is lovely today."]
 
-        assert "language_differs" in extract(pending_profile, inference).recordings.get().warnings
+        assert "language_differs" in build(pending_profile, inference).recordings.get().warnings
 
     def test_listens_to_the_engines_own_voices_once(self, alice: User, inference: FakeInference) -> None:
-        extract(factories.upload_voice(alice), inference)
+        build(factories.upload_voice(alice), inference)
         first = len(inference.tts.requests)
-        extract(factories.upload_voice(alice), inference)
+        build(factories.upload_voice(alice), inference)
 
         assert len(inference.tts.requests) - first < first
 
     def test_listens_to_them_anew_with_another_encoder(
         self, alice: User, inference: FakeInference, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        extract(factories.upload_voice(alice), inference)
+        build(factories.upload_voice(alice), inference)
         first = len(inference.tts.requests)
         monkeypatch.setattr(FakeSpeakerEncoder, "ENCODER", "fake-2")
 
-        extract(factories.upload_voice(alice), inference)
+        build(factories.upload_voice(alice), inference)
         assert len(inference.tts.requests) == 2 * first
-        extract(factories.upload_voice(alice), inference)
+        build(factories.upload_voice(alice), inference)
         assert len(inference.tts.requests) < 3 * first
 
 
 class TestDeliveredTwice:
     def test_is_done_once(self, pending_profile: VoiceProfile, inference: FakeInference) -> None:
-        extract(pending_profile, inference)
+        build(pending_profile, inference)
         heard = inference.encoder.calls.finished
 
-        profile = extract(pending_profile, inference)
+        profile = build(pending_profile, inference)
 
         assert profile.version == 1
         assert inference.encoder.calls.finished == heard
 
     def test_of_a_voice_that_is_gone_does_nothing(self, db: None, inference: FakeInference) -> None:
-        build_job.extract(voice_profile_id=uuid.uuid4(), inference=inference)
+        build_job.build(voice_profile_id=uuid.uuid4(), inference=inference)
 
         assert inference.encoder.calls.started == 0
 
@@ -171,20 +172,20 @@ class TestFailure:
     def test_is_told_when_nobody_speaks(self, pending_profile: VoiceProfile, inference: FakeInference) -> None:
         inference.encoder.fail_next(InferenceError("there is no speech in the recording"))
 
-        profile = extract(pending_profile, inference)
+        profile = build(pending_profile, inference)
 
-        assert (profile.state, profile.error_code, profile.claim) == ("failed", "no_speech", None)
+        assert (profile.state, profile.build_job.error, profile.build_job.token) == ("failed", "no_speech", None)
 
     def test_is_told_when_a_recording_is_gone(self, pending_profile: VoiceProfile, inference: FakeInference) -> None:
         recording = pending_profile.recordings.get()
         recording.audio.storage.delete(recording.audio.name)
 
-        assert extract(pending_profile, inference).error_code == "recording_missing"
+        assert build(pending_profile, inference).build_job.error == "recording_missing"
 
     def test_of_an_engine_is_told(self, pending_profile: VoiceProfile, inference: FakeInference) -> None:
         inference.tts.fail_next(InferenceError("broken"))
 
-        assert extract(pending_profile, inference).error_code == "inference_failed"
+        assert build(pending_profile, inference).build_job.error == "inference_failed"
 
     def test_that_nobody_expected_is_told_and_raised(
         self, pending_profile: VoiceProfile, inference: FakeInference
@@ -192,18 +193,18 @@ class TestFailure:
         inference.encoder.fail_next(ZeroDivisionError("whatever"))
 
         with pytest.raises(ZeroDivisionError):
-            extract(pending_profile, inference)
+            build(pending_profile, inference)
         pending_profile.refresh_from_db()
-        assert (pending_profile.state, pending_profile.error_code) == ("failed", "internal")
+        assert (pending_profile.state, pending_profile.build_job.error) == ("failed", "internal")
 
     def test_of_a_disk_that_is_full_is_told(
         self, pending_profile: VoiceProfile, inference: FakeInference, media_root: Path, full_disk: None
     ) -> None:
         kept = [path for path in media_root.rglob("*") if path.is_file()]
 
-        profile = extract(pending_profile, inference)
+        profile = build(pending_profile, inference)
 
-        assert (profile.state, profile.error_code, profile.clip.name) == ("failed", "storage_full", "")
+        assert (profile.state, profile.build_job.error, profile.clip.name) == ("failed", "storage_full", "")
         assert [path for path in media_root.rglob("*") if path.is_file()] == kept
 
     @pytest.mark.parametrize("method", ["_open", "_save"])
@@ -220,24 +221,24 @@ class TestFailure:
         with monkeypatch.context() as away:
             away.setattr(FileSystemStorage, method, fail)
             with pytest.raises(build_job.TryAgain):
-                extract(pending_profile, inference)
+                build(pending_profile, inference)
             pending_profile.refresh_from_db()
-            assert (pending_profile.state, pending_profile.error_code) == ("pending", "")
-            VoiceProfile.objects.update(attempts=build_job.MAX_TRIES - 1)
-            assert extract(pending_profile, inference).error_code == "storage_unavailable"
+            assert (pending_profile.state, pending_profile.build_job.error) == ("pending", "")
+            VoiceJob.objects.update(attempts=build_job.MAX_TRIES - 1)
+            assert build(pending_profile, inference).build_job.error == "storage_unavailable"
 
         services.retry(profile=pending_profile)
-        assert extract(pending_profile, inference).state == "ready"
+        assert build(pending_profile, inference).state == "ready"
 
     def test_to_delete_what_was_before_leaves_it_for_later(
         self, pending_profile: VoiceProfile, inference: FakeInference, alice: User, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        old = extract(pending_profile, inference).clip.name
+        old = build(pending_profile, inference).clip.name
         services.preview(profile=pending_profile, user=alice, text="你好")
-        services.extract_again(profile=pending_profile)
+        services.rebuild(profile=pending_profile)
         monkeypatch.setattr(FileSystemStorage, "delete", lambda *args: (_ for _ in ()).throw(OSError("down")))
 
-        profile = extract(pending_profile, inference)
+        profile = build(pending_profile, inference)
 
         assert (profile.state, profile.version) == ("ready", 2)
         assert profile.clip.name != old
@@ -263,10 +264,10 @@ class TestFailure:
     def test_to_reach_the_engines_is_told_in_the_end(
         self, pending_profile: VoiceProfile, inference: FakeInference
     ) -> None:
-        VoiceProfile.objects.update(attempts=build_job.MAX_TRIES - 1)
+        VoiceJob.objects.update(attempts=build_job.MAX_TRIES - 1)
         inference.encoder.start_outage()
 
-        assert extract(pending_profile, inference).error_code == "inference_unavailable"
+        assert build(pending_profile, inference).build_job.error == "inference_unavailable"
 
 
 class TestEngineThatHangs:
@@ -286,28 +287,28 @@ class TestEngineThatHangs:
                     inference.tts.real_time_factor = 3600
                 case _:
                     inference.encoder.hold()
-            profile = extract(pending_profile, inference)
+            profile = build(pending_profile, inference)
 
-        assert (profile.state, profile.error_code) == ("failed", "inference_unavailable")
+        assert (profile.state, profile.build_job.error) == ("failed", "inference_unavailable")
         assert inference.active_calls == 0
         inference.stt.recognition_s = inference.tts.real_time_factor = 0.0
         inference.encoder.release()
         services.retry(profile=profile)
-        assert extract(profile, inference).state == "ready"
+        assert build(profile, inference).state == "ready"
 
 
-class TestLostClaim:
+class TestLostLease:
     """Somebody else decides about the voice while it is being made."""
 
     def interrupt(self, monkeypatch: pytest.MonkeyPatch, change: Any) -> None:
         """Have `change` happen just before the result is written."""
-        keep = build_job._keep
+        store = build_job._store
 
         def interrupted(*args: Any) -> None:
             change()
-            keep(*args)
+            store(*args)
 
-        monkeypatch.setattr(build_job, "_keep", interrupted)
+        monkeypatch.setattr(build_job, "_store", interrupted)
 
     def test_writes_nothing_when_the_voice_is_deleted(
         self,
@@ -319,7 +320,7 @@ class TestLostClaim:
         profile = VoiceProfile.objects.get(pk=pending_profile.pk)
         self.interrupt(monkeypatch, lambda: services.delete_voice_profile(profile=profile))
 
-        build_job.extract(voice_profile_id=pending_profile.pk, inference=inference)
+        build_job.build(voice_profile_id=pending_profile.pk, inference=inference)
 
         assert not VoiceProfile.objects.filter(pk=pending_profile.pk).exists()
         assert [path for path in media_root.rglob("*") if path.is_file()] == []
@@ -327,9 +328,9 @@ class TestLostClaim:
     def test_writes_nothing_when_it_is_made_anew(
         self, pending_profile: VoiceProfile, inference: FakeInference, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        self.interrupt(monkeypatch, lambda: services.extract_again(profile=pending_profile))
+        self.interrupt(monkeypatch, lambda: services.rebuild(profile=pending_profile))
 
-        profile = extract(pending_profile, inference)
+        profile = build(pending_profile, inference)
 
         assert (profile.state, profile.version) == ("pending", 0)
         assert not profile.clip
@@ -337,42 +338,40 @@ class TestLostClaim:
     def test_stops_the_engines(
         self, pending_profile: VoiceProfile, inference: FakeInference, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(
-            ExtractionClaim, "update", lambda *args, **fields: (_ for _ in ()).throw(leases.ClaimLost("gone"))
-        )
+        monkeypatch.setattr(Lease, "renew", lambda *args, **fields: (_ for _ in ()).throw(leases.LeaseLost("gone")))
         inference.stt.recognition_s = 60  # it is being listened to when the claim is lost
 
-        build_job.extract(voice_profile_id=pending_profile.pk, inference=inference)
+        build_job.build(voice_profile_id=pending_profile.pk, inference=inference)
 
         assert inference.active_calls == 0
         assert (inference.stt.calls.finished, inference.encoder.calls.started) == (0, 0)
 
 
-class TestRequeueLost:
+class TestSweep:
     def test_takes_back_what_a_dead_worker_had(self, pending_profile: VoiceProfile, inference: FakeInference) -> None:
-        claim = ExtractionClaim.take(pending_profile.pk)
-        assert claim is not None
+        lease = Lease.claim(pending_profile.pk, JobKind.BUILD)
+        assert lease is not None
 
-        assert leases.requeue_lost(now=timezone.now()) == ([], [])
+        assert leases.sweep(now=timezone.now()) == ([], [])
         later = timezone.now() + leases.LOST_AFTER + timedelta(seconds=1)
-        assert leases.requeue_lost(now=later) == ([pending_profile.pk], [])
+        assert leases.sweep(now=later) == ([pending_profile.pk], [])
 
-        with pytest.raises(leases.ClaimLost):
-            claim.update(progress=0.5)
-        assert extract(pending_profile, inference).state == "ready"
+        with pytest.raises(leases.LeaseLost):
+            lease.renew(progress=0.5)
+        assert build(pending_profile, inference).state == "ready"
 
     def test_gives_up_what_kills_every_worker(self, pending_profile: VoiceProfile) -> None:
         later = timezone.now()
         for _ in range(leases.MAX_ATTEMPTS):
-            assert ExtractionClaim.take(pending_profile.pk) is not None
+            assert Lease.claim(pending_profile.pk, JobKind.BUILD) is not None
             later += leases.LOST_AFTER * 10
-            leases.requeue_lost(now=later)
+            leases.sweep(now=later)
 
         pending_profile.refresh_from_db()
-        assert (pending_profile.state, pending_profile.error_code) == ("failed", "worker_lost")
+        assert (pending_profile.state, pending_profile.build_job.error) == ("failed", "worker_lost")
 
     def test_hands_out_what_nobody_began_but_not_at_every_look(self, pending_profile: VoiceProfile) -> None:
         later = timezone.now() + leases.FORGOTTEN_AFTER
 
-        assert leases.requeue_lost(now=later)[0] == [pending_profile.pk]
-        assert leases.requeue_lost(now=later + timedelta(seconds=30))[0] == []
+        assert leases.sweep(now=later)[0] == [pending_profile.pk]
+        assert leases.sweep(now=later + timedelta(seconds=30))[0] == []

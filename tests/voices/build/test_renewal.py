@@ -19,20 +19,20 @@ from voices.models import VoiceProfile
 def profile(alice: User, inference: FakeInference) -> VoiceProfile:
     """Matched, on an engine that does not clone."""
     profile = factories.upload_voice(alice)
-    build_job.extract(voice_profile_id=profile.pk, inference=inference)
+    build_job.build(voice_profile_id=profile.pk, inference=inference)
     profile.refresh_from_db()
     assert (profile.kind, profile.state) == ("matched", "ready")
     return profile
 
 
-def take_outdated(inference: FakeInference) -> list[uuid.UUID]:
-    return renewal.take_outdated(inference=inference, now=timezone.now())
+def queue_outdated(inference: FakeInference) -> list[uuid.UUID]:
+    return renewal.queue_outdated(inference=inference, now=timezone.now())
 
 
 def work(profile: VoiceProfile, inference: FakeInference) -> VoiceProfile:
     profile.refresh_from_db()
     assert (profile.state, profile.is_speakable) == ("pending", True)
-    build_job.extract(voice_profile_id=profile.pk, inference=inference)
+    build_job.build(voice_profile_id=profile.pk, inference=inference)
     profile.refresh_from_db()
     return profile
 
@@ -41,19 +41,19 @@ class TestRenewal:
     def test_clones_what_was_matched_once_an_engine_clones(
         self, profile: VoiceProfile, inference: FakeInference
     ) -> None:
-        assert take_outdated(inference) == []
+        assert queue_outdated(inference) == []
         inference.tts.can_clone = True
 
-        assert take_outdated(inference) == [profile.pk]
+        assert queue_outdated(inference) == [profile.pk]
         profile = work(profile, inference)
 
         assert (profile.kind, profile.version, profile.engine_voice) == ("cloned", 2, "")
-        assert take_outdated(inference) == []
+        assert queue_outdated(inference) == []
 
     def test_matches_what_was_cloned_once_none_does(self, profile: VoiceProfile, inference: FakeInference) -> None:
         VoiceProfile.objects.filter(pk=profile.pk).update(kind="cloned", engine_voice="")
 
-        assert take_outdated(inference) == [profile.pk]
+        assert queue_outdated(inference) == [profile.pk]
         profile = work(profile, inference)
 
         assert profile.kind == "matched"
@@ -64,21 +64,21 @@ class TestRenewal:
     ) -> None:
         inference.tts.can_clone = True
         VoiceProfile.objects.filter(pk=profile.pk).update(clip_transcript="")
-        assert take_outdated(inference) == []
+        assert queue_outdated(inference) == []
 
-        VoiceProfile.objects.filter(pk=profile.pk).update(clip_transcript="你好", state="disabled")
-        assert take_outdated(inference) == []
+        VoiceProfile.objects.filter(pk=profile.pk).update(clip_transcript="你好", availability="disabled")
+        assert queue_outdated(inference) == []
 
     def test_that_failed_is_tried_again_later(self, profile: VoiceProfile, inference: FakeInference) -> None:
         inference.tts.can_clone = True
-        assert take_outdated(inference) == [profile.pk]
+        assert queue_outdated(inference) == [profile.pk]
         inference.tts.fail_next(InferenceError("broken"))
         profile = work(profile, inference)
-        assert (profile.state, profile.error_code, profile.is_speakable) == ("failed", "inference_failed", True)
+        assert (profile.state, profile.build_job.error, profile.is_speakable) == ("failed", "inference_failed", True)
 
-        assert take_outdated(inference) == []
+        assert queue_outdated(inference) == []
         later = timezone.now() + renewal.AGAIN_AFTER
-        assert renewal.take_outdated(inference=inference, now=later) == [profile.pk]
+        assert renewal.queue_outdated(inference=inference, now=later) == [profile.pk]
         assert work(profile, inference).kind == "cloned"
 
     @pytest.mark.parametrize("code", ["no_speech", "recording_missing"])
@@ -86,16 +86,16 @@ class TestRenewal:
         self, profile: VoiceProfile, inference: FakeInference, code: str
     ) -> None:
         inference.tts.can_clone = True
-        VoiceProfile.objects.filter(pk=profile.pk).update(state="failed", error_code=code, claimed_at=None)
+        factories.set_job(profile, "build", state="failed", error=code, claimed_at=None)
 
-        assert take_outdated(inference) == []
+        assert queue_outdated(inference) == []
 
     def test_of_what_failed_for_another_reason_is_its_owners(
         self, profile: VoiceProfile, inference: FakeInference
     ) -> None:
-        VoiceProfile.objects.filter(pk=profile.pk).update(state="failed", error_code="internal", claimed_at=None)
+        factories.set_job(profile, "build", state="failed", error="internal", claimed_at=None)
 
-        assert take_outdated(inference) == []
+        assert queue_outdated(inference) == []
 
     def test_waits_for_the_engine(self, profile: VoiceProfile, inference: FakeInference) -> None:
         VoiceProfile.objects.filter(pk=profile.pk).update(kind="cloned", engine_voice="")

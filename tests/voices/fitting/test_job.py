@@ -6,15 +6,18 @@ import numpy as np
 import pytest
 from django.contrib.auth.models import User
 from django.core.files.base import ContentFile
+from pytest_django import DjangoCaptureOnCommitCallbacks
 
 from inference.engines.fake import FakeSpeakerEncoder, make_embedding
 from inference.interfaces import InferenceError
 from tests import factories
 from tests.fakes import FakeInference
 from voices import services, tasks
+from voices.build import job as build_job
 from voices.fitting import job as fitting_job
 from voices.fitting import search
 from voices.fitting.search import Fit
+from voices.leases import Lease
 from voices.models import Preview, VoiceProfile
 
 STYLE = np.ones(256, "<f4").tobytes()
@@ -60,12 +63,25 @@ class TestFit:
     ) -> None:
         profile = fit(ready_profile, inference)
 
-        assert (profile.fitting_state, profile.fitting_progress, profile.fitting_similarity) == ("done", 1.0, 0.74)
+        assert (profile.fit_job.state, profile.fit_job.progress, profile.fitting_similarity) == ("done", 1.0, 0.74)
         assert bytes(profile.style) == STYLE
         assert (profile.best_similarity, profile.version) == (0.74, 2)
         assert profile.qualities == ["fast", "high_quality"]
         assert found["asked"]["voice"] == "zf_xiaoni"
         assert np.allclose(found["asked"]["target"], make_embedding("alice").values, atol=1e-6)
+
+    def test_tells_live_calls(
+        self,
+        ready_profile: VoiceProfile,
+        inference: FakeInference,
+        found: dict[str, Any],
+        told_voices: list[str],
+        django_capture_on_commit_callbacks: DjangoCaptureOnCommitCallbacks,
+    ) -> None:
+        with django_capture_on_commit_callbacks(execute=True):
+            fit(ready_profile, inference)
+
+        assert told_voices == [str(ready_profile.pk)]
 
     def test_keeps_nothing_that_is_no_better(
         self, ready_profile: VoiceProfile, inference: FakeInference, found: dict[str, Any]
@@ -74,7 +90,7 @@ class TestFit:
 
         profile = fit(ready_profile, inference)
 
-        assert (profile.fitting_state, bytes(profile.style), profile.version) == ("done", b"", 1)
+        assert (factories.read_fit_state(profile), bytes(profile.style), profile.version) == ("done", b"", 1)
 
     def test_keeps_the_better_of_two(
         self, ready_profile: VoiceProfile, inference: FakeInference, found: dict[str, Any]
@@ -102,17 +118,17 @@ class TestFit:
         found: dict[str, Any],
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        update = fitting_job.FittingClaim.update
+        renew = Lease.renew
 
         def cancelled_first(held: Any, **fields: Any) -> None:
             services.cancel_fitting(profile=ready_profile)
-            update(held, **fields)
+            renew(held, **fields)
 
-        monkeypatch.setattr(fitting_job.FittingClaim, "update", cancelled_first)
+        monkeypatch.setattr(Lease, "renew", cancelled_first)
 
         profile = fit(ready_profile, inference)
 
-        assert (profile.fitting_state, bytes(profile.style)) == ("cancelled", b"")
+        assert (factories.read_fit_state(profile), bytes(profile.style)) == ("cancelled", b"")
 
     def test_says_that_it_failed(
         self, ready_profile: VoiceProfile, inference: FakeInference, found: dict[str, Any]
@@ -122,15 +138,16 @@ class TestFit:
 
         inference.tts.list_styles = no_styles  # type: ignore[method-assign]  # broken by the test
 
-        assert fit(ready_profile, inference).fitting_state == "failed"
+        assert factories.read_fit_state(fit(ready_profile, inference)) == "failed"
 
     def test_is_done_one_at_a_time_and_once(
         self, ready_profile: VoiceProfile, alice: User, inference: FakeInference, found: dict[str, Any]
     ) -> None:
-        factories.create_voice_profile(owner=alice, fitting_state="running")
+        other = factories.create_voice_profile(owner=alice)
+        factories.set_job(other, "fit", state="running")
 
-        assert fit(ready_profile, inference).fitting_state == "queued"
-        VoiceProfile.objects.filter(fitting_state="running").update(fitting_state="done")
+        assert factories.read_fit_state(fit(ready_profile, inference)) == "queued"
+        factories.set_job(other, "fit", state="done")
         assert fit(ready_profile, inference).version == 2
         assert fit(ready_profile, inference).version == 2
 
@@ -141,14 +158,14 @@ class TestOtherEncoder:
     ) -> None:
         profile = factories.upload_voice(alice)
         tasks.extract_embedding(voice_profile_id=str(profile.pk))
-        VoiceProfile.objects.filter(pk=profile.pk).update(fitting_state="queued")
+        factories.set_job(profile, "fit", state="queued")
         monkeypatch.setattr(FakeSpeakerEncoder, "ENCODER", "fake-2")
 
         tasks.fit_style(voice_profile_id=str(profile.pk))
 
         profile.refresh_from_db()
         assert (profile.state, profile.encoder, profile.version) == ("ready", "fake-2", 2)
-        assert (profile.fitting_state, bytes(profile.style)) == ("none", b"")
+        assert (factories.read_fit_state(profile), bytes(profile.style)) == ("none", b"")
 
     def test_leaves_a_disabled_voice_alone(
         self, ready_profile: VoiceProfile, inference: FakeInference, monkeypatch: pytest.MonkeyPatch
@@ -157,26 +174,25 @@ class TestOtherEncoder:
         search = fitting_job._search
 
         def disabled_meanwhile(*args: Any) -> Any:
-            VoiceProfile.objects.filter(pk=ready_profile.pk).update(state="disabled")
+            VoiceProfile.objects.filter(pk=ready_profile.pk).update(availability="disabled")
             return search(*args)
 
         monkeypatch.setattr(fitting_job, "_search", disabled_meanwhile)
 
         profile = fit(ready_profile, inference)
 
-        assert (profile.state, profile.fitting_state) == ("disabled", "failed")
+        assert (profile.state, factories.read_fit_state(profile)) == ("disabled", "failed")
 
 
 def test_making_a_voice_anew_forgets_the_style(alice: User, inference: FakeInference) -> None:
-    from voices.build import job as build_job
-
     profile = factories.upload_voice(alice)
-    VoiceProfile.objects.filter(pk=profile.pk).update(style=STYLE, fitting_state="done", fitting_similarity=0.7)
+    VoiceProfile.objects.filter(pk=profile.pk).update(style=STYLE, fitting_similarity=0.7)
+    factories.set_job(profile, "fit", state="done")
     profile.clip.save("x", ContentFile(b"old"), save=True)
     old = profile.clip.name
 
-    build_job.extract(voice_profile_id=profile.pk, inference=inference)
+    build_job.build(voice_profile_id=profile.pk, inference=inference)
 
     profile.refresh_from_db()
-    assert (bytes(profile.style), profile.fitting_state, profile.fitting_similarity) == (b"", "none", None)
+    assert (bytes(profile.style), factories.read_fit_state(profile), profile.fitting_similarity) == (b"", "none", None)
     assert not profile.clip.storage.exists(old)

@@ -139,7 +139,10 @@ def log_in(client: httpx.Client, username: str, password: str) -> str:
     if page.status_code != httpx.codes.OK or field is None:
         raise LoginFailed(f"there is no login form ({page.status_code})")
     form = {"username": username, "password": password, "csrfmiddlewaretoken": field[1]}
-    client.post("/accounts/login/", data=form, headers={"Referer": str(page.url)})
+    answer = client.post("/accounts/login/", data=form, headers={"Referer": str(page.url)})
+    if answer.is_server_error:
+        # 507: the disk is full, and the session found no room.
+        raise LoginFailed(f"logging in is not possible now ({answer.status_code})")
     key = client.cookies.get(settings.SESSION_COOKIE_NAME)
     if key is None:
         raise LoginFailed(f"wrong name or password for {username}")

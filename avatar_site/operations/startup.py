@@ -1,0 +1,247 @@
+"""
+The start of `manage.py serve`, under Django: flags, lock, checks, database, models; then the supervisor takes over.
+
+Ends by becoming `operations/serving.py`, which loads no Django.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import fcntl
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, NoReturn
+
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
+from django.db import connection, connections
+from django.db.migrations.executor import MigrationExecutor
+
+from avatar_site import env
+from avatar_site.operations import database_checks, processes, services
+from avatar_site.operations.serving import ServePlan, become_supervisor, describe_role, make_memory_table
+from avatar_site.private_files import close_to_others, restrict_new_files
+from inference.address import AddressTaken, hold_socket, parse_socket_path
+from inference.client import InferenceClient
+from inference.interfaces import InferenceError
+from realtime.call.prompt import EXAMPLES, Scene, compose_shared
+
+#: Settings that a flag of the command overrides, for this process and its children.
+FLAGS = ("host", "port", "profile", "data_dir", "inference_address")
+
+Say = Callable[[str], None]
+
+
+class StartRefused(Exception):
+    """Raised when AVATAR must not or cannot start. The message says what to do."""
+
+
+class AlreadyServing(StartRefused):
+    """Raised when another supervisor runs with this data folder."""
+
+
+def apply_flags(flags: Mapping[str, Any]) -> None:
+    """
+    Put flags into the environment, for the children, and into our own settings. Raises StartRefused.
+
+    Another data folder replaces this process: the database, the queue and the secret key follow from it.
+    """
+    for flag in FLAGS:
+        if flags[flag] is not None:
+            os.environ[f"AVATAR_{flag.upper()}"] = str(flags[flag])
+    try:
+        data_dir = env.folder("AVATAR_DATA_DIR", settings.AVATAR_DATA_DIR)
+        if data_dir != settings.AVATAR_DATA_DIR:
+            os.environ["AVATAR_DATA_DIR"] = str(data_dir)
+            sys.stdout.flush()
+            os.execv(sys.executable, [sys.executable, *sys.argv])  # noqa: S606 — ourselves
+        settings.AVATAR_HOST = env.text("AVATAR_HOST", settings.AVATAR_HOST)
+        settings.AVATAR_PORT = env.whole_number("AVATAR_PORT", settings.AVATAR_PORT, minimum=1, maximum=65535)
+        settings.AVATAR_PROFILE = env.choice("AVATAR_PROFILE", settings.AVATAR_PROFILE, ("cpu", "gpu", "fake"))
+        settings.AVATAR_INFERENCE_ADDRESS = env.inference_address(
+            "AVATAR_INFERENCE_ADDRESS", settings.AVATAR_INFERENCE_ADDRESS
+        )
+        settings.AVATAR_INFERENCE_SECRET = env.inference_secret(
+            "AVATAR_INFERENCE_SECRET", address=settings.AVATAR_INFERENCE_ADDRESS
+        )
+    except ImproperlyConfigured as error:
+        raise StartRefused(str(error)) from None
+
+
+def serve(*, only: str, prepare: bool, is_verbose: bool, say: Say) -> NoReturn:
+    """
+    Check everything that can be checked before a process is started, and become the supervisor. Raises StartRefused.
+
+    `only` names the processes, separated by commas. With `prepare`, models are fetched, the database is migrated and
+    the first operator account is created.
+    """
+    began_s = time.monotonic()
+    names = tuple(name.strip() for name in only.split(",") if name.strip())
+    if not names or not set(names) <= set(processes.NAMES):
+        raise StartRefused(f"--only {only}: expected some of {', '.join(processes.NAMES)}")
+    with _lock(settings.AVATAR_DATA_DIR / "serve.lock") as lock:
+        restrict_new_files()
+        for path in close_to_others(settings.AVATAR_DATA_DIR):
+            say(f"{path} could be read by other users of this machine; it is closed to them now.")
+        _check_ports(names)
+        if finding := database_checks.find_problem():
+            raise StartRefused(f"{finding.problem}\n{finding.remedy}")
+        new_password = ""
+        if prepare:
+            new_password = _prepare(names, say)
+        else:
+            _check_migrations()
+        # The supervisor needs no database, and children must not share a connection.
+        connections.close_all()
+        plan = _make_plan(names, new_password=new_password, is_verbose=is_verbose, began_s=began_s)
+        become_supervisor(plan, _child_environment(), kept=(lock,))
+
+
+def describe_running() -> Iterator[str]:
+    """Yield what `serve --status` prints. Raises StartRefused when nothing runs with the data folder."""
+    try:
+        # A running supervisor holds the lock; the state file of one that was killed means nothing.
+        with _lock(settings.AVATAR_DATA_DIR / "serve.lock"):
+            raise StartRefused(f"Nothing runs with the data folder {settings.AVATAR_DATA_DIR}.")
+    except AlreadyServing:
+        try:
+            state = json.loads((settings.AVATAR_DATA_DIR / "serve.json").read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise StartRefused("It is being prepared; no process is started yet.") from None
+    yield state["address"]
+    yield make_memory_table(state["pids"])
+    yield from asyncio.run(_describe_roles())
+
+
+def make_opening() -> tuple[tuple[str, str], ...]:
+    """Return the messages that every conversation begins with: role and content."""
+    scene = Scene(settings.AVATAR_SYSTEM_PROMPT, EXAMPLES if settings.AVATAR_EXAMPLES else ())
+    return tuple((message.role, message.content) for message in compose_shared(scene))
+
+
+async def _describe_roles() -> list[str]:
+    client = InferenceClient(settings.AVATAR_INFERENCE_ADDRESS, secret=settings.AVATAR_INFERENCE_SECRET)
+    try:
+        return [describe_role(role) for role in (await client.status()).roles]
+    except InferenceError as error:
+        return [f"  inference: {error}"]
+    finally:
+        await client.close()
+
+
+def _prepare(names: tuple[str, ...], say: Say) -> str:
+    """Fetch models, migrate, create the first operator account. Return its password if it was made up."""
+    if "inference" in names:
+        _fetch_models()
+    services.prepare_database()
+    created = services.ensure_operator(username=settings.AVATAR_ADMIN_USERNAME, password=settings.AVATAR_ADMIN_PASSWORD)
+    if not created or settings.AVATAR_ADMIN_PASSWORD:
+        return ""
+    # At once, in case the start is interrupted; the supervisor repeats it beside the address.
+    say(f"Operator account made: {created[0].username}  password: {created[1]}")
+    return created[1]
+
+
+def _check_migrations() -> None:
+    executor = MigrationExecutor(connection)
+    if executor.migration_plan(executor.loader.graph.leaf_nodes()):
+        raise StartRefused("The database is not up to date: run `manage.py migrate`, or `serve --prepare`.")
+
+
+def _make_plan(names: tuple[str, ...], *, new_password: str, is_verbose: bool, began_s: float) -> ServePlan:
+    return ServePlan(
+        names=names,
+        data_dir=str(settings.AVATAR_DATA_DIR),
+        profile=settings.AVATAR_PROFILE,
+        host=settings.AVATAR_HOST,
+        port=settings.AVATAR_PORT,
+        is_behind_proxy=settings.AVATAR_HTTPS,
+        inference_address=settings.AVATAR_INFERENCE_ADDRESS,
+        inference_secret=settings.AVATAR_INFERENCE_SECRET,
+        opening=make_opening(),
+        admin_username=settings.AVATAR_ADMIN_USERNAME,
+        new_password=new_password,
+        is_verbose=is_verbose,
+        began_s=began_s,
+    )
+
+
+def _fetch_models() -> None:
+    """Fetch the models of the profile that are missing. A separate process, which shows its own progress."""
+    command = [sys.executable, "-m", "inference.models", "fetch", "--profile", settings.AVATAR_PROFILE]
+    if subprocess.run(command, env=_child_environment(), check=False).returncode != 0:  # noqa: S603 — our own module
+        raise StartRefused(
+            "Not all models could be fetched. The same command goes on where it stopped; "
+            "without --prepare, AVATAR starts with the models that are there."
+        )
+
+
+def _child_environment() -> dict[str, str]:
+    return os.environ | {
+        "AVATAR_DATA_DIR": str(settings.AVATAR_DATA_DIR),
+        "AVATAR_MODELS_DIR": str(settings.AVATAR_MODELS_DIR),
+        "AVATAR_PROFILE": settings.AVATAR_PROFILE,
+        "AVATAR_INFERENCE_ADDRESS": settings.AVATAR_INFERENCE_ADDRESS,
+        "AVATAR_INFERENCE_SECRET": settings.AVATAR_INFERENCE_SECRET,
+        "DJANGO_SETTINGS_MODULE": os.environ["DJANGO_SETTINGS_MODULE"],
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(settings.BASE_DIR), os.environ.get("PYTHONPATH")])),
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+@contextmanager
+def _lock(path: Path) -> Iterator[int]:
+    """Hold a lock on the data folder, by a descriptor; the kernel releases it however we end. Raises AlreadyServing."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    file: IO[str]
+    with path.open("a", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise AlreadyServing(f"AVATAR already runs with the data folder {path.parent}.") from None
+        yield file.fileno()
+
+
+def _check_ports(names: tuple[str, ...]) -> None:
+    """Raise StartRefused if a port is taken, instead of starting a child that dies again and again."""
+    wanted = []
+    if "web" in names:
+        wanted.append((settings.AVATAR_HOST, settings.AVATAR_PORT, "--port or AVATAR_PORT"))
+    socket_path = parse_socket_path(settings.AVATAR_INFERENCE_ADDRESS)
+    if "inference" in names and socket_path is not None:
+        _check_socket(socket_path)
+    elif "inference" in names:
+        inference_host, _, inference_port = settings.AVATAR_INFERENCE_ADDRESS.rpartition(":")
+        wanted.append(
+            (inference_host.strip("[]"), int(inference_port), "--inference-address or AVATAR_INFERENCE_ADDRESS")
+        )
+    for host, port, setting in wanted:
+        try:
+            family, kind, protocol, _, endpoint = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+            with socket.socket(family, kind, protocol) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind(endpoint)
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                raise StartRefused(f"Port {port} on {host} is taken: choose another one with {setting}.") from None
+            raise StartRefused(f"Cannot serve at {host}:{port}: {error.strerror}. Choose with {setting}.") from None
+
+
+def _check_socket(path: Path) -> None:
+    """Raise StartRefused if an inference process listens there, or none can."""
+    setting = "--inference-address or AVATAR_INFERENCE_ADDRESS"
+    try:
+        with hold_socket(path):
+            pass
+    except AddressTaken:
+        raise StartRefused(f"{path} is taken by another inference process: choose another with {setting}.") from None
+    except OSError as error:
+        raise StartRefused(f"Cannot listen on {path}: {error.strerror or error}. Choose with {setting}.") from None

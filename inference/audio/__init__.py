@@ -1,0 +1,1 @@
+"""Audio without models: PCM, resampling, decoding, encoding, levels. Imports no engine and no Django."""
