@@ -30,6 +30,7 @@ from voices.archive import (
     write_archive,
 )
 from voices.consents import find_consent
+from voices.files import delete_orphans as delete_orphans
 from voices.models import (
     Attestation,
     Availability,
