@@ -190,7 +190,8 @@ $(STAMP)-%: | $(BIN)/python
 $(NPM)/.requirements: requirements/node/package.json requirements/node/package-lock.json requirements/node/.npmrc | $(STAMP)-test
 	@echo "Installing requirements/node"
 	@mkdir -p $(NPM) && cp requirements/node/package.json requirements/node/package-lock.json requirements/node/.npmrc $(NPM)/
-	@cd $(NPM) && PATH="$(NODE)/bin:$$PATH" node $(NODE)/lib/node_modules/npm/bin/npm-cli.js ci --ignore-scripts --no-audit --no-fund --prefer-offline --cache $(NPM_CACHE) --loglevel error
+	@# Behind a proxy of its own, the machine has its certificates where the system keeps them.
+	@cd $(NPM) && NODE_USE_SYSTEM_CA=1 PATH="$(NODE)/bin:$$PATH" node $(NODE)/lib/node_modules/npm/bin/npm-cli.js ci --ignore-scripts --no-audit --no-fund --prefer-offline --cache $(NPM_CACHE) --loglevel error
 	@touch $@
 
 # Empty distributions for what is required and never used on the processor; see tests/engines/stand_ins.py. torchaudio's
