@@ -101,7 +101,7 @@ check: $(STAMP)-dev $(MESSAGES) check-js ## Check format, lint, types, import co
 
 .PHONY: check-js
 check-js: $(STAMP)-test $(NPM)/.requirements ## Check lint and types of the page's scripts
-	PATH="$(NODE)/bin:$$PATH" $(NPM)/node_modules/.bin/biome lint --error-on-warnings
+	PATH="$(NODE)/bin:$$PATH" $(NPM)/node_modules/.bin/biome lint --error-on-warnings static/js tests/js
 	PATH="$(NODE)/bin:$$PATH" $(NPM)/node_modules/.bin/tsc
 
 .PHONY: message-types
