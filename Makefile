@@ -152,6 +152,10 @@ bench-history: $(STAMP)-test ## Measure listing and searching a hundred thousand
 bench-strangers: $(STAMP)-test $(MESSAGES) ## Measure how quickly /health is answered while clients misbehave
 	@$(BIN)/python -m tests.bench.strangers $(ARGS)
 
+.PHONY: bench-replay
+bench-replay: $(STAMP)-test ## Measure how long the decisions of one minute of a call take
+	@$(BIN)/python -m tests.bench.replay
+
 .PHONY: bench-load
 bench-load: $(STAMP)-test ## Measure how late transcripts come with many calls at once
 	@$(BIN)/python -m tests.bench.load $(ARGS)
