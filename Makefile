@@ -101,7 +101,7 @@ check: $(STAMP)-dev $(MESSAGES) check-js ## Check format, lint, types, import co
 
 .PHONY: check-js
 check-js: $(STAMP)-test $(NPM)/.requirements ## Check lint and types of the page's scripts
-	PATH="$(NODE)/bin:$$PATH" $(NPM)/node_modules/.bin/biome lint --error-on-warnings
+	PATH="$(NODE)/bin:$$PATH" $(NPM)/node_modules/.bin/biome lint --error-on-warnings static/js tests/js
 	PATH="$(NODE)/bin:$$PATH" $(NPM)/node_modules/.bin/tsc
 
 .PHONY: message-types
@@ -152,6 +152,10 @@ bench-history: $(STAMP)-test ## Measure listing and searching a hundred thousand
 bench-strangers: $(STAMP)-test $(MESSAGES) ## Measure how quickly /health is answered while clients misbehave
 	@$(BIN)/python -m tests.bench.strangers $(ARGS)
 
+.PHONY: bench-replay
+bench-replay: $(STAMP)-test ## Measure how long the decisions of one minute of a call take
+	@$(BIN)/python -m tests.bench.replay
+
 .PHONY: bench-load
 bench-load: $(STAMP)-test ## Measure how late transcripts come with many calls at once
 	@$(BIN)/python -m tests.bench.load $(ARGS)
@@ -190,7 +194,8 @@ $(STAMP)-%: | $(BIN)/python
 $(NPM)/.requirements: requirements/node/package.json requirements/node/package-lock.json requirements/node/.npmrc | $(STAMP)-test
 	@echo "Installing requirements/node"
 	@mkdir -p $(NPM) && cp requirements/node/package.json requirements/node/package-lock.json requirements/node/.npmrc $(NPM)/
-	@cd $(NPM) && PATH="$(NODE)/bin:$$PATH" node $(NODE)/lib/node_modules/npm/bin/npm-cli.js ci --ignore-scripts --no-audit --no-fund --prefer-offline --cache $(NPM_CACHE) --loglevel error
+	@# Behind a proxy of its own, the machine has its certificates where the system keeps them.
+	@cd $(NPM) && NODE_USE_SYSTEM_CA=1 PATH="$(NODE)/bin:$$PATH" node $(NODE)/lib/node_modules/npm/bin/npm-cli.js ci --ignore-scripts --no-audit --no-fund --prefer-offline --cache $(NPM_CACHE) --loglevel error
 	@touch $@
 
 # Empty distributions for what is required and never used on the processor; see tests/engines/stand_ins.py. torchaudio's

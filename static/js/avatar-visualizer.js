@@ -1,4 +1,4 @@
-// The avatar on a canvas, animated by the state of the call and by the level of whoever speaks.
+// The avatar on a canvas, animated by the state of the call and by the level of the speaker.
 
 const TWO_PI = 2 * Math.PI;
 const LAYERS = 4;
@@ -37,7 +37,7 @@ export class AvatarVisualizer {
   /** @param {HTMLCanvasElement} canvas */
   constructor(canvas) {
     this.canvas = canvas;
-    this.context = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d")); // null only beside another kind
+    this.context = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d")); // null only where another context was requested before
     this.glow = "";
     this.isDark = false;
     this.#readColours();
@@ -56,7 +56,7 @@ export class AvatarVisualizer {
     this.#schedule();
   }
 
-  /** @param {number} level 0 to 1, of whoever speaks */
+  /** @param {number} level 0 to 1, of the person or of the reply */
   setLevel(level) {
     this.#wantedLevel = level;
   }

@@ -8,7 +8,11 @@ import { CONNECTION_TROUBLES, makeConfigure } from "./call-step.js";
 
 const STATUS_AFTER_MS = 3_000; // the server caches its status for two seconds
 
-/** Notices about what is stored and about lateness. The call goes on: captions are not settled. @type {Readonly<Record<string, { key: string, isSerious: boolean }>>} */
+/**
+ * Notices about what is stored and about lateness. They do not end the utterance: captions are not settled.
+ *
+ * @type {Readonly<Record<string, { key: string, isSerious: boolean }>>}
+ */
 const RECORDING_NOTICES = {
   NOT_KEPT: { key: "notKept", isSerious: true },
   KEPT_AGAIN: { key: "keptAgain", isSerious: false },

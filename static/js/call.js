@@ -111,8 +111,6 @@ export class Call {
     }
   }
 
-  // --- what the parts tell ---
-
   #joinParts() {
     const { microphone, speaker, socket, captions, replay, settings, voices } = this;
     microphone.onframe = (frame, level) => this.#handleFrame(frame, level);

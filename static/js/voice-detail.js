@@ -135,8 +135,6 @@ class VoicePage {
     await this.open();
   }
 
-  // --- another recording ---
-
   #joinAdding() {
     const input = new RecordingInput(find(document, ".recording-input"));
     const consent = new ConsentChoice(byId("attestations", HTMLFieldSetElement));
@@ -224,8 +222,6 @@ class VoicePage {
     this.#adding?.consent.setBusy(isSending);
     this.#renderAdding();
   }
-
-  // --- what is shown ---
 
   /** @param {Partial<VoiceProfile> | null} changes */
   #merge(changes) {

@@ -60,8 +60,6 @@ class NewVoicePage {
     if (focuses) byId(`step-${step}`).focus({ preventScroll: true });
   }
 
-  // --- whose voice it is ---
-
   #joinConsent() {
     this.#consent.onchange = () => {
       byId("give-consent", HTMLButtonElement).disabled = this.#consent.declared === null;
@@ -83,8 +81,6 @@ class NewVoicePage {
       showError(error, () => this.#fetchConsent());
     }
   }
-
-  // --- what it is made from ---
 
   #joinRecording() {
     const languages = findAll(document, '#language-field [name="language"]', HTMLInputElement);
@@ -169,8 +165,6 @@ class NewVoicePage {
     }
     if (error.code.startsWith("consent_")) this.#show("consent");
   }
-
-  // --- what became of it ---
 
   #joinVerdict() {
     this.#statusPoller.onstatus = (_, status) => this.#showVerdict({ ...this.profile, ...status });
