@@ -35,7 +35,7 @@ class TestPreview:
             assert "Synthetic speech" in sound.comment
             assert sound.software == "AVATAR"
 
-    def test_is_only_for_whoever_asked_for_it(
+    def test_is_only_for_the_user_who_requested_it(
         self, alices_client: Client, bobs_client: Client, inference: FakeInference
     ) -> None:
         stock = VoiceProfile.objects.get(engine_voice="zm_yunxi")
@@ -55,7 +55,7 @@ class TestPreview:
         assert [options.quality for _, options in inference.tts.requests] == [Quality.HIGH_QUALITY, Quality.FAST]
         assert post(alices_client, address, text="你好", quality="best").json()["code"] == "quality_unknown"
 
-    def test_is_spoken_anew_when_memory_was_short(
+    def test_is_synthesised_again_when_memory_was_short(
         self, alices_client: Client, alice: User, inference: FakeInference
     ) -> None:
         profile = factories.create_voice_profile(owner=alice, style=b"\1" * 1024)
@@ -86,7 +86,7 @@ class TestPreview:
         assert [(each["quality"], each["is_cached"]) for each in told] == [("fast", False), ("fast", True)]
         assert inference.tts.calls.started == 1
 
-    def test_waits_for_whoever_is_talked_with(self, alices_client: Client, inference: FakeInference) -> None:
+    def test_is_background_work(self, alices_client: Client, inference: FakeInference) -> None:
         stock = VoiceProfile.objects.get(engine_voice="zm_yunxi")
 
         post(alices_client, f"{URL}/{stock.pk}/preview", text="你好")
@@ -122,7 +122,7 @@ class TestPreview:
             (InferenceBusy("full"), 503, "inference_busy"),
         ],
     )
-    def test_says_when_nobody_can_speak_and_keeps_nothing(
+    def test_is_refused_without_an_engine_and_stores_nothing(
         self, alices_client: Client, inference: FakeInference, error: Exception, status: int, code: str
     ) -> None:
         stock = VoiceProfile.objects.get(engine_voice="zm_yunxi")
