@@ -124,7 +124,7 @@ models: $(STAMP)-$(LIST) ## Fetch and verify the models of PROFILE (default: cpu
 .PHONY: messages
 messages: $(STAMP)-cpu ## Collect new texts for translation into locale/
 	@$(call install,gettext)
-	$(BIN)/python manage.py makemessages --locale zh_Hant --ignore '.venv*' --ignore tests --no-wrap --no-obsolete --add-location file
+	$(BIN)/python manage.py makemessages --locale zh_Hant --ignore '.venv*' --ignore .node --ignore tests --no-wrap --no-obsolete --add-location file
 
 .PHONY: bench
 bench: $(STAMP)-test $(MESSAGES) ## Measure the latency of ten spoken turns through the whole product
