@@ -183,13 +183,14 @@ class VoicePage {
   }
 
   async #send() {
-    if (!this.#adding?.input.file) return;
+    if (!this.#adding) return;
     const { input, consent } = this.#adding;
     const { file } = input;
+    if (!file) return;
     notice.hide();
     const form = new FormData();
     consent.addTo(form);
-    if (file) form.append("audio", file, file.name);
+    form.append("audio", file, file.name);
     this.#setSending(true);
     try {
       await uploadWithProgress(profileAddress(this.profile.id, "/recordings"), form);
