@@ -100,8 +100,8 @@ check: $(STAMP)-dev $(MESSAGES) check-js ## Check format, lint, types, import co
 	$(BIN)/python manage.py check --deploy --fail-level WARNING
 
 .PHONY: check-js
-check-js: $(STAMP)-test $(NPM)/.requirements ## Check lint and types of the page's scripts
-	PATH="$(NODE)/bin:$$PATH" $(NPM)/node_modules/.bin/biome lint --error-on-warnings static/js tests/js
+check-js: $(STAMP)-test $(NPM)/.requirements ## Check format, lint and types of the page's scripts
+	PATH="$(NODE)/bin:$$PATH" $(NPM)/node_modules/.bin/biome check --error-on-warnings static/js tests/js
 	PATH="$(NODE)/bin:$$PATH" $(NPM)/node_modules/.bin/tsc
 
 .PHONY: message-types
@@ -109,9 +109,10 @@ message-types: $(STAMP)-test ## Generate static/js/messages.d.ts from docs/proto
 	@$(NODE)/bin/node tests/js/message-types.js
 
 .PHONY: format
-format: $(STAMP)-dev ## Bring the code into its form
+format: $(STAMP)-dev $(NPM)/.requirements ## Bring the code into its form
 	$(BIN)/ruff check --fix --exit-zero --quiet .
 	$(BIN)/ruff format .
+	PATH="$(NODE)/bin:$$PATH" $(NPM)/node_modules/.bin/biome format --write static/js tests/js
 
 .PHONY: proto
 proto: $(STAMP)-dev ## Generate code from inference/proto/inference.proto

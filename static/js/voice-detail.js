@@ -251,7 +251,10 @@ class VoicePage {
     if (profile.is_own) this.#showOwn(profile, { wasFitted });
     if (wasMade && isReady) announce(say("isReady", { name: profile.name }));
     if (profile.state === "disabled" || profile.state === "deleting") {
-      notice.show("problem", { text: say(`state_${profile.state}`), actions: [{ label: "allVoices", href: config.listUrl }] });
+      notice.show("problem", {
+        text: say(`state_${profile.state}`),
+        actions: [{ label: "allVoices", href: config.listUrl }],
+      });
     }
     this.#statusPoller.follow(profile);
   }
