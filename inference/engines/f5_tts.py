@@ -37,6 +37,7 @@ from inference.device_memory import MIB, DeviceMemoryReader
 from inference.engines.audio_edges import find_pause_ms, trim
 from inference.engines.base import Engine
 from inference.engines.chinese import has_chinese, to_simplified
+from inference.engines.f5_step import quicken
 from inference.engines.giving_way import Place, Queue
 from inference.engines.worker import Urgency, Worker
 from inference.interfaces import (
@@ -58,8 +59,8 @@ FRAMES_PER_S: float = target_sample_rate / hop_length
 CHUNK_MS = 200
 #: What F5-TTS was trained on: the reference and what follows it, together.
 MAX_TOTAL_S = 30.0
-#: Clauses made in one step, and how long each may be with the reference: the attention mask that keeps them apart grows
-#: with the square of it. Four of 20 s, twice for the guidance, take 0.9 GB in half precision.
+#: Clauses made in one step, and how long each may be with the reference: four of 20 s, twice for the guidance, take
+#: 0.5 GB in half precision.
 MAX_BATCH = 4
 MAX_BATCH_S = 20.0
 #: Below so many bytes of text the library speaks at 0.3 of its pace, or very short words come out as a blur.
@@ -155,6 +156,7 @@ class _Model:
             vocab_file=str(vocabulary) if vocabulary.exists() else "",
             device=device,
         )
+        self.cfm.transformer = quicken(self.cfm.transformer)
         self.vocoder = load_vocoder(is_local=True, local_path=str(folder / "vocoder"), device=device)
 
     def speak(
