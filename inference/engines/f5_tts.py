@@ -306,13 +306,19 @@ class F5Tts(Engine):
         return request.samples
 
     def _speak(self, batch: Sequence[_Request], wanted: Quality) -> None:
-        """Speak what is alike in one step. What does not fit the memory: the first once more, alone and fast."""
-        if self._has_room_for(lambda: self._speak_with(*self._choose(wanted), batch)):
-            return
-        logger.warning("out of the device's memory with %d clauses of %s quality", len(batch), wanted)
-        # The others have turns of their own.
-        if not self._has_room_for(lambda: self._speak_with(self._model, Quality.FAST, batch[:1])):
-            raise InferenceError("the device's memory does not suffice for this clause")
+        """
+        Speak what is alike in one step. What does not fit the memory: the first alone, then the first at fast quality.
+
+        The others have turns of their own.
+        """
+        attempts = [(wanted, batch), (Quality.FAST, batch[:1])]
+        if len(batch) > 1:
+            attempts.insert(1, (wanted, batch[:1]))
+        for quality, part in attempts:
+            if self._has_room_for(lambda: self._speak_with(*self._choose(quality), part)):  # noqa: B023 — called here
+                return
+            logger.warning("out of the device's memory with %d clauses of %s quality", len(part), quality)
+        raise InferenceError("the device's memory does not suffice for this clause")
 
     def _has_room_for(self, work: Callable[[], None]) -> bool:
         """Do the work. Without the memory for it, free what can be freed, and return False."""
