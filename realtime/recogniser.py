@@ -257,7 +257,7 @@ class Recogniser:
         self._settings = settings
         self._report = report
         self._queue = MicrophoneQueue(
-            max_queued_ms=self._find_max_queued_ms(options),
+            max_queued_ms=self._compute_max_queued_ms(options),
             kept_ms=settings.max_utterance_s * 1000 + PRE_ROLL_MS + POST_ROLL_MS + 3000,
             clock=clock,
         )
@@ -268,7 +268,7 @@ class Recogniser:
         self._is_speech_open = False
         self._is_outage_known = False
 
-    def _find_max_queued_ms(self, options: TranscriptionOptions) -> int:
+    def _compute_max_queued_ms(self, options: TranscriptionOptions) -> int:
         # What is held and sent as one utterance is not live: nothing of it is dropped.
         return self._settings.max_queued_ms if options.endpointing else self._settings.max_utterance_s * 1000
 
@@ -291,7 +291,7 @@ class Recogniser:
                 self._expect_transcript()
             case TranscriptionOptions():
                 self._options = item
-                self._queue.max_queued_ms = self._find_max_queued_ms(item)
+                self._queue.max_queued_ms = self._compute_max_queued_ms(item)
                 self._queue.put(item)
 
     def reserve(self) -> Place:

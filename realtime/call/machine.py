@@ -50,7 +50,7 @@ from realtime.call.events import (
     VoiceNotified,
 )
 from realtime.call.history import History
-from realtime.call.replies import Replies, find_text_language, make_failure
+from realtime.call.replies import Replies, guess_language, make_failure
 from realtime.call.settings import CallSettings
 from realtime.call.turn_state import Action, Cue, TurnState
 from realtime.call.turns import CorrectedTurn, PastTurn, SaidTurn
@@ -221,7 +221,7 @@ class CallMachine:
         if self._turn.advance(Cue.TYPED) is Action.REFUSE:
             return [_make_error(ErrorCode.ALREADY_PROCESSING)]
         discarded = self._discard_utterance()
-        turn_id, language = self._make_id(), find_text_language(text)
+        turn_id, language = self._make_id(), guess_language(text)
         said = messages.Transcription(turn_id=turn_id, text=text, is_final=True, language=language)
         answer = self._replies.answer(
             text, user_turn_id=turn_id, settings=self._settings, asked_at=self._now, stt_ms=None
@@ -272,7 +272,7 @@ class CallMachine:
         discarded = self._discard_utterance()
         self._history.replace(past[:-1])
         turn_id, text = lookup.turn_id, lookup.text
-        corrected = messages.Corrected(turn_id=turn_id, text=text, language=find_text_language(text))
+        corrected = messages.Corrected(turn_id=turn_id, text=text, language=guess_language(text))
         answer = self._replies.answer(
             text, user_turn_id=turn_id, settings=self._settings, asked_at=lookup.received_at, stt_ms=None
         )

@@ -133,7 +133,7 @@ def name_languages(messages: Sequence[Message], *, is_expected_chinese: bool) ->
     named: list[Message] = []
     for message in messages:
         content = message.content
-        language = find_language(content)
+        language = detect_language(content)
         if message.role == "user" and language == "en":
             content = ANSWER_IN_ENGLISH + content
             is_expected_chinese = False
@@ -162,16 +162,16 @@ def is_chinese(text: str) -> bool:
     return _HAN.search(text) is not None
 
 
-def find_language(text: str) -> Language | None:
+def detect_language(text: str) -> Language | None:
     """Return the language of a text: Chinese as soon as there is a Han character. None: no words, such as a number."""
     if is_chinese(text):
         return "zh"
     return "en" if _ENGLISH_WORD.search(text) else None
 
 
-def find_wanted_language(user_text: str) -> Language | None:
+def choose_reply_language(user_text: str) -> Language | None:
     """Return the language a reply must be in. None: either may be right, as for a translation."""
-    return None if _ABOUT_LANGUAGE.search(user_text) else find_language(user_text)
+    return None if _ABOUT_LANGUAGE.search(user_text) else detect_language(user_text)
 
 
 #: So many words of the other language are no name any more.
