@@ -1,5 +1,5 @@
 """
-How far the client has played a reply. Pure: the time comes in; knows no Django, no Channels, no gRPC.
+Tracks the played-out position of a reply. Pure: the time is passed in; imports no Django, Channels or gRPC.
 
 Two questions are answered: may more audio be sent yet, and what text has been heard. The client's reports are believed;
 between reports, and without any, sound is assumed to play as fast as the clock goes.

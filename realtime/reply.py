@@ -1,5 +1,5 @@
 """
-One answer in the making: tokens → text on the screen, and → clauses → sound. Knows no Django, no Channels, no gRPC.
+Makes one reply: tokens → text on the screen, and → clauses → audio. Imports no Django, Channels or gRPC.
 
 A reply may be started before it is wanted. Until `commit` it thinks and prepares its first clause, and nothing of it
 leaves this object.
@@ -58,7 +58,7 @@ class Outlet:
 
 class Reply:
     """
-    One reply. Whoever makes it runs `run` as a task, cancels that to stop it, and then asks what was heard.
+    One reply. Its owner runs `run` as a task, cancels the task to stop it, and then asks what was heard.
 
     At most one clause is synthesised beyond the one that follows the clause being played.
     """

@@ -1,4 +1,4 @@
-"""The tasks that make a call's replies: the speculation, the committed one, and those that are ending. No Django."""
+"""Owns the tasks that make replies: the speculation, the committed one, those being cancelled. Imports no Django."""
 
 from __future__ import annotations
 

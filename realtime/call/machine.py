@@ -1,7 +1,7 @@
 """
-The call's decisions. Pure: no event loop, no clock, no engine; knows no Django, no Channels and no gRPC.
+The state machine of a call. Pure: imports no event loop, no engine, no Django, Channels or gRPC; reads no clock.
 
-`CallMachine.receive` gets everything that happens, in one order, and answers with what is to be done about it.
+`CallMachine.receive` gets every input in one order and returns the effects to perform.
 """
 
 from __future__ import annotations
@@ -230,7 +230,7 @@ class CallMachine:
         return [*discarded, SendEvent(said), *answer, Record(SaidTurn(turn_id, "user", text, language))]
 
     def _discard_utterance(self) -> list[Effect]:
-        """Forget what is being said: the user has typed instead."""
+        """Discard the utterance that is being received: the user has typed instead."""
         self._utterance.forget()
         self._utterance.forget_ends()
         places = [FillPlace(number) for number in self._utterance.give_up_decoding()]

@@ -1,5 +1,5 @@
 """
-What the language model reads: examples, place and time, the conversation, facts. Pure: knows no Django, no engine.
+Composes the prompt: examples, place and time, the conversation, facts. Pure: imports no Django, no engine.
 
 Ordered by how seldom it changes, for the engine keeps what it has read: the system prompt and the examples are the same
 in all calls (`Message.is_shared`), place and time change each hour, a fact stands after the words it is about.
@@ -86,7 +86,7 @@ def compose(scene: Scene, history: Sequence[Message], user_text: str = "") -> li
 
 def add_facts(messages: Sequence[Message], now: datetime | None) -> list[Message]:
     """
-    Write results after the questions that ask for them, and hints after those that nobody here can answer.
+    Append results to questions that ask for them, and hints to those that the model cannot answer.
 
     Sums stay, so that the prefix cache stays valid. The clock is asked for the last question only: what was
     right then is wrong now.

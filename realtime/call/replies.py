@@ -1,4 +1,4 @@
-"""The reply that may be wanted and the one that is: started, committed, recorded. Pure."""
+"""The speculation and the committed reply: starting, committing, recording. Pure."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ class Replies:
         return [ReportPlayback(message.turn_id, message.played_ms, message.is_finished)]
 
     def handle_failed(self, event: ReplyFailed) -> list[Effect]:
-        """Tell the client, unless nobody knows of this reply: a speculation is then made again."""
+        """Report the failure of the committed reply. A speculation fails silently and is made again when wanted."""
         if self._speculation is not None and self._speculation.turn_id == event.turn_id:
             self._speculation.has_failed = True
         if self._reply is None or self._reply.turn_id != event.turn_id:
