@@ -1,4 +1,4 @@
-"""Sound as it is kept: Ogg/Opus for hearing again, FLAC where nothing may be lost."""
+"""Encodes PCM as turns' audio is stored: Ogg/Opus, or FLAC where it must be lossless. Imports no Django."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import soundfile
 from avatar_site.lib.synthetic_label import SYNTHETIC_COMMENT
 
 OPUS_BIT_RATE = 32_000
-#: What libopus takes; anything else is resampled to the highest.
+#: The rates of libopus; any other is resampled to the highest.
 _OPUS_RATES_HZ = (8_000, 12_000, 16_000, 24_000, 48_000)
 
 MEDIA_TYPES = {".ogg": "audio/ogg", ".flac": "audio/flac"}
 
 
 def encode_audio(pcm: bytes, sample_rate_hz: int, *, audio_format: str, is_synthetic: bool) -> bytes:
-    """Encode PCM16 mono as "opus" or "flac". Costs some milliseconds a second of sound: not for the event loop."""
+    """Encode PCM16 mono as "opus" or "flac". Takes some milliseconds per second of audio: not for the event loop."""
     encode = _encode_opus if audio_format == "opus" else _encode_flac
     return encode(pcm, sample_rate_hz, SYNTHETIC_COMMENT if is_synthetic else "")
 
@@ -53,5 +53,5 @@ def _encode_flac(pcm: bytes, sample_rate_hz: int, comment: str) -> bytes:
 
 
 def suffix_of(audio: bytes) -> str:
-    """Tell a kept file's suffix from its first bytes."""
+    """Return the suffix of an encoded file, by its first bytes."""
     return "ogg" if audio.startswith(b"OggS") else "flac"
