@@ -19,7 +19,8 @@ const MOODS = {
   troubled: { energy: 0.012, turn: 0.05, size: 0.52, glow: 0.12, orbit: 0, ripple: 0 },
 };
 
-const approach = (/** @type {number} */ from, /** @type {number} */ to, /** @type {number} */ share) => from + (to - from) * share;
+const approach = (/** @type {number} */ from, /** @type {number} */ to, /** @type {number} */ share) =>
+  from + (to - from) * share;
 
 export class AvatarVisualizer {
   #mood = { ...MOODS.resting };
@@ -93,7 +94,8 @@ export class AvatarVisualizer {
   #step(elapsed) {
     const still = this.#reducedMotion.matches;
     const share = still ? 1 : 1 - Math.exp(-elapsed * 5);
-    for (const key of /** @type {(keyof Mood)[]} */ (Object.keys(this.#mood))) this.#mood[key] = approach(this.#mood[key], this.#target[key], share);
+    for (const key of /** @type {(keyof Mood)[]} */ (Object.keys(this.#mood)))
+      this.#mood[key] = approach(this.#mood[key], this.#target[key], share);
     if (still) return;
     // Fast to rise and slow to fall, as a VU meter.
     const pace = this.#wantedLevel > this.#level ? 22 : 7;

@@ -53,7 +53,8 @@ export const MESSAGE_HANDLERS = {
     state.wasTyped = false;
   },
 
-  corrected: (step, { turn_id: turnId, text, language }) => step.emit({ type: "showCorrection", turnId, text, language }),
+  corrected: (step, { turn_id: turnId, text, language }) =>
+    step.emit({ type: "showCorrection", turnId, text, language }),
 
   llm_response(step, { turn_id: turnId, text, is_final: isFinal, was_interrupted: wasInterrupted }) {
     if (isFinal) step.emit({ type: "showReply", turnId, text, wasInterrupted });
@@ -81,7 +82,10 @@ export const MESSAGE_HANDLERS = {
       state.audioTurnId = null;
     }
     if (state.replyTurnId === turnId) state.replyTurnId = null;
-    step.emit({ type: "markInterrupted", turnId, wasInterrupted }, { type: "showLatency", turnId, latency: message.latency_ms });
+    step.emit(
+      { type: "markInterrupted", turnId, wasInterrupted },
+      { type: "showLatency", turnId, latency: message.latency_ms },
+    );
     step.showFallback(message);
     if (state.conversationId !== null && !state.typedTurnIds.includes(userTurnId)) {
       step.emit({ type: "showUserAudio", turnId: userTurnId, conversationId: state.conversationId });
@@ -112,7 +116,8 @@ export const MESSAGE_HANDLERS = {
       step.emit({ type: "startTimer", timer: "status", afterMs: STATUS_AFTER_MS });
     } else {
       if (code === "PROCESSING_ERROR") state.replyTurnId = null;
-      if (code === "VOICE_GONE" && message.voice_profile_id) step.emit({ type: "forgetVoice", voiceId: message.voice_profile_id });
+      if (code === "VOICE_GONE" && message.voice_profile_id)
+        step.emit({ type: "forgetVoice", voiceId: message.voice_profile_id });
       step.showProblem(text);
     }
     step.emit({ type: "settleCaptions" });

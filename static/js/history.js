@@ -76,7 +76,8 @@ class Players {
       this.#players.push(player);
       this.#visible.observe(place);
     }
-    const isBefore = (/** @type {Node} */ one, /** @type {Node} */ other) => one.compareDocumentPosition(other) & Node.DOCUMENT_POSITION_FOLLOWING;
+    const isBefore = (/** @type {Node} */ one, /** @type {Node} */ other) =>
+      one.compareDocumentPosition(other) & Node.DOCUMENT_POSITION_FOLLOWING;
     this.#players.sort((one, other) => (isBefore(one.element, other.element) ? -1 : 1));
   }
 

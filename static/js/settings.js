@@ -18,7 +18,8 @@ export class Settings {
     this.values = { ...defaults };
     const values = asRecord(this.values);
     for (const [name, value] of Object.entries(this.#read())) {
-      if (name in values && !KEPT_BY_SERVER.includes(name) && typeof value === typeof values[name]) values[name] = value;
+      if (name in values && !KEPT_BY_SERVER.includes(name) && typeof value === typeof values[name])
+        values[name] = value;
     }
     this.#fill();
     this.form.addEventListener("input", ({ target }) => {

@@ -183,13 +183,14 @@ class VoicePage {
   }
 
   async #send() {
-    if (!this.#adding?.input.file) return;
+    if (!this.#adding) return;
     const { input, consent } = this.#adding;
     const { file } = input;
+    if (!file) return;
     notice.hide();
     const form = new FormData();
     consent.addTo(form);
-    if (file) form.append("audio", file, file.name);
+    form.append("audio", file, file.name);
     this.#setSending(true);
     try {
       await uploadWithProgress(profileAddress(this.profile.id, "/recordings"), form);
@@ -250,7 +251,10 @@ class VoicePage {
     if (profile.is_own) this.#showOwn(profile, { wasFitted });
     if (wasMade && isReady) announce(say("isReady", { name: profile.name }));
     if (profile.state === "disabled" || profile.state === "deleting") {
-      notice.show("problem", { text: say(`state_${profile.state}`), actions: [{ label: "allVoices", href: config.listUrl }] });
+      notice.show("problem", {
+        text: say(`state_${profile.state}`),
+        actions: [{ label: "allVoices", href: config.listUrl }],
+      });
     }
     this.#statusPoller.follow(profile);
   }

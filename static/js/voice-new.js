@@ -211,7 +211,9 @@ class NewVoicePage {
     byId("warnings").replaceChildren();
     if (!recording) return;
     const noise = recording.snr_db === null ? null : sayNoise(recording.snr_db);
-    const heard = [say("secondsOfSpeech", { seconds: formatSeconds(recording.speech_s) }), noise].filter(Boolean).join(" · ");
+    const heard = [say("secondsOfSpeech", { seconds: formatSeconds(recording.speech_s) }), noise]
+      .filter(Boolean)
+      .join(" · ");
     const term = document.createElement("dt");
     term.textContent = heard;
     const words = document.createElement("dd");

@@ -22,6 +22,7 @@ from drf_spectacular.generators import SchemaGenerator
 from avatar_site.lib import inference_client
 from tests import factories
 from tests.fakes import FakeInference, make_inference
+from tests.files import list_files
 from voices import services
 from voices.models import Consent, VoiceProfile
 
@@ -227,13 +228,13 @@ def full_database(transactional_db: None, alice: User) -> Iterator[None]:
 @pytest.mark.skipif(connection.vendor != "sqlite", reason="fills SQLite's file")
 class TestFullDisk:
     def test_is_told_in_the_api(self, alices_client: Client, alice: User, full_database: None, media_root: Any) -> None:
-        from tests.voices.test_api import upload
+        from tests.voices.api.requesting import upload
 
         response = upload(alices_client)
 
         assert (response.status_code, response.json()["code"]) == (507, "storage_full")
         assert not VoiceProfile.objects.filter(owner=alice).exists()
-        assert [path for path in media_root.rglob("*") if path.is_file()] == []
+        assert list_files(media_root) == []
 
     def test_is_told_on_pages(
         self, alices_client: Client, full_database: None, monkeypatch: pytest.MonkeyPatch

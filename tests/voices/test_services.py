@@ -20,6 +20,7 @@ from avatar_site.celery import app
 from avatar_site.lib import stored_files
 from avatar_site.lib.problems import ProblemError
 from tests import factories, sounds
+from tests.files import list_files
 from voices import archive, files, leases, services, tasks
 from voices.build import steps
 from voices.consents import word_consent
@@ -35,13 +36,9 @@ def create(owner: User, **fields: object) -> VoiceProfile:
     return services.create_voice_profile(owner=owner, **given)  # type: ignore[arg-type]  # what a test says is right
 
 
-def list_media(media_root: Path) -> list[Path]:
-    return [path for path in media_root.rglob("*") if path.is_file()]
-
-
 @pytest.fixture(autouse=True)
 def queued(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Ids handed to workers, who do nothing here."""
+    """Ids handed to workers, which do nothing here."""
     ids: list[str] = []
     monkeypatch.setattr(tasks.extract_embedding, "run", lambda *, voice_profile_id: ids.append(voice_profile_id))
     monkeypatch.setattr(tasks.fit_style, "run", lambda *, voice_profile_id: ids.append(voice_profile_id))
@@ -70,12 +67,10 @@ class TestCreateVoiceProfile:
         assert recording.warnings == ["short"]
         assert queued == [str(profile.pk)]
 
-    def test_keeps_files_under_owner_and_voice_for_nobody_else_on_the_machine(
-        self, alice: User, media_root: Path
-    ) -> None:
+    def test_stores_files_under_owner_and_voice_with_mode_0600(self, alice: User, media_root: Path) -> None:
         profile = create(alice)
 
-        (path,) = list_media(media_root)
+        (path,) = list_files(media_root)
         assert path.parent == media_root / "voices" / str(alice.pk) / str(profile.pk)
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
         assert path.read_bytes()[:4] == b"fLaC"
@@ -107,7 +102,7 @@ class TestCreateVoiceProfile:
 
         assert caught.value.code == code
         assert len(caught.value.sentence) > 5
-        assert list_media(media_root) == []
+        assert list_files(media_root) == []
         assert not VoiceProfile.objects.filter(owner=alice).exists()
         assert not Consent.objects.exists()
 
@@ -116,13 +111,13 @@ class TestCreateVoiceProfile:
     ) -> None:
         settings.AVATAR_VOICE_QUOTA_MIB = 1
         create(alice)
-        kept = list_media(media_root)
+        kept = list_files(media_root)
         Recording.objects.update(size_bytes=1024 * 1024 - 100)
 
         with pytest.raises(ProblemError, match="quota_exceeded"):
             create(alice)
 
-        assert list_media(media_root) == kept
+        assert list_files(media_root) == kept
         assert VoiceProfile.objects.filter(owner=alice).count() == 1
 
     @pytest.mark.usefixtures("full_disk")
@@ -130,7 +125,7 @@ class TestCreateVoiceProfile:
         with pytest.raises(ProblemError, match="storage_full"):
             create(alice)
 
-        assert list_media(media_root) == []
+        assert list_files(media_root) == []
         assert not (media_root / "voices" / str(alice.pk)).exists()
 
     def test_takes_the_file_back_when_the_row_does_not_come_to_be(
@@ -180,7 +175,7 @@ class TestBrokerAway:
         profile = create(alice)
 
         assert VoiceProfile.objects.get(pk=profile.pk).state == "pending"
-        assert list_media(media_root) == [media_root / profile.recordings.get().audio.name]
+        assert list_files(media_root) == [media_root / profile.recordings.get().audio.name]
         assert "on_commit" in caplog.text
         later = timezone.now() + leases.FORGOTTEN_AFTER
         assert leases.sweep(now=later) == ([profile.pk], [])
@@ -191,7 +186,7 @@ class TestBrokerAway:
         services.add_recording(profile=profile, audio=WAV, attestation="own_voice")
 
         assert profile.recordings.count() == 2
-        assert len(list_media(media_root)) == 2
+        assert len(list_files(media_root)) == 2
 
 
 class TestConsent:
@@ -263,7 +258,7 @@ class TestRecordings:
         with pytest.raises(IntegrityError), transaction.atomic():
             Recording.objects.filter(pk=recording.pk).update(consent=None)
 
-    def test_one_more_has_the_voice_made_anew(self, alice: User) -> None:
+    def test_one_more_rebuilds_the_voice(self, alice: User) -> None:
         profile = create(alice)
         VoiceProfile.objects.filter(pk=profile.pk).update(version=1, engine_voice="zf_xiaoni")
         factories.set_job(profile, "build", state="done")
@@ -275,7 +270,7 @@ class TestRecordings:
         profile.refresh_from_db()
         assert profile.recordings.count() == 2
         assert profile.state == "pending"
-        # It can be spoken in meanwhile, as it was.
+        # It can still be spoken in.
         assert profile.is_speakable
 
     def test_the_last_one_stays(self, alice: User) -> None:
@@ -290,7 +285,7 @@ class TestRecordings:
 
         services.remove_recording(recording=second)
 
-        assert len(list_media(media_root)) == 1
+        assert len(list_files(media_root)) == 1
         assert profile.recordings.count() == 1
 
 
@@ -309,7 +304,7 @@ class TestChange:
 
         assert profile.name == "New name"
 
-    def test_another_language_has_the_nearest_voice_sought_anew(self, alice: User) -> None:
+    def test_another_language_rebuilds_the_voice(self, alice: User) -> None:
         profile = factories.create_voice_profile(owner=alice)
 
         services.change_voice_profile(profile=profile, user=alice, language="en")
@@ -333,7 +328,7 @@ class TestChange:
         with pytest.raises(ProblemError, match="operators_only"):
             services.change_voice_profile(profile=hers, user=operator, is_shared=True)
 
-    def test_whoever_owns_a_shared_voice_stops_that(self, alice: User) -> None:
+    def test_any_owner_stops_sharing(self, alice: User) -> None:
         hers = factories.create_voice_profile(owner=alice, is_shared=True)
 
         services.change_voice_profile(profile=hers, user=alice, is_shared=False)
@@ -366,10 +361,10 @@ class TestDisable:
     def test_is_not_taken_back_by_the_owner(
         self, alice: User, disabled_profile: VoiceProfile, queued: list[str], media_root: Path
     ) -> None:
-        # As it was read before it was disabled.
+        # Read before it was disabled.
         earlier = VoiceProfile.objects.get(pk=disabled_profile.pk)
         earlier.availability = "available"
-        kept = list_media(media_root)
+        kept = list_files(media_root)
         recording = disabled_profile.recordings.oldest_first()[0]
         queued.clear()
 
@@ -388,10 +383,10 @@ class TestDisable:
         disabled_profile.refresh_from_db()
         assert (disabled_profile.state, disabled_profile.language) == ("disabled", "zh")
         assert disabled_profile.recordings.count() == 2
-        assert list_media(media_root) == kept
+        assert list_files(media_root) == kept
         assert queued == []
 
-    def test_of_what_was_being_made_anew_has_it_made_once_enabled(self, alice: User) -> None:
+    def test_during_a_rebuild_queues_it_again_once_enabled(self, alice: User) -> None:
         profile = factories.create_voice_profile(owner=alice)
         services.rebuild(profile=profile)
         services.disable(profile=profile)
@@ -410,7 +405,7 @@ class TestDisable:
         profile.refresh_from_db()
         assert profile.state == "failed"
 
-    def test_lets_nobody_speak_in_it_until_it_is_enabled(self, alice: User) -> None:
+    def test_stops_its_use_until_it_is_enabled(self, alice: User) -> None:
         profile = factories.create_voice_profile(owner=alice)
 
         services.disable(profile=profile)
@@ -479,7 +474,7 @@ class TestFitting:
 
 
 class TestExport:
-    def test_can_be_taken_in_again_with_consent_given_anew(self, alice: User, bob: User) -> None:
+    def test_can_be_imported_with_a_new_consent(self, alice: User, bob: User) -> None:
         profile = create(alice, name="我的聲音", language="en")
         services.add_recording(profile=profile, audio=WAV, attestation="own_voice")
         exported = services.export_voice_profile(profile=profile)
@@ -495,7 +490,7 @@ class TestExport:
 
     def test_is_no_larger_than_what_can_be_taken_in_again(self, alice: User, media_root: Path) -> None:
         profile = create(alice)
-        kept = list_media(media_root)
+        kept = list_files(media_root)
         most = archive.MAX_RECORDINGS_BYTES
         # Of other voices, only the quota says how much.
         Recording.objects.filter(pk=create(alice).recordings.get().pk).update(size_bytes=most)
@@ -505,8 +500,8 @@ class TestExport:
             services.add_recording(profile=profile, audio=WAV, attestation="own_voice")
 
         assert profile.recordings.count() == 1
-        assert set(kept) < set(list_media(media_root))
-        assert len(list_media(media_root)) == 2
+        assert set(kept) < set(list_files(media_root))
+        assert len(list_files(media_root)) == 2
         longest_bytes = quality.MAX_DURATION_S * decoding.KEPT_SAMPLE_RATE_HZ * 2
         assert longest_bytes < archive.MAX_ENTRY_BYTES
         beside_bytes = steps.MAX_CLIP_S * steps.CLIP_RATE_HZ * 2 + archive.MAX_JSON_BYTES + 1024 * 1024
@@ -531,7 +526,7 @@ class TestOrphans:
         assert files.delete_orphans(now=timezone.now()) == 0
         assert files.delete_orphans(now=timezone.now() + timedelta(hours=2)) == 2
 
-        assert [path.name for path in list_media(media_root)] == [Path(profile.recordings.get().audio.name).name]
+        assert [path.name for path in list_files(media_root)] == [Path(profile.recordings.get().audio.name).name]
         assert not (media_root / "voices" / "77").exists()
 
     def test_that_most_files_are_say_that_the_database_is_another_ones(
@@ -544,10 +539,10 @@ class TestOrphans:
             default_storage.save(name, ContentFile(b"x"))
 
         assert files.delete_orphans(now=timezone.now()) == 0
-        assert len(list_media(media_root)) == 12
+        assert len(list_files(media_root)) == 12
         assert "another database" in caplog.text
 
         call_command("remove_orphans")
-        assert len(list_media(media_root)) == 12
+        assert len(list_files(media_root)) == 12
         call_command("remove_orphans", "--force")
-        assert len(list_media(media_root)) == 1
+        assert len(list_files(media_root)) == 1
