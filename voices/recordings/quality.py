@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from voices.recordings.decoding import Samples
+from inference.audio.levels import FRAME_S, measure_levels_db
+from inference.audio.pcm import Samples
 
-FRAME_S = 0.02
 MIN_SPEECH_S = 3.0
 MAX_SPEECH_S = 60.0
 #: Of all that is decoded, pauses included.
@@ -24,8 +24,6 @@ MAX_DURATION_S = 180.0
 SILENCE_DB = -60.0
 #: How far speech stands out from what lies under it, at least; less is noise or a tone.
 MIN_RANGE_DB = 6.0
-#: Digital silence has no level: it counts as the quietest room.
-FLOOR_DB = -80.0
 CLIPPED_LEVEL = 0.995
 #: Samples at the limit that follow each other; a single one is only a peak.
 CLIPPED_RUN = 3
@@ -52,7 +50,7 @@ class RecordingQuality:
 
 def measure_quality(samples: Samples, sample_rate_hz: int) -> RecordingQuality:
     duration_s = len(samples) / sample_rate_hz
-    levels = measure_levels(samples, sample_rate_hz)
+    levels = measure_levels_db(samples, sample_rate_hz)
     spoken = find_speech(levels)
     speech_s = min(float(spoken.sum()) * FRAME_S, duration_s)
     snr_db = _measure_snr(levels, spoken)
@@ -68,18 +66,6 @@ def measure_quality(samples: Samples, sample_rate_hz: int) -> RecordingQuality:
     ]
     refusal = _find_refusal(levels, spoken, speech_s=speech_s, clipped_share=clipped_share)
     return RecordingQuality(duration_s, speech_s, snr_db, clipped_share, refusal, tuple(warnings))
-
-
-def measure_levels(samples: Samples, sample_rate_hz: int) -> npt.NDArray[np.float64]:
-    """Loudness of each 20 ms, in dB below full scale."""
-    size = max(1, round(sample_rate_hz * FRAME_S))
-    count = len(samples) // size
-    frames = samples[: count * size].astype(np.float64).reshape(count, size)
-    # What microphones add below speech (an offset, the hum of the mains) is no sound of a person's.
-    frames = frames - frames.mean(axis=1, keepdims=True)
-    power = np.square(frames).mean(axis=1)
-    levels: npt.NDArray[np.float64] = np.maximum(10 * np.log10(np.maximum(power, 1e-12)), FLOOR_DB)
-    return levels
 
 
 def find_speech(levels: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
