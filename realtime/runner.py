@@ -23,8 +23,8 @@ from realtime.call.settings import CallSettings
 from realtime.call.turns import PastTurn, RecordedTurn
 from realtime.call.utterance import MAX_ITEM_BYTES
 from realtime.call.voice import Voice
+from realtime.call_output import CallOutput, CallOverrun
 from realtime.messages import AudioFormat, ProtocolError, ServerMessage
-from realtime.outgoing import CallOverrun, Outgoing
 from realtime.read_ahead import ReadAhead
 from realtime.recogniser import Place, Recogniser
 from realtime.reply import Outlet
@@ -81,13 +81,13 @@ class CallRunner:
         self._failure: Exception | None = None
         self._has_failed = asyncio.Event()
         self._group: asyncio.TaskGroup | None = None
-        self._outgoing = Outgoing(send_event=send_event, send_audio=send_audio)
+        self._output = CallOutput(send_event=send_event, send_audio=send_audio)
         options = self._machine.listening_options
         self._recogniser = Recogniser(stt=stt, options=options, settings=settings, report=self._put, clock=clock)
         self._read_ahead = ReadAhead(llm, timeout_s=settings.prefill_s, start=self._spawn)
         self._may_speak = asyncio.Event()
         self._may_speak.set()
-        outlet = Outlet(self._outgoing.put_of_reply, self._put, self._may_speak, make_audio_url)
+        outlet = Outlet(self._output.put_of_reply, self._put, self._may_speak, make_audio_url)
         self._replies = ReplyTasks(
             llm=llm,
             tts=tts,
@@ -120,13 +120,13 @@ class CallRunner:
         try:
             async with asyncio.TaskGroup() as self._group:
                 self._spawn(self._recogniser.run())
-                self._spawn(self._outgoing.run())
+                self._spawn(self._output.run())
                 self._is_open = True
                 while self._inbox:
                     try:
                         self._handle_all()
                     except ProtocolError as error:
-                        self._outgoing.put(messages.ErrorMessage(code=error.code, error="", detail=error.detail))
+                        self._output.put(messages.ErrorMessage(code=error.code, error="", detail=error.detail))
                 await self._has_failed.wait()
                 assert self._failure is not None  # noqa: S101 — for the type checker
                 raise self._failure
@@ -188,7 +188,7 @@ class CallRunner:
             case events.FeedRecogniser(item=item):
                 self._recogniser.put(item)
             case events.SendEvent(message=message):
-                self._outgoing.put(message)
+                self._output.put(message)
             case events.Record(turn=turn):
                 self._record(turn)
             case events.StartReply():

@@ -6,7 +6,6 @@ import array
 import asyncio
 import itertools
 import math
-import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
@@ -63,6 +62,8 @@ class Call:
     def __init__(self, inference: FakeInference, *, history: list[Message] | None = None, **settings: Any) -> None:
         self.inference = inference
         self.sent: list[ServerMessage | bytes] = []
+        #: When, by the loop's clock.
+        self.sent_at: list[float] = []
         self.kept: list[SaidTurn] = []
         #: What was kept of replies before they ended, and which of those were taken back.
         self.begun: list[BegunTurn | DroppedTurn] = []
@@ -76,6 +77,7 @@ class Call:
         #: What voices, past turns and uploads wait for, and what then goes wrong with them.
         self.may_find = asyncio.Event()
         self.may_find.set()
+        self.find_s = 0.0
         self.failure: Exception | None = None
         #: How far the call's clock is ahead of ours.
         self.clock_ahead_s = 0.0
@@ -93,11 +95,12 @@ class Call:
             find_past=self._find_past,
             decode_audio=self._decode,
             make_audio_url=lambda turn_id: f"/audio/{turn_id}",
-            clock=lambda: time.monotonic() + self.clock_ahead_s,
+            clock=lambda: asyncio.get_running_loop().time() + self.clock_ahead_s,
         )
 
     async def _send(self, message: ServerMessage | bytes) -> None:
         self.sent.append(message)
+        self.sent_at.append(asyncio.get_running_loop().time())
         self._changed.set()
         await asyncio.sleep(self.send_s.get(type(message), 0))
 
@@ -112,6 +115,7 @@ class Call:
 
     async def _find(self) -> None:
         await self.may_find.wait()
+        await asyncio.sleep(self.find_s)
         if self.failure is not None:
             raise self.failure
 
@@ -128,6 +132,12 @@ class Call:
     async def _decode(self, data: bytes, kind: AudioFormat, max_ms: int) -> bytes:
         await self._find()
         return data
+
+    async def speak_live(self, pcm: bytes) -> None:
+        """Speak as a microphone does: a frame every 20 ms."""
+        for frame in cut_frames(pcm):
+            await asyncio.sleep(0.02)
+            self.runner.push_frame(frame)
 
     def speak(self, pcm: bytes) -> None:
         for frame in cut_frames(pcm):

@@ -18,7 +18,7 @@ from django.utils.translation import gettext_lazy as _
 from unfold.admin import ModelAdmin, TabularInline
 
 from avatar_site.lib.admin import ListedLookupsMixin
-from avatar_site.lib.http_ranges import respond_with_audio
+from avatar_site.lib.http_ranges import respond_with_file
 from avatar_site.lib.problems import ProblemError
 from voices import services
 from voices.models import Consent, FittingState, Recording, State, VoiceProfile, VoiceProfileQuerySet
@@ -83,8 +83,32 @@ class StateFilter(admin.SimpleListFilter):
         return queryset.filter(pk__in=VoiceProfile.objects.in_state(State(state)))
 
 
+class JobDisplays:
+    """What the jobs of a voice say, as its columns."""
+
+    @admin.display(description=_("state"))
+    def state(self, profile: VoiceProfile) -> str:
+        return str(profile.state.label)
+
+    @admin.display(description=_("step"))
+    def step(self, profile: VoiceProfile) -> str:
+        return profile.build_job.get_step_display() if profile.build_job else "—"
+
+    @admin.display(description=_("progress"))
+    def progress(self, profile: VoiceProfile) -> str:
+        return f"{profile.build_job.progress:.0%}" if profile.build_job else "—"
+
+    @admin.display(description=_("error"))
+    def error(self, profile: VoiceProfile) -> str:
+        return (profile.build_job.error if profile.build_job else "") or "—"
+
+    @admin.display(description=_("fitting"))
+    def fitting(self, profile: VoiceProfile) -> str:
+        return str(FittingState(profile.fit_job.state if profile.fit_job else "none").label)
+
+
 @admin.register(VoiceProfile)
-class VoiceProfileAdmin(ListedLookupsMixin, ModelAdmin):
+class VoiceProfileAdmin(JobDisplays, ListedLookupsMixin, ModelAdmin):
     """Voices are made by people, from recordings and with consent: not here."""
 
     form = VoiceProfileForm
@@ -163,26 +187,6 @@ class VoiceProfileAdmin(ListedLookupsMixin, ModelAdmin):
         for profile in queryset.filter(owner__isnull=False):
             self.delete_model(request, profile)
 
-    @admin.display(description=_("state"))
-    def state(self, profile: VoiceProfile) -> str:
-        return str(profile.state.label)
-
-    @admin.display(description=_("step"))
-    def step(self, profile: VoiceProfile) -> str:
-        return profile.build_job.get_step_display() if profile.build_job else "—"
-
-    @admin.display(description=_("progress"))
-    def progress(self, profile: VoiceProfile) -> str:
-        return f"{profile.build_job.progress:.0%}" if profile.build_job else "—"
-
-    @admin.display(description=_("error"))
-    def error(self, profile: VoiceProfile) -> str:
-        return (profile.build_job.error if profile.build_job else "") or "—"
-
-    @admin.display(description=_("fitting"))
-    def fitting(self, profile: VoiceProfile) -> str:
-        return str(FittingState(profile.fit_job.state if profile.fit_job else "none").label)
-
     @admin.display(description=_("size"))
     def size(self, profile: VoiceProfile) -> str:
         return filesizeformat(getattr(profile, "size_bytes", 0))
@@ -241,10 +245,9 @@ class VoiceProfileAdmin(ListedLookupsMixin, ModelAdmin):
             raise Http404
         # First written down, then heard.
         self.log_change(request, recording.profile, f"listened to recording {recording.pk}")
-        try:
-            with recording.audio.open("rb") as file:
-                content = file.read()
-        except FileNotFoundError:
-            raise Http404 from None
-        wanted = request.headers.get("Range", "")
-        return respond_with_audio(content, content_type="audio/flac", filename=f"{recording.pk}.flac", wanted=wanted)
+        return respond_with_file(
+            recording.audio,
+            content_type="audio/flac",
+            filename=f"{recording.pk}.flac",
+            wanted=request.headers.get("Range", ""),
+        )

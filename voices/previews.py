@@ -21,7 +21,6 @@ from voices.voice_spec import read_voice_spec
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
 
-MAX_TEXT = 200
 #: Of one person and one voice; the oldest make room.
 MAX_KEPT = 20
 TIMEOUT_S = 60.0

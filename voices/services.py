@@ -21,8 +21,8 @@ from avatar_site.lib.problems import ProblemError
 from avatar_site.lib.stored_files import delete_file
 from avatar_site.lib.text import clean_line
 from voices import deletion, files, leases, previews, tasks
+from voices.archive import MAX_ARCHIVE_BYTES as MAX_ARCHIVE_BYTES
 from voices.archive import (
-    MAX_ARCHIVE_BYTES,
     MAX_RECORDINGS,
     MAX_RECORDINGS_BYTES,
     Unreadable,
@@ -54,6 +54,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+MAX_NAME_LENGTH = 80
+MAX_PREVIEW_TEXT = 200
 #: The problem of a voice that is not used for replies.
 _UNAVAILABLE: dict[str, str] = {Availability.DISABLED: "disabled", Availability.DELETING: "deleting"}
 
@@ -310,12 +312,7 @@ def preview(*, profile: VoiceProfile, user: User, text: str, quality: str = "") 
     Raises ProblemError, and InferenceUnavailable, InferenceBusy or InferenceError.
     """
     check_speakable(profile)
-    check_characters(text, field="text")
-    text = " ".join(text.split())
-    if not text:
-        raise ProblemError("text_required", field="text")
-    if len(text) > previews.MAX_TEXT:
-        raise ProblemError("text_too_long", field="text")
+    text = check_preview_text(text)
     quality = quality or read_preference(user=user).quality
     if quality not in Quality.values:
         raise ProblemError("quality_unknown", field="quality")
@@ -375,9 +372,20 @@ def check_name(name: str) -> str:
     name = clean_line(name)
     if not name:
         raise ProblemError("name_required", field="name")
-    if len(name) > 80:
+    if len(name) > MAX_NAME_LENGTH:
         raise ProblemError("name_too_long", field="name")
     return name
+
+
+def check_preview_text(text: str) -> str:
+    """Return the sentence with single spaces. Raises ProblemError."""
+    check_characters(text, field="text")
+    text = " ".join(text.split())
+    if not text:
+        raise ProblemError("text_required", field="text")
+    if len(text) > MAX_PREVIEW_TEXT:
+        raise ProblemError("text_too_long", field="text")
+    return text
 
 
 def check_characters(text: str, *, field: str) -> None:

@@ -1,4 +1,4 @@
-"""How the admin looks and what it says: the product's colours, and words of its theme that come in English only."""
+"""Theme of the admin: the product's colours, and the theme's words, which it ships in English only."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from django.utils.translation import gettext_lazy as _
 if TYPE_CHECKING:
     from django.http import HttpRequest
 
-#: Between the values of static/css/tokens.css, which are among them: on paper 50, in the dark 950.
+#: Interpolated between the values of static/css/tokens.css: 50 on a light page, 950 on a dark one.
 _PRIMARY = {
     "50": "#eefaf6",
     "100": "#d5ece5",
@@ -37,7 +37,7 @@ _BASE = {
     "950": "#0b1110",
 }
 
-#: The theme asks gettext for these; being named here, they are collected for translation.
+#: The theme passes these to gettext; named here, makemessages finds them.
 WORDS = (
     _("Action"),
     _("All applications"),
@@ -78,7 +78,7 @@ WORDS = (
 
 
 def _find_icon(request: HttpRequest) -> str:
-    # Not before settings are read: this module is part of them.
+    # Imported here: the settings import this module.
     from django.templatetags.static import static
 
     return static("img/icon.svg")

@@ -8,5 +8,5 @@ class OperationsConfig(AppConfig):
     verbose_name = _("Operations")
 
     def ready(self) -> None:
-        # Tasks are sent through the current Celery application, and checks run once they are imported.
-        from avatar_site import celery, checks  # noqa: F401 — imported for what importing does
+        # Imported for their effects: tasks need the current Celery application, checks register themselves.
+        from avatar_site import celery, checks  # noqa: F401 — see above

@@ -1,4 +1,4 @@
-"""What is looked at before AVATAR starts: a database that is damaged, newer than the program, or not the one it was."""
+"""Checks of the database before the start: damaged, from a newer version, or empty beside existing recordings."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ VOICES_ROOT = "voices"
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Why AVATAR must not start, and what the operator can do."""
+    """Why AVATAR must not start, and what the operator can do about it."""
 
     problem: str
     remedy: str
 
 
 def find_problem() -> Finding | None:
-    """Return the first thing that is wrong; None if the database can be used. Reads a SQLite file once, whole."""
+    """Return the first problem; None if the database can be used. Reads a whole SQLite file once."""
     try:
         return _find_damage() or _find_newer_migrations() or _find_lost_rows()
     except OperationalError as error:
-        # Away or locked, not damaged: the process that uses it reports that, and retries.
+        # Away or locked, not damaged: the processes that use it report that and retry.
         if connection.vendor == "sqlite" and "malformed" not in str(error):
             raise
         return _damaged(str(error)) if connection.vendor == "sqlite" else None
@@ -60,7 +60,7 @@ def _damaged(detail: str) -> Finding:
 def _find_newer_migrations() -> Finding | None:
     known = MigrationLoader(None, ignore_no_migrations=True).disk_migrations
     ours = {config.label for config in apps.get_app_configs()}
-    # A squashed migration is recorded by the names it replaces.
+    # A squashed migration is recorded under the names that it replaces.
     replaced = {name for migration in known.values() for name in migration.replaces}
     applied = MigrationRecorder(connection).applied_migrations()
     unknown = sorted(key for key in applied if key[0] in ours and key not in known and key not in replaced)
@@ -75,9 +75,9 @@ def _find_newer_migrations() -> Finding | None:
 
 def _find_lost_rows() -> Finding | None:
     """
-    An empty database although there are recordings: a new file where the old one is missing, or another data folder.
+    Find recordings without rows: the old database file is missing, or the data folder is another one's.
 
-    Where there are people, a few files may remain of what they have deleted: the sweep removes them.
+    With users, a few orphaned files may remain of deleted recordings; the sweep removes them.
     """
     tables = connection.introspection.table_names()
 

@@ -1,4 +1,4 @@
-"""Which processes AVATAR is made of, and how much memory they hold."""
+"""The processes of AVATAR: their commands, order of stopping, and resident memory."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ NAMES = ("inference", "web", "worker", "beat")
 
 
 def build_specs(*, names: tuple[str, ...], host: str, port: int, is_behind_proxy: bool) -> list[ChildSpec]:
-    """The processes to keep, of `names`. Everything else they need to know is in their environment."""
+    """Return the specs of the named processes. All other settings are in their environment."""
     python = (sys.executable, "-m")
     celery = (*python, "celery", "--app", "avatar_site.celery")
     commands: dict[str, ChildSpec] = {
-        # The inference process lets calls under way finish; a sentence that web still ends is spoken there.
+        # It lets running requests finish, and is stopped last: a draining call still synthesises its sentence here.
         "inference": ChildSpec("inference", (*python, "inference"), stop_timeout_s=15, stops_after=("web", "worker")),
         "web": ChildSpec(
             "web",
@@ -25,10 +25,10 @@ def build_specs(*, names: tuple[str, ...], host: str, port: int, is_behind_proxy
                 *(("--proxy-headers",) if is_behind_proxy else ()),
                 "avatar_site.asgi:application",
             ),
-            # It lets sentences end and saves what was said (`avatar_site.web.server.DRAIN_S`).
+            # It drains: sentences end, turns are saved (`avatar_site.web.server.DRAIN_S`).
             stop_timeout_s=25,
         ),
-        # Threads, not processes: tasks wait for the inference process, and none is left when the worker is killed.
+        # Threads, not processes: tasks only wait for the inference process, and none outlives a killed worker.
         "worker": ChildSpec(
             "worker",
             (
@@ -44,7 +44,7 @@ def build_specs(*, names: tuple[str, ...], host: str, port: int, is_behind_proxy
 
 
 def measure_memory_bytes(pid: int, *, with_children: bool) -> int | None:
-    """Resident memory of a process, and of those it has started if wanted; None if it is gone."""
+    """Return the resident memory of a process, optionally with its children; None if it is gone."""
     try:
         process = psutil.Process(pid)
         family = (process, *process.children(recursive=True)) if with_children else (process,)

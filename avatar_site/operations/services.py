@@ -1,4 +1,4 @@
-"""What is done to keep AVATAR running."""
+"""Verbs of operating AVATAR: create the first operator, prepare the database."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from django.contrib.auth.models import User
 from django.core.management import call_command
 from django.db import transaction
 
-#: Letters and digits that are not mistaken for one another when read from a screen.
+#: Letters and digits that are not confused when read from a screen.
 _READABLE = "abcdefghjkmnpqrstuvwxyz23456789"
 
 
@@ -17,8 +17,8 @@ def ensure_operator(*, username: str, password: str) -> tuple[User, str] | None:
     """
     Create the first operator: a superuser, if there is none.
 
-    Return the user and the password, which is made up if `password` is empty; None if there is an operator already.
-    A person who has the name without being an operator becomes one, with that password.
+    Return the user and the password, a random one if `password` is empty; None if there is an operator already. An
+    existing user of that name becomes an operator, with that password.
     """
     if User.objects.filter(is_superuser=True, is_active=True).exists():
         return None
@@ -31,6 +31,6 @@ def ensure_operator(*, username: str, password: str) -> tuple[User, str] | None:
 
 
 def prepare_database() -> None:
-    """Bring the tables up to date, the cache's included. Changes nothing when they are."""
+    """Migrate, and create the cache table. Changes nothing when both are done."""
     call_command("migrate", interactive=False, verbosity=0)
     call_command("createcachetable", verbosity=0)

@@ -1,8 +1,8 @@
 """
-The supervisor's process after the preparation: keeps the children running and says how the start goes.
+The supervisor's program: keeps the children running and reports the progress of the start. Loads no Django.
 
-`manage.py serve` prepares under Django and then becomes this program, which loads no Django: it waits for months, and
-Django's 90 MiB would wait with it.
+`manage.py serve` prepares under Django (`startup.py`) and then executes this program in its place: it runs for months,
+and Django would cost it 90 MiB.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ if TYPE_CHECKING:
 POLL_S = 0.25
 #: About 550 tokens, at thirty a second on two cores that have nothing else to do.
 READ_TIMEOUT_S = 60.0
-#: A process that has died so often in a row before it was ready will not get ready by itself.
+#: A process that has died so often in a row before it was ready will not recover by restarting.
 HOPELESS_DEATHS = 3
 MIB = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class ServePlan:
-    """What to serve, decided while Django was there. Travels to the supervisor's program as JSON."""
+    """What to serve, decided under Django. Passed to the supervisor's program as JSON."""
 
     names: tuple[str, ...]
     data_dir: str
@@ -44,10 +44,10 @@ class ServePlan:
     is_behind_proxy: bool
     inference_address: str
     inference_secret: str
-    #: What every conversation begins with: role and content.
+    #: The messages that every conversation begins with: role and content.
     opening: tuple[tuple[str, str], ...]
     admin_username: str
-    #: Of an operator account that was just made; empty if there is none to be said.
+    #: Of an operator account that was just created with a random password; otherwise empty.
     new_password: str
     is_verbose: bool
     #: `time.monotonic()` when `manage.py serve` began.
@@ -72,7 +72,7 @@ def become_supervisor(plan: ServePlan, environment: dict[str, str], *, kept: tup
     """
     Replace this process by the supervisor's program, which keeps the descriptors `kept` open.
 
-    The plan travels in memory: it may hold a password, and command lines and environments can be read by others.
+    The plan is passed in memory: it may hold a password, and other users can read command lines and environments.
     """
     fd = os.memfd_create("avatar-plan", 0)
     os.write(fd, plan.to_json().encode())
@@ -88,7 +88,7 @@ def become_supervisor(plan: ServePlan, environment: dict[str, str], *, kept: tup
 
 
 class Serving:
-    """Serves until a signal says stop."""
+    """Serves until a signal stops it."""
 
     def __init__(self, plan: ServePlan) -> None:
         self._plan = plan
@@ -107,7 +107,7 @@ class Serving:
         )
 
     async def run(self) -> bool:
-        """Return False if it could not be done."""
+        """Return whether it served; False if a process could not be started."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             loop.add_signal_handler(number, self._stop)
@@ -119,7 +119,7 @@ class Serving:
             announcing.cancel()
             with suppress(asyncio.CancelledError):
                 await announcing
-            with suppress(OSError):  # a damaged disk: it is over all the same
+            with suppress(OSError):  # a damaged disk must not prevent the end
                 self._plan.state_file.unlink(missing_ok=True)
         say("Stopped.")
         return self._is_sound
@@ -150,7 +150,7 @@ class Serving:
                 say(f"  the log of {name} cannot be written: {reason}; it goes on without")
 
     def _write_state(self) -> None:
-        """Note the processes for `serve --status`. On a full disk the note is missing, not the service."""
+        """Write the state file of `serve --status`. A full disk costs the file, not the service."""
         state = {"address": make_url(self._plan.host, self._plan.port), "pids": self._pids}
         draft = self._plan.state_file.with_suffix(".new")
         try:
@@ -163,10 +163,10 @@ class Serving:
     def _pids(self) -> dict[str, int]:
         return {"supervisor": os.getpid(), **self._supervisor.pids}
 
-    # --- getting ready ---
+    # --- the start ---
 
     async def _announce(self) -> None:
-        """Say how the start goes, and the address when it is done."""
+        """Report the progress of the start, and the address when it is done."""
         plan = self._plan
         try:
             if "web" in plan.names:
@@ -183,7 +183,7 @@ class Serving:
             else:
                 say(f"AVATAR serves, but cannot hold a spoken conversation yet (see above): {address}")
         except Exception:
-            # This task is awaited only at the end: a failure here must not go unseen, nor serve on.
+            # This task is awaited only at the end: its failure must end the service now.
             self._is_sound = False
             self._supervisor.stop()
             raise
@@ -195,8 +195,8 @@ class Serving:
         say("  web    answers")
 
     async def _wait_for_roles(self) -> bool:
-        """Follow the engines until each is ready or has said why not. Return whether all are ready."""
-        # Here, not above: gRPC is needed for the start only, and not where `--only` leaves it elsewhere.
+        """Report the engines until each is ready or unavailable. Return whether all are ready."""
+        # Imported here: gRPC is needed for the start only.
         from inference.client import InferenceClient
         from inference.interfaces import InferenceError
 
@@ -224,7 +224,7 @@ class Serving:
             await client.close()
 
     async def read_opening(self, client: Inference) -> None:
-        """Have the language model read what every conversation begins with, before the first person waits for it."""
+        """Prefill the messages that every conversation begins with, before the first call."""
         from inference.interfaces import InferenceError, Message
 
         opening: Any = self._plan.opening  # roles are strings in JSON
@@ -235,13 +235,13 @@ class Serving:
 
 
 def say(line: str) -> None:
-    """Write a line for the operator. A terminal that is gone or a full disk does not end the service."""
+    """Print a line for the operator. A closed terminal or a full disk does not end the service."""
     with suppress(OSError):
         print(line, flush=True)
 
 
 async def _answers_http(host: str, port: int) -> bool:
-    """Return whether an HTTP server answers there, whatever it says."""
+    """Return whether an HTTP server answers there, with any status."""
     reachable = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 — compared with, not bound to
     writer = None
     try:
@@ -286,7 +286,7 @@ def make_memory_table(pids: dict[str, int]) -> str:
 
 
 def main(plan_fd: int, kept_fds: list[int]) -> int:
-    # The children must not hold the data folder's lock after we are gone.
+    # The children must not hold the data folder's lock after this process has ended.
     for fd in kept_fds:
         os.set_inheritable(fd, False)
     with open(plan_fd, encoding="utf-8") as file:

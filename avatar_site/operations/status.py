@@ -1,4 +1,4 @@
-"""How the parts of a running AVATAR are."""
+"""Health of the database and the inference process, for probes and the operator."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from inference.interfaces import InferenceError, InferenceStatus
 if TYPE_CHECKING:
     from inference.interfaces import Inference
 
-#: How old an answer of the inference process may be. Probes come often and from many; the process has better to do.
+#: How old a cached status of the inference process may be: probes come often, and from many.
 MAX_AGE_S = 2.0
 INFERENCE_TIMEOUT_S = 2.0
 DATABASE_TIMEOUT_S = 2.0
@@ -25,7 +25,7 @@ DATABASE_TIMEOUT_S = 2.0
 
 @dataclass(frozen=True, slots=True)
 class InferenceReport:
-    """What the inference process said, or why it said nothing."""
+    """The status of the inference process, or why there is none."""
 
     status: InferenceStatus | None
     reason: str = ""
@@ -36,7 +36,7 @@ class InferenceReport:
 
 
 class InferenceProbe:
-    """Asks the inference process how it is, at most once in `max_age_s` however many want to know."""
+    """Reads the status of the inference process, at most once in `max_age_s` for all callers."""
 
     def __init__(self, inference: Inference, *, max_age_s: float = MAX_AGE_S) -> None:
         self._inference = inference
@@ -46,7 +46,7 @@ class InferenceProbe:
         self._asking = asyncio.Lock()
 
     async def report(self) -> InferenceReport:
-        # Those who come while an answer is under way wait for it, instead of asking too.
+        # Concurrent callers wait for one request instead of sending their own.
         async with self._asking:
             if self._report is None or time.monotonic() - self._answered_at >= self._max_age_s:
                 self._report = await self._ask()
@@ -76,7 +76,7 @@ def _query_database() -> None:
 
 
 async def find_database_problem() -> str:
-    """Why the database does not answer; empty if it does."""
+    """Return why the database does not answer; empty if it does."""
     try:
         async with asyncio.timeout(DATABASE_TIMEOUT_S):
             await _query_database()
@@ -88,5 +88,5 @@ async def find_database_problem() -> str:
 
 
 def describe_roles(report: InferenceReport) -> dict[str, str]:
-    """Each role and its state; empty when the process could not be asked."""
+    """Return the state of each role; empty when the process did not answer."""
     return {} if report.status is None else {role.role.value: role.state.value for role in report.status.roles}

@@ -1,4 +1,4 @@
-"""Keeps child processes running; knows nothing of what they are."""
+"""Keeps child processes running, with back-off, logs and process groups. Imports no Django."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from avatar_site.operations import die_with_parent
 LOG_BYTES = 5_000_000
 LOGS_KEPT = 3
 LAST_LINES = 20
-#: How long output may still come when its process has ended, before it is given up.
+#: How long the output of a process that has ended is still read.
 OUTPUT_TIMEOUT_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
 class ChildSpec:
     """
-    A process to keep: its name, its command, and how long it may take to stop when asked.
+    A process to keep running, and how long it may take to stop after SIGTERM.
 
-    It is asked once those in `stops_after` have ended, which may need it until then.
+    SIGTERM is sent once the processes in `stops_after`, which may need it, have ended.
     """
 
     name: str
@@ -41,14 +41,14 @@ class ChildSpec:
 
 @dataclass(frozen=True, slots=True)
 class RestartPolicy:
-    """How long to wait before a child that died is started again: longer each time, until it has lived a while."""
+    """Back-off before a child is restarted: doubled per death in a row, reset once it has lived for a while."""
 
     first_delay_s: float = 0.5
     max_delay_s: float = 30.0
     settled_after_s: float = 30.0
 
     def delay_s(self, deaths: int) -> float:
-        """The wait after the `deaths`-th death in a row, counted from 1."""
+        """Return the pause after the `deaths`-th death in a row, counted from 1."""
         return min(self.first_delay_s * 2 ** min(deaths - 1, 16), self.max_delay_s)
 
 
@@ -60,7 +60,7 @@ class ChildStarted:
 
 @dataclass(frozen=True, slots=True)
 class ChildDied:
-    """A child ended by itself. `code` is negative for a signal; `deaths` counts those in a row, this one included."""
+    """A child ended unasked. `code` is negative for a signal; `deaths` counts those in a row, this one included."""
 
     name: str
     code: int
@@ -71,7 +71,7 @@ class ChildDied:
 
 @dataclass(frozen=True, slots=True)
 class ChildStopped:
-    """A child ended because it was asked to; `was_killed` if it had to be made to."""
+    """A child ended because the supervisor stops; `was_killed` if SIGTERM was not enough."""
 
     name: str
     was_killed: bool
@@ -79,14 +79,14 @@ class ChildStopped:
 
 @dataclass(frozen=True, slots=True)
 class LogFailed:
-    """A line could not be written to a child's log. Said once until a line can be written again."""
+    """A line could not be written to a child's log. Reported once until a line can be written again."""
 
     name: str
     reason: str
 
 
 ChildEvent = ChildStarted | ChildDied | ChildStopped | LogFailed
-#: As a shell says it of a command that cannot be executed.
+#: A shell's exit code for a command that cannot be executed.
 CANNOT_START = 126
 
 
@@ -94,8 +94,8 @@ class Supervisor:
     """
     Runs children until it is told to stop.
 
-    Each child has a process group of its own (Ctrl-C in a terminal reaches only the supervisor) and a log file that
-    rotates. Run it in the main thread: the kernel ties a child to the thread that started it.
+    Each child has its own process group (Ctrl-C in a terminal reaches only the supervisor) and a rotating log file. Run
+    it in the main thread: the kernel ties a child to the thread that started it.
     """
 
     def __init__(
@@ -120,14 +120,14 @@ class Supervisor:
         self.pids: dict[str, int] = {}
 
     def stop(self) -> None:
-        """Ask the children to end; asked again, end them at once."""
+        """Send SIGTERM to the children; called again, kill them."""
         if self._stop.is_set():
             self._stop_now.set()
         self._stop.set()
 
     async def run(self) -> None:
-        """Return when `stop()` was called and every child has ended. Cancelled, it kills them and goes."""
-        with suppress(OSError):  # of a full disk: each child's log says so
+        """Return when `stop()` was called and every child has ended. Kills them when cancelled."""
+        with suppress(OSError):  # a full disk: each child's log reports it
             self._log_dir.mkdir(parents=True, exist_ok=True)
         async with asyncio.TaskGroup() as children:
             for spec in self._specs:
@@ -149,7 +149,7 @@ class Supervisor:
                 try:
                     code = await self._run_once(spec, log, last_lines)
                 except OSError as error:
-                    # No process, memory or descriptor to be had: the other children must not go with this one.
+                    # No process, memory or descriptor available: the other children must survive this one.
                     last_lines.append(f"cannot be started: {error}")
                     code = CANNOT_START
                 if code is None:
@@ -163,11 +163,11 @@ class Supervisor:
 
     async def _run_once(self, spec: ChildSpec, log: logging.Logger, last_lines: deque[str]) -> int | None:
         """Run a child to its end. Return its exit code, or None if it was stopped."""
-        # A pipe of our own: `Process.wait()` would wait for asyncio's to be closed, by whoever else holds it.
+        # Our own pipe: `Process.wait()` would wait for asyncio's to close, which grandchildren may hold open.
         output, child_output = os.pipe()
         try:
             process = await asyncio.create_subprocess_exec(
-                # Isolated and without site-packages: a few milliseconds before the command takes its place.
+                # Isolated and without site-packages: starts in a few milliseconds before it executes the command.
                 *(sys.executable, "-I", "-S", die_with_parent.__file__, str(os.getpid()), *spec.command),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=child_output,
@@ -190,7 +190,7 @@ class Supervisor:
             self._on_event(ChildStopped(spec.name, was_killed))
             return None
         finally:
-            # What the child itself has started goes with it, and so does the child when we are cancelled.
+            # Kills the child's own children, and the child itself when we are cancelled.
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(process.pid, signal.SIGKILL)
             await process.wait()
@@ -205,7 +205,7 @@ class Supervisor:
                 await _first(self._ended[name].wait(), self._stop_now.wait())
 
     async def _stop_child(self, spec: ChildSpec, process: asyncio.subprocess.Process) -> bool:
-        """Ask a child to end and wait for it. Return whether it has to be killed."""
+        """Send SIGTERM and wait. Return whether the child must be killed."""
         with suppress(ProcessLookupError):
             process.terminate()
         try:
@@ -229,7 +229,7 @@ class Supervisor:
     ) -> None:
         rest = b""
         while block := await reader.read(65536):
-            # A progress bar returns to the start of its line without ending it; a line without end is cut.
+            # A progress bar ends its lines with a carriage return; an endless line is cut.
             *lines, rest = (rest + block).replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
             if len(rest) > 65536:
                 lines, rest = [*lines, rest], b""
@@ -247,7 +247,7 @@ class Supervisor:
 
 
 async def _first(*waits: Coroutine[Any, Any, object]) -> int:
-    """Wait for whichever ends first and return its place. Of several that have ended, the first in order counts."""
+    """Wait for the first to end and return its index; the lowest, if several have ended."""
     tasks = [asyncio.create_task(wait) for wait in waits]
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -258,10 +258,10 @@ async def _first(*waits: Coroutine[Any, Any, object]) -> int:
 
 
 class _LogHandler(RotatingFileHandler):
-    """Writes a child's log. A full disk costs the lines, not the service, and is reported once."""
+    """Writes a child's log. On a full disk, lines are lost and the service continues; reported once."""
 
     def __init__(self, path: Path, on_failure: Callable[[str], None]) -> None:
-        # Opened at the first line: the folder may be unwritable, and the child has to run nevertheless.
+        # Opened at the first line: the child must run even if the folder is unwritable.
         super().__init__(path, maxBytes=LOG_BYTES, backupCount=LOGS_KEPT, encoding="utf-8", delay=True)
         self._on_failure = on_failure
         self._has_failed = False
@@ -279,13 +279,13 @@ class _LogHandler(RotatingFileHandler):
         self._reason = getattr(error, "strerror", None) or str(error)
 
     def close(self) -> None:
-        with suppress(OSError):  # what was buffered still does not fit
+        with suppress(OSError):  # the buffer does not fit on the disk either
             super().close()
 
 
 @contextmanager
 def _open_log(path: Path, on_failure: Callable[[str], None]) -> Iterator[logging.Logger]:
-    """A logger of its own, outside of Django's logging, that writes what it is given to `path`."""
+    """Yield a logger outside of the logging tree that writes to `path`."""
     log = logging.Logger(path.stem)  # not in the tree of loggers, on purpose
     handler = _LogHandler(path, on_failure)
     log.addHandler(handler)

@@ -6,7 +6,7 @@ from conversations.call_store import replay_all_spooled_turns
 
 @shared_task
 def clear_expired_logins() -> None:
-    """Remove sessions that have expired; Django keeps them until somebody does."""
+    """Remove expired sessions, which Django keeps."""
     call_command("clearsessions")
 
 

@@ -1,4 +1,4 @@
-"""How AVATAR is, for probes and for people."""
+"""Health endpoint for probes, and system information for users."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from avatar_site.operations import status
 @require_safe
 async def health(request: HttpRequest) -> JsonResponse:
     """
-    Say whether a conversation is possible: 200 if so, 503 if not, and which part is missing.
+    Report whether a conversation is possible: 200 if so, 503 if not, and which part is missing.
 
-    Public, therefore no more than states: reasons and figures are in `system_info`.
+    Public, so it contains states only: reasons and figures are in `system_info`.
     """
     database_problem = await status.find_database_problem()
     report = await status.get_inference_probe().report()
@@ -40,7 +40,7 @@ async def health(request: HttpRequest) -> JsonResponse:
 @never_cache
 @require_safe
 async def system_info(request: HttpRequest) -> JsonResponse:
-    """What runs here: version, profile, each role's engine with its model, device, load time and memory."""
+    """Report version, profile, limits, and each role's engine with its model, device, load time and memory."""
     user = await request.auser()
     if not user.is_authenticated:
         return JsonResponse({"code": "not_logged_in", "detail": _("Please log in.")}, status=HTTPStatus.UNAUTHORIZED)

@@ -17,12 +17,12 @@ from django.utils import translation
 from avatar_site.lib.problems import describe, status_of
 from avatar_site.web.limits import Limits
 from avatar_site.web.server import Head, Refusal
-from voices.api import ENVELOPE_BYTES
-from voices.archive import MAX_ARCHIVE_BYTES
-from voices.services import MAX_UPLOAD_BYTES
+from voices.services import MAX_ARCHIVE_BYTES, MAX_UPLOAD_BYTES
 
 logger = logging.getLogger(__name__)
 
+#: The fields around an upload, and their boundaries.
+ENVELOPE_BYTES = 64 * 1024
 _RECORDING = (MAX_UPLOAD_BYTES + ENVELOPE_BYTES, "audio_too_large", "audio")
 _ARCHIVE = (MAX_ARCHIVE_BYTES + ENVELOPE_BYTES, "archive_too_large", "file")
 #: By view name: the maximum size in bytes, and the problem code and field of a larger body.

@@ -83,9 +83,6 @@ class CallMachine:
         self._user_turn_id = make_id()
         self._partial_text = ""
         self._past_lookup: LookUpPast | None = None
-        self._uploads = 0
-        #: Uploads that are being decoded.
-        self._decoding: set[int] = set()
         self._handlers: dict[type, Callable[[Any], list[Effect]]] = {
             FrameReceived: self._handle_frame,
             messages.AudioChunkMessage: self._handle_chunk,
@@ -196,10 +193,9 @@ class CallMachine:
             self._utterance.note_end(self._now)
             effects.append(FeedRecogniser(EndOfUtterance()))
         else:
-            self._uploads += 1
-            self._decoding.add(self._uploads)
             max_ms = self._settings.max_utterance_s * 1000
-            effects.append(Decode(self._uploads, upload.data, upload.format, max_ms, self._now))
+            number = self._utterance.begin_decoding()
+            effects.append(Decode(number, upload.data, upload.format, max_ms, self._now))
         return [*effects, SendEvent(messages.Status(stage=Stage.STT))]
 
     def _configure(self, message: messages.ConfigureMessage) -> list[Effect]:
@@ -237,8 +233,7 @@ class CallMachine:
         """Forget what is being said: the user has typed instead."""
         self._utterance.forget()
         self._utterance.forget_ends()
-        places: list[Effect] = [FillPlace(number) for number in sorted(self._decoding)]
-        self._decoding.clear()
+        places = [FillPlace(number) for number in self._utterance.give_up_decoding()]
         return [*places, FeedRecogniser(DiscardUtterance()), *self._replies.drop_speculation()]
 
     def _begin_turn(self) -> None:
@@ -327,6 +322,9 @@ class CallMachine:
             detail = f"{stt_ms} ms late; {'not answered: more is being said' if lateness.is_overtaken else 'answered'}"
             effects.append(_make_error(ErrorCode.FELL_BEHIND, detail=detail))
         if action is Action.ANSWER:
+            # An upload would be refused once it is decoded, and the user could not barge in until then.
+            for number in self._utterance.give_up_decoding():
+                effects += [FillPlace(number), _make_error(ErrorCode.ALREADY_PROCESSING)]
             effects += self._replies.answer(
                 text, user_turn_id=turn_id, settings=settings, asked_at=event.ended_at, stt_ms=stt_ms
             )
@@ -346,11 +344,8 @@ class CallMachine:
     def _handle_upload(self, event: UploadDecoded) -> list[Effect]:
         """Have uploaded audio heard as one utterance, pauses and all."""
         number = event.decode.number
-        if number not in self._decoding:
+        if not self._utterance.end_decoding(number):
             return []
-        self._decoding.discard(number)
-        if self._turn.is_replying:
-            return [FillPlace(number), _make_error(ErrorCode.ALREADY_PROCESSING)]
         if isinstance(event.outcome, Exception):
             return [FillPlace(number), _explain_upload(event.outcome), _announce(is_speaking=False)]
         pcm, listening = event.outcome, self.listening_options

@@ -66,6 +66,9 @@ class UtteranceTracker:
         self._loss: InferenceError | None = None
         #: When the ends were said of utterances whose transcripts have not come yet.
         self._ends: deque[float] = deque()
+        self._uploads = 0
+        #: Numbers of the uploads that are being decoded.
+        self._decoding: set[int] = set()
 
     def add_pcm(self, size_bytes: int, *, is_counted: bool, is_chunk: bool) -> bool:
         """Count audio, and say whether the utterance is still within its limits."""
@@ -117,6 +120,24 @@ class UtteranceTracker:
 
     def forget_ends(self) -> None:
         self._ends.clear()
+
+    def begin_decoding(self) -> int:
+        """Return the number of an upload that is to be decoded."""
+        self._uploads += 1
+        self._decoding.add(self._uploads)
+        return self._uploads
+
+    def end_decoding(self, number: int) -> bool:
+        """Say whether this upload is still wanted."""
+        is_wanted = number in self._decoding
+        self._decoding.discard(number)
+        return is_wanted
+
+    def give_up_decoding(self) -> list[int]:
+        """Forget the uploads that are being decoded, and return their numbers."""
+        numbers = sorted(self._decoding)
+        self._decoding.clear()
+        return numbers
 
     def judge_lateness(self, transcript: TranscriptReceived, now: float, *, mode: Mode, pause_ms: int) -> Lateness:
         """

@@ -4,7 +4,12 @@ const TWO_PI = 2 * Math.PI;
 const LAYERS = 4;
 const POINTS = 72;
 
-// How each state moves: `energy` is the height of the waves, `turn` their pace, `size` the radius, `glow` the light around.
+/**
+ * `energy` is the height of the waves, `turn` their pace, `size` the radius, `glow` the light around.
+ *
+ * @typedef {{ energy: number, turn: number, size: number, glow: number, orbit: number, ripple: number }} Mood
+ * @type {Readonly<Record<string, Mood>>}
+ */
 const MOODS = {
   resting: { energy: 0.02, turn: 0.1, size: 0.6, glow: 0.35, orbit: 0, ripple: 0 },
   listening: { energy: 0.025, turn: 0.16, size: 0.62, glow: 0.5, orbit: 0, ripple: 1 },
@@ -14,7 +19,7 @@ const MOODS = {
   troubled: { energy: 0.012, turn: 0.05, size: 0.52, glow: 0.12, orbit: 0, ripple: 0 },
 };
 
-const approach = (from, to, share) => from + (to - from) * share;
+const approach = (/** @type {number} */ from, /** @type {number} */ to, /** @type {number} */ share) => from + (to - from) * share;
 
 export class AvatarVisualizer {
   #mood = { ...MOODS.resting };
@@ -23,14 +28,18 @@ export class AvatarVisualizer {
   #wantedLevel = 0;
   #time = 0;
   #lastFrameAt = 0;
+  /** @type {{ age: number, strength: number }[]} */
   #ripples = [];
   #sinceRipple = 0;
   #request = 0;
   #reducedMotion = matchMedia("(prefers-reduced-motion: reduce)");
 
+  /** @param {HTMLCanvasElement} canvas */
   constructor(canvas) {
     this.canvas = canvas;
-    this.context = canvas.getContext("2d");
+    this.context = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d")); // null only beside another kind
+    this.glow = "";
+    this.isDark = false;
     this.#readColours();
     new ResizeObserver(() => this.#resize()).observe(canvas);
     document.documentElement.addEventListener("themechange", () => this.#readColours());
@@ -41,12 +50,13 @@ export class AvatarVisualizer {
     this.#schedule();
   }
 
+  /** @param {string} mood */
   show(mood) {
     this.#target = MOODS[mood] ?? MOODS.resting;
     this.#schedule();
   }
 
-  /** 0..1, of whoever speaks. */
+  /** @param {number} level 0 to 1, of whoever speaks */
   setLevel(level) {
     this.#wantedLevel = level;
   }
@@ -79,12 +89,13 @@ export class AvatarVisualizer {
     });
   }
 
+  /** @param {number} elapsed seconds since the last frame */
   #step(elapsed) {
     const still = this.#reducedMotion.matches;
     const share = still ? 1 : 1 - Math.exp(-elapsed * 5);
-    for (const key of Object.keys(this.#mood)) this.#mood[key] = approach(this.#mood[key], this.#target[key], share);
+    for (const key of /** @type {(keyof Mood)[]} */ (Object.keys(this.#mood))) this.#mood[key] = approach(this.#mood[key], this.#target[key], share);
     if (still) return;
-    // Quick to rise, slow to fall: so a voice looks.
+    // Fast to rise and slow to fall, as a VU meter.
     const pace = this.#wantedLevel > this.#level ? 22 : 7;
     this.#level = approach(this.#level, this.#wantedLevel, 1 - Math.exp(-elapsed * pace));
     this.#time += elapsed * (this.#mood.turn + this.#level * 0.5);
@@ -125,6 +136,7 @@ export class AvatarVisualizer {
     if (mood.orbit > 0.02) this.#drawOrbit(centre, radius, mood.orbit);
   }
 
+  /** @param {number} layer @param {number} centre @param {number} radius */
   #drawLayer(layer, centre, radius) {
     const { context } = this;
     const height = radius * (this.#mood.energy + this.#level * 0.13) * (1 - layer * 0.12);
@@ -146,6 +158,7 @@ export class AvatarVisualizer {
     context.fill();
   }
 
+  /** @param {number} centre @param {number} radius */
   #drawCore(centre, radius) {
     const { context } = this;
     const core = radius * 0.66;
@@ -172,6 +185,7 @@ export class AvatarVisualizer {
     context.fill();
   }
 
+  /** @param {number} centre @param {number} radius @param {number} strength */
   #drawOrbit(centre, radius, strength) {
     const { context } = this;
     context.lineCap = "round";

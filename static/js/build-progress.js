@@ -1,8 +1,9 @@
 // Progress of building a voice, one line a step. Renders a status; requests nothing.
-import { STEPS, isBeingMade, sayStep } from "./voice-profile.js";
+import { byId } from "./dom.js";
 import { say } from "./ui-strings.js";
+import { STEPS, isBeingMade, sayStep } from "./voice-profile.js";
 
-const element = (id) => document.getElementById(id);
+/** @import { VoiceStatus } from "./voice-types.js" */
 
 export class BuildProgress {
   #spoken = "";
@@ -14,27 +15,27 @@ export class BuildProgress {
       item.textContent = sayStep(step);
       return item;
     });
-    element("making-steps").replaceChildren(...items);
+    byId("making-steps").replaceChildren(...items);
   }
 
-  /** Show `status`, of which a profile has the same parts. */
+  /** Show the status of a voice. @param {VoiceStatus} status */
   show(status) {
     const isBusy = isBeingMade(status);
-    element("making").hidden = !isBusy;
-    element("failure").hidden = status.state !== "failed";
-    if (status.state === "failed") element("failure-text").textContent = status.error?.detail ?? say("failedUnknown");
+    byId("making").hidden = !isBusy;
+    byId("failure").hidden = status.state !== "failed";
+    if (status.state === "failed") byId("failure-text").textContent = status.error?.detail ?? say("failedUnknown");
     if (!isBusy) return;
     const current = status.state === "pending" ? 0 : Math.max(0, STEPS.indexOf(status.step));
-    const bar = element("making-bar");
+    const bar = byId("making-bar", HTMLProgressElement);
     if (status.state === "pending") bar.removeAttribute("value");
     else bar.value = status.progress ?? 0;
-    [...element("making-steps").children].forEach((item, index) => {
+    [...byId("making-steps").children].forEach((item, index) => {
       item.classList.toggle("is-done", index < current);
       if (index === current) item.setAttribute("aria-current", "step");
       else item.removeAttribute("aria-current");
     });
     const text = sayStep(STEPS[current]);
-    if (this.#spoken !== text) element("making-status").textContent = text;
+    if (this.#spoken !== text) byId("making-status").textContent = text;
     this.#spoken = text;
   }
 }

@@ -79,7 +79,7 @@ export function receive(state, event) {
 }
 
 /** @type {{ [T in CallEvent["type"]]: (step: Step, event: Extract<CallEvent, { type: T }>) => void }} */
-const HANDLERS = {
+export const HANDLERS = {
   start: (step, event) => step.start(event),
   end: (step) => step.end(),
   stop: (step) => step.interrupt(),
@@ -163,7 +163,9 @@ const HANDLERS = {
     if (step.abandonStart(attempt)) step.explainMicrophone(reason);
   },
 
-  startFailed: (step, { attempt }) => void step.abandonStart(attempt),
+  startFailed(step, { attempt }) {
+    step.abandonStart(attempt);
+  },
 
   microphoneLost(step) {
     step.state.isMicrophoneOpen = false;

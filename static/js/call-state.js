@@ -1,6 +1,14 @@
-// Which of the states of a call a person sees. Pure: values in, names of words and of a mood out.
+// Derives what a person sees of a call from its state. Pure.
 
-/** Returns {key, mood, hint}: `state_<key>` and `hint_<hint>` are words, `mood` is the presence's. */
+/**
+ * Return `state_<key>` and `hint_<hint>` as names of UI strings, and the mood of the visualizer.
+ *
+ * @param {{
+ *   phase: string, trouble: string | null, stage: string, mode: string, isMuted: boolean, isHolding: boolean,
+ *   isHearing: boolean, isPlaying: boolean, isUserSpeaking: boolean, isReplying: boolean, heardNothing: boolean,
+ * }} call
+ * @returns {{ key: string, mood: string, hint?: string | null }}
+ */
 export function describeCall(call) {
   if (call.phase === "idle") return { key: "idle", mood: "resting" };
   if (call.phase === "asking") return { key: "asking", mood: "resting" };

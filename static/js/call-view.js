@@ -1,7 +1,7 @@
 // Renders the state of a call: its name and hint, the controls, the composer and the notice. Decides nothing.
 import { describeCall } from "./call-state.js";
 import { HANDS_FREE, hasReply } from "./call-step.js";
-import { byId, setText } from "./dom.js";
+import { byId, byIdOrNull, setText } from "./dom.js";
 import { Notice } from "./notice.js";
 import { say } from "./ui-strings.js";
 
@@ -15,7 +15,7 @@ export class CallView {
   talk = byId("talk", HTMLButtonElement);
   message = byId("message", HTMLTextAreaElement);
   /** Missing on the page of a conversation that is stored already. */
-  keepsNothing = /** @type {HTMLInputElement | null} */ (document.getElementById("keeps-nothing"));
+  keepsNothing = byIdOrNull("keeps-nothing", HTMLInputElement);
   notice = new Notice({
     element: byId("notice"),
     title: byId("notice-title"),

@@ -1,4 +1,4 @@
-// Runs in the audio thread: microphone samples in, 20 ms frames of PCM16 at 16 kHz and their level out.
+// Runs in the audio thread: microphone samples in, audio frames (20 ms of PCM16 at 16 kHz) and their level out.
 import { Resampler } from "./resampler.js";
 
 const FRAME_SAMPLES = 320;
@@ -17,6 +17,7 @@ class CaptureProcessor extends AudioWorkletProcessor {
     };
   }
 
+  /** @param {Float32Array[][]} inputs */
   process(inputs) {
     if (this.isClosed) return false;
     const channels = inputs[0];

@@ -1,11 +1,20 @@
-// One question in a dialog. Resolves with the form when it was answered and `act` has succeeded, with null when not.
+// A question in a dialog.
+import { closest, find, findAll } from "./dom.js";
 import { sayError } from "./page-notice.js";
 
+/**
+ * Ask, and resolve with the form once `act` has succeeded, or with null when the person closed the dialog.
+ *
+ * @param {HTMLDialogElement} dialog
+ * @param {{ fill?: (form: HTMLFormElement) => void, act: (form: HTMLFormElement) => Promise<unknown> }} options
+ * @returns {Promise<HTMLFormElement | null>}
+ */
 export function ask(dialog, { fill = () => {}, act }) {
   return new Promise((resolve) => {
-    const form = dialog.querySelector("form");
-    const problem = dialog.querySelector(".form-error");
-    const buttons = [...form.querySelectorAll("button")];
+    const form = find(dialog, "form", HTMLFormElement);
+    const problem = find(dialog, ".form-error");
+    const buttons = findAll(form, "button", HTMLButtonElement);
+    /** @type {HTMLFormElement | null} */
     let answer = null;
     const listeners = new AbortController();
     const { signal } = listeners;
@@ -34,7 +43,7 @@ export function ask(dialog, { fill = () => {}, act }) {
     dialog.addEventListener(
       "click",
       (event) => {
-        if (event.target === dialog || event.target.closest("[data-close]")) dialog.close();
+        if (event.target === dialog || closest(event, "[data-close]")) dialog.close();
       },
       { signal },
     );

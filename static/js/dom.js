@@ -13,6 +13,19 @@ export function byId(id, kind) {
 }
 
 /**
+ * Return the element with `id`, or null where the page has none.
+ *
+ * @template {Element} [T=HTMLElement]
+ * @param {string} id
+ * @param {new () => T} [kind]
+ * @returns {T | null}
+ */
+export function byIdOrNull(id, kind) {
+  const element = document.getElementById(id);
+  return element && check(element, `#${id}`, kind);
+}
+
+/**
  * Return the first element in `root` that matches, which must be a `kind`.
  *
  * @template {Element} [T=HTMLElement]

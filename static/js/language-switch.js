@@ -1,15 +1,21 @@
-// Switches the language without leaving the page, while there is something that leaving would end.
+// Switches the language without leaving the page, while a call is live that leaving would end.
+import { find } from "./dom.js";
 import { retranslate } from "./retranslate.js";
 import { replaceCatalogue } from "./ui-strings.js";
 
-/** `mustStay()` says whether the page may not be left now; `onswitched()` is called when it speaks the other language. */
+/**
+ * `mustStay()` says whether the page may not be left now; `onswitched()` is called when it has the other language.
+ *
+ * @param {{ selectors: readonly string[], mustStay: () => boolean, onswitched: () => void }} options
+ */
 export function joinLanguageSwitch({ selectors, mustStay, onswitched }) {
   const form = document.querySelector(".language-switch");
-  form?.addEventListener("submit", async (event) => {
+  if (!(form instanceof HTMLFormElement)) return;
+  form.addEventListener("submit", async (event) => {
     if (!mustStay()) return;
     event.preventDefault();
     const body = new FormData(form, event.submitter);
-    body.set("next", window.location.pathname); // where we are by now, not where the page began
+    body.set("next", window.location.pathname); // the address now, not the one that the page was loaded from
     let page;
     try {
       const response = await fetch(form.action, { method: "POST", body });
@@ -23,7 +29,7 @@ export function joinLanguageSwitch({ selectors, mustStay, onswitched }) {
       const [shown, wanted] = [document.querySelector(selector), page.querySelector(selector)];
       if (shown && wanted) retranslate(shown, wanted);
     }
-    replaceCatalogue(JSON.parse(page.getElementById("words").textContent));
+    replaceCatalogue(JSON.parse(find(page, "#words").textContent ?? "{}"));
     onswitched();
   });
 }

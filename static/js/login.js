@@ -1,4 +1,5 @@
 // The login page: the avatar at rest.
 import { AvatarVisualizer } from "./avatar-visualizer.js";
+import { byId } from "./dom.js";
 
-new AvatarVisualizer(document.getElementById("presence")).show("resting");
+new AvatarVisualizer(byId("presence", HTMLCanvasElement)).show("resting");

@@ -4,8 +4,10 @@
 export type AudioChunkMessage = {
   type: "audio_chunk";
   data: string;
-  format?: "pcm_s16le" | "wav" | "webm" | null;
+  format?: AudioFormat | null;
 };
+
+export type AudioFormat = "pcm_s16le" | "wav" | "webm";
 
 /** The utterance is over now. Without `voice_profile_id` the voice stays; null means the default voice. */
 export type AudioEndMessage = {
@@ -16,15 +18,17 @@ export type AudioEndMessage = {
 /** Change how the call behaves; what is not sent stays as it is. */
 export type ConfigureMessage = {
   type: "configure";
-  mode?: "hands_free" | "hold_to_talk";
-  language?: "auto" | "zh" | "en";
+  mode?: Mode;
+  language?: "auto" | "en" | "zh";
   pause_ms?: number;
   sensitivity?: number;
   voice_profile_id?: string | null;
   quality?: "fast" | "high_quality";
   speed?: number;
-  page_language?: "zh-hant" | "en";
+  page_language?: "en" | "zh-hant";
 };
+
+export type Mode = "hands_free" | "hold_to_talk";
 
 /** Typed input: a turn as if it had been spoken. */
 export type TextMessage = {
@@ -32,7 +36,7 @@ export type TextMessage = {
   text: string;
 };
 
-/** What the user really said in an earlier turn of this conversation: answer it anew, and forget what came after. */
+/** Replace the text of an earlier turn of the user, forget every later turn, and answer again. */
 export type CorrectMessage = {
   type: "correct";
   turn_id: string;
@@ -58,127 +62,136 @@ export type PingMessage = {
   nonce?: string | null;
 };
 
-/** Once, after connecting: what this call is. Without `conversation_id` nothing of it is kept. */
+/** Sent once, after connecting: what this call is. Without `conversation_id` nothing of it is kept. */
 export type ReadyStatus = {
   type: "status";
-  session_id: string;
   conversation_id: string | null;
   voice_profile_id: string | null;
   is_resumed: boolean;
-  limits: {
-    max_utterance_bytes: number;
-    max_utterance_chunks: number;
-    max_utterance_s: number;
-    max_frame_bytes: number;
-    max_chunk_bytes: number;
-    max_text_characters: number;
-  };
+  limits: Limits;
   sample_rate: number;
   stage: "ready";
+  session_id: string;
+};
+
+/** The limits of one utterance. */
+export type Limits = {
+  max_utterance_bytes: number;
+  max_utterance_chunks: number;
+  max_utterance_s: number;
+  max_frame_bytes: number;
+  max_chunk_bytes: number;
+  max_text_characters: number;
 };
 
 /** What the call is doing. `is_speaking` says whether the user's speech has begun (stage `listening`). */
 export type Status = {
   type: "status";
-  session_id: string;
-  stage: "listening" | "stt" | "llm" | "tts";
+  stage: Stage;
   turn_id?: string;
   is_speaking?: boolean;
-  reason?: string;
+  session_id: string;
 };
 
-/** What was understood of the user's turn. Each replaces the one before; a final empty one means: heard nothing. */
+export type Stage = "listening" | "llm" | "stt" | "tts";
+
+/** The transcript of the user's turn. Each replaces the one before; a final empty one means: heard nothing. */
 export type Transcription = {
   type: "transcription";
-  session_id: string;
   turn_id: string;
   text: string;
   is_final: boolean;
   language: string;
+  session_id: string;
 };
 
-/** The user's turn reads like this now, and every turn after it is no longer a part of the conversation. */
+/** The user's turn has this text now, and every later turn is no longer part of the conversation. */
 export type Corrected = {
   type: "corrected";
-  session_id: string;
   turn_id: string;
   text: string;
   language: string;
+  session_id: string;
 };
 
 /** The reply's text: pieces to append, then the whole with `is_final` (after a barge-in: what was heard). */
 export type LlmResponse = {
   type: "llm_response";
-  session_id: string;
   turn_id: string;
   user_turn_id: string;
   text: string;
   is_final: boolean;
   was_interrupted: boolean;
+  session_id: string;
 };
 
-/** The reply's audio follows in binary messages; later it is kept at `audio_url` (null: it is not kept). `quality` is what it begins with: fast where high quality was wished for and memory was short. */
+/** The reply's audio follows in binary messages; later it is kept at `audio_url` (null: it is not kept). `quality` is that of the first clause: fast where high quality was requested and memory was short. */
 export type TtsReady = {
   type: "tts_ready";
-  session_id: string;
   turn_id: string;
   user_turn_id: string;
   audio_url: string | null;
   format: "pcm_s16le";
   sample_rate: number;
   quality: "fast" | "high_quality";
+  session_id: string;
 };
 
-/** Everything of this reply has been sent. `quality` is the least that a part was made with; null without sound. */
+/** Everything of this reply has been sent. `quality` is the lowest of its clauses; null without audio. */
 export type TurnEnd = {
   type: "turn_end";
-  session_id: string;
   turn_id: string;
   user_turn_id: string;
   was_interrupted: boolean;
   audio_ms: number;
-  latency_ms: {
-    stt: number | null;
-    ttft: number | null;
-    ttfa: number | null;
-    total: number | null;
-  };
+  latency_ms: LatencyMs;
   quality: "fast" | "high_quality" | null;
+  session_id: string;
 };
 
-/** The reply was stopped: be silent at once. No more audio of this turn follows. */
+/** Milliseconds since the end of speech (since the message, for typed input). Null where there was no such step. */
+export type LatencyMs = {
+  stt: number | null;
+  ttft: number | null;
+  ttfa: number | null;
+  total: number | null;
+};
+
+/** The reply was stopped: stop playing at once. No more audio of this turn follows. */
 export type Interrupted = {
   type: "interrupted";
-  session_id: string;
   turn_id: string;
   heard_ms: number;
+  session_id: string;
 };
 
-/** Something went wrong. `error` is a sentence for the user, `detail` is for whoever writes a client. `voice_profile_id` says which voice is gone. */
+/** Something went wrong. `error` is a sentence for the user, `detail` is for the programmer of a client. `voice_profile_id` says which voice is gone. */
 export type ErrorMessage = {
   type: "error";
-  session_id: string;
-  code: "SERVER_FULL" | "TOO_MANY_CALLS" | "ALREADY_PROCESSING" | "NO_AUDIO_DATA" | "BUFFER_LIMIT_EXCEEDED" | "UNSUPPORTED_FORMAT" | "VOICE_GONE" | "FELL_BEHIND" | "NOT_KEPT" | "KEPT_AGAIN" | "CONVERSATION_GONE" | "VALIDATION_ERROR" | "JSON_DECODE_ERROR" | "UNKNOWN_MESSAGE_TYPE" | "PROCESSING_ERROR" | "INFERENCE_UNAVAILABLE" | "FATAL_ERROR";
+  code: ErrorCode;
   error: string;
   is_fatal: boolean;
   turn_id?: string;
   voice_profile_id?: string;
   detail?: string;
+  session_id: string;
 };
+
+export type ErrorCode = "ALREADY_PROCESSING" | "BUFFER_LIMIT_EXCEEDED" | "CONVERSATION_GONE" | "FATAL_ERROR" | "FELL_BEHIND" | "INFERENCE_UNAVAILABLE" | "JSON_DECODE_ERROR" | "KEPT_AGAIN" | "NOT_KEPT" | "NO_AUDIO_DATA" | "PROCESSING_ERROR" | "SERVER_FULL" | "TOO_MANY_CALLS" | "UNKNOWN_MESSAGE_TYPE" | "UNSUPPORTED_FORMAT" | "VALIDATION_ERROR" | "VOICE_GONE";
 
 /** The call is idle and ends in `ends_in_s` seconds. `notice` is a sentence for the user. */
 export type IdleWarning = {
   type: "idle_warning";
-  session_id: string;
   ends_in_s: number;
   notice: string;
+  session_id: string;
 };
 
-/** Pong(nonce: 'str | None' = None) */
+/** Answers `ping`. */
 export type Pong = {
   type: "pong";
-  session_id: string;
   nonce: string | null;
+  session_id: string;
 };
 
 export type ClientMessage = AudioChunkMessage | AudioEndMessage | ConfigureMessage | TextMessage | CorrectMessage | InterruptMessage | PlaybackMessage | PingMessage;

@@ -1,16 +1,20 @@
-// Hears: the microphone as 20 ms frames of PCM16 at 16 kHz. Knows nothing of the socket.
+// The microphone as audio frames: 20 ms of PCM16 at 16 kHz. Knows nothing of the socket.
 import { toLevel } from "./level.js";
+
+/** @import { MicrophoneReason } from "./call-types.js" */
 
 const CONSTRAINTS = { echoCancellation: true, noiseSuppression: true, autoGainControl: true, channelCount: 1 };
 
-/** Why there is no microphone: "denied", "missing", "taken", "insecure" or "unsupported". */
+/** There is no microphone, for `reason`. */
 export class MicrophoneError extends Error {
+  /** @param {MicrophoneReason} reason @param {unknown} [cause] */
   constructor(reason, cause) {
     super(`microphone: ${reason}`, { cause });
     this.reason = reason;
   }
 }
 
+/** By the name of the browser's error. @type {Readonly<Record<string, MicrophoneReason>>} */
 const REASONS = {
   NotAllowedError: "denied",
   SecurityError: "denied",
@@ -20,31 +24,39 @@ const REASONS = {
   AbortError: "taken",
 };
 
-/** The microphone's stream. Raises MicrophoneError. */
+/** Open the microphone's stream. Throws MicrophoneError. @param {MediaTrackConstraints} constraints */
 export async function openStream(constraints) {
   if (!window.isSecureContext) throw new MicrophoneError("insecure");
   if (!navigator.mediaDevices?.getUserMedia) throw new MicrophoneError("unsupported");
   try {
     return await navigator.mediaDevices.getUserMedia({ audio: constraints });
   } catch (error) {
-    throw new MicrophoneError(REASONS[error.name] ?? "unsupported", error);
+    throw new MicrophoneError(REASONS[error instanceof Error ? error.name : ""] ?? "unsupported", error);
   }
 }
 
 export class Microphone {
+  /** @type {MediaStream | null} */
   #stream = null;
+  /** @type {AudioNode[]} */
   #nodes = [];
-  #opening = 0; // the latest open or close: what an earlier one still waits for is thrown away
+  #opening = 0; // generation of the latest open or close: the stream of an earlier one is closed again
   #isMuted = false;
 
-  onframe = () => {}; // (ArrayBuffer, level)
-  onlost = () => {}; // the device was unplugged or the permission withdrawn
+  onframe = (/** @type {ArrayBuffer} */ _frame, /** @type {number} */ _level) => {};
+  /** The device was unplugged or the permission withdrawn. */
+  onlost = () => {};
 
   get isOpen() {
     return this.#stream !== null;
   }
 
-  /** Ask for the microphone and start hearing. Returns false if it was closed while that was asked. Raises MicrophoneError. */
+  /**
+   * Ask for the microphone and start to listen. Returns false if it was closed while the person was asked.
+   * Throws MicrophoneError.
+   *
+   * @param {AudioContext} context
+   */
   async open(context) {
     if (window.isSecureContext && !context.audioWorklet) throw new MicrophoneError("unsupported");
     this.#opening += 1;
@@ -73,7 +85,7 @@ export class Microphone {
     return true;
   }
 
-  /** Muted, the browser itself delivers silence. */
+  /** Muted, the browser itself delivers silence. @param {boolean} isMuted */
   setMuted(isMuted) {
     this.#isMuted = isMuted;
     for (const track of this.#stream?.getAudioTracks() ?? []) track.enabled = !isMuted;
@@ -84,7 +96,7 @@ export class Microphone {
     const stream = this.#stream;
     this.#stream = null;
     for (const node of this.#nodes) {
-      node.port?.postMessage("close");
+      if (node instanceof AudioWorkletNode) node.port.postMessage("close");
       node.disconnect();
     }
     this.#nodes = [];

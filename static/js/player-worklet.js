@@ -1,5 +1,11 @@
-// Runs in the audio thread: PCM16 pieces of replies in, sound out. Knows turns only as names to count by.
+// Runs in the audio thread: chunks of replies (PCM16) in, samples out. Counts what was played by turn.
 import { Resampler } from "./resampler.js";
+
+/**
+ * @import { FromPlayer, ToPlayer } from "./player-messages.js"
+ * @typedef {{ turnId: string | null, samples: Float32Array<ArrayBuffer> } | { turnId: string, samples: null }} Queued
+ *   without samples: the end of that reply
+ */
 
 const RAMP_S = 0.006; // long enough to hide a step, short enough to be heard as "at once"
 const START_BUFFER_S = 0.04; // what must be there before a reply starts…
@@ -11,20 +17,33 @@ class PlayerProcessor extends AudioWorkletProcessor {
   constructor() {
     super();
     this.rampStep = 1 / (RAMP_S * sampleRate);
+    /** @type {Float32Array | null} */
     this.tapBuffer = null;
     this.tapFilled = 0;
+    this.resampler = new Resampler(sampleRate, sampleRate);
+    /** @type {string | null} */
+    this.incoming = null;
     this.gain = 0;
     this.last = 0;
     this.sinceReport = 0;
     this.energy = 0;
     this.isClosed = false;
-    this.#clear();
+    /** @type {Queued[]} */
+    this.queue = [];
+    this.offset = 0;
+    this.queuedFrames = 0;
+    this.ends = 0;
+    this.isPlaying = false;
+    /** @type {string | null} */
+    this.turnId = null;
+    this.playedFrames = 0;
+    this.startBuffer = START_BUFFER_S;
     this.port.onmessage = ({ data }) => this.#receive(data);
   }
 
-  // Forget what waits. What was being played dies away by the ramp in `process`.
+  /** Drop what is queued. What was being played fades by the ramp in `process`. */
   #clear() {
-    this.queue = []; // {turnId, samples} and, behind a reply's last piece, {turnId, isEnd}
+    this.queue = [];
     this.offset = 0;
     this.queuedFrames = 0;
     this.ends = 0;
@@ -34,6 +53,7 @@ class PlayerProcessor extends AudioWorkletProcessor {
     this.startBuffer = START_BUFFER_S;
   }
 
+  /** @param {ToPlayer} message */
   #receive(message) {
     if (message.type === "begin") {
       this.resampler = new Resampler(message.sampleRate, sampleRate);
@@ -45,10 +65,10 @@ class PlayerProcessor extends AudioWorkletProcessor {
       this.#enqueue(this.resampler.process(samples));
     } else if (message.type === "end") {
       this.#enqueue(this.resampler.flush());
-      this.queue.push({ turnId: message.turnId, isEnd: true });
+      this.queue.push({ turnId: message.turnId, samples: null });
       this.ends += 1;
     } else if (message.type === "flush") {
-      this.port.postMessage({ type: "flushed", turnId: this.turnId, playedMs: this.#playedMs() });
+      this.#post({ type: "flushed", turnId: this.turnId, playedMs: this.#playedMs() });
       this.#sendTap();
       this.#clear();
     } else if (message.type === "tap") {
@@ -59,6 +79,12 @@ class PlayerProcessor extends AudioWorkletProcessor {
     }
   }
 
+  /** @param {FromPlayer} message */
+  #post(message) {
+    this.port.postMessage(message);
+  }
+
+  /** @param {Float32Array<ArrayBuffer>} samples */
   #enqueue(samples) {
     if (samples.length === 0) return;
     this.queue.push({ turnId: this.incoming, samples });
@@ -69,14 +95,14 @@ class PlayerProcessor extends AudioWorkletProcessor {
     return Math.round((this.playedFrames / sampleRate) * 1000);
   }
 
-  // The next sample of the queue, or null when there is none at the moment.
+  /** Return the next sample of the queue, or null when there is none now. */
   #next() {
     while (this.queue.length > 0) {
       const head = this.queue[0];
-      if (head.isEnd) {
+      if (head.samples === null) {
         this.queue.shift();
         this.ends -= 1;
-        this.port.postMessage({ type: "finished", turnId: head.turnId, playedMs: this.#playedMs() });
+        this.#post({ type: "finished", turnId: head.turnId, playedMs: this.#playedMs() });
         this.#sendTap();
         this.turnId = null;
         this.playedFrames = 0;
@@ -104,6 +130,7 @@ class PlayerProcessor extends AudioWorkletProcessor {
     return this.queue.length > 0 && (this.ends > 0 || this.queuedFrames >= this.startBuffer * sampleRate);
   }
 
+  /** @param {Float32Array[][]} _inputs @param {Float32Array[][]} outputs */
   process(_inputs, outputs) {
     if (this.isClosed) return false;
     const output = outputs[0][0];
@@ -111,7 +138,7 @@ class PlayerProcessor extends AudioWorkletProcessor {
       if (!this.isPlaying && this.#mayStart()) this.isPlaying = true;
       const sample = this.isPlaying ? this.#next() : null;
       if (sample === null) {
-        // Nothing to play: let the last value die away instead of dropping it, then wait for a little more than before.
+        // Nothing to play: fade the last value instead of dropping it, then wait for a longer buffer than before.
         if (this.isPlaying && this.turnId !== null) this.startBuffer = Math.min(LONGEST_BUFFER_S, this.startBuffer * 2);
         this.isPlaying = false;
         this.gain = Math.max(0, this.gain - this.rampStep);
@@ -127,19 +154,22 @@ class PlayerProcessor extends AudioWorkletProcessor {
     return true;
   }
 
+  /** @param {number} frames */
   #report(frames) {
     this.sinceReport += frames;
     if (this.sinceReport < REPORT_S * sampleRate) return;
     const rms = Math.sqrt(this.energy / this.sinceReport);
     if (this.turnId !== null || rms > 0) {
       const queuedMs = Math.round((this.queuedFrames / sampleRate) * 1000);
-      this.port.postMessage({ type: "progress", turnId: this.turnId, playedMs: this.#playedMs(), queuedMs, rms });
+      this.#post({ type: "progress", turnId: this.turnId, playedMs: this.#playedMs(), queuedMs, rms });
     }
     this.sinceReport = 0;
     this.energy = 0;
   }
 
+  /** @param {number} sample */
   #tap(sample) {
+    if (!this.tapBuffer) return;
     this.tapBuffer[this.tapFilled] = sample;
     this.tapFilled += 1;
     if (this.tapFilled === TAP_FRAMES) this.#sendTap();
@@ -147,7 +177,7 @@ class PlayerProcessor extends AudioWorkletProcessor {
 
   #sendTap() {
     if (!this.tapBuffer || this.tapFilled === 0) return;
-    this.port.postMessage({ type: "tap", turnId: this.turnId, samples: this.tapBuffer.slice(0, this.tapFilled) });
+    this.#post({ type: "tap", turnId: this.turnId, samples: this.tapBuffer.slice(0, this.tapFilled) });
     this.tapFilled = 0;
   }
 }

@@ -1,24 +1,32 @@
-// Records a voice: the microphone as one file that the browser can make. Knows no page and no server.
+// Records the microphone into one file, in a format that the browser has. Knows no page and no server.
 import { toLevel } from "./level.js";
 import { MicrophoneError, openStream } from "./microphone.js";
 
-// As the voice is: what makes a call pleasant (suppressing noise and echo) changes how a person sounds.
+// Unprocessed: noise and echo suppression change how a person sounds.
 const CONSTRAINTS = { echoCancellation: false, noiseSuppression: false, autoGainControl: true, channelCount: 1 };
 const KINDS = ["audio/webm;codecs=opus", "audio/mp4", "audio/ogg;codecs=opus"];
 const BITS_PER_SECOND = 128_000;
 const LEVEL_EVERY_MS = 50;
 
 export class Recorder {
+  /** @type {MediaStream | null} */
   #stream = null;
+  /** @type {MediaRecorder | null} */
   #recorder = null;
+  /** @type {AudioContext | null} */
   #context = null;
-  #timer = 0;
+  /** @type {ReturnType<typeof setInterval> | undefined} */
+  #timer;
   #startedAt = 0;
 
-  onlevel = () => {}; // (level 0..1, seconds)
-  onend = () => {}; // ({ blob, seconds, isAtEnd })
-  onlost = () => {}; // the device was unplugged or the permission withdrawn; what there is comes with onend
+  /** The level is 0 to 1. */
+  onlevel = (/** @type {number} */ _level, /** @type {number} */ _seconds) => {};
+  /** `isAtEnd`: it was stopped at the longest duration. */
+  onend = (/** @type {{ blob: Blob, seconds: number, isAtEnd: boolean }} */ _recorded) => {};
+  /** The device was unplugged or the permission withdrawn; what was recorded comes with `onend`. */
+  onlost = () => {};
 
+  /** @param {{ longestS: number }} options */
   constructor({ longestS }) {
     this.longestS = longestS;
   }
@@ -27,20 +35,21 @@ export class Recorder {
     return this.#recorder?.state === "recording";
   }
 
-  /** Ask for the microphone and record until `stop`, at most `longestS`. Raises MicrophoneError. */
+  /** Ask for the microphone and record until `stop`, at most `longestS`. Throws MicrophoneError. */
   async start() {
-    const mimeType = window.MediaRecorder && KINDS.find((kind) => MediaRecorder.isTypeSupported(kind));
+    const mimeType = window.MediaRecorder ? KINDS.find((kind) => MediaRecorder.isTypeSupported(kind)) : undefined;
     if (window.isSecureContext && !mimeType) throw new MicrophoneError("unsupported");
     const stream = await openStream(CONSTRAINTS);
     this.#stream = stream;
     const recorder = new MediaRecorder(stream, { mimeType, audioBitsPerSecond: BITS_PER_SECOND });
+    /** @type {Blob[]} */
     const pieces = [];
     let isAtEnd = false;
     recorder.addEventListener("dataavailable", ({ data }) => pieces.push(data));
     recorder.addEventListener("stop", () => {
       const seconds = Math.min(this.longestS, (performance.now() - this.#startedAt) / 1000);
       this.#close();
-      this.onend({ blob: new Blob(pieces, { type: mimeType.split(";")[0] }), seconds, isAtEnd });
+      this.onend({ blob: new Blob(pieces, { type: mimeType?.split(";")[0] }), seconds, isAtEnd });
     });
     stream.getAudioTracks()[0].addEventListener("ended", () => {
       if (this.#stream !== stream) return;
@@ -62,14 +71,16 @@ export class Recorder {
 
   stop() {
     clearInterval(this.#timer);
-    if (this.isRecording) this.#recorder.stop();
+    if (this.isRecording) this.#recorder?.stop();
   }
 
+  /** Return a function that reads the level. @param {MediaStream} stream */
   #meter(stream) {
-    this.#context = new AudioContext();
-    const analyser = this.#context.createAnalyser();
+    const context = new AudioContext();
+    this.#context = context;
+    const analyser = context.createAnalyser();
     analyser.fftSize = 1024;
-    this.#context.createMediaStreamSource(stream).connect(analyser);
+    context.createMediaStreamSource(stream).connect(analyser);
     const samples = new Float32Array(analyser.fftSize);
     return () => {
       analyser.getFloatTimeDomainData(samples);

@@ -1,37 +1,47 @@
-// Takes a recording from a person, by microphone or as a file, and lets them hear it before it is sent.
-import { MicrophoneError } from "./microphone.js";
+// The input of a recording: by microphone or as a file, with playback before it is sent.
+import { closest, find } from "./dom.js";
 import { formatBytes, formatSeconds } from "./format.js";
+import { MicrophoneError } from "./microphone.js";
 import { config } from "./page-config.js";
 import { Recorder } from "./recorder.js";
 import { Replay } from "./replay.js";
 import { say } from "./ui-strings.js";
 
+/** @import { MicrophoneReason } from "./call-types.js" */
+
+/** @type {Readonly<Record<string, string>>} */
 const EXTENSIONS = { "audio/webm": "webm", "audio/mp4": "m4a", "audio/ogg": "ogg" };
 
 export class RecordingInput {
-  /** The file to send, or null; and whether it is an exported voice rather than a recording. */
+  /** The file to send, or null. @type {File | null} */
   file = null;
+  /** Whether it is an exported voice rather than a recording. */
   isArchive = false;
 
-  onchange = () => {}; // what there is to send has changed
-  ontrouble = () => {}; // (reason of a MicrophoneError, or null when it is over)
+  /** The file to send has changed. */
+  onchange = () => {};
+  /** There is no microphone, or (null) that is over. */
+  ontrouble = (/** @type {MicrophoneReason | null} */ _reason) => {};
 
   #replay = new Replay();
   #recorder;
   #url = "";
   #isStarting = false;
 
+  /** @param {HTMLElement} element */
   constructor(element) {
     this.element = element;
     this.#recorder = new Recorder({ longestS: config.longestS });
     this.#recorder.onlevel = (level, seconds) => this.#showLevel(level, seconds);
-    this.#recorder.onend = (recorded) => this.#takeRecording(recorded);
+    this.#recorder.onend = (recorded) => this.#handleRecording(recorded);
     this.#recorder.onlost = () => this.ontrouble("lost");
-    element.addEventListener("click", ({ target }) => this.#press(target.closest("[data-do]")?.dataset.do));
+    element.addEventListener("click", (event) => this.#press(closest(event, "[data-do]")?.dataset.do));
     element.addEventListener("change", ({ target }) => {
-      if (target.type === "file") this.#takeFiles(target.files, target.name === "archive");
-      else if (target.name === "way") this.way = target.value;
-      if (target.type === "file") target.value = ""; // the same file may be chosen again
+      if (!(target instanceof HTMLInputElement)) return;
+      if (target.type === "file") {
+        this.#handleFiles(target.files ?? [], target.name === "archive");
+        target.value = ""; // the same file may be chosen again
+      } else if (target.name === "way") this.way = target.value;
     });
     this.#joinDropping();
     this.setLanguage("zh");
@@ -40,12 +50,12 @@ export class RecordingInput {
   }
 
   get way() {
-    return this.element.dataset.way;
+    return this.element.dataset.way ?? "";
   }
 
   set way(way) {
     this.element.dataset.way = way;
-    this.#find(`[name="way"][value="${way}"]`).checked = true;
+    this.#find(`[name="way"][value="${way}"]`, HTMLInputElement).checked = true;
     this.#recorder.stop();
     this.#explain(null);
     this.ontrouble(null);
@@ -56,14 +66,14 @@ export class RecordingInput {
     return this.#recorder.isRecording;
   }
 
-  /** Which text is offered for reading aloud. */
+  /** Choose the text that is offered for reading aloud. @param {string} language */
   setLanguage(language) {
     const text = this.#find(".read-aloud-text");
     text.textContent = config.readAloud[language];
     text.lang = language === "zh" ? "zh-Hant" : "en";
   }
 
-  /** While it is being sent nothing may change. */
+  /** While it is being sent nothing may change. @param {boolean} isBusy */
   setBusy(isBusy) {
     this.element.inert = isBusy;
     if (isBusy) this.#replay.stop();
@@ -79,13 +89,14 @@ export class RecordingInput {
     this.onchange();
   }
 
-  /** Say what is wrong with what was given. */
+  /** Show what is wrong with the recording. @param {string | null} sentence */
   #explain(sentence) {
     const problem = this.#find(".input-problem");
     problem.hidden = sentence === null;
     problem.textContent = sentence ?? "";
   }
 
+  /** @param {string | undefined} what */
   #press(what) {
     if (what === "record") this.#toggleRecording();
     else if (what === "play") this.#replay.toggle(this.#url, this.#find('[data-do="play"]'));
@@ -117,7 +128,8 @@ export class RecordingInput {
     }
   }
 
-  #takeRecording({ blob, seconds, isAtEnd }) {
+  /** @param {{ blob: Blob, seconds: number, isAtEnd: boolean }} recorded */
+  #handleRecording({ blob, seconds, isAtEnd }) {
     this.#showRecording(false);
     if (seconds < config.shortestS) {
       this.discard();
@@ -125,12 +137,13 @@ export class RecordingInput {
       return;
     }
     const file = new File([blob], `recording.${EXTENSIONS[blob.type] ?? "webm"}`, { type: blob.type });
-    this.#take(file, say("recordingFile", { seconds: formatSeconds(seconds) }));
+    this.#accept(file, say("recordingFile", { seconds: formatSeconds(seconds) }));
     if (isAtEnd) this.#status(say("recordingAtEnd"));
     else this.#status(say("recordingDone", { seconds: formatSeconds(seconds) }));
   }
 
-  #takeFiles(files, isArchive) {
+  /** @param {FileList | File[]} files @param {boolean} isArchive */
+  #handleFiles(files, isArchive) {
     if (files.length === 0) return;
     const [file] = files;
     const most = formatBytes(config.mostBytes);
@@ -141,12 +154,13 @@ export class RecordingInput {
     } else {
       this.#explain(null);
       this.isArchive = isArchive;
-      this.#take(file, file.name);
+      this.#accept(file, file.name);
       this.#status(file.name);
     }
   }
 
-  #take(file, name) {
+  /** @param {File} file @param {string} name */
+  #accept(file, name) {
     this.#replay.stop();
     URL.revokeObjectURL(this.#url);
     this.#url = URL.createObjectURL(file);
@@ -163,7 +177,7 @@ export class RecordingInput {
   #joinDropping() {
     // A file that misses the field would make the browser leave the page.
     for (const name of ["dragover", "drop"]) document.addEventListener(name, (event) => event.preventDefault());
-    for (const name of ["dragenter", "dragover"]) {
+    for (const name of /** @type {const} */ (["dragenter", "dragover"])) {
       document.addEventListener(name, (event) => {
         if (!event.dataTransfer?.types.includes("Files") || this.element.inert) return;
         if (this.element.checkVisibility?.() === false) return;
@@ -178,10 +192,11 @@ export class RecordingInput {
       this.element.classList.remove("is-target");
       if (!dataTransfer || this.isRecording || this.element.inert) return;
       if (this.element.checkVisibility?.() === false) return;
-      this.#takeFiles(dataTransfer.files, this.way === "import");
+      this.#handleFiles(dataTransfer.files, this.way === "import");
     });
   }
 
+  /** @param {boolean} isRecording */
   #showRecording(isRecording) {
     this.element.dataset.phase = isRecording ? "recording" : this.file ? "taken" : "empty";
     const button = this.#find(".record");
@@ -193,6 +208,7 @@ export class RecordingInput {
     this.onchange();
   }
 
+  /** @param {number} level 0 to 1 @param {number} seconds */
   #showLevel(level, seconds) {
     this.#find(".record").style.setProperty("--level", level.toFixed(3));
     const whole = Math.floor(seconds);
@@ -200,11 +216,17 @@ export class RecordingInput {
     this.#find(".timeline i").style.width = `${(seconds / config.longestS) * 100}%`;
   }
 
+  /** @param {string} text */
   #status(text) {
     this.#find(".input-status").textContent = text;
   }
 
-  #find(selector) {
-    return this.element.querySelector(selector);
+  /**
+   * @template {HTMLElement} [T=HTMLElement]
+   * @param {string} selector
+   * @param {new () => T} [kind]
+   */
+  #find(selector, kind) {
+    return find(this.element, selector, kind);
   }
 }

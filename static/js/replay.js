@@ -1,4 +1,4 @@
-// Plays one kept recording at a time. Knows buttons and addresses, nothing of the call.
+// Plays one stored recording at a time. Knows buttons and addresses, nothing of the call.
 import { say } from "./ui-strings.js";
 
 const RETRIES = 2;
@@ -6,14 +6,17 @@ const RETRY_AFTER_MS = 900;
 
 export class Replay {
   #audio = new Audio();
+  /** @type {HTMLElement | null} */
   #button = null;
   #url = "";
   #retries = 0;
-  #retryTimer = 0;
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  #retryTimer;
 
   onerror = () => {};
   onended = () => {};
-  onblocked = () => {}; // the browser wants another press before it plays
+  /** The browser requires another press before it plays. */
+  onblocked = () => {};
 
   constructor() {
     this.#audio.addEventListener("ended", () => {
@@ -37,7 +40,7 @@ export class Replay {
     return this.#button !== null;
   }
 
-  /** The button whose recording plays, or null. */
+  /** The button whose recording is playing, or null. */
   get button() {
     return this.#button;
   }
@@ -46,17 +49,18 @@ export class Replay {
     return this.#audio.currentTime;
   }
 
-  /** Call it in a press whose sound comes later: some browsers play only what a press has asked for. */
+  /** Call it in a press whose sound comes later: some browsers play only what a press asked for. */
   unlock() {
     if (this.#audio.src === "") this.#audio.load();
   }
 
+  /** @param {string} url @param {HTMLElement} button */
   toggle(url, button) {
     const isSame = this.#button === button;
     this.stop();
     if (isSame) return;
     this.#button = button;
-    this.#mark(true);
+    mark(button, true);
     this.#url = url;
     this.#retries = RETRIES;
     this.#load();
@@ -76,18 +80,18 @@ export class Replay {
   stop() {
     clearTimeout(this.#retryTimer);
     if (!this.#button) return;
-    this.#mark(false);
+    mark(this.#button, false);
     this.#button = null;
     this.#audio.pause();
   }
+}
 
-  #mark(isPlaying) {
-    const button = this.#button;
-    button.setAttribute("aria-pressed", String(isPlaying));
-    if (button.querySelector("span")) return; // its text says what it does
-    button.dataset.label ??= button.getAttribute("aria-label") ?? say("play");
-    const label = isPlaying ? say("stopPlaying") : button.dataset.label;
-    button.setAttribute("aria-label", label);
-    button.title = label;
-  }
+/** @param {HTMLElement} button @param {boolean} isPlaying */
+function mark(button, isPlaying) {
+  button.setAttribute("aria-pressed", String(isPlaying));
+  if (button.querySelector("span")) return; // its text says what it does
+  button.dataset.label ??= button.getAttribute("aria-label") ?? say("play");
+  const label = isPlaying ? say("stopPlaying") : button.dataset.label;
+  button.setAttribute("aria-label", label);
+  button.title = label;
 }

@@ -1,13 +1,15 @@
-// Changes the sample rate of a stream of samples. Pure: knows nothing of Web Audio; both worklets use it.
+// Changes the sample rate of a stream of samples. Pure: imports no Web Audio; both worklets use it.
 
 const ZERO_CROSSINGS = 24; // of the sinc, on each side: the transition band is about 1.6 kHz wide at 16 kHz
 const KAISER_BETA = 8; // about 80 dB below the pass band
 const CUTOFF = 0.92; // of the lower Nyquist frequency
 
+/** @param {number} a @param {number} b @returns {number} */
 function greatestCommonDivisor(a, b) {
   return b === 0 ? a : greatestCommonDivisor(b, a % b);
 }
 
+/** @param {number} x */
 function besselI0(x) {
   let sum = 1;
   let term = 1;
@@ -20,6 +22,7 @@ function besselI0(x) {
 
 /** A polyphase windowed-sinc resampler: low-pass filter and fractional delay in one set of taps per phase. */
 export class Resampler {
+  /** @param {number} inputRate @param {number} outputRate */
   constructor(inputRate, outputRate) {
     const divisor = greatestCommonDivisor(Math.round(inputRate), Math.round(outputRate));
     this.up = Math.round(outputRate) / divisor;
@@ -27,9 +30,13 @@ export class Resampler {
     const cutoff = CUTOFF * Math.min(1, this.up / this.down);
     this.half = Math.ceil(ZERO_CROSSINGS / cutoff);
     this.filters = Array.from({ length: this.up }, (_, phase) => this.#makeFilter(phase / this.up, cutoff));
+    this.buffer = new Float32Array(0);
+    this.position = 0; // of the next output, in whole input samples of `buffer`
+    this.phase = 0;
     this.reset();
   }
 
+  /** @param {number} fraction @param {number} cutoff */
   #makeFilter(fraction, cutoff) {
     const taps = new Float32Array(2 * this.half);
     let sum = 0;
@@ -46,11 +53,11 @@ export class Resampler {
 
   reset() {
     this.buffer = new Float32Array(this.half - 1); // silence before the first sample, so that nothing is delayed
-    this.position = this.half - 1; // of the next output, in whole input samples of `buffer`
+    this.position = this.half - 1;
     this.phase = 0;
   }
 
-  /** Take samples at the input rate, return those that are complete at the output rate. */
+  /** Take samples at the input rate, return those that are complete at the output rate. @param {Float32Array<ArrayBuffer>} samples */
   process(samples) {
     if (this.up === this.down) return samples;
     const buffer = new Float32Array(this.buffer.length + samples.length);
@@ -76,7 +83,7 @@ export class Resampler {
     return count === output.length ? output : output.subarray(0, count);
   }
 
-  /** Return what the filter still holds, and begin anew. */
+  /** Return what the filter still holds, and start over. */
   flush() {
     if (this.up === this.down) return new Float32Array(0);
     const tail = this.process(new Float32Array(this.half));

@@ -1,4 +1,6 @@
-// The player of one turn: button, waveform to seek in, time. One audio element each, made when first needed.
+// The player of one turn: button, waveform to seek in, time. Its audio element is made when first needed.
+import { isAbort } from "./api.js";
+import { find } from "./dom.js";
 import { formatClock } from "./format.js";
 import { say } from "./ui-strings.js";
 import { drawWaveform, FLAT, measureLoudness } from "./waveform.js";
@@ -6,28 +8,29 @@ import { drawWaveform, FLAT, measureLoudness } from "./waveform.js";
 const SEEK_STEP_MS = 2_000;
 
 export class TurnPlayer {
-  /** Called when it begins, and when it ends by itself or is stopped: `onended(wasPlayedToItsEnd)`. */
   onstarted = () => {};
-  onended = () => {};
+  onended = (/** @type {boolean} */ _wasPlayedToItsEnd) => {};
   onerror = () => {};
 
+  /** @type {HTMLAudioElement | null} */
   #audio = null;
   #levels = FLAT;
   #isLoading = false;
   #pace = 1;
   #frame = 0;
 
+  /** @param {HTMLElement} element */
   constructor(element) {
     this.element = element;
-    this.url = element.dataset.audioUrl;
+    this.url = element.dataset.audioUrl ?? "";
     this.durationMs = Number(element.dataset.durationMs);
-    this.button = element.querySelector(".player-play");
-    this.wave = element.querySelector(".player-wave");
-    this.time = element.querySelector(".player-time");
+    this.button = find(element, ".player-play", HTMLButtonElement);
+    this.wave = find(element, ".player-wave", HTMLCanvasElement);
+    this.time = find(element, ".player-time");
     this.button.disabled = false; // a press before this script has come would be lost
     this.button.addEventListener("click", () => (this.isPlaying ? this.stop() : this.play()));
     this.wave.addEventListener("pointerdown", (event) => this.#seekTo(event.offsetX / this.wave.clientWidth));
-    this.wave.addEventListener("keydown", (event) => this.#takeKey(event));
+    this.wave.addEventListener("keydown", (event) => this.#handleKey(event));
     new ResizeObserver(() => this.#draw()).observe(this.wave);
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.#draw());
   }
@@ -50,19 +53,20 @@ export class TurnPlayer {
     }
   }
 
+  /** @param {number} value */
   set pace(value) {
     this.#pace = value;
     if (this.#audio) this.#audio.playbackRate = value;
   }
 
   async play() {
-    if (!this.#audio) this.#make();
-    this.#audio.playbackRate = this.#pace;
+    const audio = this.#makeAudio();
+    audio.playbackRate = this.#pace;
     this.onstarted();
     try {
-      await this.#audio.play();
+      await audio.play();
     } catch (error) {
-      if (error.name !== "AbortError") this.#fail();
+      if (!isAbort(error)) this.#fail();
     }
   }
 
@@ -74,7 +78,9 @@ export class TurnPlayer {
     if (this.#audio) this.#audio.currentTime = 0;
   }
 
-  #make() {
+  /** Return the audio element, which is made the first time. */
+  #makeAudio() {
+    if (this.#audio) return this.#audio;
     const audio = new Audio(this.url);
     this.#audio = audio;
     audio.preservesPitch = true;
@@ -90,6 +96,7 @@ export class TurnPlayer {
       this.onended(true);
     });
     audio.addEventListener("error", () => this.#fail());
+    return audio;
   }
 
   #fail() {
@@ -99,6 +106,7 @@ export class TurnPlayer {
     this.onerror();
   }
 
+  /** @param {boolean} isPlaying */
   #mark(isPlaying) {
     const label = say(isPlaying ? "stopPlaying" : "play");
     this.button.setAttribute("aria-pressed", String(isPlaying));
@@ -114,18 +122,22 @@ export class TurnPlayer {
     this.#frame = requestAnimationFrame(() => this.#follow());
   }
 
-  #takeKey({ key }) {
+  /** @param {KeyboardEvent} event */
+  #handleKey(event) {
+    const { key } = event;
     const position = (this.#audio?.currentTime ?? 0) * 1000;
     if (key === "ArrowRight") this.#seekTo((position + SEEK_STEP_MS) / this.durationMs);
     else if (key === "ArrowLeft") this.#seekTo((position - SEEK_STEP_MS) / this.durationMs);
-    else if (key === "Enter" || key === " ") this.isPlaying ? this.stop() : this.play();
-    else return;
-    window.event?.preventDefault();
+    else if (key === "Enter" || key === " ") {
+      if (this.isPlaying) this.stop();
+      else this.play();
+    } else return;
+    event.preventDefault();
   }
 
+  /** @param {number} share of the duration */
   #seekTo(share) {
-    if (!this.#audio) this.#make();
-    this.#audio.currentTime = (Math.min(1, Math.max(0, share)) * this.durationMs) / 1000;
+    this.#makeAudio().currentTime = (Math.min(1, Math.max(0, share)) * this.durationMs) / 1000;
     this.#draw();
   }
 

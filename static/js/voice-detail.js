@@ -1,14 +1,16 @@
-// The page of one voice: how it sounds, how close it is, what it is made from.
+// The page of one voice: previews, similarity, fitting, recordings.
 import { ApiError, call } from "./api.js";
-import { ConsentChoice } from "./consent-choice.js";
-import { VoicePreview } from "./voice-preview.js";
 import { BuildProgress } from "./build-progress.js";
+import { ConsentChoice } from "./consent-choice.js";
+import { byId, byIdOrNull, cloneTemplate, closest, find, findAll, setText } from "./dom.js";
 import { formatBytes, formatPercent, formatSeconds } from "./format.js";
 import { config, profileAddress } from "./page-config.js";
 import { announce, notice, showError } from "./page-notice.js";
 import { RecordingInput } from "./recording-input.js";
+import { say } from "./ui-strings.js";
 import { uploadWithProgress } from "./upload-progress.js";
 import * as actions from "./voice-actions.js";
+import { VoicePreview } from "./voice-preview.js";
 import {
   canSpeak,
   isBeingFitted,
@@ -21,19 +23,20 @@ import {
   showSimilarity,
 } from "./voice-profile.js";
 import { VoiceStatusPoller } from "./voice-status-poller.js";
-import { say } from "./ui-strings.js";
 
-const element = (id) => document.getElementById(id);
+/** @import { VoiceProfile } from "./voice-types.js" */
 
 class VoicePage {
   preview = new VoicePreview();
-  profile = null;
-  input = null;
-  #consent = null;
+  /** @type {VoiceProfile | null} */
+  #profile = null;
+  /** Another recording of an own voice. @type {{ input: RecordingInput, consent: ConsentChoice } | null} */
+  #adding = null;
   #buildProgress = new BuildProgress();
   #statusPoller = new VoiceStatusPoller();
   #isSending = false;
-  #similarityBefore = null; // when fitting was seen to begin
+  /** When fitting was seen to begin. @type {number | null} */
+  #similarityBefore = null;
 
   constructor() {
     this.#statusPoller.onstatus = (_, status) => this.#show({ ...this.profile, ...status });
@@ -41,24 +44,31 @@ class VoicePage {
     this.#statusPoller.onerror = (_, error) => {
       if (error.code === "gone" || error.code === "expired") showError(error);
     };
-    element("main").addEventListener("click", ({ target }) => {
-      const button = target.closest("[data-do]");
-      if (!button || button.closest(".recording-input") || button.dataset.do === "export") return;
-      const menu = button.closest("details.menu");
+    byId("main").addEventListener("click", (event) => {
+      const button = closest(event, "[data-do]");
+      if (!button?.dataset.do || button.closest(".recording-input") || button.dataset.do === "export") return;
+      const name = button.dataset.do;
+      const menu = closest(event, "details.menu", HTMLDetailsElement);
       if (menu) {
         menu.open = false;
-        menu.querySelector("summary").focus(); // a dialog gives the focus back to it
+        find(menu, "summary").focus(); // a dialog gives the focus back to it
       }
-      this.#try(() => this.#act(button.dataset.do, button));
+      this.#try(() => this.#act(name, button));
     });
-    element("hear").addEventListener("click", ({ currentTarget }) => {
-      const quality = document.querySelector('[name="quality"]:checked').value;
-      this.#try(() => this.preview.toggle(this.profile, currentTarget, quality));
+    byId("hear").addEventListener("click", () => {
+      const quality = find(document, '[name="quality"]:checked', HTMLInputElement).value;
+      this.#try(() => this.preview.toggle(this.profile, byId("hear"), quality));
     });
-    element("use").addEventListener("click", () => this.#try(() => this.#use()));
-    element("retry").addEventListener("click", () => this.#try(() => this.#retry()));
-    if (element("adding")) this.#joinAdding();
+    byId("use").addEventListener("click", () => this.#try(() => this.#use()));
+    byId("retry").addEventListener("click", () => this.#try(() => this.#retry()));
+    if (byIdOrNull("adding")) this.#joinAdding();
     this.open();
+  }
+
+  /** Return the voice. Throws before it was fetched: its controls are disabled then. */
+  get profile() {
+    if (!this.#profile) throw new Error("the voice was not fetched yet");
+    return this.#profile;
   }
 
   async open() {
@@ -69,6 +79,7 @@ class VoicePage {
     }
   }
 
+  /** Run an action, and show what went wrong. @param {() => unknown} run */
   async #try(run) {
     try {
       notice.hide();
@@ -78,9 +89,10 @@ class VoicePage {
     }
   }
 
+  /** @param {string} name @param {HTMLElement} button */
   async #act(name, button) {
     const { profile } = this;
-    const { recording } = button.closest("[data-recording]")?.dataset ?? {};
+    const recording = button.closest("[data-recording]")?.getAttribute("data-recording") ?? "";
     switch (name) {
       case "rename":
         this.#merge(await actions.rename(profile));
@@ -126,62 +138,70 @@ class VoicePage {
   // --- another recording ---
 
   #joinAdding() {
-    this.input = new RecordingInput(document.querySelector(".recording-input"));
-    this.input.onchange = () => this.#renderAdding();
-    this.#consent = new ConsentChoice(element("attestations"));
-    this.#consent.onchange = () => this.#renderAdding();
-    element("adding").addEventListener("toggle", () => {
-      if (element("adding").open) this.#fetchConsent();
+    const input = new RecordingInput(find(document, ".recording-input"));
+    const consent = new ConsentChoice(byId("attestations", HTMLFieldSetElement));
+    this.#adding = { input, consent };
+    input.onchange = () => this.#renderAdding();
+    consent.onchange = () => this.#renderAdding();
+    const details = byId("adding", HTMLDetailsElement);
+    details.addEventListener("toggle", () => {
+      if (details.open) this.#fetchConsent(consent);
     });
-    this.input.ontrouble = (reason) => {
+    input.ontrouble = (reason) => {
       if (reason === null) notice.hide();
       else notice.show(reason, { actions: [{ label: "dismiss", run: () => notice.hide() }] });
     };
-    element("send").addEventListener("click", () => this.#send());
-    element("record-again").href = "#adding";
+    byId("send").addEventListener("click", () => this.#send());
+    byId("record-again", HTMLAnchorElement).href = "#adding";
     window.addEventListener("hashchange", () => this.#openAdding());
     this.#openAdding();
     window.addEventListener("beforeunload", (event) => {
-      if (this.#isSending || this.input.isRecording) event.preventDefault();
+      if (this.#isSending || input.isRecording) event.preventDefault();
     });
   }
 
-  async #fetchConsent() {
+  /** @param {ConsentChoice} consent */
+  async #fetchConsent(consent) {
     try {
-      await this.#consent.fetch();
+      await consent.fetch();
     } catch (error) {
-      showError(error, () => this.#fetchConsent());
+      showError(error, () => this.#fetchConsent(consent));
     }
   }
 
   #openAdding() {
     if (window.location.hash !== "#adding") return;
-    element("adding").open = true;
-    element("adding").scrollIntoView();
+    byId("adding", HTMLDetailsElement).open = true;
+    byId("adding").scrollIntoView();
     window.history.replaceState(null, "", window.location.pathname); // a second press opens it again
   }
 
   #renderAdding() {
-    const isReady = this.#consent.declared !== null && this.input.file !== null;
-    element("send").disabled = !isReady || this.input.isRecording || this.#isSending;
-    element("send").hidden = this.#isSending;
+    if (!this.#adding) return;
+    const { input, consent } = this.#adding;
+    const isReady = consent.declared !== null && input.file !== null;
+    byId("send", HTMLButtonElement).disabled = !isReady || input.isRecording || this.#isSending;
+    byId("send").hidden = this.#isSending;
   }
 
   async #send() {
+    if (!this.#adding?.input.file) return;
+    const { input, consent } = this.#adding;
+    const { file } = input;
     notice.hide();
     const form = new FormData();
-    this.#consent.addTo(form);
-    form.append("audio", this.input.file, this.input.file.name);
+    consent.addTo(form);
+    if (file) form.append("audio", file, file.name);
     this.#setSending(true);
     try {
       await uploadWithProgress(profileAddress(this.profile.id, "/recordings"), form);
       this.#setSending(false);
-      this.input.discard();
-      this.#consent.clear();
-      element("adding").open = false;
+      input.discard();
+      consent.clear();
+      byId("adding", HTMLDetailsElement).open = false;
       announce(say("recordingAdded"));
       await this.open();
-      element("main").focus();
+      byId("main").focus();
       window.scrollTo(0, 0);
     } catch (error) {
       if (!(error instanceof ApiError)) throw error;
@@ -197,37 +217,40 @@ class VoicePage {
     }
   }
 
+  /** @param {boolean} isSending */
   #setSending(isSending) {
     this.#isSending = isSending;
-    this.input.setBusy(isSending);
-    this.#consent.setBusy(isSending);
+    this.#adding?.input.setBusy(isSending);
+    this.#adding?.consent.setBusy(isSending);
     this.#renderAdding();
   }
 
   // --- what is shown ---
 
+  /** @param {Partial<VoiceProfile> | null} changes */
   #merge(changes) {
     if (changes) this.#show({ ...this.profile, ...changes });
   }
 
+  /** @param {VoiceProfile} profile */
   #show(profile) {
-    const wasMade = this.profile && isBeingMade(this.profile);
-    const wasFitted = this.profile && isBeingFitted(this.profile);
-    this.profile = profile;
+    const wasMade = this.#profile !== null && isBeingMade(this.#profile);
+    const wasFitted = this.#profile !== null && isBeingFitted(this.#profile);
+    this.#profile = profile;
     const isReady = profile.state === "ready";
     // A press before there is a voice to act on would be lost.
-    for (const button of document.querySelectorAll("[data-waits]")) button.disabled = false;
+    for (const button of findAll(document, "[data-waits]", HTMLButtonElement)) button.disabled = false;
     if (isBeingFitted(profile)) this.#similarityBefore ??= profile.similarity;
-    element("main").dataset.state = profile.state;
-    element("name").textContent = profile.name;
-    element("about").textContent = sayFacts(profile);
-    element("making-panel").hidden = !isBeingMade(profile) && profile.state !== "failed";
-    element("making-title").hidden = !isBeingMade(profile);
+    byId("main").dataset.state = profile.state;
+    byId("name").textContent = profile.name;
+    byId("about").textContent = sayFacts(profile);
+    byId("making-panel").hidden = !isBeingMade(profile) && profile.state !== "failed";
+    byId("making-title").hidden = !isBeingMade(profile);
     this.#buildProgress.show(profile);
-    element("hearing").hidden = !canSpeak(profile);
-    element("qualities").hidden = (profile.qualities ?? []).length < 2;
-    element("use").setAttribute("aria-pressed", String(profile.is_default));
-    element("use").querySelector(".use-label").textContent = say(profile.is_default ? "inUse" : "use");
+    byId("hearing").hidden = !canSpeak(profile);
+    byId("qualities").hidden = (profile.qualities ?? []).length < 2;
+    byId("use").setAttribute("aria-pressed", String(profile.is_default));
+    find(byId("use"), ".use-label").textContent = say(profile.is_default ? "inUse" : "use");
     if (profile.is_own) this.#showOwn(profile, { wasFitted });
     if (wasMade && isReady) announce(say("isReady", { name: profile.name }));
     if (profile.state === "disabled" || profile.state === "deleting") {
@@ -236,70 +259,80 @@ class VoicePage {
     this.#statusPoller.follow(profile);
   }
 
+  /** @param {VoiceProfile} profile @param {{ wasFitted: boolean }} before */
   #showOwn(profile, { wasFitted }) {
     const isReady = profile.state === "ready";
-    const menu = element("more");
-    menu.querySelector('[data-do="share"]').hidden = !mayChangeSharing(profile);
-    menu.querySelector(".share-label").textContent = say(profile.is_shared ? "unshare" : "share");
-    menu.querySelector('[data-do="export"]').href = profileAddress(profile.id, "/export");
-    menu.querySelector('[data-do="export"]').hidden = isBeingMade(profile);
-    const likeness = element("likeness");
+    const menu = byId("more");
+    find(menu, '[data-do="share"]').hidden = !mayChangeSharing(profile);
+    find(menu, ".share-label").textContent = say(profile.is_shared ? "unshare" : "share");
+    const link = find(menu, '[data-do="export"]', HTMLAnchorElement);
+    link.href = profileAddress(profile.id, "/export");
+    link.hidden = isBeingMade(profile);
+    const likeness = byId("likeness");
     likeness.hidden = !isReady;
-    showSimilarity(likeness.querySelector(".similarity"), profile);
-    likeness.querySelector(".similarity-help").hidden = likeness.querySelector(".similarity").hidden;
-    this.input.setLanguage(profile.language);
+    const similarity = find(likeness, ".similarity");
+    showSimilarity(similarity, profile);
+    find(likeness, ".similarity-help").hidden = similarity.hidden;
+    this.#adding?.input.setLanguage(profile.language);
     this.#showFitting(profile, { wasFitted });
     this.#showRecordings(profile);
   }
 
+  /** @param {VoiceProfile} profile @param {{ wasFitted: boolean }} before */
   #showFitting({ kind, fitting }, { wasFitted }) {
-    element("fitting").hidden = kind === "cloned";
+    byId("fitting").hidden = kind === "cloned";
     const isBusy = isBeingFitted({ fitting });
     const isDone = fitting?.state === "done";
-    element("fit").hidden = isBusy;
-    element("cancel-fit").hidden = !isBusy;
-    element("fit").querySelector(".fit-label").textContent = say(isDone ? "fitAgain" : "fit");
-    element("fitting-help").hidden = isDone;
-    const bar = element("fitting-bar");
+    byId("fit").hidden = isBusy;
+    byId("cancel-fit").hidden = !isBusy;
+    find(byId("fit"), ".fit-label").textContent = say(isDone ? "fitAgain" : "fit");
+    byId("fitting-help").hidden = isDone;
+    const bar = byId("fitting-bar", HTMLProgressElement);
     bar.hidden = !isBusy;
     if (fitting?.state === "running") bar.value = fitting.progress ?? 0;
     else bar.removeAttribute("value");
-    const text = element("fitting-text");
+    const text = byId("fitting-text");
     let sentence = "";
     if (fitting?.state === "queued") sentence = say("fitQueued");
     else if (fitting?.state === "running") sentence = `${say("fitRunning")} · ${formatPercent(fitting.progress ?? 0)}`;
     else if (fitting?.state === "failed") sentence = say("fitFailed");
-    else if (isDone && (fitting.similarity === null || fitting.similarity <= (this.#similarityBefore ?? -1))) sentence = say("fitNothing");
-    else if (isDone && this.#similarityBefore !== null) {
-      sentence = say("fitDone", { number: fitting.similarity.toFixed(2), before: this.#similarityBefore.toFixed(2) });
-    } else if (wasFitted && fitting?.state === "cancelled") sentence = say("fitCancelled");
-    if (text.textContent !== sentence) text.textContent = sentence;
+    else if (isDone) sentence = this.#sayOutcome(fitting.similarity);
+    else if (wasFitted && fitting?.state === "cancelled") sentence = say("fitCancelled");
+    setText(text, sentence);
     text.hidden = sentence === "";
   }
 
+  /** Return what a fitting has found. @param {number | null} similarity */
+  #sayOutcome(similarity) {
+    const before = this.#similarityBefore;
+    if (similarity === null || similarity <= (before ?? -1)) return say("fitNothing");
+    return before === null ? "" : say("fitDone", { number: similarity.toFixed(2), before: before.toFixed(2) });
+  }
+
+  /** @param {VoiceProfile} profile */
   #showRecordings({ recordings }) {
     if (!recordings || this.preview.replay.button?.closest(".recording")) return; // do not pull it from under a press
     const dates = new Intl.DateTimeFormat(document.documentElement.lang, { dateStyle: "medium" });
     const items = recordings.map((recording) => {
-      const item = element("recording-template").content.firstElementChild.cloneNode(true);
+      const item = cloneTemplate(byId("recording-template", HTMLTemplateElement));
       item.dataset.recording = recording.id;
       const title = say("recordedOn", { date: dates.format(new Date(recording.created_at)) });
-      item.querySelector(".recording-title").textContent = title;
-      const listen = item.querySelector(".listen");
+      find(item, ".recording-title").textContent = title;
+      const listen = find(item, ".listen");
       listen.setAttribute("aria-label", say("listenTo", { name: title }));
       listen.title = say("play");
       const facts = [say("secondsOfSpeech", { seconds: formatSeconds(recording.speech_s) })];
       if (recording.snr_db !== null) facts.push(sayNoise(recording.snr_db));
       facts.push(formatBytes(recording.size_bytes));
-      item.querySelector(".recording-facts").textContent = facts.join(" · ");
-      const transcript = item.querySelector(".recording-transcript");
+      find(item, ".recording-facts").textContent = facts.join(" · ");
+      const transcript = find(item, ".recording-transcript");
       transcript.textContent = recording.transcript;
       transcript.hidden = !recording.transcript;
-      item.querySelector(".warnings").append(...makeItems(sayWarnings(recording.warnings ?? [])));
-      item.querySelector('[data-do="delete-recording"]').hidden = recordings.length < 2;
+      find(item, ".warnings").append(...makeItems(sayWarnings(recording.warnings ?? [])));
+      find(item, '[data-do="delete-recording"]').hidden = recordings.length < 2;
       return item;
     });
-    element("recordings").replaceChildren(...items);
+    byId("recordings").replaceChildren(...items);
   }
 }
 

@@ -1,27 +1,32 @@
-// BuildProgress a voice in three steps: consent, recording, verdict. The third is found again after a reload.
+// The page that makes a voice in three steps: consent, recording, verdict. A reload returns to the third.
 import { ApiError, call } from "./api.js";
-import { ConsentChoice } from "./consent-choice.js";
-import { VoicePreview } from "./voice-preview.js";
 import { BuildProgress } from "./build-progress.js";
+import { ConsentChoice } from "./consent-choice.js";
+import { byId, find, findAll } from "./dom.js";
 import { formatSeconds } from "./format.js";
 import { config, detailAddress, profileAddress } from "./page-config.js";
 import { notice, sayError, showError } from "./page-notice.js";
 import { RecordingInput } from "./recording-input.js";
+import { say } from "./ui-strings.js";
 import { uploadWithProgress } from "./upload-progress.js";
 import * as actions from "./voice-actions.js";
+import { VoicePreview } from "./voice-preview.js";
 import { makeItems, sayNoise, sayWarnings, showSimilarity } from "./voice-profile.js";
 import { VoiceStatusPoller } from "./voice-status-poller.js";
-import { say } from "./ui-strings.js";
 
 const STEPS = ["consent", "recording", "verdict"];
 
-const element = (id) => document.getElementById(id);
+/**
+ * @import { MicrophoneReason } from "./call-types.js"
+ * @import { VoiceProfile } from "./voice-types.js"
+ */
 
 class NewVoicePage {
   preview = new VoicePreview();
-  input = new RecordingInput(document.querySelector(".recording-input"));
-  profile = null;
-  #consent = new ConsentChoice(element("attestations"));
+  input = new RecordingInput(find(document, ".recording-input"));
+  /** The voice that was made. @type {VoiceProfile | null} */
+  #profile = null;
+  #consent = new ConsentChoice(byId("attestations", HTMLFieldSetElement));
   #buildProgress = new BuildProgress();
   #statusPoller = new VoiceStatusPoller();
   #isSending = false;
@@ -35,30 +40,37 @@ class NewVoicePage {
     else this.#fetchConsent();
   }
 
+  /** Return the voice that was made. Throws before there is one: its controls are hidden then. */
+  get profile() {
+    if (!this.#profile) throw new Error("no voice was made yet");
+    return this.#profile;
+  }
+
+  /** @param {string} step @param {{ focuses?: boolean }} [options] */
   #show(step, { focuses = true } = {}) {
-    element("main").dataset.step = step;
-    for (const item of document.querySelectorAll(".stepper li")) {
+    byId("main").dataset.step = step;
+    for (const item of findAll(document, ".stepper li")) {
       const isCurrent = item.dataset.step === step;
-      item.classList.toggle("is-done", STEPS.indexOf(item.dataset.step) < STEPS.indexOf(step));
+      item.classList.toggle("is-done", STEPS.indexOf(item.dataset.step ?? "") < STEPS.indexOf(step));
       if (isCurrent) item.setAttribute("aria-current", "step");
       else item.removeAttribute("aria-current");
     }
-    for (const name of STEPS) element(`step-${name}`).hidden = name !== step;
+    for (const name of STEPS) byId(`step-${name}`).hidden = name !== step;
     window.scrollTo(0, 0);
-    if (focuses) element(`step-${step}`).focus({ preventScroll: true });
+    if (focuses) byId(`step-${step}`).focus({ preventScroll: true });
   }
 
   // --- whose voice it is ---
 
   #joinConsent() {
     this.#consent.onchange = () => {
-      element("give-consent").disabled = this.#consent.declared === null;
+      byId("give-consent", HTMLButtonElement).disabled = this.#consent.declared === null;
     };
-    element("give-consent").addEventListener("click", () => {
+    byId("give-consent").addEventListener("click", () => {
       notice.hide();
       this.#show("recording");
     });
-    element("back-to-consent").addEventListener("click", () => {
+    byId("back-to-consent").addEventListener("click", () => {
       notice.hide();
       this.#show("consent");
     });
@@ -75,14 +87,14 @@ class NewVoicePage {
   // --- what it is made from ---
 
   #joinRecording() {
-    const languages = document.querySelectorAll('#language-field [name="language"]');
+    const languages = findAll(document, '#language-field [name="language"]', HTMLInputElement);
     for (const radio of languages) {
       radio.addEventListener("change", () => this.input.setLanguage(radio.value));
       if (radio.checked) this.input.setLanguage(radio.value);
     }
     this.input.onchange = () => this.#renderRecording();
     this.input.ontrouble = (reason) => this.#explainMicrophone(reason);
-    element("send").addEventListener("click", () => this.#send());
+    byId("send").addEventListener("click", () => this.#send());
     window.addEventListener("beforeunload", (event) => {
       if (this.#isSending || this.input.isRecording) event.preventDefault();
     });
@@ -91,13 +103,15 @@ class NewVoicePage {
 
   #renderRecording() {
     const isImport = this.input.way === "import";
-    element("send").disabled = this.input.file === null || this.input.isRecording || this.#isSending;
-    element("recording-actions").hidden = this.#isSending;
-    element("language-field").hidden = isImport;
-    element("name-field").hidden = isImport || this.input.file === null;
-    for (const field of [element("language-field"), element("name-field")]) field.disabled = this.#isSending;
+    byId("send", HTMLButtonElement).disabled = this.input.file === null || this.input.isRecording || this.#isSending;
+    byId("recording-actions").hidden = this.#isSending;
+    byId("language-field").hidden = isImport;
+    byId("name-field").hidden = isImport || this.input.file === null;
+    byId("language-field", HTMLFieldSetElement).disabled = this.#isSending;
+    byId("name", HTMLInputElement).disabled = this.#isSending;
   }
 
+  /** @param {MicrophoneReason | null} reason */
   #explainMicrophone(reason) {
     if (reason === null) {
       notice.hide();
@@ -112,14 +126,15 @@ class NewVoicePage {
 
   async #send() {
     notice.hide();
-    const isArchive = this.input.isArchive;
+    const { file, isArchive } = this.input;
+    if (!file) return;
     const form = new FormData();
     this.#consent.addTo(form);
-    if (isArchive) form.append("file", this.input.file, this.input.file.name);
+    if (isArchive) form.append("file", file, file.name);
     else {
-      form.append("name", element("name").value.trim() || say("untitled"));
-      form.append("language", document.querySelector('#language-field [name="language"]:checked').value);
-      form.append("audio", this.input.file, this.input.file.name);
+      form.append("name", byId("name", HTMLInputElement).value.trim() || say("untitled"));
+      form.append("language", find(document, '#language-field [name="language"]:checked', HTMLInputElement).value);
+      form.append("audio", file, file.name);
     }
     this.#setSending(true);
     try {
@@ -135,12 +150,14 @@ class NewVoicePage {
     }
   }
 
+  /** @param {boolean} isSending */
   #setSending(isSending) {
     this.#isSending = isSending;
     this.input.setBusy(isSending);
     this.#renderRecording();
   }
 
+  /** @param {ApiError} error */
   #explainRefusal(error) {
     if (["offline", "unreachable", "expired"].includes(error.code)) showError(error, () => this.#send());
     else {
@@ -161,11 +178,12 @@ class NewVoicePage {
     this.#statusPoller.onerror = (_, error) => {
       if (error.code === "gone" || error.code === "expired") showError(error);
     };
-    element("hear").addEventListener("click", ({ currentTarget }) => this.preview.toggle(this.profile, currentTarget));
-    element("use").addEventListener("click", () => this.#use());
-    element("retry").addEventListener("click", () => this.#retry());
+    byId("hear").addEventListener("click", () => this.preview.toggle(this.profile, byId("hear")));
+    byId("use").addEventListener("click", () => this.#use());
+    byId("retry").addEventListener("click", () => this.#retry());
   }
 
+  /** @param {string} id */
   async #openVerdict(id) {
     this.#show("verdict", { focuses: false });
     try {
@@ -175,25 +193,28 @@ class NewVoicePage {
     }
   }
 
+  /** @param {VoiceProfile} profile */
   #showVerdict(profile) {
-    this.profile = profile;
+    this.#profile = profile;
     const isReady = profile.state === "ready";
-    element("verdict-title").textContent = isReady ? say("isReady", { name: profile.name }) : profile.name;
+    byId("verdict-title").textContent = isReady ? say("isReady", { name: profile.name }) : profile.name;
     this.#buildProgress.show(profile);
-    element("verdict").hidden = !isReady;
-    element("to-detail").href = detailAddress(profile.id);
-    element("record-again").href = `${detailAddress(profile.id)}#adding`;
+    byId("verdict").hidden = !isReady;
+    byId("to-detail", HTMLAnchorElement).href = detailAddress(profile.id);
+    byId("record-again", HTMLAnchorElement).href = `${detailAddress(profile.id)}#adding`;
     if (isReady) this.#showFacts(profile);
     this.#statusPoller.follow(profile);
   }
 
+  /** @param {VoiceProfile} profile */
   #showFacts(profile) {
-    const verdict = element("verdict");
-    showSimilarity(verdict.querySelector(".similarity"), profile);
-    verdict.querySelector(".similarity-help").hidden = verdict.querySelector(".similarity").hidden;
+    const verdict = byId("verdict");
+    const similarity = find(verdict, ".similarity");
+    showSimilarity(similarity, profile);
+    find(verdict, ".similarity-help").hidden = similarity.hidden;
     const recording = profile.recordings?.at(-1);
-    element("facts").replaceChildren();
-    element("warnings").replaceChildren();
+    byId("facts").replaceChildren();
+    byId("warnings").replaceChildren();
     if (!recording) return;
     const noise = recording.snr_db === null ? null : sayNoise(recording.snr_db);
     const heard = [say("secondsOfSpeech", { seconds: formatSeconds(recording.speech_s) }), noise].filter(Boolean).join(" · ");
@@ -201,21 +222,21 @@ class NewVoicePage {
     term.textContent = heard;
     const words = document.createElement("dd");
     words.textContent = recording.transcript || say("nothingUnderstood");
-    element("facts").append(term, words);
-    element("warnings").append(...makeItems(sayWarnings(recording.warnings ?? [])));
+    byId("facts").append(term, words);
+    byId("warnings").append(...makeItems(sayWarnings(recording.warnings ?? [])));
     this.#renderUse();
   }
 
   #renderUse() {
-    element("use").setAttribute("aria-pressed", String(this.profile.is_default));
-    element("use").querySelector(".use-label").textContent = say(this.profile.is_default ? "inUse" : "use");
+    byId("use").setAttribute("aria-pressed", String(this.profile.is_default));
+    find(byId("use"), ".use-label").textContent = say(this.profile.is_default ? "inUse" : "use");
   }
 
   async #use() {
     try {
       notice.hide();
       await actions.choose(this.profile);
-      this.profile = { ...this.profile, is_default: true };
+      this.#profile = { ...this.profile, is_default: true };
       this.#renderUse();
     } catch (error) {
       showError(error, () => this.#use());

@@ -1,5 +1,6 @@
 // Voice previews: asks the server to speak a sentence in a voice, then plays it. One at a time.
 import { call } from "./api.js";
+import { byIdOrNull } from "./dom.js";
 import { config, profileAddress } from "./page-config.js";
 import { showError } from "./page-notice.js";
 import { Replay } from "./replay.js";
@@ -8,19 +9,23 @@ import { say } from "./ui-strings.js";
 const KEY = "avatar.sentence";
 const PREVIEW_QUALITY = "fast";
 
+/** @import { VoiceProfile } from "./voice-types.js" */
+
 export class VoicePreview {
   replay = new Replay();
-  #wanted = null; // the button whose sound is being prepared
+  /** The button whose preview is being prepared. @type {HTMLElement | null} */
+  #wanted = null;
 
   constructor() {
-    this.field = document.getElementById("sentence");
+    this.field = byIdOrNull("sentence", HTMLInputElement);
     this.status = document.getElementById("listening");
-    this.calmStatus = this.status?.textContent;
-    if (this.field) {
-      this.field.value = read();
-      this.field.addEventListener("input", () => write(this.field.value));
+    this.idleText = this.status?.textContent ?? "";
+    const { field } = this;
+    if (field) {
+      field.value = read();
+      field.addEventListener("input", () => write(field.value));
     }
-    this.replay.onended = () => this.#say(this.calmStatus);
+    this.replay.onended = () => this.#say(this.idleText);
     this.replay.onblocked = () => this.#say(say("pressAgain"));
     this.replay.onerror = () => this.#say(say("cannotPlay"));
   }
@@ -29,7 +34,13 @@ export class VoicePreview {
     return this.replay.isPlaying;
   }
 
-  /** Speak the sentence in `profile`'s voice; stop, if `button` is the one that plays. */
+  /**
+   * Speak the sentence in the voice of `profile`; stop, if `button` is the one that plays.
+   *
+   * @param {VoiceProfile} profile
+   * @param {HTMLElement} button
+   * @param {string} [quality]
+   */
   async toggle(profile, button, quality = PREVIEW_QUALITY) {
     const isSame = this.#wanted === button || this.replay.button === button;
     this.stop();
@@ -47,7 +58,7 @@ export class VoicePreview {
       this.#say(isLess ? `${say("onlyFast")} ${say("playing")}` : say("playing"));
     } catch (error) {
       if (this.#wanted !== button) return;
-      this.#say(this.calmStatus);
+      this.#say(this.idleText);
       showError(error, () => this.toggle(profile, button, quality));
     } finally {
       button.removeAttribute("aria-busy");
@@ -55,11 +66,11 @@ export class VoicePreview {
     }
   }
 
-  /** Play a kept recording, which needs no preparing. */
+  /** Play a stored recording. @param {string} url @param {HTMLElement} button */
   toggleRecording(url, button) {
     this.#wanted?.removeAttribute("aria-busy");
     this.#wanted = null;
-    this.#say(this.calmStatus);
+    this.#say(this.idleText);
     this.replay.toggle(url, button);
   }
 
@@ -67,9 +78,10 @@ export class VoicePreview {
     this.#wanted?.removeAttribute("aria-busy");
     this.#wanted = null;
     this.replay.stop();
-    this.#say(this.calmStatus);
+    this.#say(this.idleText);
   }
 
+  /** @param {string} text */
   #say(text) {
     if (this.status && this.status.textContent !== text) this.status.textContent = text;
   }
@@ -83,6 +95,7 @@ function read() {
   }
 }
 
+/** @param {string} sentence */
 function write(sentence) {
   try {
     localStorage.setItem(KEY, sentence);

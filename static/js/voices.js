@@ -1,37 +1,44 @@
-// The page of all voices: fetches them, puts them on cards, does what is pressed.
-import { call } from "./api.js";
-import { VoicePreview } from "./voice-preview.js";
+// The page of all voices: fetches them, shows them on cards, runs their actions.
+import { ApiError, call } from "./api.js";
+import { byId, find } from "./dom.js";
 import { config, profileAddress } from "./page-config.js";
 import { announce, notice, showError } from "./page-notice.js";
+import { say } from "./ui-strings.js";
 import * as actions from "./voice-actions.js";
 import { VoiceCard } from "./voice-card.js";
+import { VoicePreview } from "./voice-preview.js";
 import { isBeingMade, sayStep } from "./voice-profile.js";
 import { VoiceStatusPoller } from "./voice-status-poller.js";
-import { say } from "./ui-strings.js";
 
 const OWN_AT_ONCE = 24;
 const STOCK_AT_ONCE = 100;
 
-const element = (id) => document.getElementById(id);
+/** @import { VoicePage, VoiceProfile, VoiceStatus } from "./voice-types.js" */
+
+/** @typedef {"own" | "shared"} Scope */
 
 class VoicesPage {
   preview = new VoicePreview();
   #statusPoller = new VoiceStatusPoller();
+  /** By the id of the voice. @type {Map<string, VoiceCard>} */
   #cards = new Map();
+  /** The address of the next page. @type {Record<Scope, string | null>} */
   #next = { own: null, shared: null };
-  #spokenSteps = new Map();
-  #chosen = null; // the voice that AVATAR answers in, which may be on no card yet
+  /** The step that was announced last, by the id of the voice. @type {Map<string, string>} */
+  #announcedSteps = new Map();
+  /** The default voice, where it is on no card yet. @type {VoiceProfile | null} */
+  #chosen = null;
 
   constructor() {
-    this.#statusPoller.onstatus = (id, status) => this.#takeStatus(id, status);
+    this.#statusPoller.onstatus = (id, status) => this.#handleStatus(id, status);
     this.#statusPoller.onsettled = (id) => this.#refresh(id);
     this.#statusPoller.onerror = (id, error) => {
       if (error.code === "gone") this.#drop(id);
       else if (error.code === "expired") showError(error);
     };
-    element("use-automatic").addEventListener("click", () => this.#try(() => this.#chooseAutomatic()));
-    for (const scope of ["own", "shared"]) {
-      element(`${scope}-more`).addEventListener("click", () => this.#try(() => this.#fetchMore(scope)));
+    byId("use-automatic").addEventListener("click", () => this.#try(() => this.#chooseAutomatic()));
+    for (const scope of /** @type {Scope[]} */ (["own", "shared"])) {
+      byId(`${scope}-more`).addEventListener("click", () => this.#try(() => this.#fetchMore(scope)));
     }
     window.addEventListener("online", () => {
       if (notice.key === "offline" || notice.key === "unreachable") this.open();
@@ -41,8 +48,8 @@ class VoicesPage {
 
   async open() {
     notice.hide();
-    element("main").dataset.phase = "loading";
-    element("loading").hidden = false;
+    byId("main").dataset.phase = "loading";
+    byId("loading").hidden = false;
     try {
       const [own, shared, stock, { voice_profile_id: chosenId }] = await Promise.all([
         call("GET", `${config.apiUrl}?scope=own&page_size=${OWN_AT_ONCE}`),
@@ -51,37 +58,42 @@ class VoicesPage {
         call("GET", config.defaultUrl),
       ]);
       for (const id of [...this.#cards.keys()]) this.#drop(id);
-      this.#take("own", own);
-      this.#take("shared", shared);
-      for (const profile of stock) this.#add(element(profile.language === "zh" ? "stock-zh" : "stock-en"), profile);
+      this.#addPage("own", own);
+      this.#addPage("shared", shared);
+      for (const profile of stock) this.#add(byId(profile.language === "zh" ? "stock-zh" : "stock-en"), profile);
       const isOnCard = [...this.#cards.values()].some(({ profile }) => profile.is_default);
       this.#chosen = chosenId && !isOnCard ? await this.#fetchChosen(chosenId) : null;
-      element("voices").hidden = false;
-      element("main").dataset.phase = "ready";
+      byId("voices").hidden = false;
+      byId("main").dataset.phase = "ready";
       this.#showCurrent();
       this.#showEmptiness();
     } catch (error) {
-      element("main").dataset.phase = "failed";
-      element("current").textContent = "";
+      byId("main").dataset.phase = "failed";
+      byId("current").textContent = "";
       showError(error, () => this.open());
     } finally {
-      element("loading").hidden = true;
+      byId("loading").hidden = true;
     }
   }
 
-  /** The chosen voice, or null: it may have gone, or be shared no more, since it was told. */
+  /** Return the default voice, or null when it was deleted or is not shared any more. @param {string} id @returns {Promise<VoiceProfile | null>} */
   async #fetchChosen(id) {
     try {
       return await call("GET", profileAddress(id));
     } catch (error) {
-      if (error.code === "gone") return null;
+      if (error instanceof ApiError && error.code === "gone") return null;
       throw error;
     }
   }
 
+  /** @param {string} url */
   async #fetchAll(url) {
+    /** @type {VoiceProfile[]} */
     const all = [];
-    for (let next = url; next; ) {
+    /** @type {string | null} */
+    let next = url;
+    while (next) {
+      /** @type {VoicePage} */
       const answer = await call("GET", next);
       all.push(...answer.results);
       next = answer.next;
@@ -89,26 +101,31 @@ class VoicesPage {
     return all;
   }
 
+  /** @param {Scope} scope */
   async #fetchMore(scope) {
-    this.#take(scope, await call("GET", this.#next[scope]));
+    const next = this.#next[scope];
+    if (next) this.#addPage(scope, await call("GET", next));
   }
 
-  #take(scope, { results, next }) {
+  /** @param {Scope} scope @param {VoicePage} page */
+  #addPage(scope, { results, next }) {
     this.#next[scope] = next;
-    element(`${scope}-more`).hidden = !next;
+    byId(`${scope}-more`).hidden = !next;
     for (const profile of results) {
-      if (!this.#cards.has(profile.id)) this.#add(element(scope), profile);
+      if (!this.#cards.has(profile.id)) this.#add(byId(scope), profile);
     }
   }
 
+  /** @param {HTMLElement} list @param {VoiceProfile} profile */
   #add(list, profile) {
-    const card = new VoiceCard(element("card-template"), profile);
+    const card = new VoiceCard(byId("card-template", HTMLTemplateElement), profile);
     card.onaction = (name, button) => this.#try(() => this.#act(card, name, button));
     this.#cards.set(profile.id, card);
     list.append(card.element);
     this.#statusPoller.follow(profile);
   }
 
+  /** @param {string} id */
   #drop(id) {
     this.#statusPoller.forget(id);
     this.#cards.get(id)?.element.remove();
@@ -117,17 +134,18 @@ class VoicesPage {
   }
 
   #showEmptiness() {
-    element("own-empty").hidden = element("own").children.length > 0;
-    element("shared-shelf").hidden = element("shared").children.length === 0;
+    byId("own-empty").hidden = byId("own").children.length > 0;
+    byId("shared-shelf").hidden = byId("shared").children.length === 0;
   }
 
   #showCurrent() {
     const current = [...this.#cards.values()].find(({ profile }) => profile.is_default)?.profile ?? this.#chosen;
     const text = current ? say("currentVoice", { name: current.name }) : say("currentAutomatic");
-    element("current").textContent = text;
-    element("use-automatic").hidden = !current;
+    byId("current").textContent = text;
+    byId("use-automatic").hidden = !current;
   }
 
+  /** Run an action, and show what went wrong. @param {() => unknown} run */
   async #try(run) {
     try {
       notice.hide();
@@ -137,6 +155,7 @@ class VoicesPage {
     }
   }
 
+  /** @param {VoiceCard} card @param {string} name @param {HTMLElement} button */
   async #act(card, name, button) {
     const { profile } = card;
     switch (name) {
@@ -176,6 +195,7 @@ class VoicesPage {
     }
   }
 
+  /** @param {VoiceCard} card */
   async #remove(card) {
     const { profile } = card;
     if (!(await actions.remove(profile))) return;
@@ -183,7 +203,7 @@ class VoicesPage {
     const neighbour = card.element.nextElementSibling ?? card.element.previousElementSibling;
     this.#drop(profile.id);
     if (profile.is_default) this.#showCurrent();
-    (neighbour?.querySelector(".card-title") ?? element("main")).focus();
+    (neighbour ? find(neighbour, ".card-title") : byId("main")).focus();
   }
 
   async #chooseAutomatic() {
@@ -191,22 +211,26 @@ class VoicesPage {
     this.#markDefault(null);
   }
 
+  /** @param {string | null} id */
   #markDefault(id) {
     this.#chosen = null;
     for (const card of this.#cards.values()) card.show({ ...card.profile, is_default: card.profile.id === id });
     this.#showCurrent();
   }
 
+  /** @param {VoiceCard} card @param {Partial<VoiceProfile> | null} profile */
   #show(card, profile) {
     if (!profile) return;
     card.show({ ...card.profile, ...profile });
     this.#showCurrent();
   }
 
+  /** @param {string} id */
   async #refresh(id) {
     const card = this.#cards.get(id);
     if (!card) return;
     const before = card.profile;
+    /** @type {VoiceProfile} */
     const profile = await call("GET", profileAddress(id));
     this.#show(card, profile);
     this.#statusPoller.follow(profile);
@@ -214,12 +238,13 @@ class VoicesPage {
     if (isBeingMade(before) && profile.state === "failed") announce(say("hasFailed", { name: profile.name }));
   }
 
-  #takeStatus(id, status) {
+  /** @param {string} id @param {VoiceStatus} status */
+  #handleStatus(id, status) {
     const card = this.#cards.get(id);
     if (!card) return;
     card.show({ ...card.profile, ...status });
-    if (!isBeingMade(status) || this.#spokenSteps.get(id) === status.step) return;
-    this.#spokenSteps.set(id, status.step);
+    if (!isBeingMade(status) || this.#announcedSteps.get(id) === status.step) return;
+    this.#announcedSteps.set(id, status.step);
     announce(say("isPreparing", { name: card.profile.name, step: sayStep(status.step) }));
   }
 }

@@ -1,8 +1,8 @@
-// Draws the loudness of a recording, and how far it has played. Knows canvas and samples, not the player.
+// Draws the loudness of a recording and the position in it. Knows canvas and samples, not the player.
 const BARS = 64;
 const RATE_HZ = 8_000; // enough to see loudness
 
-/** Loudness of `BARS` equal parts of an encoded recording, 0 to 1. */
+/** Return the loudness of `BARS` equal parts of an encoded recording, 0 to 1. @param {ArrayBuffer} encoded */
 export async function measureLoudness(encoded) {
   const context = new OfflineAudioContext(1, 1, RATE_HZ);
   const samples = (await context.decodeAudioData(encoded)).getChannelData(0);
@@ -17,6 +17,7 @@ export async function measureLoudness(encoded) {
   return levels.map((level) => level / loudest);
 }
 
+/** @param {HTMLCanvasElement} canvas @param {readonly number[]} levels @param {number} progress 0 to 1 */
 export function drawWaveform(canvas, levels, progress) {
   const scale = window.devicePixelRatio || 1;
   const { clientWidth: width, clientHeight: height } = canvas;
@@ -24,6 +25,7 @@ export function drawWaveform(canvas, levels, progress) {
   canvas.width = width * scale;
   canvas.height = height * scale;
   const paint = canvas.getContext("2d");
+  if (!paint) return;
   paint.scale(scale, scale);
   const style = getComputedStyle(canvas);
   const step = width / levels.length;
@@ -38,5 +40,5 @@ export function drawWaveform(canvas, levels, progress) {
   });
 }
 
-/** What is drawn before anything is known of a recording. */
+/** The levels of a recording that is not loaded. */
 export const FLAT = Array.from({ length: BARS }, () => 0.12);

@@ -147,7 +147,7 @@ def look_at_voice(environment: dict[str, str]) -> str:
         environment,
         "from voices.models import VoiceProfile",
         "voice = VoiceProfile.objects.get(name='Bench')",
-        "from voices.serializers import describe_status",
+        "from voices.api.serializers import describe_status",
         "now = describe_status(voice, is_own=True)",
         "print('{state} {step} {progress:.0%}, fitting {fitting[state]} {fitting[progress]:.0%}'.format(**now))",
     ).strip()

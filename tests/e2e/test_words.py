@@ -23,7 +23,8 @@ def find_scripts(entry: str) -> set[str]:
         name = waiting.pop()
         if name not in found:
             found.add(name)
-            waiting += re.findall(r'from "\./([\w-]+\.js)"', (SCRIPTS / name).read_text())
+            # At the beginning of a line: in comments, only types are imported.
+            waiting += re.findall(r'^(?:import|}).* from "\./([\w-]+\.js)"', (SCRIPTS / name).read_text(), re.MULTILINE)
     return found
 
 

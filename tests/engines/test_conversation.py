@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -26,6 +25,7 @@ from avatar_site.operations.talk_client import FRAME_SAMPLES, read_speech
 from inference.address import make_default_address
 from inference.client import InferenceClient
 from inference.interfaces import InferenceStatus, RoleStatus
+from tests.ports import find_free_port
 
 pytestmark = pytest.mark.timeout(400)
 
@@ -52,11 +52,6 @@ class Product:
 
     def manage(self, *arguments: str) -> str:
         return manage(self.environment, *arguments)
-
-
-def find_free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture(scope="module")

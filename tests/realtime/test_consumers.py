@@ -27,7 +27,7 @@ from django.core.files.base import ContentFile
 from django.db import DatabaseError, InterfaceError, OperationalError
 from django.test import Client as DjangoClient
 from django.urls import path
-from django.utils import timezone, translation
+from django.utils import timezone
 
 from avatar_site.lib import live_calls
 from avatar_site.web.server import DRAIN_S
@@ -42,9 +42,10 @@ from realtime.call.voice import Voice
 from realtime.consumers import VoiceConsumer, admission
 from realtime.recorder import HURRIED_PATIENCE_S
 from realtime.routing import websocket_urlpatterns
-from realtime.ui_strings import negotiate_language, translate_error
+from realtime.ui_strings import translate_error
 from realtime.voice_lookup import VoiceLookup
 from tests import factories, sounds
+from tests.clock import Clock
 from tests.fakes import (
     SPEECH,
     UTTERANCE,
@@ -64,16 +65,6 @@ VALIDATOR = jsonschema.Draft202012Validator(
     messages.build_schema() | {"oneOf": [{"$ref": "#/$defs/ServerMessage"}]},
     format_checker=jsonschema.FormatChecker(),
 )
-
-
-class Clock:
-    """A clock that stands until it is moved."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 class Client:
@@ -1311,21 +1302,6 @@ class TestSlowClient:
         await asyncio.wait_for(task, 5)
 
         assert inference.active_calls == 0
-
-
-class TestLanguage:
-    @pytest.mark.parametrize(
-        ("headers", "language"),
-        [
-            ([(b"accept-language", b"en-GB,en;q=0.9")], "en"),
-            ([(b"accept-language", b"zh-TW,zh;q=0.9")], "zh-hant"),
-            ([(b"accept-language", b"en"), (b"cookie", b"django_language=zh-hant")], "zh-hant"),
-            ([], "zh-hant"),
-        ],
-    )
-    def test_is_the_cookies_or_the_browsers(self, headers: list[tuple[bytes, bytes]], language: str) -> None:
-        assert negotiate_language(headers) == language
-        assert translation.get_language() == "zh-hant"
 
 
 def make_wav(pcm: bytes) -> bytes:

@@ -1,19 +1,21 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
 
 import pytest
 
-from inference.interfaces import DiscardUtterance, EndOfUtterance, TranscriptionOptions
-from realtime.recogniser import MicrophoneQueue, RecogniserDeadline
+from inference.interfaces import DiscardUtterance, EndOfUtterance, PartialTranscript, TranscriptionOptions
+from realtime.call.events import Hearing, HearingFailed, SpeechBegan, TranscriptReceived
+from realtime.call.settings import CallSettings
+from realtime.recogniser import MicrophoneQueue, Recogniser, RecogniserDeadline
+from tests.clock import Clock
+from tests.fakes import PAUSE, SPEECH, FakeSpeechToText, cut_frames, make_silence
 
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
+Kind = TypeVar("Kind")
 
 
 @pytest.fixture
@@ -232,3 +234,145 @@ class TestRecogniserDeadline:
         assert not deadline.add(900, is_due=True)
         deadline.add(20, is_due=False)
         assert not deadline.add(900, is_due=True)
+
+
+class Listener:
+    """A recogniser that runs, and what it has reported."""
+
+    def __init__(self, stt: FakeSpeechToText, *, options: TranscriptionOptions | None = None, **settings: Any) -> None:
+        self.reports: list[Hearing] = []
+        self.reported_at: list[float] = []
+        self.recogniser = Recogniser(
+            stt=stt,
+            options=options or TranscriptionOptions(),
+            settings=CallSettings(**settings),
+            report=self._report,
+            clock=self.read_clock,
+        )
+
+    def read_clock(self) -> float:
+        return asyncio.get_running_loop().time()
+
+    def _report(self, event: Hearing) -> None:
+        self.reports.append(event)
+        self.reported_at.append(self.read_clock())
+
+    async def speak(self, pcm: bytes) -> None:
+        """A frame every 20 ms."""
+        for frame in cut_frames(pcm):
+            self.recogniser.push(frame)
+            await asyncio.sleep(0.02)
+
+    def list_of(self, kind: type[Kind]) -> list[Kind]:
+        return [report for report in self.reports if isinstance(report, kind)]
+
+
+@asynccontextmanager
+async def listening(stt: FakeSpeechToText, **settings: Any) -> AsyncIterator[Listener]:
+    listener = Listener(stt, **settings)
+    task = asyncio.create_task(listener.recogniser.run())
+    try:
+        yield listener
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+    assert stt.calls.active == 0
+
+
+@pytest.mark.virtual_clock
+class TestRecogniser:
+    HELD = TranscriptionOptions(endpointing=False)
+
+    async def test_reports_times_and_sound_for_positions(self) -> None:
+        async with listening(FakeSpeechToText(["你好"])) as listener:
+            began_at = listener.read_clock()
+            await listener.speak(make_silence(1000) + SPEECH + PAUSE)
+
+        (began,) = listener.list_of(SpeechBegan)
+        (said,) = listener.list_of(TranscriptReceived)
+        assert began.received_ms == 200
+        assert (said.text, said.speech) == ("你好", SPEECH)
+        assert said.pcm == make_silence(200) + SPEECH + make_silence(200)
+        # The last frame of speech is received 20 ms before it would be over.
+        assert said.ended_at - began_at == pytest.approx(1.58, abs=0.001)
+
+    async def test_reports_what_was_received_after_the_transcript(self) -> None:
+        async with listening(FakeSpeechToText(["你好"], recognition_s=1.0)) as listener:
+            await listener.speak(SPEECH + PAUSE + make_silence(700) + SPEECH)
+            await asyncio.sleep(2)
+
+        said = listener.list_of(TranscriptReceived)[0]
+        assert said.newer.endswith(SPEECH)
+
+    async def test_reopens_with_a_back_off_while_there_is_audio(self) -> None:
+        stt = FakeSpeechToText()
+        stt.start_outage()
+        async with listening(stt, first_retry_s=0.5, last_retry_s=5.0) as listener:
+            await listener.speak(make_silence(20_000))
+            failed_at = listener.reported_at
+            waits = [round(after - before, 1) for before, after in itertools.pairwise(failed_at)]
+            started = stt.calls.started
+            await asyncio.sleep(60)  # nothing to hear: nothing is opened
+            assert stt.calls.started <= started + 1
+            stt.end_outage()
+            await listener.speak(make_silence(6000) + SPEECH + PAUSE)
+
+        assert waits == [1.0, 2.0, 4.0, 5.0, 5.0]
+        assert [failed.is_news for failed in listener.list_of(HearingFailed)][:3] == [True, False, False]
+        assert len(listener.list_of(TranscriptReceived)) == 1
+
+    async def test_gives_up_on_a_transcript_that_was_asked_for(self) -> None:
+        async with listening(FakeSpeechToText(recognition_s=600), options=self.HELD, transcript_s=30.0) as listener:
+            listener.recogniser.push(SPEECH)
+            asked_at = listener.read_clock()
+            listener.recogniser.put(EndOfUtterance())
+            await asyncio.sleep(31)
+
+        assert [type(report) for report in listener.reports] == [SpeechBegan, PartialTranscript, HearingFailed]
+        assert listener.reported_at[-1] - asked_at == pytest.approx(30.0, abs=0.001)
+
+    async def test_gives_each_transcript_that_was_asked_for_its_time(self) -> None:
+        stt = FakeSpeechToText(["一"], recognition_s=10)
+        async with listening(stt, options=self.HELD, transcript_s=30.0) as listener:
+            asked_at = listener.read_clock()
+            for _ in range(2):
+                listener.recogniser.push(SPEECH)
+                listener.recogniser.put(EndOfUtterance())
+            await asyncio.sleep(5)
+            stt.recognition_s = 600
+            await asyncio.sleep(40)
+
+        assert [said.text for said in listener.list_of(TranscriptReceived)] == ["一"]
+        assert isinstance(listener.reports[-1], HearingFailed)
+        assert listener.reported_at[-1] - asked_at == pytest.approx(40.0, abs=0.001)
+
+    async def test_hands_free_gives_up_after_audio_in_which_nothing_was_said(self) -> None:
+        async with listening(FakeSpeechToText(recognition_s=600), transcript_s=3.0) as listener:
+            await listener.speak(SPEECH)
+            # Muted for an hour: without audio there is nothing to say.
+            await asyncio.sleep(3600)
+            assert listener.list_of(HearingFailed) == []
+            spoke_at = listener.read_clock()
+            await listener.speak(make_silence(4000))
+
+        (failed,) = listener.list_of(HearingFailed)
+        assert failed.is_news
+        # 200 ms of speech were counted since it said last that a partial transcript is there.
+        assert listener.reported_at[-1] - spoke_at == pytest.approx(2.8, abs=0.05)
+
+    async def test_hands_free_waits_without_end_in_silence(self) -> None:
+        async with listening(FakeSpeechToText(), transcript_s=3.0) as listener:
+            await listener.speak(make_silence(20_000))
+
+        assert listener.reports == []
+
+    async def test_holds_a_whole_utterance_for_a_recogniser_that_is_behind(self) -> None:
+        listener = Listener(FakeSpeechToText(), options=self.HELD, max_utterance_s=60, max_queued_ms=1000)
+
+        for frame in cut_frames(make_silence(60_000)):
+            listener.recogniser.push(frame)
+        assert listener.recogniser._queue.dropped_bytes == 0
+
+        listener.recogniser.put(TranscriptionOptions())
+        listener.recogniser.push(make_silence(20))
+        assert listener.recogniser._queue.dropped_bytes > 0

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from uuid import UUID, uuid4
@@ -9,11 +10,14 @@ import pytest
 from django.db import OperationalError
 
 from inference.interfaces import (
+    EndOfUtterance,
     InferenceBusy,
     InferenceError,
     InferenceUnavailable,
     Message,
     Quality,
+    TranscriptEvent,
+    TranscriptionInput,
     TranscriptionOptions,
     VoiceReference,
 )
@@ -29,6 +33,7 @@ from tests.fakes import (
     SPEECH,
     UTTERANCE,
     Call,
+    FakeSpeechToText,
     FakeTextToSpeech,
     describe,
     make_inference,
@@ -36,6 +41,8 @@ from tests.fakes import (
     make_tone,
     open_call,
 )
+
+pytestmark = pytest.mark.virtual_clock
 
 REPLY = "今天的天氣很好，我們可以一起出去走一走。晚上再回來看一部電影，你覺得好不好？"
 HOLDING = messages.ConfigureMessage(mode=Mode.HOLD_TO_TALK)
@@ -552,7 +559,54 @@ class TestHoldToTalk:
         assert call.kept[-1].voice_profile_id == voice.profile_id
 
 
+class RecordingSpeechToText(FakeSpeechToText):
+    """Keeps what it is given, and hears nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.items: list[TranscriptionInput] = []
+
+    async def _transcribe(
+        self, audio: AsyncIterator[TranscriptionInput], options: TranscriptionOptions
+    ) -> AsyncGenerator[TranscriptEvent]:
+        async for item in audio:
+            self.items.append(item)
+        return
+        yield  # a generator
+
+
 class TestOrderOfReceipt:
+    @pytest.mark.parametrize("end", [{}, {"voice_profile_id": uuid4()}], ids=["end", "end with a voice"])
+    async def test_puts_the_end_between_two_utterances(self, end: dict[str, UUID]) -> None:
+        inference = make_inference()
+        inference.stt = RecordingSpeechToText()
+        first, second = make_tone(60), make_tone(80)
+        async with open_call(inference) as call:
+            call.find_s = 1.0
+            call.send(HOLDING)
+            call.speak(first)
+            call.send(messages.AudioEndMessage(**end))
+            call.speak(second)
+            await call.until(lambda: len(inference.stt.items) == 4)
+
+        options, *heard = inference.stt.items
+        assert isinstance(options, TranscriptionOptions)
+        assert heard == [first, EndOfUtterance(), second]
+
+    async def test_counts_what_is_sent_before_the_call_runs(self) -> None:
+        inference = make_inference()
+        inference.stt = RecordingSpeechToText()
+        call = Call(inference)
+        for event in (make_tone(40), messages.AudioEndMessage(), make_tone(60)):
+            call.speak(event) if isinstance(event, bytes) else call.send(event)
+
+        task = asyncio.create_task(call.runner.run())
+        await call.until(lambda: len(inference.stt.items) == 3)
+        task.cancel()
+        await asyncio.wait([task])
+
+        assert inference.stt.items == [make_tone(40), EndOfUtterance(), make_tone(60)]
+
     @pytest.mark.parametrize("end", [{}, {"voice_profile_id": uuid4()}], ids=["end", "end with a voice"])
     async def test_keeps_the_next_utterance_behind_the_end_of_the_one_before(self, end: dict[str, UUID]) -> None:
         inference = make_inference("甲", "乙", replies=["好。"])
@@ -598,6 +652,62 @@ class TestOrderOfReceipt:
 
         (spoken,) = [turn for turn in call.kept if turn.pcm and turn.speaker == "user"]
         assert 800 <= spoken.duration_ms < 1200
+
+
+class TestPunctuality:
+    """Barge-in on the clock: from the frame that makes speech of sound to the announcement."""
+
+    async def measure_barge_in_s(self, call: Call) -> float:
+        began_at = asyncio.get_running_loop().time()
+        await call.speak_live(SPEECH)
+        interrupted = await call.wait_for(messages.Interrupted)
+        # The recogniser takes sound for speech after `min_speech_ms`.
+        due_at = began_at + TranscriptionOptions().min_speech_ms / 1000
+        return call.sent_at[call.sent.index(interrupted)] - due_at
+
+    async def test_holds_while_a_voice_is_looked_up_for_a_second(self) -> None:
+        inference = make_inference("你好", "停", replies=[REPLY], ms_per_character=100)
+        async with open_call(inference) as call:
+            call.speak(UTTERANCE)
+            await call.wait_for(bytes)
+            call.find_s = 1.0
+            call.send(messages.ConfigureMessage(voice_profile_id=uuid4()))
+
+            assert await self.measure_barge_in_s(call) <= 0.02
+            assert call.list_of(messages.ErrorMessage) == []  # it is still being looked up
+
+    @pytest.mark.parametrize("find_s", [0.0, 0.1])
+    async def test_holds_while_the_database_fails_and_the_call_survives(self, find_s: float) -> None:
+        inference = make_inference("你好", "停", replies=[REPLY, "好。"], ms_per_character=100)
+        async with open_call(inference, voice=Voice(uuid4(), "zm_yunxi")) as call:
+            call.speak(UTTERANCE)
+            await call.wait_for(bytes)
+            call.find_s, call.failure = find_s, OperationalError("server closed the connection unexpectedly")
+            call.send(messages.ConfigureMessage(voice_profile_id=uuid4()))
+            assert call.runner._machine._voice.current.profile_id is not None
+            call.runner.notify_voice(call.runner._machine._voice.current.profile_id)
+
+            assert await self.measure_barge_in_s(call) <= 0.02
+            call.speak(PAUSE)
+            await call.wait_until_listening()
+
+        assert [error.code for error in call.list_of(messages.ErrorMessage)] == [ErrorCode.PROCESSING_ERROR]
+        assert call.kept[-1].text == "好。"
+
+    async def test_holds_while_an_upload_is_decoded(self) -> None:
+        inference = make_inference("你好", "停", replies=[REPLY], ms_per_character=100, recognition_s=0.2)
+        async with open_call(inference) as call:
+            call.find_s = 10.0
+            call.speak(UTTERANCE)
+            # The transcript is on its way when the upload comes; the microphone's audio waits behind it.
+            call.send(messages.AudioChunkMessage(b"RIFF" + SPEECH))
+            call.send(messages.AudioEndMessage())
+            await call.wait_for(bytes)
+            inference.stt.recognition_s = 0.0
+
+            assert await self.measure_barge_in_s(call) <= 0.02
+
+        assert [error.code for error in call.list_of(messages.ErrorMessage)] == [ErrorCode.ALREADY_PROCESSING]
 
 
 class TestWaitingForOthers:

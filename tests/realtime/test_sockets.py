@@ -3,63 +3,32 @@
 from __future__ import annotations
 
 import json
-import re
 import signal
 import socket
-import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
 
 import pytest
-from django.conf import settings
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
+from tests.processes import OutputProcess
 from tests.realtime.serving import REPLY
 
 PATIENCE_S = 30.0
 FIRST_SENTENCE = REPLY[: REPLY.index("。") + 1]
 
 
-class Served:
-    """The server, and what it has said."""
+class Served(OutputProcess):
+    """The site's server, with a login."""
 
     def __init__(self) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-u", "-m", "tests.realtime.serving"],
-            cwd=settings.BASE_DIR,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        self.output = ""
-        self._said = threading.Condition()
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-        self.session = self.wait_for(r"^session (\w+)$")
-        self.port = int(self.wait_for(r"Listening on TCP address 127.0.0.1:(\d+)"))
-
-    def _read(self) -> None:
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            with self._said:
-                self.output += line
-                self._said.notify_all()
-
-    def wait_for(self, pattern: str) -> str:
-        def find() -> re.Match[str] | None:
-            return re.search(pattern, self.output, re.MULTILINE)
-
-        with self._said:
-            if not self._said.wait_for(find, PATIENCE_S):
-                pytest.fail(f"never said {pattern!r}:\n{self.output}")
-            match = find()
-        assert match is not None
-        return match[match.lastindex or 0]
+        super().__init__([sys.executable, "-u", "-m", "tests.realtime.serving"], patience_s=PATIENCE_S)
+        self.session = self.wait_for(r"^session (\w+)$").group(1)
+        self.port = int(self.wait_for(r"Listening on TCP address 127.0.0.1:(\d+)").group(1))
 
     def call(self, query: str = "") -> ClientConnection:
         return connect(
@@ -68,14 +37,6 @@ class Served:
             proxy=None,
             max_size=None,
         )
-
-    def close(self) -> None:
-        if self.process.poll() is None:
-            self.process.terminate()
-        self.process.wait(PATIENCE_S)
-        self._reader.join(10)
-        assert self.process.stdout is not None
-        self.process.stdout.close()
 
 
 @pytest.fixture(scope="module")
@@ -134,7 +95,7 @@ class TestEndingTheProcess:
             assert served_alone.process.poll() is None
             assert read_close_code(talking) == 1012
         assert served_alone.process.wait(PATIENCE_S) == 0
-        kept = served_alone.wait_for(r"^kept avatar True (.*)$")
+        kept = served_alone.wait_for(r"^kept avatar True (.*)$").group(1)
 
         assert kept.startswith(FIRST_SENTENCE)
         assert kept != REPLY

@@ -21,7 +21,8 @@ from avatar_site.lib.problems import PROBLEMS
 from inference.interfaces import InferenceBusy, InferenceUnavailable, Quality
 from tests import factories, sounds
 from tests.fakes import FakeInference
-from voices import api, api_urls
+from voices.api import urls
+from voices.api.requests import ImportSerializer
 from voices.models import Preview, VoiceProfile
 
 URL = "/api/voice-profiles"
@@ -544,7 +545,7 @@ class TestExport:
         assert alices_client.post(f"{URL}/import", fields).json()["code"] == "archive_unreadable"
 
     def test_is_refused_when_it_is_too_large(self, alices_client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(api, "MAX_ARCHIVE_BYTES", 1000)
+        monkeypatch.setitem(ImportSerializer._declared_fields["file"]._kwargs, "max_bytes", 1000)
         fields = {"file": SimpleUploadedFile("voice.zip", bytes(1001)), "consent_attestation": "own_voice"}
 
         answer = alices_client.post(f"{URL}/import", fields)
@@ -574,7 +575,7 @@ class TestSchema:
         validate_schema(schema)
         plural = {
             "/api/" + pattern.pattern._route.replace("<uuid:", "{").replace(">", "}")  # type: ignore[union-attr]
-            for pattern in api_urls.urlpatterns
+            for pattern in urls.urlpatterns
             if not str(pattern.name).startswith("singular-")
         }
 

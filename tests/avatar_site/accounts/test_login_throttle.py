@@ -12,14 +12,7 @@ from avatar_site.accounts.login_throttle import (
     LoginThrottled,
     Policy,
 )
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
+from tests.clock import Clock
 
 
 @pytest.fixture

@@ -3,9 +3,7 @@ import os
 import re
 import signal
 import socket
-import subprocess
 import sys
-import threading
 import time
 import urllib.error
 import urllib.request
@@ -14,64 +12,30 @@ from pathlib import Path
 
 import psutil
 import pytest
-from django.conf import settings
 
 from avatar_site.operations.serving import ServePlan, Serving
+from tests.ports import find_free_port
+from tests.processes import OutputProcess
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-class Serve:
+class Serve(OutputProcess):
     """`manage.py serve` as an operator runs it, with scripted engines and a data folder of its own."""
 
     def __init__(self, data_dir: Path, *flags: str, port: int | None = None) -> None:
-        self.port = port or free_port()
+        self.port = port or find_free_port()
         self.data_dir = data_dir
-        self._output: list[str] = []
-        self._said = threading.Condition()
-        self.process = subprocess.Popen(
+        super().__init__(
             [
                 *(sys.executable, "manage.py", "serve"),
                 *("--profile", "fake", "--data-dir", str(data_dir), "--port", str(self.port)),
                 *flags,
             ],
-            cwd=settings.BASE_DIR,
-            env={name: value for name, value in os.environ.items() if not name.startswith(("AVATAR_", "DJANGO_"))}
+            environment={
+                name: value for name, value in os.environ.items() if not name.startswith(("AVATAR_", "DJANGO_"))
+            }
             | {"AVATAR_ENV_FILE": ""},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
+            patience_s=60,
         )
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-
-    def _read(self) -> None:
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            with self._said:
-                self._output.append(line)
-                self._said.notify_all()
-
-    @property
-    def output(self) -> str:
-        return "".join(self._output)
-
-    def wait_for(self, pattern: str, timeout_s: float = 60) -> re.Match[str]:
-        with self._said:
-            if not self._said.wait_for(lambda: re.search(pattern, self.output), timeout_s):
-                pytest.fail(f"never said {pattern!r}:\n{self.output}")
-        match = re.search(pattern, self.output)
-        assert match is not None
-        return match
-
-    def wait_for_end(self) -> int:
-        code = self.process.wait(30)
-        self._reader.join(10)
-        return code
 
     def pids(self) -> dict[str, int]:
         pids: dict[str, int] = json.loads((self.data_dir / "serve.json").read_text())["pids"]
@@ -80,10 +44,7 @@ class Serve:
     def close(self) -> None:
         if self.process.poll() is None:
             self.process.kill()
-            self.process.wait(10)
-        self._reader.join(10)
-        assert self.process.stdout is not None
-        self.process.stdout.close()
+        super().close()
 
 
 @pytest.fixture

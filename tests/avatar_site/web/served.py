@@ -1,10 +1,8 @@
 """A server in a process of its own, and clients that are not polite."""
 
 import os
-import re
 import socket
 import stat
-import subprocess
 import sys
 import threading
 from collections.abc import Callable
@@ -13,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-import pytest
-from django.conf import settings
+
+from tests.processes import OutputProcess
 
 HANDSHAKE = (
     "GET {path} HTTP/1.1\nHost: localhost\nUpgrade: websocket\nConnection: Upgrade\n"
@@ -22,40 +20,14 @@ HANDSHAKE = (
 )
 
 
-class Served:
+class Served(OutputProcess):
     """A server in a process of its own."""
 
     def __init__(self, *settings_of_server: str, command: tuple[str, ...] = (), open_files: int | None = None) -> None:
         python = [sys.executable, "-u", "-m", *(command or ("tests.avatar_site.web.serving", *settings_of_server))]
-        limited = ["sh", "-c", f'ulimit -Sn {open_files}; exec "$@"', "sh", *python] if open_files else python
-        self.process = subprocess.Popen(
-            limited,
-            cwd=settings.BASE_DIR,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        self.output = ""
-        self._said = threading.Condition()
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
+        super().__init__(["sh", "-c", f'ulimit -Sn {open_files}; exec "$@"', "sh", *python] if open_files else python)
         self.port = int(self.wait_for(r"Listening on TCP address 127.0.0.1:(\d+)").group(1))
         self.url = f"http://127.0.0.1:{self.port}"
-
-    def _read(self) -> None:
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            with self._said:
-                self.output += line
-                self._said.notify_all()
-
-    def wait_for(self, pattern: str) -> re.Match[str]:
-        with self._said:
-            if not self._said.wait_for(lambda: re.search(pattern, self.output), 20):
-                pytest.fail(f"never said {pattern!r}:\n{self.output}")
-            match = re.search(pattern, self.output)
-        assert match is not None
-        return match
 
     def connect(self, request: str) -> socket.socket:
         """A connection on which a request, or the beginning of one, was sent."""
@@ -76,13 +48,6 @@ class Served:
             on_disk = max(on_disk, measure_open_files(self.process.pid))
             doing.join(0.02)
         return result[0], largest - before, on_disk
-
-    def close(self) -> None:
-        self.process.terminate()
-        self.process.wait(20)
-        self._reader.join(10)
-        assert self.process.stdout is not None
-        self.process.stdout.close()
 
 
 def measure_open_files(pid: int) -> int:

@@ -9,14 +9,14 @@ from realtime.messages import ServerMessage
 from realtime.reply import Reply
 
 #: Messages that wait to be taken by whoever writes them. When it is full, replies wait.
-MAX_OUTGOING = 256
+MAX_QUEUED = 256
 
 
 class CallOverrun(Exception):
     """The client sends requests faster than they can be handled, or than it reads their answers."""
 
 
-class Outgoing:
+class CallOutput:
     """Keeps the order of what is sent, and drops what waits of a reply once that is stopped."""
 
     def __init__(
@@ -27,7 +27,7 @@ class Outgoing:
     ) -> None:
         self._send_event = send_event
         self._send_audio = send_audio
-        self._queue: asyncio.Queue[tuple[ServerMessage | bytes, Reply | None]] = asyncio.Queue(MAX_OUTGOING)
+        self._queue: asyncio.Queue[tuple[ServerMessage | bytes, Reply | None]] = asyncio.Queue(MAX_QUEUED)
 
     def put(self, message: ServerMessage) -> None:
         """Send a message of the call. Raises CallOverrun when the client reads no answers."""

@@ -1,4 +1,4 @@
-"""Voices as the API tells of them."""
+"""The response bodies of the API of voices."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from voices.models import (
     FittingState,
     Gender,
     Kind,
-    Language,
     Quality,
     Recording,
     State,
@@ -24,11 +23,6 @@ from voices.models import (
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
-
-_CONSENT_TEXT = (
-    "SHA-256 of the wording that was shown (see `/api/voice-consent`), which is then what is kept. Without it: the "
-    "wording in the request's language."
-)
 
 
 class ReasonSerializer(serializers.Serializer[Any]):
@@ -162,35 +156,6 @@ class StatusSerializer(serializers.Serializer[Any]):
     fitting = FittingSerializer()
 
 
-class CreateSerializer(serializers.Serializer[Any]):
-    """What a voice is made from. Fields are checked in `services`, which words the refusals."""
-
-    name = serializers.CharField(help_text="At most 80 characters.")
-    audio = serializers.FileField(help_text="WAV, MP3, FLAC, OGG, M4A or WebM; 3 to 60 s of speech, at most 20 MB.")
-    consent_attestation = serializers.ChoiceField(choices=Attestation.choices)
-    consent_text_sha256 = serializers.CharField(required=False, help_text=_CONSENT_TEXT)
-    language = serializers.ChoiceField(
-        choices=Language.choices, required=False, help_text="Without it: what the recogniser hears."
-    )
-
-
-class AddRecordingSerializer(serializers.Serializer[Any]):
-    audio = serializers.FileField()
-    consent_attestation = serializers.ChoiceField(choices=Attestation.choices)
-    consent_text_sha256 = serializers.CharField(required=False, help_text=_CONSENT_TEXT)
-
-
-class ChangeSerializer(serializers.Serializer[Any]):
-    name = serializers.CharField(required=False)
-    language = serializers.ChoiceField(choices=Language.choices, required=False)
-    is_shared = serializers.BooleanField(required=False, help_text="Operators, of their own; false: whoever owns it.")
-
-
-class PreviewRequestSerializer(serializers.Serializer[Any]):
-    text = serializers.CharField(help_text="At most 200 characters.")
-    quality = serializers.ChoiceField(choices=Quality.choices, required=False)
-
-
 class PreviewSerializer(serializers.Serializer[Any]):
     audio_url = serializers.CharField()
     duration_ms = serializers.IntegerField()
@@ -198,12 +163,6 @@ class PreviewSerializer(serializers.Serializer[Any]):
         choices=Quality.choices, help_text="What it was made with: fast where memory was short."
     )
     is_cached = serializers.BooleanField()
-
-
-class ImportSerializer(serializers.Serializer[Any]):
-    file = serializers.FileField(help_text="A file made by export.")
-    consent_attestation = serializers.ChoiceField(choices=Attestation.choices)
-    consent_text_sha256 = serializers.CharField(required=False, help_text=_CONSENT_TEXT)
 
 
 class ConsentSerializer(serializers.Serializer[Any]):
@@ -214,10 +173,6 @@ class ConsentSerializer(serializers.Serializer[Any]):
 
 class PreferenceSerializer(serializers.Serializer[Any]):
     voice_profile_id = serializers.UUIDField(allow_null=True, help_text="null: the voice that the language asks for.")
-    quality = serializers.ChoiceField(choices=Quality.choices)
-
-
-class PreferenceChangeSerializer(serializers.Serializer[Any]):
     quality = serializers.ChoiceField(choices=Quality.choices)
 
 

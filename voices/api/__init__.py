@@ -1,0 +1,1 @@
+"""Voices over HTTP. Another person's voice does not exist: 404."""
