@@ -100,8 +100,8 @@ check: $(STAMP)-dev $(MESSAGES) check-js ## Check format, lint, types, import co
 	$(BIN)/python manage.py check --deploy --fail-level WARNING
 
 .PHONY: check-js
-check-js: $(STAMP)-test $(NPM)/.requirements ## Check lint and types of the page's scripts
-	PATH="$(NODE)/bin:$$PATH" $(NPM)/node_modules/.bin/biome lint --error-on-warnings
+check-js: $(STAMP)-test $(NPM)/.requirements ## Check format, lint and types of the page's scripts
+	PATH="$(NODE)/bin:$$PATH" $(NPM)/node_modules/.bin/biome check --error-on-warnings static/js tests/js
 	PATH="$(NODE)/bin:$$PATH" $(NPM)/node_modules/.bin/tsc
 
 .PHONY: message-types
@@ -109,9 +109,10 @@ message-types: $(STAMP)-test ## Generate static/js/messages.d.ts from docs/proto
 	@$(NODE)/bin/node tests/js/message-types.js
 
 .PHONY: format
-format: $(STAMP)-dev ## Bring the code into its form
+format: $(STAMP)-dev $(NPM)/.requirements ## Bring the code into its form
 	$(BIN)/ruff check --fix --exit-zero --quiet .
 	$(BIN)/ruff format .
+	PATH="$(NODE)/bin:$$PATH" $(NPM)/node_modules/.bin/biome format --write static/js tests/js
 
 .PHONY: proto
 proto: $(STAMP)-dev ## Generate code from inference/proto/inference.proto
@@ -124,7 +125,7 @@ models: $(STAMP)-$(LIST) ## Fetch and verify the models of PROFILE (default: cpu
 .PHONY: messages
 messages: $(STAMP)-cpu ## Collect new texts for translation into locale/
 	@$(call install,gettext)
-	$(BIN)/python manage.py makemessages --locale zh_Hant --ignore '.venv*' --ignore tests --no-wrap --no-obsolete --add-location file
+	$(BIN)/python manage.py makemessages --locale zh_Hant --ignore '.venv*' --ignore .node --ignore tests --no-wrap --no-obsolete --add-location file
 
 .PHONY: bench
 bench: $(STAMP)-test $(MESSAGES) ## Measure the latency of ten spoken turns through the whole product
@@ -194,7 +195,8 @@ $(STAMP)-%: | $(BIN)/python
 $(NPM)/.requirements: requirements/node/package.json requirements/node/package-lock.json requirements/node/.npmrc | $(STAMP)-test
 	@echo "Installing requirements/node"
 	@mkdir -p $(NPM) && cp requirements/node/package.json requirements/node/package-lock.json requirements/node/.npmrc $(NPM)/
-	@cd $(NPM) && PATH="$(NODE)/bin:$$PATH" node $(NODE)/lib/node_modules/npm/bin/npm-cli.js ci --ignore-scripts --no-audit --no-fund --prefer-offline --cache $(NPM_CACHE) --loglevel error
+	@# Behind a proxy of its own, the machine has its certificates where the system keeps them.
+	@cd $(NPM) && NODE_USE_SYSTEM_CA=1 PATH="$(NODE)/bin:$$PATH" node $(NODE)/lib/node_modules/npm/bin/npm-cli.js ci --ignore-scripts --no-audit --no-fund --prefer-offline --cache $(NPM_CACHE) --loglevel error
 	@touch $@
 
 # Empty distributions for what is required and never used on the processor; see tests/engines/stand_ins.py. torchaudio's

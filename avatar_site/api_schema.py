@@ -1,4 +1,4 @@
-"""What the OpenAPI schema leaves out."""
+"""Hooks of drf-spectacular: what the OpenAPI schema leaves out."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 
 def leave_out_second_names(endpoints: list[Any], **kwargs: Any) -> list[Any]:
-    """Leave out the singular paths: they answer the same as the plural ones, under a second name."""
+    """Leave out the singular paths, which are aliases of the plural ones."""
     return [
         endpoint
         for endpoint in endpoints

@@ -1,7 +1,7 @@
 """
-Conversations for operators: how many, how large, how old. What was said is not among it.
+Conversations for operators: count, size, age; not their text.
 
-Opening that takes a permission of its own, `conversations.view_content`, and is logged each time.
+Opening the text takes a permission of its own, `conversations.view_content`, and is logged each time.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from avatar_site.lib.admin import ListedLookupsMixin
 from conversations import deletion
 from conversations.models import Conversation, ConversationQuerySet, RetentionRun, StorageCheck, Turn
 
-#: In the address of a conversation whose content is to be seen.
+#: The query parameter that opens the text.
 _CONTENT = "content"
 
 
@@ -107,7 +107,7 @@ class ConversationAdmin(ListedLookupsMixin, ModelAdmin):
             if not request.user.has_perm("conversations.view_content"):
                 raise PermissionDenied
             if (conversation := self.get_object(request, unquote(object_id))) is not None:
-                # An address that no conversation has says so itself.
+                # An id without a conversation is answered by Django.
                 LogEntry.objects.log_actions(
                     user_id=request.user.pk or 0,
                     queryset=Conversation.objects.filter(pk=conversation.pk),
@@ -125,7 +125,7 @@ class ConversationAdmin(ListedLookupsMixin, ModelAdmin):
 
 
 class _RecordAdmin(ListedLookupsMixin, ModelAdmin):
-    """What was done, to be read."""
+    """A read-only log."""
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False

@@ -1,4 +1,4 @@
-"""What was said, for the one who said it. For everybody else it does not exist."""
+"""Conversations over HTTP. Another person's conversation does not exist: 404."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ from conversations.serializers import (
     RetentionSerializer,
     TurnChangeSerializer,
     TurnSerializer,
-    find_media_type,
+    media_type_of,
 )
 
 if TYPE_CHECKING:
@@ -66,12 +66,12 @@ if TYPE_CHECKING:
 
     from conversations.models import ConversationQuerySet, TurnQuerySet
 
-#: As a query says yes; anything else is no.
+#: Values of a query parameter that are true; any other is false.
 _YES = {"1", "true", "yes"}
 
 
-class AnyAnswer(DefaultContentNegotiation):
-    """Answer in the one form there is, whatever a browser says it would rather have."""
+class OneMediaType(DefaultContentNegotiation):
+    """Ignores the Accept header: each view has one media type."""
 
     def select_renderer(
         self, request: Request, renderers: Iterable[BaseRenderer], format_suffix: str | None = None
@@ -81,7 +81,7 @@ class AnyAnswer(DefaultContentNegotiation):
 
 
 class _View(APIView):
-    content_negotiation_class = AnyAnswer
+    content_negotiation_class = OneMediaType
 
     @property
     def user(self) -> User:
@@ -173,7 +173,7 @@ class ConversationDetail(_View):
         responses={204: None} | NOT_ALLOWED | NOT_FOUND | FILES_REMAIN,
     )
     def delete(self, request: Request, conversation_id: uuid.UUID) -> Response:
-        """Files go first: where they cannot be removed (503), the conversation is still there, to be deleted again."""
+        """Files go first: if they cannot be removed (503), the conversation is still there and can be deleted again."""
         mine = Conversation.objects.owned_by(self.user).filter(pk=conversation_id)
         if not _delete(mine).conversations:
             raise Http404
@@ -239,7 +239,7 @@ class TurnDetail(_View):
 
 
 class TurnAudio(_View):
-    # Players, not scripts, ask for it: who is not logged in is a stranger like others.
+    # Requested by players, not by scripts: without a login it is 404, as for others.
     permission_classes = (AllowAny,)
 
     @extend_schema(
@@ -254,7 +254,7 @@ class TurnAudio(_View):
         responses=AUDIO | NOT_FOUND | RANGE_INVALID | STORAGE_UNAVAILABLE,
     )
     def get(self, request: Request, conversation_id: uuid.UUID, turn_id: uuid.UUID) -> HttpResponse:
-        """Ogg/Opus or FLAC, as it was kept. Somebody who is not logged in is a stranger like others: 404."""
+        """Ogg/Opus or FLAC, as it is stored. Without a login it does not exist: 404."""
         turns = Turn.objects.owned_by(self.user).filter(conversation_id=conversation_id).exclude(audio="")
         turn = get_object_or_404(turns, pk=turn_id)
         filename = turn.audio_name.rpartition("/")[2]
@@ -263,7 +263,7 @@ class TurnAudio(_View):
         is_current = request.headers.get("If-Range", etag) == etag
         response = respond_with_file(
             turn.audio,
-            content_type=find_media_type(turn.audio_name),
+            content_type=media_type_of(turn.audio_name),
             filename=filename,
             wanted=request.headers.get("Range", "") if is_current else "",
             is_download=request.query_params.get("download", "").lower() in _YES,
@@ -280,7 +280,7 @@ _SOME = OpenApiExample("some", {"ids": ["3f0c1f6e-6d2b-4c53-9f43-4a7d2b1d9a10"]}
 
 
 class _ExportView(_View):
-    # A plain form too: the browser then saves what comes by itself.
+    # A plain form too: then the browser saves the response.
     parser_classes = (JSONParser, FormParser)
 
     def answer(self, conversations: ConversationQuerySet, *, filename: str) -> StreamingHttpResponse:
@@ -306,7 +306,7 @@ class ConversationExport(_ExportView):
         responses={(200, "application/zip"): ARCHIVE} | NOT_ALLOWED | NOT_FOUND,
     )
     def post(self, request: Request, conversation_id: uuid.UUID) -> StreamingHttpResponse:
-        """A ZIP, made while it is sent: text, data and audio."""
+        """A ZIP of text, data and audio, made while it is sent."""
         mine = Conversation.objects.owned_by(self.user).filter(pk=conversation_id)
         return self.answer(mine, filename=f"avatar-{str(conversation_id)[:8]}.zip")
 
@@ -320,7 +320,7 @@ class Export(_ExportView):
         responses={(200, "application/zip"): ARCHIVE} | refusals("invalid", field="ids") | NOT_ALLOWED | NOT_FOUND,
     )
     def post(self, request: Request) -> StreamingHttpResponse:
-        """Everything that the user has said and been told, or the conversations named."""
+        """All conversations of the user, or those named."""
         chosen = ChosenConversationsSerializer(data=request.data)
         chosen.is_valid(raise_exception=True)
         mine = Conversation.objects.owned_by(self.user).with_turns()
@@ -339,9 +339,9 @@ class Deletion(_View):
     )
     def post(self, request: Request) -> Response:
         """
-        What is not the user's, or not there any more, is passed over.
+        An id that is not one of the user's conversations is skipped.
 
-        Files go first: at the first that cannot be removed (503) it ends, and what is left is still listed.
+        Files go first: one that cannot be removed ends it (503), and the remaining conversations are still listed.
         """
         doomed = DoomedConversationsSerializer(data=request.data)
         doomed.is_valid(raise_exception=True)

@@ -1,4 +1,4 @@
-"""What the OpenAPI schema says about conversations besides fields: what may go wrong, and an example of each answer."""
+"""The OpenAPI schema of conversations besides its fields: refusals, and an example of each response."""
 
 from __future__ import annotations
 

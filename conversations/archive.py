@@ -1,7 +1,7 @@
 """
-Conversations to take along: a ZIP of Markdown, JSON and audio, made while it is sent.
+The export of conversations: a ZIP of Markdown, JSON and audio, made while it is sent.
 
-Nothing is held but a piece of audio and a page of turns; no transaction and no cursor is open while a client reads.
+Holds a piece of audio and a page of turns in memory, and no transaction or cursor while a client reads.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ logger = logging.getLogger(__name__)
 PAGE = 200
 PIECE_BYTES = 256 * 1024
 NAME_CHARACTERS = 50
-#: What no file system, and no program that unpacks, minds in a name.
+#: Characters that some file system or archive program does not take in a name.
 _UNSAFE = re.compile(r'[\x00-\x1f\x7f\u200b-\u200f\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff<>:"/\\|?*]+')
 
 
 class _Outlet:
-    """A file that can only be written to: what was written is taken away piece by piece."""
+    """A write-only file, from which the zip is taken piece by piece."""
 
     def __init__(self) -> None:
         self._pieces = bytearray()
@@ -41,7 +41,7 @@ class _Outlet:
         return len(data)
 
     def flush(self) -> None:
-        """Nothing waits here for anything."""
+        """Do nothing: there is no buffer below."""
 
     def __len__(self) -> int:
         return len(self._pieces)
@@ -53,20 +53,20 @@ class _Outlet:
 
 
 async def stream_archive(conversation_ids: Sequence[uuid.UUID]) -> AsyncIterator[bytes]:
-    """Make the archive in the request's own thread, piece by piece, as fast as it is taken."""
+    """Make the archive piece by piece in the request's thread, as fast as the client reads."""
     pieces = write_archive(conversation_ids)
     try:
         while piece := await sync_to_async(lambda: next(pieces, b""))():
             yield piece
     finally:
-        # A client that left: the open file is closed where it was opened.
+        # The client has left: close the open file in the thread that opened it.
         await sync_to_async(pieces.close)()
 
 
 def write_archive(conversation_ids: Sequence[uuid.UUID]) -> Generator[bytes, None, None]:
-    """Yield a ZIP of those of the conversations that are still there. Never an empty piece."""
+    """Yield a ZIP of the conversations, except those deleted since. Never yields an empty piece."""
     outlet = _Outlet()
-    # Audio is compressed already, and the rest is small: nothing is gained by trying.
+    # Stored: audio is compressed already, and the rest is small.
     with zipfile.ZipFile(cast(IO[bytes], outlet), "w", zipfile.ZIP_STORED) as archive:
         for conversation_id in conversation_ids:
             conversation = Conversation.objects.filter(pk=conversation_id).first()
@@ -125,7 +125,7 @@ def _read_turns(conversation: Conversation) -> Iterator[Turn]:
 
 
 def make_folder_name(conversation: Conversation) -> str:
-    """Return a name that is no other conversation's, and that every file system takes."""
+    """Return a name that is unique to the conversation and valid on every file system."""
     day = timezone.localtime(conversation.created_at).date().isoformat()
     title = " ".join(_UNSAFE.sub(" ", conversation.title).split())[:NAME_CHARACTERS].strip(". ")
     return " ".join(part for part in (day, title, str(conversation.pk)[:8]) if part)
@@ -160,7 +160,7 @@ def _write_paragraph(turn: Turn) -> str:
 
 
 def _escape(text: str) -> str:
-    """What was said is no Markdown."""
+    """Escape what Markdown would read as markup."""
     return re.sub(r"([\\`*_{}\[\]<>#|])", r"\\\1", text)
 
 

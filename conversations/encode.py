@@ -1,4 +1,4 @@
-"""Sound as it is kept: Ogg/Opus for hearing again, FLAC where nothing may be lost."""
+"""Encodes PCM as turns' audio is stored: Ogg/Opus, or FLAC where it must be lossless. Imports no Django."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ MEDIA_TYPES = {".ogg": "audio/ogg", ".flac": "audio/flac"}
 
 
 def encode_audio(pcm: bytes, sample_rate_hz: int, *, audio_format: str, is_synthetic: bool) -> bytes:
-    """Encode PCM16 mono as "opus" or "flac". Costs some milliseconds a second of sound: not for the event loop."""
+    """Encode PCM16 mono as "opus" or "flac". Takes some milliseconds per second of audio: not for the event loop."""
     encode = encode_opus if audio_format == "opus" else encode_flac
     return encode(pcm, sample_rate_hz, comment=SYNTHETIC_COMMENT if is_synthetic else "")
 
 
 def suffix_of(audio: bytes) -> str:
-    """Tell a kept file's suffix from its first bytes."""
+    """Return the suffix of an encoded file, by its first bytes."""
     return "ogg" if sniff_container(audio) is Container.OGG else "flac"

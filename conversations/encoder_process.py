@@ -1,9 +1,9 @@
 """
-Encodes sound in a process of its own, at low priority, so that an event loop that sends audio goes first.
+Encodes audio in a child process at low priority, so that the event loop that sends audio gets the core first.
 
-A thread of low priority would do the opposite: it holds the GIL while others have its core (measured with two busy
-processes: an event loop 744 ms late, 18 ms with a thread of normal priority, 8 ms with this process). `python -m
-conversations.encoding` is that process. It knows no Django, ends with its parent, and when idle.
+A thread of low priority is worse: it holds the GIL while others have its core (measured with two busy processes: the
+event loop 744 ms late, 18 ms with a thread of normal priority, 8 ms with this process). `python -m
+conversations.encoder_process` is the child: it imports no Django, and ends with its parent or when idle.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ from typing import IO
 
 #: Of 19. Next to a busy event loop it gets a tenth of a core.
 NICENESS = 10
-#: It takes a second to start and 50 MB to have: it is there while people talk.
+#: Starting takes a second, running 50 MB: it lives while people talk.
 IDLE_S = 120.0
-#: A minute of sound takes 0.3 s on idle cores and 4 s with two busy processes.
+#: A minute of audio takes 0.3 s on idle cores and 4 s with two busy processes.
 TIMEOUT_S = 60.0
 _ROOT = Path(__file__).resolve().parents[1]
 
 
 class EncodingFailed(Exception):
-    """The sound is not what it says, or the process ended."""
+    """The PCM could not be encoded, or the process ended."""
 
 
 class Encoder:
     """
-    One process, started when something is to be encoded. Blocks: call it from a thread.
+    The parent's side: one child, started on demand. Blocks: call it from a thread.
 
-    One turn at a time: a recorder hands over one and waits, so that as many wait at most as there are calls.
+    Encodes one turn at a time. Each recorder waits for its turn, so that at most one per call is queued.
     """
 
     def __init__(self, *, idle_s: float = IDLE_S, timeout_s: float = TIMEOUT_S) -> None:
@@ -55,7 +55,7 @@ class Encoder:
             try:
                 status, content = self._ask(head, pcm)
             except (OSError, EOFError):
-                # It was idle and has just ended, or was killed: once more, with a new one.
+                # It ended idle just now, or was killed: retry once with a new one.
                 self._end()
                 try:
                     status, content = self._ask(head, pcm)
@@ -76,7 +76,7 @@ class Encoder:
         process = self._process
         if process.stdin is None or process.stdout is None:
             raise RuntimeError("the encoding process has no pipes")
-        # Killed, it is at the end of its pipes.
+        # Killing it ends the reads below.
         deadline = threading.Timer(self._timeout_s, process.kill)
         deadline.start()
         try:
@@ -88,7 +88,7 @@ class Encoder:
 
     def _start(self) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "conversations.encoder_process", str(self._idle_s)]
-        # One core is all it may have: threads of numpy would be memory for nothing.
+        # It runs on one core: threads of numpy would only cost memory.
         environment = os.environ | {"PYTHONPATH": str(_ROOT), "OPENBLAS_NUM_THREADS": "1"}
         return subprocess.Popen(  # noqa: S603 — this program itself
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, cwd=_ROOT, start_new_session=True
@@ -98,7 +98,7 @@ class Encoder:
         process, self._process = self._process, None
         if process is not None:
             process.kill()
-            # What was not written to it goes nowhere.
+            # Bytes that it has not read are lost.
             with suppress(OSError):
                 process.communicate()
             process.wait()
@@ -122,12 +122,12 @@ def _read_exactly(file: IO[bytes], count: int) -> bytes:
 
 
 def serve(idle_s: float) -> None:
-    """Encode what comes in through stdin until it ends, or nothing has come for so long."""
+    """Encode requests from stdin until it is closed, or idle for `idle_s`."""
     from conversations.encode import encode_audio
 
     os.nice(NICENESS)
     requests, answers = sys.stdin.buffer, sys.stdout.buffer
-    # A request is sent only after the answer to the one before: the buffer is empty here, and select sees all there is.
+    # A request is sent only after the response to the one before: the buffer is empty here, and select sees all input.
     while select.select([requests], [], [], idle_s)[0]:
         try:
             fields = json.loads(_read_block(requests))
@@ -143,7 +143,7 @@ def serve(idle_s: float) -> None:
 
 
 encoder = Encoder()
-#: Where `encoder` is waited for, so that what waits takes no thread from others.
+#: The thread that waits for `encoder`, so that waiting takes none of the default executor.
 encoding_thread = ThreadPoolExecutor(1, thread_name_prefix="encoding")
 atexit.register(encoder.close)
 

@@ -1,4 +1,4 @@
-"""What the history page is asked for in its address. Knows forms and rows, not requests."""
+"""Parses the query string of the history page: filters, and which turns to show. Imports no requests."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _SEQUENCE = re.compile(r"[0-9]{1,9}")
 
 @dataclass(frozen=True, slots=True)
 class HistoryQuery:
-    """What of the address could be understood: a date that is none is left out, not answered with an error."""
+    """The valid part of a query string: an invalid date is left out, not an error."""
 
     wanted: Mapping[str, Any] = field(default_factory=dict)
-    #: Which turns of the open conversation are shown, as `queries.find_turns` takes it.
+    #: Which turns of the open conversation to show: arguments of `queries.find_turns`.
     place: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -61,14 +61,14 @@ class HistoryQuery:
 
     @property
     def encoded(self) -> str:
-        """The question as the beginning of a query string, "q=…&", or nothing."""
+        """The filters as the beginning of a query string, "q=…&", or empty."""
         pairs = {"q": self.text, "from": self.date_from, "to": self.date_to, "voice": self.voice}
         chosen = {name: value for name, value in pairs.items() if value} | ({"pinned": 1} if self.is_pinned else {})
         return urlencode(chosen) + "&" if chosen else ""
 
     @property
     def as_suffix(self) -> str:
-        """The question as it is put behind an address."""
+        """The filters as the query string of a link, with its question mark, or empty."""
         return f"?{self.encoded[:-1]}" if self.encoded else ""
 
 
@@ -82,7 +82,7 @@ def _read_place(parameters: Mapping[str, str]) -> dict[str, Any]:
 
 
 def read_id(text: str) -> uuid.UUID | None:
-    """Return the id that stands in an address, or None if it is none."""
+    """Parse an id; None if it is not one."""
     try:
         return uuid.UUID(text)
     except ValueError:

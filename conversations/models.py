@@ -1,4 +1,4 @@
-"""What was said, by whom, in which order, and how long it is kept."""
+"""Conversations, their turns, the search index over them, and how long they are retained."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ class ConversationQuerySet(models.QuerySet["Conversation"]):
         return self.filter(owner_id=user.pk) if user.pk else self.none()
 
     def with_turns(self) -> Self:
-        """Those in which something was said."""
+        """Those that have turns."""
         return self.filter(last_turn_at__isnull=False)
 
     def without_turns_since(self, moment: dt.datetime) -> Self:
-        """Calls that were begun or resumed before `moment`, and of which nothing that was said is left."""
+        """Those without turns, begun or last resumed before `moment`."""
         return self.filter(last_turn_at__isnull=True, created_at__lt=moment).not_opened_since(moment)
 
     def not_opened_since(self, moment: dt.datetime) -> Self:
@@ -45,7 +45,7 @@ class ConversationQuerySet(models.QuerySet["Conversation"]):
         return self.order_by("last_turn_at", "pk")
 
     def going_on(self, *, since: dt.datetime | None = None, before: dt.datetime | None = None) -> Self:
-        """Those that were going on at some moment from `since` on and before `before`."""
+        """Those that had begun before `before` and had their last turn at `since` or later."""
         found = self
         if since is not None:
             found = found.filter(last_turn_at__gte=since)
@@ -54,7 +54,7 @@ class ConversationQuerySet(models.QuerySet["Conversation"]):
         return found
 
     def spoken_by(self, voice_profile_id: uuid.UUID) -> Self:
-        # Not EXISTS: SQLite would go through all turns of the voice for each conversation.
+        # Not EXISTS: SQLite would scan all turns of the voice for each conversation.
         return self.filter(pk__in=Turn.objects.filter(voice_profile_id=voice_profile_id).values("conversation"))
 
     def spoken_by_deleted_voices(self) -> Self:
@@ -63,11 +63,11 @@ class ConversationQuerySet(models.QuerySet["Conversation"]):
 
     def matching(self, query: str, *, owner: User) -> Self:
         """
-        Those of `owner` in which the query was said (all its terms in one turn), or whose title has it.
+        Those of `owner` with a turn that has all terms of the query, or with the query in their title.
 
-        The index is asked for one person's words: what others have said costs nothing.
+        The index has a column for the owner, so that the rows of others cost nothing.
         """
-        # SQLite would end the pattern there, PostgreSQL takes no such text at all.
+        # SQLite would end the pattern at a NUL, PostgreSQL refuses it.
         query = query.replace("\0", " ")
         in_title = Q(title__icontains=query.strip())
         terms = search.parse_query(query)
@@ -76,7 +76,7 @@ class ConversationQuerySet(models.QuerySet["Conversation"]):
         return self.filter(in_title | Q(pk__in=_find_conversations(self.db, terms, owner_id=owner.pk)))
 
     def with_figures(self) -> Self:
-        """Add `turn_count` (of what was not replaced), `audio_ms` and `audio_bytes`."""
+        """Add `turn_count` (without superseded turns), `audio_ms` and `audio_bytes`."""
         turns = Turn.objects.filter(conversation=OuterRef("pk")).order_by().values("conversation")
         return self.annotate(
             turn_count=Coalesce(Subquery(turns.filter(is_superseded=False).annotate(n=Count("pk")).values("n")), 0),
@@ -87,7 +87,7 @@ class ConversationQuerySet(models.QuerySet["Conversation"]):
 
 def _find_conversations(database: str, terms: Sequence[search.Term], *, owner_id: int) -> RawSQL:
     if connections[database].vendor == "sqlite":
-        # CROSS: the index comes first, whatever the planner thinks of it.
+        # CROSS: makes the planner begin with the index.
         sql = (
             "SELECT s.conversation_id FROM conversations_turnsearch_fts f CROSS JOIN conversations_turnsearch s"
             " ON s.id = f.rowid WHERE conversations_turnsearch_fts MATCH %s"
@@ -101,7 +101,7 @@ def _find_conversations(database: str, terms: Sequence[search.Term], *, owner_id
 
 
 class Conversation(models.Model):
-    """One person's conversation with the avatar, over as many calls as they like."""
+    """A conversation of one person with the avatar, over any number of calls."""
 
     TITLE_LENGTH = 80
 
@@ -110,12 +110,12 @@ class Conversation(models.Model):
         settings.AUTH_USER_MODEL, verbose_name=_("owner"), on_delete=models.CASCADE, related_name="conversations"
     )
     title = models.CharField(_("title"), max_length=TITLE_LENGTH, blank=True)
-    #: Kept whatever the retention says.
+    #: Exempt from the retention.
     is_pinned = models.BooleanField(_("pinned"), default=False)
     created_at = models.DateTimeField(_("created at"), auto_now_add=True)
-    #: None as well when nothing of what was said is left.
+    #: None if it has no turns, or none any more.
     last_turn_at = models.DateTimeField(_("last turn at"), null=True, blank=True)
-    #: When a call was last begun in it: it may be going on, whatever has been said.
+    #: When a call last began or resumed it: that call may still be going on, even without turns.
     opened_at = models.DateTimeField(_("opened at"), null=True, blank=True)
 
     objects = ConversationQuerySet.as_manager()
@@ -130,11 +130,11 @@ class Conversation(models.Model):
         )
 
     def __str__(self) -> str:
-        # Operators see this: not the title, which is what was said.
+        # Operators see this. The title would show them what was said.
         return str(self.pk)
 
     def find_title(self) -> str:
-        """Return the title that its first remembered words of the user make; empty if there are none."""
+        """Return the title that the first remembered turn of the user makes; empty if there is none."""
         first = self.turns.remembered().filter(speaker=Speaker.USER).in_order().first()
         return make_title(first.text) if first else ""
 
@@ -145,7 +145,7 @@ class Conversation(models.Model):
 
 
 def make_title(text: str) -> str:
-    """Make a title of what was said."""
+    """Make a title of the text of a turn."""
     line = clean_line(text)
     if len(line) <= Conversation.TITLE_LENGTH:
         return line
@@ -157,7 +157,7 @@ AUDIO_ROOT = "conversations"
 
 
 def audio_path(turn: Turn, filename: str) -> str:
-    """Where a turn's audio lies in the storage: its name is the turn's, with the suffix that it came with."""
+    """Return the name of a turn's audio in the storage: the turn's id with the suffix of `filename`."""
     return f"{turn.conversation.audio_folder}/{turn.pk}.{filename.rpartition('.')[2]}"
 
 
@@ -174,23 +174,23 @@ class TurnQuerySet(models.QuerySet["Turn"]):
         return self.order_by("sequence", "pk")
 
     def remembered(self) -> Self:
-        """What the language model is told of a conversation: words that no correction has replaced."""
+        """Those that go into the language model's prompt: with text, and not superseded."""
         return self.filter(is_superseded=False).exclude(text="")
 
     def expired(self, before: dt.datetime, *, owners: QuerySet[User] | None = None) -> Self:
-        """Those from before a moment, but not of pinned conversations."""
+        """Those from before a moment, except in pinned conversations."""
         turns = self.filter(created_at__lt=before, conversation__is_pinned=False)
         return turns if owners is None else turns.filter(conversation__owner__in=owners)
 
 
-#: What a voice is called that has been deleted: its own name goes with it.
+#: `voice_name` of turns whose voice was deleted, and its name with it.
 DELETED_VOICE = "—"
-#: Stands for the id of every voice that has been deleted: what is left of one is as much as of another.
+#: In filters, instead of an id: any deleted voice. Turns do not tell them apart.
 ANY_DELETED_VOICE = "deleted"
 
 
 def forget_voice(collector: Any, field: Any, turns: Any, using: str) -> None:
-    """Let turns outlive their voice, but not its name."""
+    """An `on_delete` that keeps the turns of a deleted voice, and clears its name from them."""
     models.SET_NULL(collector, field, turns, using)
     collector.add_field_update(Turn._meta.get_field("voice_name"), DELETED_VOICE, turns)
 
@@ -199,10 +199,9 @@ class Turn(models.Model):
     """
     One speaker's contribution.
 
-    Its id is made by the live call, so that what went over the wire and what was kept have the same name. `text` of an
-    interrupted turn is what was heard, not what was meant. `latency` belongs to the avatar's turns: milliseconds from
-    the end of the user's speech; so do `voice_profile` and `quality`: what its audio was spoken in. `heard_text` is
-    what had been understood of a user's turn that they have corrected.
+    Its id is made by the live call and is the one in the socket's messages. `text` of an interrupted turn ends where
+    playout ended. The avatar's turns have `latency`, in milliseconds from the end of the user's speech, and the
+    `voice_profile` and `quality` of their audio. `heard_text` is the transcript of a user's turn that was corrected.
     """
 
     id = models.UUIDField(_("id"), primary_key=True, default=uuid.uuid4, editable=False)
@@ -214,14 +213,14 @@ class Turn(models.Model):
     text = models.TextField(_("text"), blank=True)
     heard_text = models.TextField(_("heard as"), blank=True)
     corrected_at = models.DateTimeField(_("corrected at"), null=True, blank=True)
-    #: Said after something that was corrected and answered anew: no longer a part of the conversation.
+    #: Follows a turn that was corrected and replied to again: no longer a part of the conversation.
     is_superseded = models.BooleanField(_("superseded"), default=False)
     language = models.CharField(_("language"), max_length=8, blank=True)
     audio = models.FileField(_("audio"), upload_to=audio_path, max_length=200, blank=True)
     audio_duration_ms = models.PositiveIntegerField(_("audio duration (ms)"), default=0)
     audio_bytes = models.PositiveIntegerField(_("audio size (bytes)"), default=0)
     was_interrupted = models.BooleanField(_("was interrupted"), default=False)
-    #: Begun and not finished: it is being spoken, or the process that spoke it was killed.
+    #: A reply that is being spoken, or was when its process was killed.
     is_in_progress = models.BooleanField(_("in progress"), default=False)
     voice_profile = models.ForeignKey(
         VoiceProfile,
@@ -231,11 +230,11 @@ class Turn(models.Model):
         blank=True,
         related_name="turns",
     )
-    #: As it was called when it spoke; `DELETED_VOICE` when it is no more.
+    #: The voice's name at that time; `DELETED_VOICE` once it was deleted.
     voice_name = models.CharField(_("name of the voice"), max_length=80, blank=True)
     quality = models.CharField(_("quality"), max_length=16, choices=Quality, blank=True)
     latency = models.JSONField(_("latency (ms)"), null=True, blank=True)
-    #: When it was said, which may be some time before it could be saved.
+    #: When it was said. It may have been saved later.
     created_at = models.DateTimeField(_("created at"), default=timezone.now, editable=False)
 
     objects = TurnQuerySet.as_manager()
@@ -251,7 +250,7 @@ class Turn(models.Model):
                 condition=Q(heard_text="") | Q(speaker=Speaker.USER, corrected_at__isnull=False),
                 name="turn_corrected_is_the_users",
             ),
-            # Whatever becomes of the process: an answer that was not finished reads as interrupted.
+            # So that a reply whose process was killed reads as interrupted.
             models.CheckConstraint(
                 condition=Q(is_in_progress=False) | Q(speaker=Speaker.AVATAR, was_interrupted=True),
                 name="turn_in_progress_reads_as_interrupted",
@@ -260,7 +259,7 @@ class Turn(models.Model):
         indexes = (
             models.Index(fields=["created_at"], name="turn_by_age"),
             models.Index(fields=["voice_profile", "conversation"], name="turn_by_voice"),
-            # Of one person: which voices there are, and where one spoke that is no more.
+            # For one person's filter: which voices there are, and which conversations had a deleted one.
             models.Index(
                 fields=["conversation", "voice_profile"],
                 name="turn_voice_in_conversation",
@@ -272,12 +271,12 @@ class Turn(models.Model):
         )
 
     def __str__(self) -> str:
-        # Without its words, as with conversations.
+        # Without its text, as with conversations.
         return f"{self.sequence} {self.speaker}"
 
     @property
     def audio_name(self) -> str:
-        """Where its audio lies in the storage; empty when it has none."""
+        """The name of its audio in the storage; empty if it has none."""
         return self.audio.name or ""
 
     @property
@@ -291,17 +290,17 @@ class Turn(models.Model):
 
 class TurnSearch(models.Model):
     """
-    A turn's words as the search index has them; see `conversations.search`.
+    A turn's tokens, as the search index has them; see `conversations.search`.
 
-    The index itself is made by a migration: on SQLite an FTS5 table that triggers keep in step with this one (a
-    migration that alters this table has to make them again), on PostgreSQL a GIN index.
+    A migration makes the index: on SQLite an FTS5 table, which triggers update with this one (a migration that alters
+    this table has to create them again), on PostgreSQL a GIN index.
     """
 
     turn = models.OneToOneField(Turn, verbose_name=_("turn"), on_delete=models.CASCADE, related_name="words")
     conversation = models.ForeignKey(
         Conversation, verbose_name=_("conversation"), on_delete=models.CASCADE, related_name="+"
     )
-    #: A copy, so that the index can tell people apart by itself.
+    #: Denormalised, so that the index itself can filter by owner.
     owner_id = models.BigIntegerField(_("owner"), db_index=True)
     text = models.TextField(_("words"), blank=True)
 
@@ -314,7 +313,7 @@ class TurnSearch(models.Model):
 
 
 class RetentionChoice(models.Model):
-    """How many days a person wants theirs kept. Empty: as long as the site does. Longer than that it is never."""
+    """A person's own retention in days. Empty: the site's. The shorter of the two applies."""
 
     MAX_DAYS = 3650
 
@@ -339,7 +338,7 @@ class RetentionChoice(models.Model):
 
 
 class RetentionRun(models.Model):
-    """One enforcement of the retention, and what it has removed. Audio that went with its turn is counted as well."""
+    """One run of the retention, and what it removed. Audio of removed turns is counted as well."""
 
     started_at = models.DateTimeField(_("started at"))
     finished_at = models.DateTimeField(_("finished at"), null=True, blank=True)

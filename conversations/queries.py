@@ -20,18 +20,18 @@ if TYPE_CHECKING:
 
     from conversations.models import ConversationQuerySet
 
-#: Of one page's conversations, how many turns are read to find the one that is shown.
+#: Turns that are read at most to find the matches of one page of conversations.
 MAX_CANDIDATES = 2_000
 
-#: As many turns as a page shows: each has a player of its own.
+#: Each turn on a page has a player of its own.
 TURNS_A_PAGE = 100
-#: How many of them follow one that is sought.
+#: How many turns follow the one of `around`.
 TURNS_BEHIND = 20
 
 
 @dataclass(frozen=True, slots=True)
 class TurnPage:
-    """Some turns of a conversation, in order."""
+    """A page of a conversation's turns, in order."""
 
     turns: list[Turn]
     has_earlier: bool = False
@@ -46,9 +46,9 @@ def find_turns(
     around: uuid.UUID | None = None,
 ) -> TurnPage:
     """
-    Return the newest turns; or those right before a sequence number or after one, or those that are around a turn.
+    Return the newest turns; or those before a sequence number, after one, or around a turn.
 
-    What is not there is passed over: then it is the newest.
+    Where there are none, or no such turn, the newest.
     """
     turns = conversation.turns.all()
     if around is not None and (sought := turns.filter(pk=around).first()):
@@ -65,7 +65,7 @@ def find_turns(
 
 
 def find_conversations(*, owner: User, wanted: Mapping[str, Any]) -> ConversationQuerySet:
-    """Return those of `owner` that are wanted, in order; `wanted` is what `ListingSerializer` has validated."""
+    """Return the conversations of `owner` that match a validated `ListingSerializer`, in order."""
     found = Conversation.objects.owned_by(owner).with_turns()
     found = found.going_on(since=_begin(wanted.get("from")), before=_begin(wanted.get("to"), days_later=1))
     if wanted.get("voice") == ANY_DELETED_VOICE:
@@ -82,16 +82,16 @@ def find_conversations(*, owner: User, wanted: Mapping[str, Any]) -> Conversatio
 
 def find_voices(user: User) -> list[tuple[uuid.UUID, str]]:
     """
-    Return the ids and names of voices that a person can ask for: those they can use, and then those that spoke to them.
+    Return the ids and names of voices to filter by: those that a person can use, then others that spoke to them.
 
-    One that was switched off or is no longer shared is called as it was called when it last spoke to them.
+    The name of one that is disabled or no longer shared is that of its last turn.
     """
     usable = list(VoiceProfile.objects.usable_by(user).for_choosing().values_list("pk", "name"))
     spoken = Turn.objects.filter(conversation__owner=user)
     ids = spoken.filter(voice_profile__isnull=False).order_by().values_list("voice_profile", flat=True).distinct()
     names = {}
     for pk in set(ids) - {pk for pk, _ in usable}:
-        # Few: one's own that are switched off, and others' that were shared once.
+        # Few: disabled ones, and others' that were shared once.
         last = spoken.filter(voice_profile=pk).order_by("-created_at", "-pk").first()
         names[pk] = last.voice_name if last else ""
     return usable + sorted(names.items(), key=lambda each: (each[1], each[0]))
@@ -104,12 +104,12 @@ def _begin(day: dt.date | None, *, days_later: int = 0) -> dt.datetime | None:
         moment = dt.datetime.combine(day + dt.timedelta(days=days_later), dt.time.min)
         return timezone.make_aware(moment)
     except OverflowError:
-        # The last day there is.
+        # The last day of the calendar.
         return None
 
 
 def add_voices(conversations: Sequence[Conversation]) -> None:
-    """Give each its `voices`: one turn for each voice that spoke in it, in the order of their names."""
+    """Set `voices` of each: one unsaved turn per voice that spoke in it, ordered by name."""
     found: dict[uuid.UUID, dict[tuple[uuid.UUID | None, str], Turn]] = {}
     spoken = Turn.objects.filter(conversation__in=[c.pk for c in conversations]).exclude(voice_name="").order_by()
     for row in spoken.values_list("conversation_id", "voice_profile_id", "voice_name").distinct():
@@ -122,7 +122,7 @@ def add_voices(conversations: Sequence[Conversation]) -> None:
 
 
 def add_matches(conversations: Sequence[Conversation], query: str) -> None:
-    """Give each its `match`: the first turn in which the query was said, or the title, cut into pieces."""
+    """Set `match` of each: an excerpt of the first turn that has all terms of the query, else of the title."""
     terms = search.parse_query(query)
     matches = _find_turns(conversations, terms) if terms else {}
     for conversation in conversations:
@@ -134,7 +134,7 @@ def add_matches(conversations: Sequence[Conversation], query: str) -> None:
 
 
 def _find_turns(conversations: Sequence[Conversation], terms: Sequence[search.Term]) -> dict[uuid.UUID, dict[str, Any]]:
-    # One page's turns are few: reading them is quicker than asking the index again.
+    # A page's turns are few: reading them is faster than another search.
     has_all = Q()
     for term in terms:
         has_all &= Q(words__text__contains=" ".join(token.key for token in term))

@@ -1,7 +1,7 @@
 """
-Fast now, beautiful later: an answer that was spoken fast is spoken once more as well as it can be, and replaced.
+Synthesises a reply again in high quality after the call, and replaces its audio (AVATAR_BEAUTIFUL_LATER).
 
-Behind everything that somebody waits for. Where high quality cannot be had, the audio stays as it was.
+Background work: live calls preempt it. Where high quality is not available, the audio stays as it is.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ TIMEOUT_S = 300.0
 
 
 def render(*, turn_id: uuid.UUID, inference: Inference) -> None:
-    """Replace the audio of a turn, if it was spoken fast and its voice is still there."""
+    """Replace the audio of a turn, if its quality is fast and its voice exists."""
     turn = _find(turn_id)
     if turn is None:
-        logger.info("turn %s is not to be spoken again", turn_id)
+        logger.info("turn %s is not to be synthesised again", turn_id)
         return
     sound = read_voice_spec(turn.voice_profile) if turn.voice_profile else VoiceSpec()
     options = replace(sound.as_options(), quality=EngineQuality.HIGH_QUALITY, is_background=True)
@@ -42,7 +42,7 @@ def render(*, turn_id: uuid.UUID, inference: Inference) -> None:
         logger.warning("turn %s stays as it is: %s", turn_id, error or "it took too long")
         return
     if spoken.quality is not EngineQuality.HIGH_QUALITY or not spoken.pcm:
-        logger.info("turn %s stays as it is: high quality cannot be had now", turn_id)
+        logger.info("turn %s stays as it is: high quality is not available", turn_id)
         return
     _replace(turn, spoken)
 
@@ -50,18 +50,18 @@ def render(*, turn_id: uuid.UUID, inference: Inference) -> None:
 def _find(turn_id: uuid.UUID) -> Turn | None:
     turns = Turn.objects.filter(pk=turn_id, speaker=Speaker.AVATAR, quality=Quality.FAST).exclude(audio="")
     turn = turns.select_related("voice_profile", "conversation").first()
-    # In another voice than it was spoken in, it would be another turn.
+    # Another voice than it was spoken in would change the turn.
     return None if turn is None or turn.voice_was_deleted else turn
 
 
 def _replace(turn: Turn, spoken: offline.Spoken) -> None:
-    """Write the new file beside the old one, change the row, and only then remove the old."""
+    """Write the new file, change the row, then delete the old file; if the row has changed, delete the new one."""
     audio = encode_audio(
         spoken.pcm, spoken.sample_rate_hz, audio_format=settings.AVATAR_AUDIO_FORMAT, is_synthetic=True
     )
     old = turn.audio_name
     new = default_storage.save(f"{old.rpartition('.')[0]}.high_quality.{suffix_of(audio)}", ContentFile(audio))
-    # Somebody may have deleted the turn, the voice or the audio meanwhile.
+    # The turn, the voice or the audio may have been deleted since.
     changed = Turn.objects.filter(
         pk=turn.pk, audio=old, quality=Quality.FAST, voice_profile_id=turn.voice_profile_id
     ).update(audio=new, audio_bytes=len(audio), quality=Quality.HIGH_QUALITY, audio_duration_ms=spoken.duration_ms)

@@ -1,8 +1,8 @@
 """
-How long is kept what was said, and the forgetting of it.
+The retention: for how many days audio and text are kept, and the removal of what is older.
 
-The site sets limits, a person may set shorter ones, and a pinned conversation is left alone. A turn is as old as its
-beginning: of a long conversation the oldest turns go first, and the conversation with its last one.
+The site sets limits, a person may set shorter ones, and pinned conversations are exempt. A turn is as old as its
+beginning: a long conversation loses its oldest turns first, and is deleted with its last one.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from conversations.models import Conversation, RetentionChoice, RetentionRun, Tu
 logger = logging.getLogger(__name__)
 
 BATCH = 500
-#: A call in which nothing was said leaves a row without turns. A younger one may be going on.
+#: A call may resume a conversation and leave it without turns. Younger than this, it may be going on.
 EMPTY_FOR = dt.timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Days; None: kept."""
+    """Days; None keeps without limit."""
 
     audio_days: int | None = None
     text_days: int | None = None
@@ -41,7 +41,7 @@ class Limits:
 
 @dataclass(slots=True)
 class Expired:
-    """What a run removes, or would. `audio_files` counts those of removed turns as well."""
+    """What a run removes, or would in a dry run. `audio_files` includes those of removed turns."""
 
     audio_files: int = 0
     audio_bytes: int = 0
@@ -53,15 +53,15 @@ def read_site_limits() -> Limits:
     return Limits(settings.AVATAR_RETENTION_AUDIO_DAYS or None, settings.AVATAR_RETENTION_TEXT_DAYS or None)
 
 
-def find_limits(user: User) -> Limits:
-    """What is in effect for a person."""
+def read_effective_limits(user: User) -> Limits:
+    """Return the limits in effect for a person."""
     choice = RetentionChoice.objects.filter(user=user).first()
     chosen = Limits(choice.audio_days, choice.text_days) if choice else Limits()
     return combine(read_site_limits(), chosen)
 
 
 def combine(site: Limits, chosen: Limits) -> Limits:
-    """The shorter of both, each."""
+    """Return the shorter of each pair."""
     return Limits(_shorter(site.audio_days, chosen.audio_days), _shorter(site.text_days, chosen.text_days))
 
 
@@ -71,9 +71,9 @@ def _shorter(one: int | None, other: int | None) -> int | None:
 
 def purge_expired(*, now: dt.datetime, is_dry_run: bool = False) -> Expired:
     """
-    Remove what is older than it may be. A run leaves a row with its counts, a dry run changes nothing.
+    Remove what has expired, and save a RetentionRun with the counts. A dry run changes nothing.
 
-    Interrupted at any place, the next run goes on. One that finds the storage away ends there, and is never finished.
+    A run that was interrupted is continued by the next. One that finds the storage away has no `finished_at`.
     """
     run = None if is_dry_run else RetentionRun.objects.create(started_at=now)
     expired = Expired()
@@ -108,7 +108,7 @@ def _remove_expired(expired: Expired, *, now: dt.datetime, is_dry_run: bool) -> 
         if limits.audio_days is not None:
             turns = Turn.objects.expired(now - dt.timedelta(days=limits.audio_days), owners=owners).exclude(audio="")
             if is_dry_run and limits.text_days is not None:
-                # Counted already, with the turns that they belong to.
+                # Counted already, with their turns.
                 turns = turns.filter(created_at__gte=now - dt.timedelta(days=limits.text_days))
             _remove_audio(turns, expired, is_dry_run=is_dry_run)
     empty = Conversation.objects.without_turns_since(now - EMPTY_FOR)
@@ -116,7 +116,7 @@ def _remove_expired(expired: Expired, *, now: dt.datetime, is_dry_run: bool) -> 
 
 
 def _group_by_limits() -> Iterator[tuple[Limits, QuerySet[User]]]:
-    """People with the same limits are seen to together."""
+    """Yield each combination of limits, with the people who have it."""
     site = read_site_limits()
     yield site, User.objects.filter(retention_choice=None)
     for audio_days, text_days in RetentionChoice.objects.order_by().values_list("audio_days", "text_days").distinct():
@@ -154,20 +154,20 @@ def _remove_turns(turns: TurnQuerySet, expired: Expired, *, opened_since: dt.dat
 
 
 def _without_files(batch: list[Turn]) -> list[Turn]:
-    """Remove the files of turns. One whose file stays keeps its row, for the next run to try again."""
+    """Remove the files of turns; return those turns. A turn whose file could not be removed is left to the next run."""
     removed = set(remove_files(turn.audio_name for turn in batch if turn.audio))
     return [turn for turn in batch if not turn.audio or turn.audio_name in removed]
 
 
 @transaction.atomic
 def _delete_if_empty(conversation_id: uuid.UUID, *, opened_since: dt.datetime) -> bool:
-    """Delete a conversation without turns, unless a call may be going on in it: then a later run does."""
+    """Delete a conversation without turns, unless a call may be going on in it: that is left to a later run."""
     # Locked, so that no call adds a turn in between.
     conversation = Conversation.objects.select_for_update().filter(pk=conversation_id).first()
     if conversation is None or conversation.turns.exists():
         return False
     if conversation.opened_at is not None and conversation.opened_at >= opened_since:
-        # As of a call in which nothing has been said yet: not listed, and seen to when it is over.
+        # As in a call without turns yet: not listed, and deleted by a later run.
         conversation.last_turn_at = None
         conversation.save(update_fields=["last_turn_at"])
         return False
@@ -177,7 +177,7 @@ def _delete_if_empty(conversation_id: uuid.UUID, *, opened_since: dt.datetime) -
 
 @transaction.atomic
 def _delete_turns(batch: list[Turn]) -> None:
-    """With their words in the index, and in the titles that were made of them."""
+    """Delete turns, their tokens in the index, and the titles made of them."""
     ids = [turn.pk for turn in batch]
     TurnSearch.objects.filter(turn__in=ids).delete()
     Turn.objects.filter(pk__in=ids).delete()
@@ -189,7 +189,7 @@ def _delete_turns(batch: list[Turn]) -> None:
 
 
 def _take_batches(turns: TurnQuerySet) -> Iterator[list[Turn]]:
-    """By id, not by what is left: a batch whose removal failed must not come again for ever."""
+    """Yield turns in batches, by id: a batch whose removal failed must not be yielded again."""
     ordered = turns.select_related("conversation").order_by("pk")
     batch = list(ordered[:BATCH])
     while batch:

@@ -1,9 +1,9 @@
 """
-Words as the search index has them. Pure: no rows, no queries.
+Tokens of the search index, search queries and excerpts. Pure: imports no Django.
 
-Neither database knows where a Chinese word ends, so every character of a script without spaces is a token of its own,
-and a query is looked for as a phrase: any substring is found. Tokens are ASCII (what is not is written as its code
-points), so that no database's idea of what a letter is matters, and none can be taken for an operator.
+Neither database can segment Chinese, so every character of a script without spaces is a token, and a term is searched
+as a phrase: any substring is found. Tokens are ASCII (other characters are written as code points), so that they do not
+depend on a database's notion of letters, and none can be read as an operator.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-#: What is longer is not looked for: a query is what somebody types into a field.
+#: Longer queries are cut off.
 MAX_QUERY_CHARACTERS = 200
 MAX_TERMS = 16
-#: Words are found from their beginning; a single letter would find nearly everything, so it stands for itself.
+#: Words match by prefix. A single letter would match nearly everything, so it matches itself alone.
 PREFIX_MIN_CHARACTERS = 2
 EXCERPT_CHARACTERS = 80
-#: How much of an excerpt comes before what was looked for.
+#: Characters of an excerpt before the match.
 _LEAD_CHARACTERS = 20
 
 #: Scripts written without spaces: kana, bopomofo, Hangul, Han with its extensions.
@@ -30,7 +30,7 @@ _SINGLE = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """One token and where it stands in its text. `is_word`: of a script with spaces, so it may be begun only."""
+    """A token and its place in the text. `is_word`: of a script with spaces, so that a prefix may match."""
 
     key: str
     start: int
@@ -38,7 +38,7 @@ class Token:
     is_word: bool
 
 
-#: Tokens that follow one another; the last may be the beginning of a word.
+#: Consecutive tokens; the last may be a prefix.
 Term = tuple[Token, ...]
 
 
@@ -57,7 +57,7 @@ def tokenise(text: str) -> Iterator[Token]:
         parts = _normalise(character)
         is_single = len(parts) == 1 and _SINGLE.match(parts) is not None
         if is_single or not parts:
-            # Nothing is left of a mark on a letter: it belongs to the word that it is in.
+            # A combining mark is normalised to nothing and does not end the word.
             if unicodedata.combining(character) and word:
                 continue
             if word:
@@ -74,7 +74,7 @@ def tokenise(text: str) -> Iterator[Token]:
 
 
 def _normalise(character: str) -> str:
-    """Full width becomes half, upper becomes lower, accents go; empty for what is neither letter nor digit."""
+    """Fold width, case and accents; empty for a character that is neither letter nor digit."""
     if _SINGLE.match(character):
         return character
     plain = unicodedata.normalize("NFKD", character).casefold()
@@ -86,12 +86,12 @@ def _encode(character: str) -> str:
 
 
 def index_text(text: str) -> str:
-    """Return what is kept in the index for a text."""
+    """Return the tokens of a text as the index stores them."""
     return " ".join(token.key for token in tokenise(text))
 
 
 def parse_query(query: str) -> list[Term]:
-    """Take a query apart at its blanks. Empty when there is neither a letter nor a digit in it."""
+    """Split a query into terms at its blanks. Empty without a letter or digit."""
     terms = (tuple(tokenise(part)) for part in query[:MAX_QUERY_CHARACTERS].split())
     return [term for term in terms if term][:MAX_TERMS]
 
@@ -117,7 +117,7 @@ def write_tsquery(terms: Sequence[Term]) -> str:
 
 
 def find_spans(text: str, terms: Sequence[Term]) -> list[tuple[int, int]]:
-    """Return where a text says what was looked for, in order and without overlaps. Empty unless every term is in it."""
+    """Return the spans of a text that match the terms, in order and merged. Empty unless every term matches."""
     tokens = list(tokenise(text))
     spans: list[tuple[int, int]] = []
     for term in terms:
@@ -146,7 +146,7 @@ def _is_at(tokens: Sequence[Token], term: Term) -> bool:
 
 
 def cut_excerpt(text: str, spans: Sequence[tuple[int, int]]) -> list[Piece]:
-    """Return the surroundings of the first span in pieces, with an ellipsis where something was left out."""
+    """Return the text around the first span in pieces, with an ellipsis where it was cut."""
     first = spans[0][0] if spans else 0
     start = max(0, first - _LEAD_CHARACTERS) if len(text) > EXCERPT_CHARACTERS else 0
     end = min(len(text), start + EXCERPT_CHARACTERS)

@@ -1,4 +1,4 @@
-"""What is written about conversations and turns, and what may be said about them."""
+"""Conversations and turns in the API's responses and requests."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MAX_IDS = 1_000
 
 
 class VoiceOfTurnSerializer(serializers.Serializer[Turn]):
-    """Whose voice it was, called as it was called then. `is_deleted`: it is no more."""
+    """The voice of a turn, with its name at that time. `is_deleted`: the voice was deleted since."""
 
     id = serializers.UUIDField(source="voice_profile_id", allow_null=True)
     name = serializers.CharField(source="voice_name")
@@ -35,7 +35,7 @@ class PieceSerializer(serializers.Serializer[Any]):
 
 
 class MatchSerializer(serializers.Serializer[Any]):
-    """Where what was looked for was said; without a turn, it is in the title alone."""
+    """An excerpt with the matches of a search; without a turn, of the title."""
 
     turn_id = serializers.UUIDField(allow_null=True)
     speaker = serializers.ChoiceField(Speaker.choices, allow_null=True)
@@ -66,7 +66,7 @@ class ConversationSerializer(serializers.ModelSerializer[Conversation]):
 
 
 class ShownField(serializers.CharField):
-    """Text that is shown next to ours: without what would reorder or hide it. NUL is refused, as everywhere."""
+    """Text that is shown next to ours: strips control characters and those that reorder or hide text. Refuses NUL."""
 
     def __init__(self, *, is_line: bool = False, **options: Any) -> None:
         super().__init__(**options)
@@ -139,13 +139,13 @@ class TurnSerializer(serializers.ModelSerializer[Turn]):
             return None
         return {
             "url": reverse("conversations_api:turn-audio", args=[turn.conversation_id, turn.pk]),
-            "type": find_media_type(turn.audio_name),
+            "type": media_type_of(turn.audio_name),
             "duration_ms": turn.audio_duration_ms,
             "bytes": turn.audio_bytes,
         }
 
 
-def find_media_type(name: str) -> str:
+def media_type_of(name: str) -> str:
     return MEDIA_TYPES.get(PurePosixPath(name).suffix, "application/octet-stream")
 
 
@@ -154,14 +154,14 @@ class TurnChangeSerializer(serializers.Serializer[Any]):
 
 
 class VoiceField(serializers.UUIDField):
-    """The id of a voice, or what stands for those that have been deleted."""
+    """The id of a voice, or `ANY_DELETED_VOICE`."""
 
     def to_internal_value(self, data: Any) -> Any:
         return data if data == ANY_DELETED_VOICE else super().to_internal_value(data)
 
 
 class DayField(serializers.DateField):
-    """A day on which something can have been said: the first ones of the calendar are none in other time zones."""
+    """A day from 1970 on: the first days of the calendar cannot be converted to other time zones."""
 
     FIRST = dt.date(1970, 1, 1)
     default_error_messages: ClassVar = {"too_early": _("Please choose a day from 1970 on.")}
@@ -174,7 +174,7 @@ class DayField(serializers.DateField):
 
 
 class ListingSerializer(serializers.Serializer[Any]):
-    """What a listing may be asked for."""
+    """The query parameters of the list of conversations."""
 
     q = serializers.CharField(
         required=False,
@@ -216,7 +216,7 @@ class DeletedSerializer(serializers.Serializer[Any]):
 
 
 class LimitsSerializer(serializers.Serializer[Any]):
-    """Days; null keeps."""
+    """Days; null keeps without limit."""
 
     audio_days = serializers.IntegerField(min_value=1, max_value=RetentionChoice.MAX_DAYS, allow_null=True)
     text_days = serializers.IntegerField(min_value=1, max_value=RetentionChoice.MAX_DAYS, allow_null=True)

@@ -1,4 +1,4 @@
-"""What is done with conversations."""
+"""The verbs of conversations and turns: append, begin, drop and correct a turn; name, pin; choose a retention."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-#: Its lines in the Markdown and in the JSON, and what a ZIP says about its audio file, as measured.
+#: A turn's lines in the Markdown and in the JSON, and the ZIP entry of its audio, as measured.
 EXPORTED_BYTES_PER_TURN = 1_000
 
 
 class TurnOfAnotherConversation(Exception):
-    """A turn id was given that is a turn of another conversation already."""
+    """The id of a turn is that of a turn in another conversation."""
 
 
 class NotCorrectable(Exception):
-    """Only what the user said can be corrected, and only while it is a part of the conversation."""
+    """The turn is not the user's, or was superseded."""
 
 
 def append_turn(
@@ -62,17 +62,17 @@ def append_turn(
     begun_by: int | None = None,
 ) -> Turn:
     """
-    Keep a turn at the end of its conversation, or finish the one that `begin_turn` began.
+    Append a turn to its conversation, or finish the one that `begin_turn` began.
 
-    `begun_by` is who begins the conversation with this turn, if it is the first: both rows are made in one transaction.
-    Without it the conversation has to be there already; one that was deleted is not made again.
+    With `begun_by`, the id of a user, a conversation that does not exist is created in the same transaction. Without it
+    the conversation has to exist; one that was deleted is not created again.
 
     `audio` is Ogg/Opus or FLAC, or None. Saving a `turn_id` again changes nothing and returns the turn that is there.
-    The first words of the user become the title of a conversation that has none. A voice deleted meanwhile is left out.
-    `quality` is what an answer was spoken in; a fast one may be spoken anew later (AVATAR_BEAUTIFUL_LATER).
-    `said_at` dates a turn that is saved late; without it, it is dated now.
+    The first turn of the user becomes the title of a conversation without one. A voice that was deleted since is left
+    out. A reply of `quality` fast may be synthesised again later (AVATAR_BEAUTIFUL_LATER). `said_at` dates a turn that
+    is saved late; the default is now.
 
-    Raises Conversation.DoesNotExist (also when `begun_by` is gone), and TurnOfAnotherConversation.
+    Raises Conversation.DoesNotExist (also when the user was deleted), and TurnOfAnotherConversation.
     """
     kept = _kept_turn(turn_id, conversation_id)
     if kept is not None and not kept.is_in_progress:
@@ -111,10 +111,10 @@ def begin_turn(
     begun_by: int | None = None,
 ) -> Turn:
     """
-    Keep the words of a reply that is being spoken; called again, those that it has come to since.
+    Save the text of a reply that is being spoken, and update it when called again.
 
-    Until `append_turn` finishes it, it reads as interrupted: what a web process that is killed leaves behind is true.
-    A turn that is finished stays as it is. Raises as `append_turn` does.
+    It reads as interrupted until `append_turn` finishes it, so that it is true if the web process is killed. A finished
+    turn is not changed. Raises as `append_turn` does.
     """
     kept = _kept_turn(turn_id, conversation_id)
     if kept is not None and not kept.is_in_progress:
@@ -133,9 +133,9 @@ def begin_turn(
 
 def drop_turn(*, conversation_id: uuid.UUID, turn_id: uuid.UUID) -> None:
     """
-    Take back a turn that was begun and of which nothing was heard. A finished one, and none, is no error.
+    Delete a reply that was begun and not heard at all. Does nothing if it is finished, or does not exist.
 
-    The nightly retention run clears its words out of the search index: their deletion was not requested.
+    Its pages are erased by the nightly retention run: nobody requested the deletion.
     """
     with transaction.atomic():
         begun = Turn.objects.filter(pk=turn_id, conversation=conversation_id, is_in_progress=True)
@@ -146,10 +146,10 @@ def drop_turn(*, conversation_id: uuid.UUID, turn_id: uuid.UUID) -> None:
 @transaction.atomic
 def correct_turn(*, conversation_id: uuid.UUID, turn_id: uuid.UUID, text: str, supersede: bool) -> Turn:
     """
-    Put what was meant in the place of what was understood, which stays as `heard_text`.
+    Replace the text of a user's turn; the transcript stays as `heard_text`.
 
-    `supersede`: a new answer follows, so that everything after this turn is no longer a part of the conversation. Doing
-    it twice changes nothing more. Raises Conversation.DoesNotExist, Turn.DoesNotExist, NotCorrectable.
+    `supersede`: a new reply follows, so that all turns after this one are superseded. Repeating it changes nothing.
+    Raises Conversation.DoesNotExist, Turn.DoesNotExist, NotCorrectable.
     """
     conversation = Conversation.objects.select_for_update().get(pk=conversation_id)
     turn = conversation.turns.get(pk=turn_id)
@@ -158,7 +158,7 @@ def correct_turn(*, conversation_id: uuid.UUID, turn_id: uuid.UUID, text: str, s
     heard = turn.heard_text or turn.text
     if text != turn.text:
         if turn.heard_text:
-            # An earlier correction goes; what had been heard stays.
+            # The text of an earlier correction is deleted; the transcript stays.
             sqlite_erasure.erase_on_commit()
         if conversation.title == make_title(turn.text):
             conversation.title = make_title(text)
@@ -178,9 +178,9 @@ def change_conversation(
     *, conversation: Conversation, title: str | None = None, is_pinned: bool | None = None
 ) -> Conversation:
     """
-    Change what is given. Writes nothing but that: a call may be adding turns.
+    Change the title, the pin, or both. Writes no other column: a call may be appending turns.
 
-    An empty title is nobody's wish for none: it becomes the user's first words again.
+    An empty title is replaced by the user's first turn, as before it was named.
     """
     changed = []
     if title is not None:
@@ -194,14 +194,14 @@ def change_conversation(
 
 
 def estimate_size(*, conversations: ConversationQuerySet) -> int:
-    """Return about how many bytes an export takes: its audio, and what is written about a turn."""
+    """Return the approximate size of an export: its audio, and a fixed number of bytes per turn."""
     turns = Turn.objects.filter(conversation__in=conversations.order_by().values("pk"))
     figures = turns.aggregate(audio=Sum("audio_bytes"), turns=Count("pk"))
     return (figures["audio"] or 0) + EXPORTED_BYTES_PER_TURN * figures["turns"]
 
 
 class LongerThanSite(Exception):
-    """Somebody wants theirs kept longer than the site keeps anything. `field` says what, `days` the most."""
+    """A chosen retention is longer than the site's. `field` is which one, `days` the maximum."""
 
     def __init__(self, field: str, days: int) -> None:
         super().__init__(f"{field}: at most {days}")
@@ -210,7 +210,7 @@ class LongerThanSite(Exception):
 
 
 def choose_retention(*, user: User, audio_days: int | None, text_days: int | None) -> None:
-    """Keep a person's own limits, in days; None is the site's. Raises LongerThanSite."""
+    """Save a person's own limits, in days; None is the site's. Raises LongerThanSite."""
     site = retention.read_site_limits()
     for name, wanted, most in (
         ("audio_days", audio_days, site.audio_days),
@@ -222,13 +222,13 @@ def choose_retention(*, user: User, audio_days: int | None, text_days: int | Non
 
 
 def describe_retention(*, user: User) -> dict[str, Any]:
-    """A person's own limits, the site's, and what comes of both."""
+    """Return a person's own limits, the site's, and the effective ones."""
     chosen = RetentionChoice.objects.filter(user=user).first()
     return {
         "audio_days": chosen.audio_days if chosen else None,
         "text_days": chosen.text_days if chosen else None,
         "site": retention.read_site_limits(),
-        "effective": retention.find_limits(user),
+        "effective": retention.read_effective_limits(user),
     }
 
 
@@ -250,7 +250,7 @@ def _place(
     if begun_by is not None:
         defaults = {"owner_id": begun_by, "opened_at": turn.conversation.opened_at}
         Conversation.objects.get_or_create(pk=turn.conversation_id, defaults=defaults)
-    # The conversation's row is the queue for its next place. SQLite took the whole file's lock with BEGIN IMMEDIATE.
+    # Locks the conversation's row for the next sequence number. On SQLite, BEGIN IMMEDIATE has locked the database.
     conversation = Conversation.objects.select_for_update().get(pk=turn.conversation_id)
     kept = _kept_turn(turn.pk, conversation.pk)
     if kept is not None and not kept.is_in_progress:
@@ -261,7 +261,7 @@ def _place(
         turn.sequence = 1 if last is None else last + 1
         turn.created_at = said_at or now
     else:
-        # Its place and its beginning are the begun row's; a correction may have superseded it since.
+        # Sequence and time are those of the begun row; a correction may have superseded it since.
         turn.sequence, turn.created_at, turn.is_superseded = kept.sequence, kept.created_at, kept.is_superseded
     turn.voice_profile = VoiceProfile.objects.filter(pk=voice_profile_id).first() if voice_profile_id else None
     if voice_profile_id:

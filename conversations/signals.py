@@ -1,4 +1,4 @@
-"""A person who is removed, by whatever way, leaves nothing that was said in the storage."""
+"""Removes the audio and the spools of a user who is deleted, by the admin or otherwise."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def remove_audio_of(instance: User, **kwargs: Any) -> None:
     turns = Turn.objects.filter(conversation__owner=instance).exclude(audio="")
     names = list(turns.values_list("audio", flat=True))
     folder = f"{AUDIO_ROOT}/{instance.pk}"
-    # The person is gone; what fails to be removed now is found as an orphan, and stops nobody else's work.
+    # The user is deleted by then: a file that cannot be removed is logged and left to the sweep of orphans.
     transaction.on_commit(lambda: remove_files(names), robust=True)
     transaction.on_commit(lambda: remove_files(list(list_files(folder))), robust=True)
     conversations = list(Conversation.objects.filter(owner=instance).values_list("pk", flat=True))

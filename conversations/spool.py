@@ -54,7 +54,7 @@ class Change:
 def append(conversation_id: uuid.UUID, changes: Sequence[Change]) -> None:
     """Write changes to the disk, all of them or none. Raises OSError."""
     lines = "".join(f"{_write_line(change)}\n" for change in changes).encode()
-    path = _find_path(conversation_id)
+    path = _path_of(conversation_id)
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with _open_locked(path, os.O_RDWR | os.O_CREAT) as file:
         _append(file, lines)
@@ -73,7 +73,7 @@ def replay(conversation_id: uuid.UUID, apply: Callable[[Change], None]) -> int:
     An exception of `apply` ends the replay; the next one begins with the change that failed. `append` is not blocked by
     an `apply` that hangs with its database: what is appended during a replay is part of it.
     """
-    path = _find_path(conversation_id)
+    path = _path_of(conversation_id)
     if not path.exists():
         return 0
     lock_path = path.with_suffix(LOCK_SUFFIX)
@@ -118,7 +118,7 @@ def _replay_file(held: int, path: Path, conversation_id: uuid.UUID, apply: Calla
 def list_conversations() -> list[uuid.UUID]:
     """Return the conversations that have a spool."""
     found = []
-    for path in sorted(_find_folder().glob(f"*{SUFFIX}")):
+    for path in sorted(_read_folder().glob(f"*{SUFFIX}")):
         with suppress(ValueError):
             found.append(uuid.UUID(path.stem))
     return found
@@ -128,17 +128,17 @@ def remove(conversation_ids: Iterable[uuid.UUID]) -> None:
     """Remove spools. A file that cannot be removed is logged: `replay` finds no conversation for it."""
     for conversation_id in conversation_ids:
         try:
-            _find_path(conversation_id).unlink(missing_ok=True)
+            _path_of(conversation_id).unlink(missing_ok=True)
         except OSError:
             logger.exception("could not remove the spool of conversation %s", conversation_id)
 
 
-def _find_folder() -> Path:
+def _read_folder() -> Path:
     return Path(settings.AVATAR_SPOOL_DIR)
 
 
-def _find_path(conversation_id: uuid.UUID) -> Path:
-    return _find_folder() / f"{conversation_id}{SUFFIX}"
+def _path_of(conversation_id: uuid.UUID) -> Path:
+    return _read_folder() / f"{conversation_id}{SUFFIX}"
 
 
 @contextmanager

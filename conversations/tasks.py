@@ -1,4 +1,4 @@
-"""What workers do for conversations. Safe to deliver twice."""
+"""Tasks for conversations. Safe to deliver twice."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from conversations import orphans, resynthesis, retention
 
 @shared_task
 def render_in_high_quality(*, turn_id: str) -> None:
-    """Replace the audio of an answer that was spoken fast."""
+    """Synthesise a fast reply again in high quality."""
     resynthesis.render(turn_id=uuid.UUID(turn_id), inference=inference_client.get_inference())
 
 
 @shared_task
 def purge_expired() -> None:
-    """Remove what is older than it may be. Delivered twice, the second finds nothing to do."""
+    """Run the retention."""
     retention.purge_expired(now=timezone.now())
 
 
 @shared_task
 def remove_orphans() -> None:
-    """Remove files without rows, left by a process that died in mid-work. What is doubtful stays, and is logged."""
+    """Sweep audio without rows, and rows without audio. A doubtful result is logged, and changes nothing."""
     with suppress(orphans.DoubtfulOrphans):
         orphans.remove_orphans(now=timezone.now())

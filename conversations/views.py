@@ -1,4 +1,4 @@
-"""The pages for talking, and for what was said."""
+"""The call page and the history page."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 
 ENTRIES_A_PAGE = 20
 PACES = ("0.75", "1", "1.25", "1.5", "2")
-#: Days that a person may choose to keep things; others are set through the API.
+#: Days offered in the retention dialog; the API takes any.
 RETENTION_CHOICES = (7, 30, 90, 365)
 
-#: They stand in an address for the ids that a script will put there.
+#: Placeholders in URLs, which scripts replace by ids.
 _ANY_ID = uuid.UUID(int=0)
 _ANY_TURN_ID = uuid.UUID(int=1)
 
@@ -42,7 +42,7 @@ _ANY_TURN_ID = uuid.UUID(int=1)
 @ensure_csrf_cookie
 @require_safe
 def new_call(request: HttpRequest) -> HttpResponse:
-    """The call page, for a conversation that begins with its first words."""
+    """The call page without a conversation: the first turn creates it."""
     return _render_call(request, conversation=None)
 
 
@@ -51,9 +51,9 @@ def new_call(request: HttpRequest) -> HttpResponse:
 @ensure_csrf_cookie
 @require_safe
 def continued_call(request: HttpRequest, conversation_id: uuid.UUID) -> HttpResponse:
-    """The call page with what was said so far. For everybody but its owner the conversation does not exist."""
+    """The call page with the turns so far. Another person's conversation does not exist: 404."""
     conversation = get_object_or_404(Conversation.objects.owned_by(request.user), pk=conversation_id)
-    # A turn to be answered anew may be an old one: what follows it is about to be replaced.
+    # A turn to be replied to again may be an old one: what follows it is about to be superseded.
     return _render_call(request, conversation=conversation, around=read_id(request.GET.get("answer", "")))
 
 
@@ -62,7 +62,7 @@ def continued_call(request: HttpRequest, conversation_id: uuid.UUID) -> HttpResp
 @ensure_csrf_cookie
 @require_safe
 def history(request: HttpRequest, conversation_id: uuid.UUID | None = None) -> HttpResponse:
-    """What was said: the list, and one conversation beside it. For everybody but its owner that does not exist."""
+    """The list of conversations, and one of them. Another person's conversation does not exist: 404."""
     user: User = request.user  # type: ignore[assignment]  # login_required let nobody else in
     query = HistoryQuery.read(request.GET.dict())
     found = queries.find_conversations(owner=user, wanted=query.wanted)
@@ -107,7 +107,7 @@ def _render_call(
 
 
 def _describe_call(conversation: Conversation | None, user: User) -> dict[str, Any]:
-    """What the page's script has to know: addresses and defaults."""
+    """Return what the page's script needs: URLs and defaults."""
     preference = read_preference(user=user)
     return {
         "conversationId": str(conversation.pk) if conversation else None,

@@ -27,13 +27,13 @@ if TYPE_CHECKING:
     from django.contrib.auth.models import User
 
 
-#: In the address of a voice whose transcripts are to be seen.
+#: The query parameter that shows transcripts.
 _TRANSCRIPTS = "transcripts"
 _LISTENING = "voices.listen_to_recording"
 
 
 class RecordingInline(TabularInline):
-    """What a voice was made from. A recording is private: each time somebody listens to it is written down."""
+    """The recordings of a voice. They are private: every listening is logged."""
 
     model = Recording
     fields: ClassVar[tuple[str, ...]] = ("listen", "duration_s", "speech_s", "snr_db", "speaker_count", "size_bytes")
@@ -52,7 +52,7 @@ class RecordingInline(TabularInline):
 
 
 class TranscriptInline(RecordingInline):
-    """The same with what was said, which takes the same permission as listening and is written down as well."""
+    """The same with transcripts, which need the permission to listen and are logged too."""
 
     fields: ClassVar[tuple[str, ...]] = ("listen", "duration_s", "speaker_count", "transcript")
     readonly_fields = fields
@@ -67,10 +67,10 @@ class VoiceProfileForm(forms.ModelForm):
 
 
 class StateFilter(admin.SimpleListFilter):
-    """By what the API says of a voice, which is no column."""
+    """By the state of a voice, which is computed."""
 
     title = _("state")
-    # As Django names that of a column: addresses that were bookmarked stay valid.
+    # As Django names the filter of a column: bookmarked URLs stay valid.
     parameter_name = "state__exact"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:
@@ -84,7 +84,7 @@ class StateFilter(admin.SimpleListFilter):
 
 
 class JobDisplays:
-    """What the jobs of a voice say, as its columns."""
+    """Columns that are read from the jobs of a voice."""
 
     @admin.display(description=_("state"))
     def state(self, profile: VoiceProfile) -> str:
@@ -109,7 +109,7 @@ class JobDisplays:
 
 @admin.register(VoiceProfile)
 class VoiceProfileAdmin(JobDisplays, ListedLookupsMixin, ModelAdmin):
-    """Voices are made by people, from recordings and with consent: not here."""
+    """Voices are created by their owners, from recordings and with consent: not here."""
 
     form = VoiceProfileForm
     list_display = ("name", "owner", "kind", "language", "state", "size", "measured", "last_used_at", "created_at")
@@ -149,19 +149,19 @@ class VoiceProfileAdmin(JobDisplays, ListedLookupsMixin, ModelAdmin):
             if not request.user.has_perm(_LISTENING):
                 raise PermissionDenied
             if (profile := self.get_object(request, unquote(object_id))) is not None:
-                # First written down, then read.
+                # Logged before it is shown.
                 self.log_change(request, profile, "read what was said in its recordings")
         return super().change_view(request, object_id, form_url, extra_context)
 
     def get_readonly_fields(self, request: HttpRequest, obj: VoiceProfile | None = None) -> tuple[str, ...]:
         if obj is None or obj.is_stock:
-            # What comes with AVATAR would be as before with the next release.
+            # The next release would undo a change of a stock voice.
             return self.fields
-        user: User = request.user  # type: ignore[assignment]  # the admin let nobody else in
+        user: User = request.user  # type: ignore[assignment]  # the admin requires a login
         return self.readonly_fields if services.may_share(user, obj) else (*self.readonly_fields, "is_shared")
 
     def save_model(self, request: HttpRequest, obj: VoiceProfile, form: forms.ModelForm, change: bool) -> None:
-        # Only what was changed: a worker may have written to the row since it was read.
+        # Only changed fields: a worker may have written to the row since it was read.
         changed = {name: form.cleaned_data[name] for name in form.changed_data}
         gender = changed.pop("gender", None)
         user: User = request.user  # type: ignore[assignment]  # as above
@@ -174,7 +174,7 @@ class VoiceProfileAdmin(JobDisplays, ListedLookupsMixin, ModelAdmin):
         return False
 
     def has_delete_permission(self, request: HttpRequest, obj: VoiceProfile | None = None) -> bool:
-        # A stock voice would be back with the next release; it can be disabled.
+        # The next release would create a stock voice again; it can be disabled.
         return super().has_delete_permission(request, obj) and (obj is None or not obj.is_stock)
 
     def delete_model(self, request: HttpRequest, obj: VoiceProfile) -> None:
@@ -237,13 +237,13 @@ class VoiceProfileAdmin(JobDisplays, ListedLookupsMixin, ModelAdmin):
         self.message_user(request, _("Changed voices: {count}.").format(count=count))
 
     def listen(self, request: HttpRequest, recording_id: Any) -> HttpResponse:
-        """A person's recording, for an operator who may: and it is written down who listened to what, when."""
+        """Serve a recording to an operator with the permission to listen, and log it."""
         if not request.user.has_perm(_LISTENING):
             raise PermissionDenied
         recording = Recording.objects.select_related("profile").filter(pk=recording_id).first()
         if recording is None:
             raise Http404
-        # First written down, then heard.
+        # Logged before it is served.
         self.log_change(request, recording.profile, f"listened to recording {recording.pk}")
         return respond_with_file(
             recording.audio,

@@ -1,7 +1,7 @@
 """
-A voice as one file: a zip of `profile.json`, its recordings and its reference clip.
+The archive of a voice: a zip of `profile.json`, its recordings and its reference clip.
 
-Taking one in trusts nothing of it but its recordings, and those no more than any upload: the voice is made anew.
+An import uses nothing but the name, the language and the recordings, which are checked as uploads are.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from voices.models import Consent, VoiceProfile
 FORMAT = "avatar-voice"
 VERSION = 1
 MAX_RECORDINGS = 20
-#: A recording of the longest duration at the highest rate that is kept, unpacked, is smaller.
+#: Larger than the longest recording at the highest rate that is stored, unpacked.
 MAX_ENTRY_BYTES = 20 * 1024 * 1024
 MAX_JSON_BYTES = 1024 * 1024
 MAX_ARCHIVE_BYTES = 100 * 1024 * 1024
-#: Of all recordings of a voice: so that it can be taken in again, they fit in an archive beside its other entries.
+#: Of all recordings of a voice, so that every voice that is exported can be imported.
 MAX_RECORDINGS_BYTES = MAX_ARCHIVE_BYTES - 4 * 1024 * 1024
 _READING_BYTES = 64 * 1024
-#: The library reads a zip's directory in one go, and makes an object of each of its entries.
+#: zipfile reads the directory at once, and makes an object of each entry.
 _MAX_READ_BYTES = 128 * 1024
-#: The library bounds what comes out of a piece of these; four kilobytes of bzip2 become eighty megabytes.
+#: zipfile bounds the output of a read of these; 4 kB of bzip2 become 80 MB.
 _COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 
-#: What the library raises, each for another way in which a zip can be wrong, and what our own reading of the JSON does.
+#: What zipfile raises for broken archives, and what reading the JSON does.
 _NOT_OURS = (
     *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, NotImplementedError, RuntimeError),
     *(KeyError, TypeError, ValueError),
@@ -48,18 +48,18 @@ class Unreadable(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Archive:
-    """What is taken from an exported voice."""
+    """What is read of an exported voice."""
 
     name: str
     language: str
-    #: Unpacked one at a time, while they are taken. Raises Unreadable.
+    #: Unpacked one at a time, lazily. Raises Unreadable.
     recordings: Iterator[bytes]
 
 
 def write_archive(profile: VoiceProfile) -> bytes:
-    """Everything about a voice, in one zip. Raises FileNotFoundError if a recording is gone."""
+    """Return everything about a voice as a zip. Raises FileNotFoundError if a recording is gone."""
     file = io.BytesIO()
-    # Sound is packed already.
+    # FLAC does not compress further.
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         recordings = []
         of_voice = profile.recordings.select_related("consent").oldest_first()
@@ -106,7 +106,7 @@ def _describe(profile: VoiceProfile, recordings: list[dict[str, Any]]) -> dict[s
 
 
 def _describe_consent(consent: Consent | None) -> dict[str, str] | None:
-    """For information: whoever takes the voice in declares anew."""
+    """For information: an import needs a consent of its own."""
     if consent is None:
         return None
     return {
@@ -119,11 +119,11 @@ def _describe_consent(consent: Consent | None) -> dict[str, str] | None:
 
 def read_archive(data: bytes) -> Archive:
     """
-    Read what an exported voice says of itself; its recordings are unpacked when they are taken. Raises Unreadable.
+    Read an exported voice; its recordings are unpacked lazily. Raises Unreadable.
 
-    However small the file is, no more than one recording is in memory, and all together are no larger than a voice's.
+    At most one recording is in memory, and together they are at most `MAX_RECORDINGS_BYTES`, whatever the file says.
     """
-    with _blamed_on_the_file():
+    with _unreadable_on_error():
         archive = zipfile.ZipFile(_ReadInPieces(data))
         entries = archive.infolist()
         names_in_zip = {entry.filename for entry in entries}
@@ -147,14 +147,14 @@ def read_archive(data: bytes) -> Archive:
 def _read_recordings(archive: zipfile.ZipFile, names: list[str]) -> Iterator[bytes]:
     left_bytes = MAX_RECORDINGS_BYTES
     for name in names:
-        with _blamed_on_the_file():
+        with _unreadable_on_error():
             content = _read_entry(archive, name, min(MAX_ENTRY_BYTES, left_bytes))
         left_bytes -= len(content)
         yield content
 
 
 class _ReadInPieces(io.BytesIO):
-    """A file that hands out no large piece at once: a directory of a million entries would be one."""
+    """A file that refuses large reads: the directory of a zip with a million entries is one."""
 
     def read(self, size: int | None = -1, /) -> bytes:
         if size is None or size < 0:
@@ -167,7 +167,7 @@ class _ReadInPieces(io.BytesIO):
 
 
 @contextmanager
-def _blamed_on_the_file() -> Iterator[None]:
+def _unreadable_on_error() -> Iterator[None]:
     try:
         yield
     except _NOT_OURS as error:
@@ -177,7 +177,7 @@ def _blamed_on_the_file() -> Iterator[None]:
 def _read_entry(archive: zipfile.ZipFile, name: str, most_bytes: int) -> bytes:
     content = io.BytesIO()
     with archive.open(name) as entry:
-        # What the directory says of its size need not be true.
+        # The size in the directory need not be true.
         while piece := entry.read(_READING_BYTES):
             content.write(piece)
             if content.tell() > most_bytes:

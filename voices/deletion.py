@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 
 def begin(profile: VoiceProfile) -> None:
-    """Stop using the voice for replies. Workers lose their leases, and remove what they write later."""
+    """Stop using the voice for replies. Workers lose their leases, and remove files that they write later."""
     with transaction.atomic():
         VoiceProfile.objects.filter(pk=profile.pk).update(availability=Availability.DELETING)
         leases.cancel(profile.pk, *JobKind)
@@ -34,14 +34,14 @@ def finish(profile: VoiceProfile) -> None:
     files.delete_folder(profile)
     with transaction.atomic():
         voices = VoiceProfile.objects.filter(pk=profile.pk)
-        # Held, so that no recording with a consent of its own is added until then.
+        # Locked, so that no recording with a consent of its own is added in between.
         voices.select_for_update().first()
         given = list(Consent.objects.of_voice(profile).values_list("pk", flat=True))
         voices.delete()
         Consent.objects.filter(pk__in=given).delete()
         forget_in_log([profile])
     try:
-        # Of a worker that was writing just then.
+        # Again, for files that a worker wrote in between.
         files.delete_folder(profile)
     except OSError:
         logger.exception("files of voice %s, which is deleted, are left for `delete_orphans`", profile.pk)
@@ -49,7 +49,7 @@ def finish(profile: VoiceProfile) -> None:
 
 
 def finish_all() -> int:
-    """Finish every deletion that has begun, and return how many were finished."""
+    """Finish every deletion that has begun. Return how many were finished."""
     finished = 0
     for profile in VoiceProfile.objects.filter(availability=Availability.DELETING).order_by("created_at", "pk"):
         try:
@@ -62,7 +62,7 @@ def finish_all() -> int:
 
 
 def forget_in_log(profiles: Sequence[VoiceProfile]) -> None:
-    """Who listened or changed something stays on record; what the voice was called does not."""
+    """Remove the names of voices from the operators' log; who listened and who changed what stays."""
     entries = LogEntry.objects.filter(content_type=ContentType.objects.get_for_model(VoiceProfile))
     for profile in profiles:
         entries.filter(object_id=str(profile.pk)).update(object_repr=str(profile.pk))

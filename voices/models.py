@@ -1,4 +1,4 @@
-"""Whose voice an answer is spoken in, from which recordings it was made, and with whose consent."""
+"""Voices, the recordings and consents they are built from, the jobs that build them, previews and preferences."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Gender(models.TextChoices):
 
 
 class Kind(models.TextChoices):
-    """How near a voice is to a person's: not at all, the nearest that the engine has, or like the recording itself."""
+    """How like a person a voice is: not at all, the nearest that the engine has, or cloned from a recording."""
 
     STOCK = "stock", _("stock")
     MATCHED = "matched", _("matched")
@@ -103,7 +103,7 @@ class Attestation(models.TextChoices):
 
 class ConsentQuerySet(models.QuerySet["Consent"]):
     def of_voice(self, profile: VoiceProfile) -> Self:
-        """What was declared when it was made, and with each of its recordings."""
+        """The consents of a voice: its own, and those of its recordings."""
         recordings = Recording.objects.filter(profile=profile)
         return self.filter(Q(profile=profile) | Q(pk__in=recordings.values("consent")))
 
@@ -112,7 +112,7 @@ class ConsentQuerySet(models.QuerySet["Consent"]):
 
 
 class Consent(models.Model):
-    """What somebody declared when they gave recordings of a voice: none is kept, and no voice is made, without one."""
+    """What a person declared with recordings of a voice: without one no recording is stored and no voice is built."""
 
     id = models.UUIDField(_("id"), primary_key=True, default=uuid.uuid4, editable=False)
     given_by = models.ForeignKey(
@@ -120,7 +120,7 @@ class Consent(models.Model):
     )
     given_at = models.DateTimeField(_("given at"), auto_now_add=True)
     attestation = models.CharField(_("attestation"), max_length=16, choices=Attestation)
-    #: The words as they were shown, in the language they were shown in.
+    #: The wording as it was shown, in the language it was shown in.
     text = models.TextField(_("wording"))
     text_sha256 = models.CharField(_("SHA-256 of the wording"), max_length=64)
 
@@ -155,11 +155,11 @@ class VoiceProfileQuerySet(models.QuerySet["VoiceProfile"]):
         return self.filter(owner_id=user.pk) if user.pk else self.none()
 
     def speakable(self) -> Self:
-        """Those that can be spoken in now. One that is being rebuilt sounds as before until its job is done."""
+        """Voices that can be used now. One that is being rebuilt sounds as before until its job is done."""
         return self.filter(Q(owner__isnull=True) | Q(version__gt=0), availability=Availability.AVAILABLE)
 
     def in_state(self, state: State) -> Self:
-        """Those whose `state` is this one."""
+        """Voices whose `state` is this one."""
         if state in (State.DISABLED, State.DELETING):
             return self.filter(availability=state.value)
         jobs = [job for job, of_job in _STATE_OF_BUILD.items() if of_job is state]
@@ -176,7 +176,7 @@ class VoiceProfileQuerySet(models.QuerySet["VoiceProfile"]):
         return self.filter(Q(owner__isnull=True) | Q(owner_id=user.pk) | Q(pk__in=shared.values("pk")))
 
     def usable_by(self, user: User | AnonymousUser) -> Self:
-        """Those the user can be answered in now."""
+        """Voices that the user's replies can be spoken in now."""
         return self.visible_to(user).speakable()
 
     def for_choosing(self) -> Self:
@@ -187,12 +187,12 @@ class VoiceProfileQuerySet(models.QuerySet["VoiceProfile"]):
         return self.order_by("-created_at", "pk")
 
     def with_size(self) -> Self:
-        """Add `size_bytes`: what is kept of a voice in files, but for previews."""
+        """Add `size_bytes`: the size of a voice's files, previews aside."""
         return self.annotate(size_bytes=Coalesce(Sum("recordings__size_bytes"), 0) + F("clip_bytes"))
 
 
 def profile_folder(profile: VoiceProfile) -> str:
-    """Where everything of a voice that is a file lies in the storage."""
+    """The folder of all files of a voice in the storage."""
     return f"voices/{profile.owner_id or 'stock'}/{profile.pk}"
 
 
@@ -202,11 +202,11 @@ def clip_path(profile: VoiceProfile, filename: str) -> str:
 
 class VoiceProfile(models.Model):
     """
-    A voice to be answered in. Without an owner it is a stock voice, for everybody.
+    A voice for replies. Without an owner it is a stock voice, for all users.
 
     `embedding` is 256 little-endian float32 of unit length, comparable with those of the same `encoder` only.
-    `version` counts the times that it has come to sound different. `style` is what fitting found, in the engine's own
-    form; it belongs to `engine_voice`.
+    `version` is incremented when it sounds different. `style` is what fitting found, in the engine's own form; it
+    belongs to `engine_voice`.
     """
 
     id = models.UUIDField(_("id"), primary_key=True, default=uuid.uuid4, editable=False)
@@ -218,13 +218,13 @@ class VoiceProfile(models.Model):
         blank=True,
         related_name="voice_profiles",
     )
-    # Restricted, not cascaded: what was declared goes when the voice goes, not the other way round.
+    # Restricted, not cascaded: a consent is deleted with its voice, not a voice with its consent.
     consent = models.OneToOneField(
         Consent, verbose_name=_("consent"), on_delete=models.RESTRICT, null=True, blank=True, related_name="profile"
     )
     name = models.CharField(_("name"), max_length=80)
     language = models.CharField(_("language"), max_length=8, choices=Language)
-    #: Nobody said which; it becomes what the recogniser hears.
+    #: The owner has not chosen one: the build sets what the recogniser hears.
     is_language_guessed = models.BooleanField(_("language is guessed"), default=False, editable=False)
     gender = models.CharField(_("gender"), max_length=8, choices=Gender, blank=True)
     kind = models.CharField(_("kind"), max_length=8, choices=Kind, default=Kind.MATCHED)
@@ -320,14 +320,14 @@ class VoiceProfile(models.Model):
 
     @property
     def qualities(self) -> list[str]:
-        """What it can be spoken in: high quality once there is a style of its own, or an engine that clones."""
+        """The qualities it can be spoken in: high quality with a fitted style or an engine that clones."""
         if self.kind == Kind.CLONED or self.style:
             return [Quality.FAST.value, Quality.HIGH_QUALITY.value]
         return [Quality.FAST.value]
 
     @property
     def best_similarity(self) -> float | None:
-        """Of what it now sounds like."""
+        """The similarity of what it sounds like now."""
         return self.fitting_similarity if self.style else self.similarity
 
 
@@ -389,16 +389,16 @@ class RecordingQuerySet(models.QuerySet["Recording"]):
 
 class Recording(models.Model):
     """
-    What a voice is made from: FLAC, mono, at the rate it came with. What was uploaded is decoded and not itself kept.
+    What a voice is built from: FLAC, mono, at the rate it came with. The upload itself is not stored.
 
-    `speaker_count` and `transcript` are known once the voice has been made.
+    `speaker_count` and `transcript` are written by the build job.
     """
 
     id = models.UUIDField(_("id"), primary_key=True, default=uuid.uuid4, editable=False)
     profile = models.ForeignKey(
         VoiceProfile, verbose_name=_("voice"), on_delete=models.CASCADE, related_name="recordings"
     )
-    #: Those that were given together share one. Restricted, as that of the voice.
+    #: Recordings that were uploaded together share one. Restricted, as that of the voice.
     consent = models.ForeignKey(
         Consent, verbose_name=_("consent"), on_delete=models.RESTRICT, related_name="recordings"
     )
@@ -437,7 +437,7 @@ def preview_path(preview: Preview, filename: str) -> str:
 
 
 class Preview(models.Model):
-    """A sentence spoken in a voice for one person, kept so that it need not be spoken again."""
+    """A sentence spoken in a voice for one user, stored so that it need not be synthesised again."""
 
     id = models.UUIDField(_("id"), primary_key=True, default=uuid.uuid4, editable=False)
     profile = models.ForeignKey(
@@ -448,7 +448,7 @@ class Preview(models.Model):
     )
     text_sha256 = models.CharField(_("SHA-256 of the text"), max_length=64)
     voice_version = models.PositiveIntegerField(_("version of the voice"))
-    #: What was asked for, and what it was made with.
+    #: Requested, and used.
     quality = models.CharField(_("quality"), max_length=16, choices=Quality)
     made_with = models.CharField(_("made with"), max_length=16, choices=Quality)
     audio = models.FileField(_("audio"), upload_to=preview_path, max_length=200)
@@ -474,7 +474,7 @@ class Preview(models.Model):
 
 
 class VoicePreference(models.Model):
-    """In whose voice, and how well, a person wants to be answered. Without a voice: the one the language asks for."""
+    """The voice and quality that a user prefers. Without a voice: the default one for the language of the reply."""
 
     user = models.OneToOneField(
         settings.AUTH_USER_MODEL, verbose_name=_("user"), on_delete=models.CASCADE, related_name="voice_preference"

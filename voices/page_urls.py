@@ -1,4 +1,4 @@
-"""Where the pages about voices are. Their data is at the addresses of `voices.urls`."""
+"""URLs of the pages of voices. Those of the API are in `voices.api.urls`."""
 
 from django.urls import path
 

@@ -1,4 +1,4 @@
-"""A sentence of somebody's choice, spoken in a voice, and kept so that it need not be spoken again."""
+"""Previews: sentences of a user's choice, synthesised in a voice and stored."""
 
 from __future__ import annotations
 
@@ -21,19 +21,18 @@ from voices.voice_spec import read_voice_spec
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
 
-#: Of one person and one voice; the oldest make room.
+#: Per user and voice; the oldest are deleted.
 MAX_KEPT = 20
 TIMEOUT_S = 60.0
 
 
-def find_or_speak(
+def get_or_synthesise(
     *, profile: VoiceProfile, user: User, text: str, quality: str, inference: Inference
 ) -> tuple[Preview, bool]:
     """
-    Return the preview, and whether it was there already.
+    Return the preview, and whether it was stored already.
 
-    One for which memory was short is spoken anew: there may be enough now. A voice that has no high quality was not
-    short of anything.
+    One that was degraded because memory was short is synthesised again: there may be enough now.
 
     Raises what engines raise, InferenceError also when there is nothing to say in the text; ProblemError when the disk
     is full.
@@ -48,7 +47,6 @@ def find_or_speak(
     kept = Preview.objects.filter(**wanted).first()
     if kept and (kept.made_with == quality or quality not in profile.qualities):
         return kept, True
-    # Whoever is talked with comes first.
     options = replace(read_voice_spec(profile).as_options(), quality=EngineQuality(quality), is_background=True)
     try:
         spoken = ask(offline.speak(inference.tts, offline.cut_sentences(text), options), timeout_s=TIMEOUT_S)
@@ -66,7 +64,7 @@ def find_or_speak(
             preview.save(force_insert=True)
     except IntegrityError:
         delete_file(preview.audio.name)
-        # Asked for twice at once; or the voice was deleted meanwhile.
+        # Requested twice at once, or the voice has been deleted since.
         if others := Preview.objects.filter(**wanted).first():
             return others, True
         files.delete_folder_if_gone(profile)

@@ -1,4 +1,4 @@
-"""What is done with voices."""
+"""The verbs of voices, and what other apps use of them."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ from voices.archive import (
     write_archive,
 )
 from voices.consents import find_consent
+from voices.files import delete_orphans as delete_orphans
 from voices.models import (
     Attestation,
     Availability,
@@ -64,10 +65,10 @@ def create_voice_profile(
     *, owner: User, name: str, audio: bytes, attestation: str, consent_text_sha256: str = "", language: str = ""
 ) -> VoiceProfile:
     """
-    Start a voice from a recording. It is pending until a worker has made it.
+    Create a voice from a recording. It is pending until a worker has built it.
 
-    `consent_text_sha256` tells in which words the attestation was shown; without it, in those of the active language.
-    Without `language` it becomes what the recogniser hears. Raises ProblemError; then nothing was kept.
+    `consent_text_sha256` says which wording of the attestation was shown; without it, that of the active language.
+    Without `language` it becomes what the recogniser hears. Raises ProblemError: then nothing is stored.
     """
     consent = declare_consent(user=owner, attestation=attestation, text_sha256=consent_text_sha256)
     name = check_name(name)
@@ -77,9 +78,9 @@ def create_voice_profile(
 
 def import_voice_profile(*, owner: User, file: bytes, attestation: str, consent_text_sha256: str = "") -> VoiceProfile:
     """
-    Start a voice from an exported one. Consent is given anew, and the voice made anew from its recordings.
+    Create a voice from an exported one: its recordings, with a new consent.
 
-    Raises ProblemError; then nothing was kept.
+    Raises ProblemError: then nothing is stored.
     """
     consent = declare_consent(user=owner, attestation=attestation, text_sha256=consent_text_sha256)
     if len(file) > MAX_ARCHIVE_BYTES:
@@ -94,7 +95,7 @@ def import_voice_profile(*, owner: User, file: bytes, attestation: str, consent_
 
 
 def export_voice_profile(*, profile: VoiceProfile) -> bytes:
-    """The voice as one file, a zip. Raises ProblemError."""
+    """Return the voice as a zip. Raises ProblemError."""
     _owner_of(profile)
     try:
         return write_archive(profile)
@@ -115,7 +116,7 @@ def _create(name: str, examined: Sequence[ExaminedRecording], *, consent: Consen
     recordings = [_make_recording(profile, each, consent) for each in examined]
     with ExitStack() as stack:
         for recording, each in zip(recordings, examined, strict=True):
-            stack.enter_context(_kept_or_removed(recording, each.flac))
+            stack.enter_context(_stored_or_removed(recording, each.flac))
         with transaction.atomic():
             _check_room(owner, sum(len(each.flac) for each in examined))
             consent.save(force_insert=True)
@@ -129,9 +130,9 @@ def _create(name: str, examined: Sequence[ExaminedRecording], *, consent: Consen
 
 def add_recording(*, profile: VoiceProfile, audio: bytes, attestation: str, consent_text_sha256: str = "") -> Recording:
     """
-    Add another recording of the same person, and make the voice anew from all of them. Raises ProblemError.
+    Add another recording of the same person, and rebuild the voice from all of them. Raises ProblemError.
 
-    What was declared of the others says nothing of this one: consent is given with each.
+    The consents of the other recordings do not cover this one.
     """
     owner = _owner_of(profile)
     check_not_disabled(profile)
@@ -140,7 +141,7 @@ def add_recording(*, profile: VoiceProfile, audio: bytes, attestation: str, cons
         raise ProblemError("too_many_recordings", field="audio")
     examined = examine_upload(audio)
     recording = _make_recording(profile, examined, consent)
-    with _kept_or_removed(recording, examined.flac), transaction.atomic():
+    with _stored_or_removed(recording, examined.flac), transaction.atomic():
         _check_room(owner, len(examined.flac), profile=profile)
         consent.save(force_insert=True)
         recording.save(force_insert=True)
@@ -149,15 +150,15 @@ def add_recording(*, profile: VoiceProfile, audio: bytes, attestation: str, cons
 
 
 def remove_recording(*, recording: Recording) -> None:
-    """Remove one of several recordings, and make the voice anew from the others. Raises ProblemError."""
+    """Remove one of several recordings, and rebuild the voice from the others. Raises ProblemError."""
     profile = recording.profile
     with transaction.atomic():
-        # The voice's row is the queue of those who remove: two at once must not remove the last two.
+        # The lock of the voice's row: two requests at once must not remove the last two.
         check_not_disabled(VoiceProfile.objects.select_for_update().get(pk=profile.pk))
         if profile.recordings.exclude(pk=recording.pk).count() == 0:
             raise ProblemError("last_recording")
         recording.delete()
-        # That of the voice itself stays as long as the voice.
+        # The consent of the voice itself is deleted with the voice.
         Consent.objects.filter(pk=recording.consent_id, profile=None, recordings=None).delete()
         rebuild(profile=profile)
     delete_file(recording.audio.name)
@@ -213,9 +214,9 @@ def change_voice_profile(
     is_shared: bool | None = None,
 ) -> VoiceProfile:
     """
-    Rename it, say which language it speaks, share it with everybody. Raises ProblemError.
+    Rename a voice, set its language, share it with all users. Raises ProblemError.
 
-    Operators share, and their own; whoever owns a shared voice may stop that.
+    Only operators share, and only their own; any owner may stop sharing.
     """
     _owner_of(profile)
     fields: list[str] = []
@@ -226,7 +227,7 @@ def change_voice_profile(
         if not language:
             raise ProblemError("language_unknown", field="language")
         check_language(language)
-        # The nearest voice is sought among those of the language.
+        # A voice is matched among stock voices of its language.
         is_other = language != profile.language
         profile.language = language
         profile.is_language_guessed = False
@@ -254,7 +255,7 @@ def may_share(user: User, profile: VoiceProfile) -> bool:
 
 
 def unshare(*, profile: VoiceProfile) -> None:
-    """Let nobody but its owner be answered in a voice. Raises ProblemError."""
+    """Stop sharing a voice. Raises ProblemError."""
     _owner_of(profile)
     VoiceProfile.objects.filter(pk=profile.pk).update(is_shared=False)
     tell_voice_changed(profile.pk)
@@ -262,10 +263,9 @@ def unshare(*, profile: VoiceProfile) -> None:
 
 def delete_voice_profile(*, profile: VoiceProfile) -> None:
     """
-    Delete a voice and everything that was made of it: recordings, embedding, clip, style, previews, consent.
+    Delete a voice: recordings, embedding, clip, style, previews, consent. Turns keep their words.
 
-    Past turns keep their words. Raises ProblemError where the storage is away: the voice is not used for replies any
-    more, its owner can delete it again, and beat does so too.
+    Raises ProblemError while the storage is unavailable: the voice is not used any more, and beat tries again.
     """
     _owner_of(profile)
     deletion.begin(profile)
@@ -277,7 +277,7 @@ def delete_voice_profile(*, profile: VoiceProfile) -> None:
 
 
 def choose_default(*, user: User, profile: VoiceProfile | None) -> VoicePreference:
-    """Remember in whose voice the user wants to be answered; None: the one the language asks for."""
+    """Store the preferred voice of a user; None: the default one for the language of the reply."""
     preference, _ = VoicePreference.objects.update_or_create(user=user, defaults={"profile": profile})
     return preference
 
@@ -294,20 +294,20 @@ def mark_used(*, voice_profile_id: uuid.UUID) -> None:
 
 
 def check_speakable(profile: VoiceProfile) -> None:
-    """Raises ProblemError if it cannot be spoken in now."""
+    """Raises ProblemError if the voice cannot be used now."""
     if not profile.is_speakable:
         raise ProblemError(_UNAVAILABLE.get(profile.availability, "not_ready"))
 
 
 def check_not_disabled(profile: VoiceProfile) -> None:
-    """Raises ProblemError if an operator has disabled it, which only operators take back, or if it is being deleted."""
+    """Raises ProblemError if an operator has disabled the voice, or if it is being deleted."""
     if code := _UNAVAILABLE.get(profile.availability):
         raise ProblemError(code)
 
 
 def preview(*, profile: VoiceProfile, user: User, text: str, quality: str = "") -> tuple[Preview, bool]:
     """
-    Speak a sentence in a voice, or find it spoken already; say which. Without `quality`: as the user prefers.
+    Return a preview, and whether it was stored already. Without `quality`: the one that the user prefers.
 
     Raises ProblemError, and InferenceUnavailable, InferenceBusy or InferenceError.
     """
@@ -316,16 +316,16 @@ def preview(*, profile: VoiceProfile, user: User, text: str, quality: str = "") 
     quality = quality or read_preference(user=user).quality
     if quality not in Quality.values:
         raise ProblemError("quality_unknown", field="quality")
-    return previews.find_or_speak(
+    return previews.get_or_synthesise(
         profile=profile, user=user, text=text, quality=quality, inference=inference_client.get_inference()
     )
 
 
 def read_preference(*, user: User) -> VoicePreference:
     """
-    What the user prefers, or what everybody does who has not chosen.
+    Return the preference of a user, or the defaults.
 
-    A voice that cannot be had now, because it is not shared any more or switched off, is passed over, not forgotten.
+    A voice that cannot be used now (no longer shared, disabled) is left out, but stays stored.
     """
     preference = VoicePreference.objects.filter(user=user).select_related("profile").first()
     if preference is None:
@@ -358,9 +358,9 @@ def cancel_fitting(*, profile: VoiceProfile) -> None:
 
 def declare_consent(*, user: User, attestation: str, text_sha256: str = "") -> Consent:
     """
-    Return what the user declares, in the words that were shown, to be kept with what it is declared of.
+    Return a consent with the wording that was shown. It is not saved yet.
 
-    Without `text_sha256`, which tells the words: those of the active language. Raises ProblemError.
+    `text_sha256` says which wording; without it, that of the active language. Raises ProblemError.
     """
     check_consent(attestation)
     text, digest = find_consent(attestation, text_sha256)
@@ -389,7 +389,7 @@ def check_preview_text(text: str) -> str:
 
 
 def check_characters(text: str, *, field: str) -> None:
-    """Raises ProblemError if no database and no engine takes it: JSON can hold halves of characters, and NUL."""
+    """Raises ProblemError for NUL and lone surrogates, which JSON can hold and neither database nor engines take."""
     if "\0" in text or any("\ud800" <= each <= "\udfff" for each in text):
         raise ProblemError("invalid", field=field)
 
@@ -427,8 +427,8 @@ def _make_recording(profile: VoiceProfile, examined: ExaminedRecording, consent:
 
 
 @contextmanager
-def _kept_or_removed(recording: Recording, flac: bytes) -> Iterator[None]:
-    """Write the file, outside of the transaction; remove it again if the row does not come to be."""
+def _stored_or_removed(recording: Recording, flac: bytes) -> Iterator[None]:
+    """Write the file outside of the transaction, and remove it if the row is not saved."""
     try:
         files.write(recording.audio, flac)
         yield
@@ -441,16 +441,16 @@ def _kept_or_removed(recording: Recording, flac: bytes) -> Iterator[None]:
 
 
 def _may_have_row(recording: Recording) -> bool:
-    """Whether the file is needed: what failed may have been a hook after the commit."""
+    """Whether the file is needed: what failed may be a hook after the commit."""
     try:
         return Recording.objects.filter(pk=recording.pk).exists()
     except DatabaseError:
-        # `delete_orphans` will know.
+        # `delete_orphans` decides later.
         return True
 
 
 def _check_room(owner: User, more_bytes: int, *, profile: VoiceProfile | None = None) -> None:
-    # The owner's row is the queue of their uploads. SQLite took the whole file's lock with BEGIN IMMEDIATE.
+    # Locks the owner's row: one upload at a time. SQLite locked the whole file with BEGIN IMMEDIATE.
     get_user_model().objects.select_for_update().get(pk=owner.pk)
     of_voice = Recording.objects.filter(profile=profile).aggregate(bytes=Sum("size_bytes"))["bytes"] or 0
     if of_voice + more_bytes > MAX_RECORDINGS_BYTES:

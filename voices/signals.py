@@ -1,4 +1,4 @@
-"""A person who is removed, by whatever way, leaves no recording and no voice in the storage."""
+"""Deletes the files of a user's voices with the user, however the user is deleted."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @receiver(pre_delete, sender=settings.AUTH_USER_MODEL)
 def remove_voices_of(instance: User, **kwargs: Any) -> None:
     profiles = list(VoiceProfile.objects.owned_by(instance))
-    # What they had others' voices say.
+    # Their previews of other users' voices.
     previews = Preview.objects.filter(requested_by=instance).exclude(profile__owner=instance)
     names = list(previews.values_list("audio", flat=True))
     deletion.forget_in_log(profiles)
@@ -36,5 +36,5 @@ def remove_voices_of(instance: User, **kwargs: Any) -> None:
             delete_file(name)
         sqlite_erasure.erase_on_commit()
 
-    # The person is gone; what fails to be removed now is found by `delete_orphans`, and stops nobody else's work.
+    # The rows are gone; files that cannot be deleted now are found by `delete_orphans`. Other hooks still run.
     transaction.on_commit(remove_all, robust=True)

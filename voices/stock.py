@@ -1,4 +1,4 @@
-"""The voices that come with AVATAR. Their ids are computed, so that they are the same on every machine."""
+"""The stock voices. Their ids are computed, so that they are the same on every machine."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ STOCK_VOICES = (
 
 def write_stock_voices(model: type[VoiceProfile]) -> None:
     """
-    Make the stock rows, or bring them up to date. One that was disabled stays so.
+    Create or update the rows of the stock voices. A disabled one stays disabled.
 
     Takes the model, because a migration has its own.
     """

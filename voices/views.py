@@ -1,4 +1,4 @@
-"""The pages on which a person makes, hears, chooses and deletes voices. What they list comes from the API."""
+"""The pages of voices. Their scripts load the data from the API."""
 
 from __future__ import annotations
 
@@ -13,19 +13,17 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.csrf import ensure_csrf_cookie
 from django.views.decorators.http import require_safe
 
+from voices import services
 from voices.models import Consent, VoiceProfile
+from voices.recordings.quality import MAX_SPEECH_S, MIN_SPEECH_S
 from voices.ui_strings import PREVIEW_SENTENCES, READ_ALOUD, VOICE_STRINGS
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
     from django.http import HttpRequest
 
-#: It stands in an address for the id that a script will put there.
+#: A placeholder in URLs, which scripts replace with an id.
 _ANY_ID = uuid.UUID(int=0)
-#: Looked at before a long upload; the server looks again at what arrives.
-_MOST_BYTES = 20 * 1024 * 1024
-_SHORTEST_S = 3
-_LONGEST_S = 60
 
 
 @login_required
@@ -33,7 +31,7 @@ _LONGEST_S = 60
 @ensure_csrf_cookie
 @require_safe
 def voice_list(request: HttpRequest) -> HttpResponse:
-    """All voices a person may use: their own, shared ones, those that come with AVATAR."""
+    """The list of own, shared and stock voices."""
     return render(request, "voices/list.html", _describe(request))
 
 
@@ -42,7 +40,7 @@ def voice_list(request: HttpRequest) -> HttpResponse:
 @ensure_csrf_cookie
 @require_safe
 def new_voice(request: HttpRequest) -> HttpResponse:
-    """Consent, recording, verdict. With `?voice=<id>` it goes on with the verdict on a voice that is being made."""
+    """Consent, recording, result. `?voice=<id>` continues at the result of a voice that is being built."""
     return render(request, "voices/new.html", _describe(request))
 
 
@@ -51,7 +49,7 @@ def new_voice(request: HttpRequest) -> HttpResponse:
 @ensure_csrf_cookie
 @require_safe
 def voice_detail(request: HttpRequest, profile_id: uuid.UUID) -> HttpResponse:
-    """One voice with its recordings. For whoever may not use it, it does not exist."""
+    """One voice with its recordings; 404 for a user who may not use it."""
     profile = get_object_or_404(VoiceProfile.objects.visible_to(request.user).prefetch_related("jobs"), pk=profile_id)
     is_own = profile.owner_id == request.user.pk
     context = _describe(request, voiceId=str(profile.pk))
@@ -61,7 +59,7 @@ def voice_detail(request: HttpRequest, profile_id: uuid.UUID) -> HttpResponse:
 
 
 def _describe(request: HttpRequest, **facts: Any) -> dict[str, Any]:
-    """What the page's script says and has to know."""
+    """Return the strings and the facts for the script of a page."""
     user: User = request.user  # type: ignore[assignment]  # login_required let nobody else in
     page = {
         "apiUrl": "/api/voice-profiles",
@@ -73,9 +71,10 @@ def _describe(request: HttpRequest, **facts: Any) -> dict[str, Any]:
         "loginUrl": reverse("login"),
         "anyId": str(_ANY_ID),
         "mayShare": user.has_perm("voices.share_voiceprofile"),
-        "mostBytes": _MOST_BYTES,
-        "shortestS": _SHORTEST_S,
-        "longestS": _LONGEST_S,
+        # Checked in the browser before an upload, and by the server again.
+        "mostBytes": services.MAX_UPLOAD_BYTES,
+        "shortestS": int(MIN_SPEECH_S),
+        "longestS": int(MAX_SPEECH_S),
         "sentences": PREVIEW_SENTENCES,
         "readAloud": READ_ALOUD,
     }

@@ -1,1 +1,1 @@
-"""What several apps share and is of none of them: the lowest Django layer. It imports no app."""
+"""What the apps share: the lowest Django layer. Imports no app, and inference at most."""

@@ -1,4 +1,4 @@
-"""What all admins of rows with private content share."""
+"""Admins of rows with private content."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from typing import Any
 
 from django.http import HttpRequest
 
-#: What the choices of a filter ask for.
+#: The lookups of a list filter's choices.
 _FILTERS = frozenset({"", "exact", "in", "isnull"})
 
 
 class ListedLookupsMixin:
     """
-    Take no lookup from the address but those of `list_filter`.
+    Allows the lookups of `list_filter` alone in the query string.
 
-    Django takes any of the model's own fields: `?title__startswith=` reads a title letter by letter, from a list that
-    does not show it.
+    Django allows any of the model's own fields: `?title__startswith=` would read a title letter by letter, from a list
+    that does not show it.
     """
 
     list_filter: Any

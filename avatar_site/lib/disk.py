@@ -1,4 +1,4 @@
-"""A disk that is full, as files and databases report it."""
+"""Recognises a full disk in the errors of files and databases."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ _POSTGRESQL_DISK_FULL = "53100"
 
 
 def is_disk_full(error: BaseException | None) -> bool:
-    """Whether an error of the file system or of Django's database layer says that no room, or no quota, is left."""
+    """Return whether an error of the file system or of Django's database layer means a full disk or quota."""
     if isinstance(error, OSError):
         return error.errno in (errno.ENOSPC, errno.EDQUOT)
-    # Django wraps the driver's exception, which alone carries the code.
+    # Only the driver's exception, which Django wraps, has the code.
     cause = error.__cause__ if error is not None else None
     if isinstance(cause, sqlite3.Error):
         return getattr(cause, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL

@@ -1,4 +1,4 @@
-"""Work that is handed from a request to a worker."""
+"""Queues tasks for workers from a request."""
 
 from __future__ import annotations
 
@@ -12,11 +12,10 @@ if TYPE_CHECKING:
 
 def delay_on_commit(task: Task, **arguments: Any) -> None:
     """
-    Queue a task once the transaction is committed; rows and files stay, whatever becomes of the message.
+    Queue a task once the transaction is committed. Logs, and does not raise, if the broker is away.
 
-    A broker that is away is logged and not raised: what was committed is kept. Whether beat queues the task again is
-    the caller's matter. It does for voices (`voices.tasks.requeue_lost_work`), and not for an answer that was to be
-    rendered in high quality: its row does not tell it from one that cannot be, and it keeps the sound that it has.
+    Whether the task is queued again is up to the caller: beat does it for voices (`voices.tasks.requeue_lost_work`),
+    not for the resynthesis of a reply, which keeps the audio that it has.
     """
 
     # Django names the function in its log, which a partial cannot be.

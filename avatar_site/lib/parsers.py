@@ -1,4 +1,4 @@
-"""Request bodies for REST framework."""
+"""Parsers of request bodies for REST framework."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from rest_framework.exceptions import ParseError
 
 class JSONParser(parsers.JSONParser):
     """
-    REST framework's parser, but UTF-8 whatever the Content-Type's charset says (RFC 8259, section 8.1), and ParseError
-    for nesting that exhausts Python's stack.
+    Always decodes UTF-8, and ignores the charset of the Content-Type (RFC 8259, section 8.1).
+
+    Raises ParseError for nesting that exhausts Python's stack.
     """
 
     def parse(

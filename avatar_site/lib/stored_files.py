@@ -158,7 +158,7 @@ class Sweep:
 
     @property
     def is_doubtful(self) -> bool:
-        """Whether so many have no row that the database is more likely another one's."""
+        """Whether so many have no row that the database is probably another site's."""
         orphans = len(self.files)
         return orphans > FEW_ORPHANS and orphans > self.file_count * MAX_ORPHANED_SHARE
 

@@ -1,4 +1,4 @@
-"""Text that people and engines supply, made safe to show next to text of our own. Knows no Django."""
+"""Cleans text of users and engines, so that it is safe to show next to ours. Imports no Django."""
 
 from __future__ import annotations
 

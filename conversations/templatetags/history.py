@@ -1,4 +1,4 @@
-"""How the history pages write times, lengths and what was searched for."""
+"""Template filters of the history pages: times, durations, and excerpts with their matches."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def marked(text: str, query: str) -> SafeString:
 
 @register.filter
 def excerpt(match: Mapping[str, Any]) -> SafeString:
-    """Write the pieces of a match, with what was looked for marked."""
+    """Write the pieces of an excerpt, with the matches marked."""
     return format_html_join("", "{}", ((_write(piece.text, is_match=piece.is_match),) for piece in match["pieces"]))
 
 

@@ -41,7 +41,12 @@ export async function open(method, url, body, signal) {
   if (body !== undefined) headers["Content-Type"] = "application/json";
   let response;
   try {
-    response = await fetch(url, { method, headers, signal, body: body === undefined ? undefined : JSON.stringify(body) });
+    response = await fetch(url, {
+      method,
+      headers,
+      signal,
+      body: body === undefined ? undefined : JSON.stringify(body),
+    });
   } catch (error) {
     throw isAbort(error) ? new ApiError({ code: "cancelled" }) : unreachable();
   }
@@ -110,7 +115,8 @@ function unreachable() {
 /** @param {number} status @param {any} answer */
 function toError(status, answer) {
   const isRefused = status === 401 || status === 403;
-  if (answer?.code === "not_logged_in" || (isRefused && !answer?.code)) return new ApiError({ code: "expired", status });
+  if (answer?.code === "not_logged_in" || (isRefused && !answer?.code))
+    return new ApiError({ code: "expired", status });
   if (status === 404) return new ApiError({ code: "gone", status });
   if (answer?.code && answer.detail) return new ApiError({ ...answer, status });
   return new ApiError({ code: "unreachable", status });

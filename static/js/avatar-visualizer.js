@@ -1,4 +1,4 @@
-// The avatar on a canvas, animated by the state of the call and by the level of whoever speaks.
+// The avatar on a canvas, animated by the state of the call and by the level of the speaker.
 
 const TWO_PI = 2 * Math.PI;
 const LAYERS = 4;
@@ -19,7 +19,8 @@ const MOODS = {
   troubled: { energy: 0.012, turn: 0.05, size: 0.52, glow: 0.12, orbit: 0, ripple: 0 },
 };
 
-const approach = (/** @type {number} */ from, /** @type {number} */ to, /** @type {number} */ share) => from + (to - from) * share;
+const approach = (/** @type {number} */ from, /** @type {number} */ to, /** @type {number} */ share) =>
+  from + (to - from) * share;
 
 export class AvatarVisualizer {
   #mood = { ...MOODS.resting };
@@ -37,7 +38,7 @@ export class AvatarVisualizer {
   /** @param {HTMLCanvasElement} canvas */
   constructor(canvas) {
     this.canvas = canvas;
-    this.context = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d")); // null only beside another kind
+    this.context = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d")); // null only where another context was requested before
     this.glow = "";
     this.isDark = false;
     this.#readColours();
@@ -56,7 +57,7 @@ export class AvatarVisualizer {
     this.#schedule();
   }
 
-  /** @param {number} level 0 to 1, of whoever speaks */
+  /** @param {number} level 0 to 1, of the person or of the reply */
   setLevel(level) {
     this.#wantedLevel = level;
   }
@@ -93,7 +94,8 @@ export class AvatarVisualizer {
   #step(elapsed) {
     const still = this.#reducedMotion.matches;
     const share = still ? 1 : 1 - Math.exp(-elapsed * 5);
-    for (const key of /** @type {(keyof Mood)[]} */ (Object.keys(this.#mood))) this.#mood[key] = approach(this.#mood[key], this.#target[key], share);
+    for (const key of /** @type {(keyof Mood)[]} */ (Object.keys(this.#mood)))
+      this.#mood[key] = approach(this.#mood[key], this.#target[key], share);
     if (still) return;
     // Fast to rise and slow to fall, as a VU meter.
     const pace = this.#wantedLevel > this.#level ? 22 : 7;

@@ -40,7 +40,8 @@ export class CallEffects {
         return { label: "dismiss", run: () => call.dispatch({ type: "noticeDismissed" }) };
       case "start": {
         const { withMicrophone, label } = action;
-        const start = () => call.dispatch({ type: "start", withMicrophone, keepsNothing: call.view.keepsNothing?.checked ?? false });
+        const start = () =>
+          call.dispatch({ type: "start", withMicrophone, keepsNothing: call.view.keepsNothing?.checked ?? false });
         return { label, run: start };
       }
       case "retryNow":
@@ -84,7 +85,10 @@ export class CallEffects {
     },
     startTimer: ({ timer, afterMs }) => {
       clearTimeout(this.#timers.get(timer));
-      this.#timers.set(timer, setTimeout(() => this.#call.dispatch({ type: "timerElapsed", timer }), afterMs));
+      this.#timers.set(
+        timer,
+        setTimeout(() => this.#call.dispatch({ type: "timerElapsed", timer }), afterMs),
+      );
     },
     stopTimer: ({ timer }) => clearTimeout(this.#timers.get(timer)),
 
@@ -157,7 +161,8 @@ export class CallEffects {
       const isOpen = await microphone.open(this.#context);
       this.#call.dispatch({ type: "microphoneOpened", attempt, isOpen });
     } catch (error) {
-      if (error instanceof MicrophoneError) this.#call.dispatch({ type: "microphoneRefused", attempt, reason: error.reason });
+      if (error instanceof MicrophoneError)
+        this.#call.dispatch({ type: "microphoneRefused", attempt, reason: error.reason });
       else {
         this.#call.dispatch({ type: "startFailed", attempt });
         throw error;

@@ -218,7 +218,9 @@ export const HANDLERS = {
 
   messageReceived(step, { message }) {
     if (step.state.phase === "idle") return; // it was on its way when the person hung up
-    const handle = /** @type {((step: Step, message: ServerMessage) => void) | undefined} */ (MESSAGE_HANDLERS[message.type]);
+    const handle = /** @type {((step: Step, message: ServerMessage) => void) | undefined} */ (
+      MESSAGE_HANDLERS[message.type]
+    );
     handle?.(step, message); // a later server may send types that this page does not know
   },
 

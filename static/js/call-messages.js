@@ -8,7 +8,11 @@ import { CONNECTION_TROUBLES, makeConfigure } from "./call-step.js";
 
 const STATUS_AFTER_MS = 3_000; // the server caches its status for two seconds
 
-/** Notices about what is stored and about lateness. The call goes on: captions are not settled. @type {Readonly<Record<string, { key: string, isSerious: boolean }>>} */
+/**
+ * Notices about what is stored and about lateness. They do not end the utterance: captions are not settled.
+ *
+ * @type {Readonly<Record<string, { key: string, isSerious: boolean }>>}
+ */
 const RECORDING_NOTICES = {
   NOT_KEPT: { key: "notKept", isSerious: true },
   KEPT_AGAIN: { key: "keptAgain", isSerious: false },
@@ -49,7 +53,8 @@ export const MESSAGE_HANDLERS = {
     state.wasTyped = false;
   },
 
-  corrected: (step, { turn_id: turnId, text, language }) => step.emit({ type: "showCorrection", turnId, text, language }),
+  corrected: (step, { turn_id: turnId, text, language }) =>
+    step.emit({ type: "showCorrection", turnId, text, language }),
 
   llm_response(step, { turn_id: turnId, text, is_final: isFinal, was_interrupted: wasInterrupted }) {
     if (isFinal) step.emit({ type: "showReply", turnId, text, wasInterrupted });
@@ -77,7 +82,10 @@ export const MESSAGE_HANDLERS = {
       state.audioTurnId = null;
     }
     if (state.replyTurnId === turnId) state.replyTurnId = null;
-    step.emit({ type: "markInterrupted", turnId, wasInterrupted }, { type: "showLatency", turnId, latency: message.latency_ms });
+    step.emit(
+      { type: "markInterrupted", turnId, wasInterrupted },
+      { type: "showLatency", turnId, latency: message.latency_ms },
+    );
     step.showFallback(message);
     if (state.conversationId !== null && !state.typedTurnIds.includes(userTurnId)) {
       step.emit({ type: "showUserAudio", turnId: userTurnId, conversationId: state.conversationId });
@@ -108,7 +116,8 @@ export const MESSAGE_HANDLERS = {
       step.emit({ type: "startTimer", timer: "status", afterMs: STATUS_AFTER_MS });
     } else {
       if (code === "PROCESSING_ERROR") state.replyTurnId = null;
-      if (code === "VOICE_GONE" && message.voice_profile_id) step.emit({ type: "forgetVoice", voiceId: message.voice_profile_id });
+      if (code === "VOICE_GONE" && message.voice_profile_id)
+        step.emit({ type: "forgetVoice", voiceId: message.voice_profile_id });
       step.showProblem(text);
     }
     step.emit({ type: "settleCaptions" });

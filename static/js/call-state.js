@@ -17,7 +17,11 @@ export function describeCall(call) {
   if (call.isHolding) return { key: "holding", mood: "hearing" };
   const isHandsFree = call.mode === "hands_free";
   if (call.isPlaying && !call.isUserSpeaking) {
-    return { key: "speaking", mood: "speaking", hint: isHandsFree && call.isHearing && !call.isMuted ? "speaking" : null };
+    return {
+      key: "speaking",
+      mood: "speaking",
+      hint: isHandsFree && call.isHearing && !call.isMuted ? "speaking" : null,
+    };
   }
   if (call.isUserSpeaking) return { key: "hearing", mood: "hearing" };
   if (call.stage === "stt") return { key: "recognising", mood: "thinking" };

@@ -189,7 +189,8 @@ export class Step {
 
   /** @param {{ turn_id: string, quality: string | null }} message */
   showFallback({ turn_id: turnId, quality }) {
-    if (this.state.settings.quality === "high_quality" && quality === "fast") this.emit({ type: "showFallback", turnId });
+    if (this.state.settings.quality === "high_quality" && quality === "fast")
+      this.emit({ type: "showFallback", turnId });
   }
 }
 

@@ -60,7 +60,8 @@ export class CallView {
     byId("unkept").hidden = !state.isUnkept;
     byId("composer").hidden = !state.isComposerShown;
     byId("keyboard").setAttribute("aria-pressed", String(state.isComposerShown));
-    if (this.keepsNothing) byId("keeps-nothing-hint").hidden = !this.keepsNothing.checked || state.conversationId === null;
+    if (this.keepsNothing)
+      byId("keeps-nothing-hint").hidden = !this.keepsNothing.checked || state.conversationId === null;
     this.#renderTalk(state);
     this.#renderNotice(state.notice);
   }

@@ -22,7 +22,17 @@ import { VoiceSheet } from "./voice-sheet.js";
  * @import { CallEvent } from "./call-types.js"
  */
 
-const TRANSLATED = [".header", ".stage", "#log", "#welcome", "#turn-template", "#correction-template", "#composer", "#controls", "#settings"];
+const TRANSLATED = [
+  ".header",
+  ".stage",
+  "#log",
+  "#welcome",
+  "#turn-template",
+  "#correction-template",
+  "#composer",
+  "#controls",
+  "#settings",
+];
 
 export class Call {
   /** @type {CallConfig} */
@@ -111,8 +121,6 @@ export class Call {
     }
   }
 
-  // --- what the parts tell ---
-
   #joinParts() {
     const { microphone, speaker, socket, captions, replay, settings, voices } = this;
     microphone.onframe = (frame, level) => this.#handleFrame(frame, level);
@@ -122,7 +130,8 @@ export class Call {
       this.visualizer.setLevel(level);
       this.dispatch({ type: "playing", turnId, playedMs, now: performance.now() });
     };
-    speaker.onfinished = ({ turnId, playedMs }) => this.dispatch({ type: "played", turnId, playedMs, isFinished: true });
+    speaker.onfinished = ({ turnId, playedMs }) =>
+      this.dispatch({ type: "played", turnId, playedMs, isFinished: true });
     speaker.onflushed = ({ turnId, playedMs }) => {
       if (turnId) this.dispatch({ type: "played", turnId, playedMs, isFinished: false });
     };

@@ -120,7 +120,8 @@ export class Captions {
       heard.hidden = false;
     }
     this.#write(element, text, language);
-    for (let next = element.nextElementSibling; next; next = next.nextElementSibling) next.classList.add("is-superseded");
+    for (let next = element.nextElementSibling; next; next = next.nextElementSibling)
+      next.classList.add("is-superseded");
     this.announce(say("youSaid", { text }));
   }
 

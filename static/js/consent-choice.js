@@ -17,7 +17,9 @@ export class ConsentChoice {
   constructor(element) {
     this.element = element;
     element.addEventListener("change", ({ target }) => {
-      const chosen = this.#texts.find((each) => target instanceof HTMLInputElement && each.attestation === target.value);
+      const chosen = this.#texts.find(
+        (each) => target instanceof HTMLInputElement && each.attestation === target.value,
+      );
       if (!chosen) return;
       const { attestation, text_sha256: sha256 } = chosen;
       this.declared = { consent_attestation: attestation, consent_text_sha256: sha256 };

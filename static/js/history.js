@@ -40,8 +40,6 @@ async function attempt(work, { into = null } = {}) {
   }
 }
 
-// --- playing ---
-
 class Players {
   /** @type {TurnPlayer[]} */
   #players = [];
@@ -78,7 +76,8 @@ class Players {
       this.#players.push(player);
       this.#visible.observe(place);
     }
-    const isBefore = (/** @type {Node} */ one, /** @type {Node} */ other) => one.compareDocumentPosition(other) & Node.DOCUMENT_POSITION_FOLLOWING;
+    const isBefore = (/** @type {Node} */ one, /** @type {Node} */ other) =>
+      one.compareDocumentPosition(other) & Node.DOCUMENT_POSITION_FOLLOWING;
     this.#players.sort((one, other) => (isBefore(one.element, other.element) ? -1 : 1));
   }
 
@@ -125,8 +124,6 @@ class Players {
   }
 }
 
-// --- turns that are not loaded yet ---
-
 /** Let a link to more turns add them to this page, at its end of the list. @param {HTMLAnchorElement} link @param {Players} players */
 function joinMore(link, players) {
   link.addEventListener("click", (event) => {
@@ -156,8 +153,6 @@ function joinMore(link, players) {
     });
   });
 }
-
-// --- correcting ---
 
 /** @param {HTMLElement} turn */
 function correct(turn) {
@@ -197,8 +192,6 @@ function correct(turn) {
     );
   });
 }
-
-// --- the conversation as a whole ---
 
 /** @param {HTMLElement} conversation */
 function joinConversation(conversation) {
@@ -263,8 +256,6 @@ function joinDeletion(dialog, remove) {
   });
 }
 
-// --- how long it is kept ---
-
 const RETENTION = ["audio_days", "text_days"];
 
 /** Returns a function that opens the dialog. @param {HTMLDialogElement} dialog */
@@ -311,8 +302,6 @@ function showDays(select, days, siteDays) {
   }
   select.value = String(days ?? "");
 }
-
-// --- several at once ---
 
 function joinChoice() {
   const { exportUrl = "", deleteUrl = "" } = byId("main").dataset;

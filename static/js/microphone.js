@@ -62,7 +62,8 @@ export class Microphone {
     this.#opening += 1;
     const opening = this.#opening;
     const stream = await openStream(CONSTRAINTS);
-    if (opening === this.#opening) await context.audioWorklet.addModule(new URL("./capture-worklet.js", import.meta.url));
+    if (opening === this.#opening)
+      await context.audioWorklet.addModule(new URL("./capture-worklet.js", import.meta.url));
     if (opening !== this.#opening) {
       for (const track of stream.getTracks()) track.stop();
       return false;

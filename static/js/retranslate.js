@@ -20,12 +20,18 @@ export function retranslate(shown, wanted) {
     retranslate(child, rest[index]);
     rest.splice(0, index + 1); // both are in document order
   }
-  if (shown instanceof HTMLTemplateElement && wanted instanceof HTMLTemplateElement) retranslate(shown.content, wanted.content);
+  if (shown instanceof HTMLTemplateElement && wanted instanceof HTMLTemplateElement)
+    retranslate(shown.content, wanted.content);
 }
 
 /** @param {Element} one @param {Element} other */
 function isCounterpart(one, other) {
-  return one.tagName === other.tagName && one.id === other.id && one.classList[0] === other.classList[0] && value(one) === value(other);
+  return (
+    one.tagName === other.tagName &&
+    one.id === other.id &&
+    one.classList[0] === other.classList[0] &&
+    value(one) === value(other)
+  );
 }
 
 /** Return what tells the options of a list apart. @param {Element} element */

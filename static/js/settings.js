@@ -18,7 +18,8 @@ export class Settings {
     this.values = { ...defaults };
     const values = asRecord(this.values);
     for (const [name, value] of Object.entries(this.#read())) {
-      if (name in values && !KEPT_BY_SERVER.includes(name) && typeof value === typeof values[name]) values[name] = value;
+      if (name in values && !KEPT_BY_SERVER.includes(name) && typeof value === typeof values[name])
+        values[name] = value;
     }
     this.#fill();
     this.form.addEventListener("input", ({ target }) => {
@@ -67,7 +68,7 @@ export class Settings {
 
   #write() {
     try {
-      // Nobody understands a microphone that is still off days later.
+      // Not stored: a microphone that is off on the next visit looks broken.
       const isKept = (/** @type {[string, unknown]} */ [name]) => name !== "is_muted" && !KEPT_BY_SERVER.includes(name);
       const kept = Object.fromEntries(Object.entries(this.values).filter(isKept));
       localStorage.setItem(KEY, JSON.stringify(kept));
@@ -99,7 +100,7 @@ export class Settings {
       else control.value = String(value);
       this.#label(control);
     }
-    // A voice that is gone, or a choice of an older version: back to what is always there.
+    // A deleted voice, or a value of an older version: back to the first option.
     for (const name of ["voice_profile_id", "mode", "language", "quality"]) {
       if (!this.form.querySelector(`[name="${name}"]:checked`)) {
         const first = find(this.form, `[name="${name}"]`, HTMLInputElement);

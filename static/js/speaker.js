@@ -16,7 +16,9 @@ export class Speaker {
   #sampleRate = 0;
 
   /** Called about 20 times a second while there is sound. */
-  onplaying = (/** @type {{ turnId: string | null, playedMs: number, queuedMs: number, level: number }} */ _progress) => {};
+  onplaying = (
+    /** @type {{ turnId: string | null, playedMs: number, queuedMs: number, level: number }} */ _progress,
+  ) => {};
   /** The reply was played to its end. */
   onfinished = (/** @type {{ turnId: string, playedMs: number }} */ _played) => {};
   /** The reply was cut off. */

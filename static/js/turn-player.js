@@ -146,6 +146,7 @@ export class TurnPlayer {
     drawWaveform(this.wave, this.#levels, this.durationMs ? positionMs / this.durationMs : 0);
     this.wave.setAttribute("aria-valuenow", String(Math.round(positionMs)));
     this.wave.setAttribute("aria-valuetext", `${formatClock(positionMs)} / ${formatClock(this.durationMs)}`);
-    this.time.textContent = positionMs > 0 ? `${formatClock(positionMs)} / ${formatClock(this.durationMs)}` : formatClock(this.durationMs);
+    this.time.textContent =
+      positionMs > 0 ? `${formatClock(positionMs)} / ${formatClock(this.durationMs)}` : formatClock(this.durationMs);
   }
 }

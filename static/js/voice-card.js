@@ -3,7 +3,15 @@ import { cloneTemplate, closest, find, setText } from "./dom.js";
 import { formatPercent } from "./format.js";
 import { detailAddress, profileAddress } from "./page-config.js";
 import { say } from "./ui-strings.js";
-import { canSpeak, isBeingFitted, isBeingMade, mayChangeSharing, sayFacts, sayStep, showSimilarity } from "./voice-profile.js";
+import {
+  canSpeak,
+  isBeingFitted,
+  isBeingMade,
+  mayChangeSharing,
+  sayFacts,
+  sayStep,
+  showSimilarity,
+} from "./voice-profile.js";
 
 /** @import { VoiceProfile } from "./voice-types.js" */
 

@@ -135,8 +135,6 @@ class VoicePage {
     await this.open();
   }
 
-  // --- another recording ---
-
   #joinAdding() {
     const input = new RecordingInput(find(document, ".recording-input"));
     const consent = new ConsentChoice(byId("attestations", HTMLFieldSetElement));
@@ -185,13 +183,14 @@ class VoicePage {
   }
 
   async #send() {
-    if (!this.#adding?.input.file) return;
+    if (!this.#adding) return;
     const { input, consent } = this.#adding;
     const { file } = input;
+    if (!file) return;
     notice.hide();
     const form = new FormData();
     consent.addTo(form);
-    if (file) form.append("audio", file, file.name);
+    form.append("audio", file, file.name);
     this.#setSending(true);
     try {
       await uploadWithProgress(profileAddress(this.profile.id, "/recordings"), form);
@@ -225,8 +224,6 @@ class VoicePage {
     this.#renderAdding();
   }
 
-  // --- what is shown ---
-
   /** @param {Partial<VoiceProfile> | null} changes */
   #merge(changes) {
     if (changes) this.#show({ ...this.profile, ...changes });
@@ -254,7 +251,10 @@ class VoicePage {
     if (profile.is_own) this.#showOwn(profile, { wasFitted });
     if (wasMade && isReady) announce(say("isReady", { name: profile.name }));
     if (profile.state === "disabled" || profile.state === "deleting") {
-      notice.show("problem", { text: say(`state_${profile.state}`), actions: [{ label: "allVoices", href: config.listUrl }] });
+      notice.show("problem", {
+        text: say(`state_${profile.state}`),
+        actions: [{ label: "allVoices", href: config.listUrl }],
+      });
     }
     this.#statusPoller.follow(profile);
   }

@@ -60,8 +60,6 @@ class NewVoicePage {
     if (focuses) byId(`step-${step}`).focus({ preventScroll: true });
   }
 
-  // --- whose voice it is ---
-
   #joinConsent() {
     this.#consent.onchange = () => {
       byId("give-consent", HTMLButtonElement).disabled = this.#consent.declared === null;
@@ -83,8 +81,6 @@ class NewVoicePage {
       showError(error, () => this.#fetchConsent());
     }
   }
-
-  // --- what it is made from ---
 
   #joinRecording() {
     const languages = findAll(document, '#language-field [name="language"]', HTMLInputElement);
@@ -170,8 +166,6 @@ class NewVoicePage {
     if (error.code.startsWith("consent_")) this.#show("consent");
   }
 
-  // --- what became of it ---
-
   #joinVerdict() {
     this.#statusPoller.onstatus = (_, status) => this.#showVerdict({ ...this.profile, ...status });
     this.#statusPoller.onsettled = (id) => this.#openVerdict(id);
@@ -217,7 +211,9 @@ class NewVoicePage {
     byId("warnings").replaceChildren();
     if (!recording) return;
     const noise = recording.snr_db === null ? null : sayNoise(recording.snr_db);
-    const heard = [say("secondsOfSpeech", { seconds: formatSeconds(recording.speech_s) }), noise].filter(Boolean).join(" · ");
+    const heard = [say("secondsOfSpeech", { seconds: formatSeconds(recording.speech_s) }), noise]
+      .filter(Boolean)
+      .join(" · ");
     const term = document.createElement("dt");
     term.textContent = heard;
     const words = document.createElement("dd");

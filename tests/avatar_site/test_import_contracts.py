@@ -1,14 +1,19 @@
 from __future__ import annotations
 
 import tomllib
+from typing import Any
 
 from django.conf import settings
 
 
+def read_contracts() -> list[dict[str, Any]]:
+    content = (settings.BASE_DIR / "pyproject.toml").read_text(encoding="utf-8")
+    return list(tomllib.loads(content)["tool"]["importlinter"]["contracts"])
+
+
 def read_layers() -> list[str]:
     """The layers of the first contract, highest first; one may have several modules."""
-    content = (settings.BASE_DIR / "pyproject.toml").read_text(encoding="utf-8")
-    return list(tomllib.loads(content)["tool"]["importlinter"]["contracts"][0]["layers"])
+    return list(read_contracts()[0]["layers"])
 
 
 class TestLayers:
@@ -17,3 +22,12 @@ class TestLayers:
         named = {part.strip().removeprefix("avatar_site.") for part in read_layers()[0].split(":")}
 
         assert named == site - {"__init__", "__pycache__", "lib"}
+
+
+class TestVoices:
+    def test_keep_every_module_to_themselves_but_three(self) -> None:
+        (contract,) = [each for each in read_contracts() if each["name"].startswith("Others import services")]
+        modules = {path.stem for path in (settings.BASE_DIR / "voices").iterdir() if path.suffix in ("", ".py")}
+        kept = {module.removeprefix("voices.") for module in contract["forbidden_modules"]}
+
+        assert kept == modules - {"__init__", "__pycache__", "migrations", "services", "models", "voice_spec"}

@@ -88,9 +88,7 @@ class Bench:
             language=recording.language,
             steps=self._steps,
             on_progress=lambda done, count, best: say(f"  {recording.speaker} {done}/{count} {best:.3f}"),
-            is_cancelled=lambda: False,
         )
-        assert fit is not None
         nearest = max((voice for voice in spoken if "+" not in voice), key=lambda voice: spoken[voice])
         return Row(
             recording.speaker,

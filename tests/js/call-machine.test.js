@@ -94,6 +94,7 @@ const END = [
 const SETTLE = effect("settleCaptions");
 
 /** Rows of: what happens, the state before (what differs from a fresh one), the event, what it changes, its effects. */
+// biome-ignore format: a row a line
 const TRANSITIONS = [
   // Start.
   ["start asks for the microphone", {}, { type: "start", ...SPOKEN }, { phase: "asking", attempt: 1, starting: { ...SPOKEN, wasIdle: true } }, OPEN_SOUND(1)],
@@ -269,18 +270,27 @@ describe("the call's machine", () => {
 
   test("has a row for every event", () => {
     const seen = new Set(TRANSITIONS.map(([, , event]) => event.type));
-    assert.deepEqual(Object.keys(HANDLERS).filter((type) => !seen.has(type)), []);
+    assert.deepEqual(
+      Object.keys(HANDLERS).filter((type) => !seen.has(type)),
+      [],
+    );
   });
 
   test("has a row for every message", () => {
     const seen = new Set(TRANSITIONS.map(([, , event]) => event.message?.type));
-    assert.deepEqual(Object.keys(MESSAGE_HANDLERS).filter((type) => !seen.has(type)), []);
+    assert.deepEqual(
+      Object.keys(MESSAGE_HANDLERS).filter((type) => !seen.has(type)),
+      [],
+    );
   });
 
   test("has a row for every effect", () => {
     const seen = new Set(TRANSITIONS.flatMap(([, , , , effects]) => effects.map(({ type }) => type)));
     assert.ok(EFFECT_TYPES.length > 30);
-    assert.deepEqual(EFFECT_TYPES.filter((type) => !seen.has(type)), []);
+    assert.deepEqual(
+      EFFECT_TYPES.filter((type) => !seen.has(type)),
+      [],
+    );
   });
 });
 
@@ -293,7 +303,10 @@ describe("a start", () => {
       state = next.state;
       effects.push(...next.effects);
     }
-    return { state, opened: effects.filter(({ type }) => type === "openSocket" || type === "openMicrophone").map(({ type }) => type) };
+    return {
+      state,
+      opened: effects.filter(({ type }) => type === "openSocket" || type === "openMicrophone").map(({ type }) => type),
+    };
   }
 
   const START = { type: "start", ...SPOKEN };
@@ -308,7 +321,10 @@ describe("a start", () => {
   });
 
   test("opens nothing once it has ended, whenever its awaits come back", () => {
-    for (const events of [[START, { type: "end" }, sound(1)], [START, sound(1), { type: "end" }, microphone(1, false)]]) {
+    for (const events of [
+      [START, { type: "end" }, sound(1)],
+      [START, sound(1), { type: "end" }, microphone(1, false)],
+    ]) {
       const { state, opened } = run(events);
 
       assert.equal(state.phase, "idle");
@@ -317,7 +333,15 @@ describe("a start", () => {
   });
 
   test("goes on with the latest of two, whichever comes back first", () => {
-    const { state, opened } = run([START, sound(1), { type: "end" }, START, sound(3), microphone(1, false), microphone(3)]);
+    const { state, opened } = run([
+      START,
+      sound(1),
+      { type: "end" },
+      START,
+      sound(3),
+      microphone(1, false),
+      microphone(3),
+    ]);
 
     assert.equal(state.phase, "connecting");
     assert.ok(state.isMicrophoneOpen);

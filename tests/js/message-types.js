@@ -4,7 +4,8 @@ import { fileURLToPath, pathToFileURL } from "node:url";
 
 const SCHEMA = fileURLToPath(new URL("../../docs/protocol.schema.json", import.meta.url));
 export const TYPES = fileURLToPath(new URL("../../static/js/messages.d.ts", import.meta.url));
-const HEAD = "// The JSON messages of the voice socket. Generated from docs/protocol.schema.json by `make message-types`.\n";
+const HEAD =
+  "// The JSON messages of the voice socket. Generated from docs/protocol.schema.json by `make message-types`.\n";
 
 /** The source of messages.d.ts. */
 export function generateTypes(schema = JSON.parse(readFileSync(SCHEMA, "utf8"))) {

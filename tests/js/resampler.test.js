@@ -9,7 +9,8 @@ function resampleTone(inputRate, outputRate, frequencyHz, blockSize = 128) {
   const output = [];
   for (let start = 0; start < inputRate; start += blockSize) {
     const block = new Float32Array(Math.min(blockSize, inputRate - start));
-    for (let i = 0; i < block.length; i += 1) block[i] = Math.sin((2 * Math.PI * frequencyHz * (start + i)) / inputRate);
+    for (let i = 0; i < block.length; i += 1)
+      block[i] = Math.sin((2 * Math.PI * frequencyHz * (start + i)) / inputRate);
     output.push(...resampler.process(block));
   }
   output.push(...resampler.flush());
@@ -22,11 +23,21 @@ function rms(samples) {
 
 /** The largest difference from the sine that should have come out, away from both ends. */
 function worstError(samples, rate, frequencyHz) {
-  return Math.max(...samples.slice(1000, -1000).map((sample, i) => Math.abs(sample - Math.sin((2 * Math.PI * frequencyHz * (i + 1000)) / rate))));
+  return Math.max(
+    ...samples
+      .slice(1000, -1000)
+      .map((sample, i) => Math.abs(sample - Math.sin((2 * Math.PI * frequencyHz * (i + 1000)) / rate))),
+  );
 }
 
 describe("the resampler", () => {
-  for (const [inputRate, outputRate] of [[48_000, 16_000], [44_100, 16_000], [24_000, 48_000], [24_000, 44_100], [16_000, 16_000]]) {
+  for (const [inputRate, outputRate] of [
+    [48_000, 16_000],
+    [44_100, 16_000],
+    [24_000, 48_000],
+    [24_000, 44_100],
+    [16_000, 16_000],
+  ]) {
     test(`keeps a tone of 1 kHz from ${inputRate} to ${outputRate} Hz, without delay`, () => {
       const output = resampleTone(inputRate, outputRate, 1000);
 

@@ -121,7 +121,10 @@ describe("the socket", () => {
 
     pass(10_000);
     pass(10_000);
-    assert.deepEqual(latest().sent.map((sent) => JSON.parse(sent).nonce), ["1", "2"]);
+    assert.deepEqual(
+      latest().sent.map((sent) => JSON.parse(sent).nonce),
+      ["1", "2"],
+    );
     pass(10_000);
 
     assert.deepEqual(drops, [500]);

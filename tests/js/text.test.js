@@ -9,18 +9,30 @@ import { replaceCatalogue, say } from "../../static/js/ui-strings.js";
 describe("a level", () => {
   test("is 0 in a quiet room and 1 in loud speech", () => {
     const db = (value) => 10 ** (value / 20);
-    assert.deepEqual([0, db(-80), db(-54), db(-12), 1].map(toLevel).map((level) => Number(level.toFixed(6))), [0, 0, 0, 1, 1]);
+    assert.deepEqual(
+      [0, db(-80), db(-54), db(-12), 1].map(toLevel).map((level) => Number(level.toFixed(6))),
+      [0, 0, 0, 1, 1],
+    );
     assert.equal(toLevel(db(-33)).toFixed(3), "0.500");
   });
 });
 
 describe("a format", () => {
-  test("of a share is a whole percentage", () => assert.deepEqual([0, 0.456, 1].map(formatPercent), ["0%", "46%", "100%"]));
-  test("of seconds has a digit below ten", () => assert.deepEqual([0, 9.94, 10, 59.6].map(formatSeconds), ["0.0", "9.9", "10", "60"]));
+  test("of a share is a whole percentage", () =>
+    assert.deepEqual([0, 0.456, 1].map(formatPercent), ["0%", "46%", "100%"]));
+  test("of seconds has a digit below ten", () =>
+    assert.deepEqual([0, 9.94, 10, 59.6].map(formatSeconds), ["0.0", "9.9", "10", "60"]));
   test("of bytes has the unit that fits", () => {
-    assert.deepEqual([0, 1023, 1024, 1_048_575, 1_572_864].map(formatBytes), ["0\u00a0B", "1023\u00a0B", "1\u00a0KB", "1024\u00a0KB", "1.5\u00a0MB"]);
+    assert.deepEqual([0, 1023, 1024, 1_048_575, 1_572_864].map(formatBytes), [
+      "0\u00a0B",
+      "1023\u00a0B",
+      "1\u00a0KB",
+      "1024\u00a0KB",
+      "1.5\u00a0MB",
+    ]);
   });
-  test("of a position is minutes and seconds", () => assert.deepEqual([0, 4_400, 65_000, 600_000].map(formatClock), ["0:00", "0:04", "1:05", "10:00"]));
+  test("of a position is minutes and seconds", () =>
+    assert.deepEqual([0, 4_400, 65_000, 600_000].map(formatClock), ["0:00", "0:04", "1:05", "10:00"]));
 });
 
 describe("latencies", () => {

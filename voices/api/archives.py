@@ -57,8 +57,8 @@ class VoiceProfileImport(VoiceView):
 
     @extend_schema(
         operation_id="import_voice_profile",
-        summary="Make a voice from an exported one",
-        description="Consent is given anew, and the voice is made anew from its recordings.",
+        summary="Create a voice from an exported one",
+        description="It needs a consent of its own, and the voice is rebuilt from its recordings.",
         request={"multipart/form-data": ImportSerializer},
         responses={201: PROFILE}
         | refusals(
@@ -74,4 +74,4 @@ class VoiceProfileImport(VoiceView):
         given = self.read(ImportSerializer)
         file = given.validated_data["file"].read()
         profile = services.import_voice_profile(owner=self.user, file=file, **given.read_consent())
-        return Response(self.describe_anew(profile), status=status.HTTP_201_CREATED)
+        return Response(self.describe_fresh(profile), status=status.HTTP_201_CREATED)

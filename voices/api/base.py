@@ -1,4 +1,4 @@
-"""What the views of voices share: which voice is meant, whose it is, and the refusals in the schema."""
+"""Base of the API views of voices: lookups by owner, responses, and refusals for the schema."""
 
 from __future__ import annotations
 
@@ -74,17 +74,17 @@ RequestSerializer = TypeVar("RequestSerializer", bound=Serializer[Any])
 
 
 class VoiceView(APIView):
-    """What all views of voices need: who asks, and which voice is meant."""
+    """A view with lookups of voices that the user may see or change."""
 
     @property
     def user(self) -> User:
-        return self.request.user  # type: ignore[return-value]  # IsAuthenticated let nobody else in
+        return self.request.user  # type: ignore[return-value]  # IsAuthenticated requires a login
 
     def visible(self, profile_id: uuid.UUID) -> VoiceProfile:
         return get_object_or_404(VoiceProfile.objects.visible_to(self.user), pk=profile_id)
 
     def own(self, profile_id: uuid.UUID) -> VoiceProfile:
-        """Return a voice that the user may change. A stock voice or a shared one exists, and may not: ProblemError."""
+        """Return a voice of the user. Raises ProblemError for a stock voice, Http404 for those of others."""
         profile = self.visible(profile_id)
         if profile.is_stock:
             raise ProblemError("stock_voice")
@@ -100,7 +100,7 @@ class VoiceView(APIView):
         context = {"user": self.user, "default_id": services.read_preference(user=self.user).profile_id}
         return list(VoiceProfileSerializer(profiles, many=True, context=context).data)
 
-    def describe_anew(self, profile: VoiceProfile) -> Any:
+    def describe_fresh(self, profile: VoiceProfile) -> Any:
         (fresh,) = VoiceProfile.objects.filter(pk=profile.pk).with_size().prefetch_related("jobs", "recordings")
         return self.describe(fresh)[0]
 

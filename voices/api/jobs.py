@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 class VoiceProfileStatus(VoiceView):
     @extend_schema(
         operation_id="voice_profile_status",
-        summary="How far its making and its fitting are",
+        summary="The progress of its build and its fit",
         responses={200: StatusSerializer} | NOT_FOUND,
     )
     def get(self, request: Request, profile_id: uuid.UUID) -> Response:
@@ -42,21 +42,21 @@ class VoiceProfileStatus(VoiceView):
 class VoiceProfileRetry(VoiceView):
     @extend_schema(
         operation_id="retry_voice_profile",
-        summary="Make a voice once more whose making has failed",
+        summary="Build a voice again whose build failed",
         request=None,
         responses={202: PROFILE} | NOT_FOUND | refusals("not_failed", "disabled", "deleting"),
     )
     def post(self, request: Request, profile_id: uuid.UUID) -> Response:
         profile = self.own(profile_id)
         services.retry(profile=profile)
-        return Response(self.describe_anew(profile), status=status.HTTP_202_ACCEPTED)
+        return Response(self.describe_fresh(profile), status=status.HTTP_202_ACCEPTED)
 
 
 class VoiceProfileFit(VoiceView):
     @extend_schema(
         operation_id="fit_voice_profile",
-        summary="Bring a matched voice closer, in the background",
-        description="Takes minutes; the status tells how far it is. Kept only if it is nearer and as intelligible.",
+        summary="Fit a style to a matched voice, in the background",
+        description="Takes minutes. The style is stored only if it is nearer and as intelligible.",
         request=None,
         responses={202: StatusSerializer}
         | NOT_FOUND
@@ -69,7 +69,7 @@ class VoiceProfileFit(VoiceView):
 
     @extend_schema(
         operation_id="cancel_fitting",
-        summary="Stop bringing it closer; what was found before stays",
+        summary="Cancel the fit; the style of an earlier one stays",
         responses={202: StatusSerializer} | NOT_FOUND,
     )
     def delete(self, request: Request, profile_id: uuid.UUID) -> Response:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 class VoiceProfileDefault(VoiceView):
     @extend_schema(
         operation_id="choose_default_voice",
-        summary="Be answered in this voice from now on",
+        summary="Prefer this voice",
         request=None,
         responses={204: None} | NOT_FOUND | refusals("not_ready", "disabled", "deleting"),
     )
@@ -41,7 +41,7 @@ class VoiceProfileDefault(VoiceView):
 
 
 class VoiceDefault(VoiceView):
-    """What the user prefers: a voice, and how well it is to be spoken."""
+    """The preferred voice and quality of the user."""
 
     parser_classes = (JSONParser,)
 
@@ -66,7 +66,7 @@ class VoiceDefault(VoiceView):
 
     @extend_schema(
         operation_id="forget_default_voice",
-        summary="Be answered in the voice that the language asks for",
+        summary="Prefer the default voice for the language of the reply",
         responses={204: None} | NOT_LOGGED_IN,
     )
     def delete(self, request: Request) -> Response:

@@ -39,7 +39,7 @@ class VoiceProfilePreview(VoiceView):
         operation_id="preview_voice_profile",
         summary="Hear a sentence in it",
         description=(
-            "Spoken once and kept; where memory was short, spoken anew. The file at `audio_url` says in its INFO list "
+            "Synthesised once and stored; again if memory was short. The file at `audio_url` says in its INFO list "
             "that it is synthetic."
         ),
         request=PreviewRequestSerializer,
@@ -70,7 +70,7 @@ class PreviewAudio(VoiceView):
 
     @extend_schema(
         operation_id="preview_audio",
-        summary="A preview as WAV, for whoever asked for it; ranges are served",
+        summary="A preview as WAV, for the user who requested it; ranges are served",
         responses={(200, "audio/wav"): OpenApiTypes.BINARY, (206, "audio/wav"): OpenApiTypes.BINARY}
         | FILE_REFUSALS
         | refusals("not_ready", "disabled", "deleting"),
@@ -78,7 +78,7 @@ class PreviewAudio(VoiceView):
     def get(self, request: Request, profile_id: uuid.UUID, preview_id: uuid.UUID) -> HttpResponse:
         previews = Preview.objects.filter(requested_by=self.user, profile_id=profile_id)
         preview = get_object_or_404(previews, pk=preview_id)
-        # Neither what is not shared any more nor what is disabled is heard again.
+        # Not served once the voice is not shared any more, or disabled.
         services.check_speakable(self.visible(profile_id))
         return respond_with_file(
             preview.audio,

@@ -42,12 +42,12 @@ class VoicePages(PageNumberPagination):
 
 class VoiceProfileList(VoiceView):
     parser_classes = (MultiPartParser,)
-    # Read by the schema: without it, its answer would be an array.
+    # For the schema: without it, the response would be an array.
     pagination_class = VoicePages
 
     @extend_schema(
         operation_id="list_voice_profiles",
-        summary="The voices one can see, newest first",
+        summary="The voices that the user can see, newest first",
         parameters=[
             OpenApiParameter("page", int),
             OpenApiParameter("page_size", int, description="50 unless told, at most 200."),
@@ -75,7 +75,7 @@ class VoiceProfileList(VoiceView):
 
     @extend_schema(
         operation_id="create_voice_profile",
-        summary="Make a voice from a recording",
+        summary="Create a voice from a recording",
         request={"multipart/form-data": CreateSerializer},
         responses={201: PROFILE}
         | refusals(
@@ -99,7 +99,7 @@ class VoiceProfileList(VoiceView):
             language=given.validated_data.get("language", ""),
             **given.read_consent(),
         )
-        return Response(self.describe_anew(profile), status=status.HTTP_201_CREATED)
+        return Response(self.describe_fresh(profile), status=status.HTTP_201_CREATED)
 
 
 class VoiceProfileDetail(VoiceView):
@@ -107,14 +107,12 @@ class VoiceProfileDetail(VoiceView):
 
     @extend_schema(operation_id="retrieve_voice_profile", summary="One voice", responses={200: PROFILE} | NOT_FOUND)
     def get(self, request: Request, profile_id: uuid.UUID) -> Response:
-        return Response(self.describe_anew(self.visible(profile_id)))
+        return Response(self.describe_fresh(self.visible(profile_id)))
 
     @extend_schema(
         operation_id="change_voice_profile",
-        summary="Rename it, say its language, share it with everybody",
-        description=(
-            "Another language has the nearest voice sought anew. Sharing is for operators; its owner may stop it."
-        ),
+        summary="Rename it, set its language, share it with all users",
+        description=("Another language rebuilds it. Only operators share, their own; any owner may stop sharing."),
         request=ChangeSerializer,
         responses={200: PROFILE}
         | refusals("name_required", "name_too_long", "language_unknown", "invalid")
@@ -126,11 +124,11 @@ class VoiceProfileDetail(VoiceView):
         profile = self.own(profile_id)
         changes = self.read(ChangeSerializer).validated_data
         profile = services.change_voice_profile(profile=profile, user=self.user, **changes)
-        return Response(self.describe_anew(profile))
+        return Response(self.describe_fresh(profile))
 
     @extend_schema(
         operation_id="delete_voice_profile",
-        summary="Delete a voice and everything made of it, at once and for good",
+        summary="Delete a voice and everything built from it, at once and for good",
         description="Conversations keep their words, and their audio for as long as audio is kept.",
         responses={204: None}
         | refusals("not_logged_in", "stock_voice")

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 class VoiceConsents(VoiceView):
     @extend_schema(
         operation_id="voice_consents",
-        summary="The declarations one of which is needed to make a voice, in the request's language",
+        summary="The consents, one of which is needed for a voice, in the language of the request",
         responses={200: ConsentSerializer(many=True)} | NOT_LOGGED_IN,
     )
     def get(self, request: Request) -> Response:
@@ -58,7 +58,7 @@ class RecordingList(VoiceView):
 
     @extend_schema(
         operation_id="add_recording",
-        summary="Add a recording of the same person; the voice is made anew from all of them",
+        summary="Add a recording of the same person; the voice is rebuilt from all of them",
         description="Consent is given with each recording.",
         request={"multipart/form-data": AddRecordingSerializer},
         responses={201: RecordingSerializer}
@@ -78,7 +78,7 @@ class RecordingList(VoiceView):
 class RecordingDetail(VoiceView):
     @extend_schema(
         operation_id="remove_recording",
-        summary="Remove one of several recordings; the voice is made anew from the others",
+        summary="Remove one of several recordings; the voice is rebuilt from the others",
         responses={204: None} | NOT_FOUND | refusals("last_recording", "disabled", "deleting") | STORAGE_AWAY,
     )
     def delete(self, request: Request, profile_id: uuid.UUID, recording_id: uuid.UUID) -> Response:

@@ -153,7 +153,7 @@ class ImportSerializer(ConsentRequestSerializer):
 class ChangeSerializer(serializers.Serializer[Any]):
     name = NameField(max_length=services.MAX_NAME_LENGTH, required=False)
     language = LanguageField(required=False)
-    is_shared = FlagField(required=False, help_text="Operators, of their own; false: whoever owns it.")
+    is_shared = FlagField(required=False, help_text="true: operators, of their own; false: any owner.")
 
 
 class PreviewRequestSerializer(serializers.Serializer[Any]):

@@ -64,9 +64,9 @@ class RecordingSerializer(serializers.ModelSerializer[Recording]):
 
 class VoiceProfileSerializer(serializers.ModelSerializer[VoiceProfile]):
     """
-    A voice. Expects `user` in the context, `default_id` for lists, and rows made by `with_size`.
+    A voice. Expects `user` and `default_id` in the context, and rows of `with_size` with jobs and recordings.
 
-    What was recorded is told to its owner alone.
+    Only its owner sees errors, recordings and sizes.
     """
 
     gender = serializers.ChoiceField(choices=Gender.choices, allow_blank=True, read_only=True)
@@ -135,7 +135,7 @@ class VoiceProfileSerializer(serializers.ModelSerializer[VoiceProfile]):
     def get_recordings(self, profile: VoiceProfile) -> list[Any]:
         if not profile.is_owned_by(self._user):
             return []
-        # Prefetched for a list; sorted here, because another order would be another query for each voice.
+        # Prefetched for a list; sorted here, because `order_by` would be a query for each voice.
         recordings = sorted(profile.recordings.all(), key=lambda each: (each.created_at, each.pk))
         return list(RecordingSerializer(recordings, many=True).data)
 
@@ -144,7 +144,7 @@ class VoiceProfileSerializer(serializers.ModelSerializer[VoiceProfile]):
 
 
 class StatusSerializer(serializers.Serializer[Any]):
-    """How far the making of a voice is."""
+    """The progress of the jobs of a voice."""
 
     state = serializers.ChoiceField(choices=State.choices)
     step = serializers.ChoiceField(choices=Step.choices)

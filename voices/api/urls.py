@@ -1,4 +1,4 @@
-"""The plural is canonical and documented; the singular answers the same."""
+"""URLs of the API. The plural is canonical and documented; the singular does the same."""
 
 from django.urls import path
 

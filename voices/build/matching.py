@@ -1,8 +1,8 @@
 """
-Which stock voice, or blend of two, is most like a speaker. Knows engines by their protocols alone; nothing of Django.
+Finds the stock voice, or blend of two, that is most similar to a speaker. Imports the engines' protocols, no Django.
 
-A blend's embedding is guessed from those of its parts, which costs nothing; the best guesses are then really spoken and
-measured. Speaking is done in the background: a live call goes first.
+The embedding of a blend is first estimated from those of its parts, without synthesis; the best candidates are then
+spoken and measured, as background work that live calls preempt.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from inference.interfaces import InferenceError, SpeakerEncoder, SynthesisOptions, TextToSpeech, VoiceInfo
 from inference.offline import embed, speak
 
-#: What voices say when they are measured: every sound of the language about once. Two, so that one alone says little.
+#: Spoken to measure a voice: every sound of the language about once. Two sentences, to average over.
 SENTENCES = {
     "zh": (
         "昨天傍晚下了一場大雨，我們坐在窗邊喝熱茶，聊起小時候的趣事。",
@@ -31,7 +31,7 @@ SENTENCES = {
 }
 #: Shares of the first voice in a blend of two.
 SHARES = (0.3, 0.4, 0.5, 0.6, 0.7)
-#: Candidates that are really spoken. The nearest single voice is always among them.
+#: Candidates that are spoken and measured. The nearest single voice is always among them.
 VERIFIED = 4
 MAX_CANDIDATES = 20
 
@@ -41,7 +41,7 @@ Vector = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """A voice, or a blend of two ("zf_xiaoxiao:0.6+zm_yunxi:0.4"), and how like the speaker it is, from 0 to 1."""
+    """A voice, or a blend of two ("zf_xiaoxiao:0.6+zm_yunxi:0.4"), and its similarity to the speaker, from 0 to 1."""
 
     voice: str
     similarity: float
@@ -55,7 +55,7 @@ async def embed_stock_voices(
     on_progress: Callable[[int, int], None],
 ) -> dict[str, Embedding]:
     """
-    Let every voice speak, and return who it sounds like, by key. Three seconds a voice on two cores: worth keeping.
+    Return the embedding of every voice by key, from a sentence that it speaks. Three seconds a voice on two cores.
 
     Raises what the engines raise.
     """
@@ -70,11 +70,11 @@ async def embed_stock_voices(
     return stock
 
 
-def find_match(target: Sequence[float], stock: Mapping[str, Sequence[float]]) -> list[Match]:
+def rank_candidates(target: Sequence[float], stock: Mapping[str, Sequence[float]]) -> list[Match]:
     """
-    Return candidates for `target`, the most like it first: single voices, and for every two voices their best blend.
+    Return candidates for `target`, the most similar first: single voices, and the best blend of each pair.
 
-    The similarity of a blend is a guess. Empty when there is no voice.
+    The similarity of a blend is an estimate. Empty when there is no voice.
     """
     wanted, known = _unit(target), {key: _unit(values) for key, values in stock.items()}
     candidates = [Match(key, float(vector @ wanted)) for key, vector in known.items()]
@@ -101,7 +101,7 @@ async def match_voice(
     on_measured: Callable[[Match], None] = lambda match: None,
 ) -> Match:
     """
-    Return the voice or blend that was measured to be most like `target`, among the voices of `language` in `stock`.
+    Return the voice or blend that was measured to be most similar to `target`, among those of `language` in `stock`.
 
     Half a minute on two cores. Raises InferenceError when there is no voice of that language, and what engines raise.
     """
@@ -109,7 +109,7 @@ async def match_voice(
     of_language = {key: values for key, values in stock.items() if key in speaks}
     if not of_language:
         raise InferenceError(f"the engine has no voice that speaks {language!r}")
-    candidates = choose_candidates(find_match(target, of_language), has_blends=bool(await tts.list_styles()))
+    candidates = choose_candidates(rank_candidates(target, of_language), has_blends=bool(await tts.list_styles()))
     wanted = _unit(target)
     measured: list[Match] = []
     for number, candidate in enumerate(candidates):
@@ -123,7 +123,7 @@ async def match_voice(
 
 
 def choose_candidates(found: Sequence[Match], *, has_blends: bool) -> list[Match]:
-    """Return those of `found` to be spoken: the best single voice, and the best of the others."""
+    """Return the candidates to be spoken: the best single voice, and the best of the others."""
     singles = [match for match in found if "+" not in match.voice]
     if not has_blends:
         return singles[:VERIFIED]
@@ -135,7 +135,7 @@ def choose_candidates(found: Sequence[Match], *, has_blends: bool) -> list[Match
 async def embed_voice(
     tts: TextToSpeech, encoder: SpeakerEncoder, sentences: Sequence[str], options: SynthesisOptions
 ) -> Vector:
-    """Let a voice say the sentences, and return who it sounds like."""
+    """Return the embedding of a voice, from sentences that it speaks."""
     spoken = [await speak(tts, [sentence], options) for sentence in sentences]
     pcm = b"".join(each.pcm for each in spoken)
     if not pcm:

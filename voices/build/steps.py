@@ -1,7 +1,7 @@
 """
-A voice from recordings: what is said in them, who speaks, a clip to speak like, and the nearest voice the engine has.
+The steps that build a voice from recordings: transcripts, embedding, reference clip, and match or clone.
 
-Knows engines and samples; no rows, no files, no Django.
+Takes samples and engines; imports no Django.
 """
 
 from __future__ import annotations
@@ -28,22 +28,22 @@ from inference.interfaces import (
 )
 from inference.offline import embed, recognise, speak
 from voices.build import matching
-from voices.recordings.quality import find_speech
+from voices.recordings.quality import detect_speech
 
 HEARING_RATE_HZ = 16_000
 CLIP_RATE_HZ = 24_000
 MAX_CLIP_S = 12.0
-#: A clip is no longer than needed and ends in a pause: this much of it is kept.
+#: Of the pauses around the speech of a clip, so much stays.
 CLIP_PAUSE_S = 0.1
-#: How loud the speech of a clip is made, as a root mean square, and how loud it may be at any moment.
+#: The level of a clip's speech (root mean square, dB below full scale), and its highest peak.
 CLIP_LEVEL_DB = -20.0
 CLIP_PEAK = 0.89
-#: Who speaks is asked for pieces of this length; shorter ones are told apart badly.
+#: Speakers are counted by embeddings of pieces of this length; those of shorter ones are unreliable.
 PIECE_S = 3.0
-#: Pieces less alike than this are two people's.
+#: Pieces less similar than this are of two speakers.
 OTHER_SPEAKER_BELOW = 0.62
 
-#: Spoken to measure how alike a cloned voice is.
+#: Spoken to measure the similarity of a cloned voice.
 MEASURING_SENTENCES = {
     "zh": "今天天氣很好，我們一起去公園走走，順便買一杯咖啡。",
     "en": "The weather is lovely today, so let us take a walk in the park and have a cup of coffee.",
@@ -51,12 +51,12 @@ MEASURING_SENTENCES = {
 
 
 class NoSpeech(Exception):
-    """Nobody speaks in the recordings."""
+    """The encoder finds no speech in the recordings."""
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A recording: samples at any rate, and how clean it is."""
+    """A recording: samples at any rate, and its quality."""
 
     samples: Samples
     sample_rate_hz: int
@@ -66,7 +66,7 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """A step has begun or come further; `share` of the whole, 0 to 1."""
+    """The progress of a step; `share` is of all steps, 0 to 1."""
 
     step: str
     share: float
@@ -74,7 +74,7 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class StockMeasured:
-    """The engine's own voices have been listened to, by this encoder: worth keeping, it took a while."""
+    """The embeddings of the stock voices by this encoder. They took a while: cache them."""
 
     stock: Mapping[str, tuple[float, ...]]
     encoder: str
@@ -82,7 +82,7 @@ class StockMeasured:
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """What was found out about one recording."""
+    """What the engines find in one recording."""
 
     transcript: str
     language: str
@@ -91,7 +91,7 @@ class Heard:
 
 @dataclass(frozen=True, slots=True)
 class BuiltVoice:
-    """A voice. `engine_voice` is empty when the engine clones: then it speaks like the clip."""
+    """The result. `engine_voice` is empty when the engine clones the clip."""
 
     heard: tuple[Heard, ...]
     language: str
@@ -112,32 +112,31 @@ async def build_voice(
     report: Callable[[Progress | StockMeasured], None],
 ) -> BuiltVoice:
     """
-    Make a voice from recordings of one person.
+    Build a voice from recordings of one person.
 
-    `language` is empty when nobody said which. `stock` is what was measured of the engine's own voices; it is measured
-    anew if there is nothing, or by another encoder, which takes a second or two for each. Raises NoSpeech, and what
-    engines raise.
+    `language` is empty when the owner chose none. `stock` are cached embeddings of the stock voices; without them, or
+    with those of another encoder, each is measured, a second or two per voice. Raises NoSpeech, and what engines raise.
     """
     clones = (await inference.status()).clones
-    audible = [_keep_speech(source) for source in sources]
+    audible = [_trim_pauses(source) for source in sources]
 
     transcripts = []
     for number, samples in enumerate(audible):
         report(Progress("recognising", 0.3 * number / len(sources)))
         transcripts.append(await recognise(inference.stt, pcm_from_float(samples)))
-    language = language or _most_spoken(transcripts) or "zh"
+    language = language or _choose_language(transcripts) or "zh"
 
     embeddings, counts = [], []
     for number, samples in enumerate(audible):
         progress = Progress("embedding", 0.3 + 0.2 * number / len(sources))
         report(progress)
         embeddings.append(await _embed(inference, samples))
-        # Each answer of an engine is progress, however little of it can be seen.
+        # Each response of an engine renews the lease, even where the progress stays.
         counts.append(await _count_speakers(inference, samples, on_answer=partial(report, progress)))
     target = average(embeddings, weights=[len(samples) for samples in audible])
 
     report(Progress("clip", 0.5))
-    best = max(range(len(sources)), key=lambda each: _worth_of_clip(sources[each], counts[each]))
+    best = max(range(len(sources)), key=lambda each: _rank_for_clip(sources[each], counts[each]))
     clip = cut_clip(sources[best].samples, sources[best].sample_rate_hz)
     clip_transcript, _ = await recognise(inference.stt, pcm_from_float(resample(clip, CLIP_RATE_HZ, HEARING_RATE_HZ)))
 
@@ -160,7 +159,7 @@ async def build_voice(
 
 
 def average(embeddings: Sequence[SpeakerEmbedding], *, weights: Sequence[float]) -> SpeakerEmbedding:
-    """The direction between embeddings, of unit length."""
+    """Return the weighted mean of embeddings, of unit length."""
     values = np.average([embedding.values for embedding in embeddings], axis=0, weights=weights)
     values = values / np.linalg.norm(values)
     return SpeakerEmbedding(tuple(float(value) for value in values), embeddings[0].encoder)
@@ -170,11 +169,11 @@ def cut_clip(samples: Samples, sample_rate_hz: int) -> Samples:
     """
     Cut a reference clip: mono at 24 kHz, at most 12 s, its speech at -20 dB, silence around it trimmed.
 
-    It begins and ends in pauses where there are any; the part with the most speech is taken.
+    Takes the part with the most speech that begins and ends in pauses, where there are any.
     """
     levels = measure_levels_db(samples, sample_rate_hz)
-    spoken = find_speech(levels)
-    start, end = _find_best_part(spoken, round(MAX_CLIP_S / FRAME_S))
+    spoken = detect_speech(levels)
+    start, end = _choose_part(spoken, round(MAX_CLIP_S / FRAME_S))
     margin = round(CLIP_PAUSE_S / FRAME_S)
     limit = round(MAX_CLIP_S / FRAME_S)
     start = max(start - margin, 0)
@@ -186,13 +185,13 @@ def cut_clip(samples: Samples, sample_rate_hz: int) -> Samples:
     return _level(clip, spoken[start:end])
 
 
-def _find_best_part(spoken: npt.NDArray[np.bool_], longest: int) -> tuple[int, int]:
+def _choose_part(spoken: npt.NDArray[np.bool_], longest: int) -> tuple[int, int]:
     """Return the frames between two pauses, at most `longest`, with the most speech in them."""
     edges = np.flatnonzero(np.diff(np.concatenate(([0], spoken.astype(np.int8), [0]))))
     starts, ends = edges[::2].tolist(), edges[1::2].tolist()
     parts = [(start, end) for start in starts for end in ends if start < end <= start + longest]
     if not parts:
-        # Nobody paused: it has to be cut off somewhere.
+        # No pause within the limit: cut at the limit.
         start = starts[0] if starts else 0
         return start, min(start + longest, len(spoken))
     return max(parts, key=lambda part: (int(spoken[part[0] : part[1]].sum()), -part[0]))
@@ -210,10 +209,10 @@ def _level(clip: Samples, spoken: npt.NDArray[np.bool_]) -> Samples:
     return (clip * gain).astype(np.float32)
 
 
-def _keep_speech(source: Source) -> Samples:
-    """A recording at 16 kHz without its pauses of any length; no more than an encoder takes."""
-    spoken = find_speech(measure_levels_db(source.samples, source.sample_rate_hz))
-    # Half a second of each pause stays: words are told apart by it.
+def _trim_pauses(source: Source) -> Samples:
+    """Return a recording at 16 kHz with its pauses shortened, no longer than an encoder takes."""
+    spoken = detect_speech(measure_levels_db(source.samples, source.sample_rate_hz))
+    # Half a second of each pause stays, as a word boundary.
     margin = round(0.25 / FRAME_S)
     kept = np.convolve(spoken, np.ones(2 * margin + 1), mode="same") > 0
     size = round(source.sample_rate_hz * FRAME_S)
@@ -222,11 +221,11 @@ def _keep_speech(source: Source) -> Samples:
     return samples[: round(MAX_RECORDING_S * HEARING_RATE_HZ)]
 
 
-def _most_spoken(transcripts: Sequence[tuple[str, str]]) -> str:
+def _choose_language(transcripts: Sequence[tuple[str, str]]) -> str:
     lengths = {language: 0 for _, language in transcripts if language in MEASURING_SENTENCES}
     for text, language in transcripts:
         if language in lengths:
-            # A Chinese character says about as much as three letters.
+            # A Chinese character counts as about three letters.
             lengths[language] += len(text) * (3 if language == "zh" else 1)
     return max(lengths, key=lambda each: lengths[each]) if lengths else ""
 
@@ -241,7 +240,7 @@ async def _embed(inference: Inference, samples: Samples) -> SpeakerEmbedding:
 
 
 async def _count_speakers(inference: Inference, samples: Samples, *, on_answer: Callable[[], None]) -> int:
-    """How many people speak: pieces of the recording, put together as long as they are alike. A hint, not a proof."""
+    """Count speakers by clustering embeddings of pieces of the recording. A hint, not a proof."""
     size = round(PIECE_S * HEARING_RATE_HZ)
     pieces = [samples[start : start + size] for start in range(0, len(samples) - size + 1, size)]
     if len(pieces) < 2:
@@ -258,7 +257,7 @@ async def _count_speakers(inference: Inference, samples: Samples, *, on_answer: 
 
 
 def count_clusters(embeddings: npt.NDArray[np.float64]) -> int:
-    """Put the two groups together whose members are most alike, until no two are. A group of one is noise."""
+    """Count clusters by average linkage down to `OTHER_SPEAKER_BELOW`. A cluster of one is noise."""
     groups = [[number] for number in range(len(embeddings))]
     alike = embeddings @ embeddings.T
     while len(groups) > 1:
@@ -271,7 +270,7 @@ def count_clusters(embeddings: npt.NDArray[np.float64]) -> int:
     return max(1, sum(len(group) >= least for group in groups))
 
 
-def _worth_of_clip(source: Source, speaker_count: int) -> tuple[bool, bool, float]:
+def _rank_for_clip(source: Source, speaker_count: int) -> tuple[bool, bool, float]:
     return speaker_count == 1, source.clipped_share < 0.0005, min(source.snr_db, 30.0) + len(source.samples) / 1e9
 
 

@@ -91,7 +91,7 @@ def _fit(lease: Lease, inference: Inference) -> None:
         lease.fail("internal")
         raise
     best_before = max(each for each in (profile.similarity, profile.fitting_similarity, -1.0) if each is not None)
-    if found is None or not found.is_better or (profile.style and found.similarity <= best_before):
+    if not found.is_better or (profile.style and found.similarity <= best_before):
         lease.finish()
         return
     lease.finish(style=found.style, fitting_similarity=found.similarity, version=F("version") + 1)
@@ -101,11 +101,11 @@ def _fit(lease: Lease, inference: Inference) -> None:
         delete_or_leave(preview.audio.name)
 
 
-def _search(lease: Lease, profile: VoiceProfile, inference: Inference) -> Fit | None:
+def _search(lease: Lease, profile: VoiceProfile, inference: Inference) -> Fit:
     target = tuple(float(value) for value in np.frombuffer(bytes(profile.embedding), "<f4"))
 
-    def work(report: Report) -> Coroutine[None, None, Fit | None]:
-        async def search_style() -> Fit | None:
+    def work(report: Report) -> Coroutine[None, None, Fit]:
+        async def search_style() -> Fit:
             if not await inference.tts.list_styles():
                 raise InferenceError("the engine has no styles to search among")
             return await search.fit_style(
@@ -117,8 +117,6 @@ def _search(lease: Lease, profile: VoiceProfile, inference: Inference) -> Fit | 
                 language=profile.language,
                 steps=settings.AVATAR_VOICE_FITTING_STEPS,
                 on_progress=lambda done, of, best: report(done / of),
-                # Losing the lease cancels the task.
-                is_cancelled=lambda: False,
             )
 
         return search_style()

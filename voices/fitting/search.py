@@ -1,13 +1,13 @@
 """
-Searches for the style in which an engine sounds most like a speaker. Knows engines by their protocols alone.
+Searches the style in which an engine sounds most like a speaker. Imports the engines' protocols, no Django.
 
-A style is a point in a space of a few dimensions: the directions in which the engine's own voices differ, their timbre
-(the first half of a style) and their manner (the second half) apart. Every sound that is made there says 256 things
-about where it lies, its embedding, not one: so the search keeps a linear model of the embedding around the best point
-so far, steps to where that model is most like the target, and believes it within a radius that grows with success and
-shrinks without. No gradient is needed, and a tenth of the sounds that a search by one number would take.
+The search space has a few dimensions: the principal components of the stock voices' styles, those of timbre (the first
+half of a style) and of prosody (the second half) apart. A synthesised sentence gives an embedding, 256 values, rather
+than one similarity: so the search fits a linear model of the embedding around the best point so far and steps to the
+point where the model is most similar to the target, within a trust region that grows with success and shrinks without.
+It needs no gradient of the engine, and a tenth of the sentences of a search by similarity alone.
 
-What is found has to hold on sentences that the search never heard, and to be understood as well as before.
+The result is validated on held-out sentences: it must be more similar, and as intelligible as before.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from inference.offline import Spoken, embed, recognise, speak
 from inference.voice_options import parse_blend, pick_heaviest
 from voices.build.matching import embed_voice
 
-#: What is said while searching (four seconds: the time goes into speaking), and what the result is judged by.
+#: Spoken while searching (four seconds: synthesis takes most of the time), and to validate the result.
 TRAINING = {
     "zh": "昨天下了一場大雨，我們在家裡喝茶聊天。",
     "en": "The sunlight on the rain makes a rainbow in the evening sky.",
@@ -52,12 +52,12 @@ HELD_OUT = {
     ),
 }
 TIMBRE_DIRECTIONS, MANNER_DIRECTIONS = 14, 6
-#: How far from the middle of the voices a style may lie, in standard deviations: farther, speech falls apart.
+#: The largest coordinate of a style, in standard deviations: beyond it speech becomes unintelligible.
 MAX_DEVIATION = 2.5
-#: Similarity, from 0 to 1, below which a gain may be chance; and errors per character that may be more than before.
+#: A smaller gain of similarity may be chance; and the increase of the character error rate that is accepted.
 LEAST_GAIN = 0.01
 MORE_ERRORS = 0.05
-#: Parts of the way back to the start, where the whole way is not understood well enough.
+#: Fractions of the way from the start to the result: tried in turn while it is not intelligible.
 WAYS = (1.0, 0.7, 0.4)
 
 Vector = NDArray[np.float64]
@@ -66,7 +66,7 @@ Vector = NDArray[np.float64]
 @dataclass(frozen=True, slots=True)
 class Fit:
     """
-    A style and what it is worth: measured on sentences that the search never heard.
+    A style, and its measures on held-out sentences.
 
     `similarity` is of the style, `baseline` of the voice it began with. `character_error_rate` is what the recogniser
     gets wrong of the style: 0 is best. `is_better`: more like the speaker than the baseline, and as intelligible.
@@ -89,36 +89,32 @@ async def fit_style(
     language: str,
     steps: int,
     on_progress: Callable[[int, int, float], None],
-    is_cancelled: Callable[[], bool],
     seed: int = 0,
-) -> Fit | None:
+) -> Fit:
     """
-    Search `steps` styles, from `voice` (a key or a blend) on, for one that is more like `target`. None when cancelled.
+    Search a style that is more similar to `target` than `voice` (a key or a blend), in `steps` steps.
 
-    A step is one sentence spoken and embedded, two to four seconds on two cores, and gives way to live calls. Tells
-    steps made, steps in all, and the best similarity so far. Raises InferenceError when the engine has no styles, and
+    A step is one sentence synthesised and embedded, two to four seconds on two cores; live calls preempt it. Reports
+    steps done, steps in all, and the best similarity so far. Raises InferenceError when the engine has no styles, and
     what the engines raise.
     """
     space = Space.of(await tts.list_styles(), voice)
     wanted = np.asarray(target, np.float64)
     search = Search(wanted, space.start, space.others, space.limit, steps=steps, seed=seed)
     for step in range(steps):
-        if is_cancelled():
-            return None
         on_progress(step, steps, search.similarity)
         point = search.ask()
         options = SynthesisOptions(voice=_first_voice(voice), style=space.to_style(point), is_background=True)
         search.tell(point, await embed_voice(tts, encoder, [TRAINING[language]], options))
     on_progress(steps, steps, search.similarity)
 
-    judge = _Judge(tts, encoder, stt, wanted, language, on_answer=lambda: on_progress(steps, steps, search.similarity))
-    before = await judge.measure(SynthesisOptions(voice=voice, is_background=True))
-    fit: Fit | None = None
+    validator = _Validator(
+        tts, encoder, stt, wanted, language, on_answer=lambda: on_progress(steps, steps, search.similarity)
+    )
+    before = await validator.measure(SynthesisOptions(voice=voice, is_background=True))
     for way in WAYS:
-        if is_cancelled():
-            return None
-        style = space.to_style(space.start + way * (search.find_result() - space.start))
-        after = await judge.measure(SynthesisOptions(voice=_first_voice(voice), style=style, is_background=True))
+        style = space.to_style(space.start + way * (search.compute_result() - space.start))
+        after = await validator.measure(SynthesisOptions(voice=_first_voice(voice), style=style, is_background=True))
         is_better = (
             after.similarity >= before.similarity + LEAST_GAIN and after.error_rate <= before.error_rate + MORE_ERRORS
         )
@@ -129,17 +125,17 @@ async def fit_style(
 
 
 def _first_voice(voice: str) -> str:
-    """The voice whose way of speaking short and long clauses a style keeps: that with the largest share."""
+    """Return the voice with the largest share: a fitted style keeps its dependence on clause length."""
     return pick_heaviest(parse_blend(voice))
 
 
 @dataclass(frozen=True, slots=True)
 class Space:
     """
-    The styles that are searched: `start` and the directions (rows) from `middle`, one standard deviation long each.
+    The search space: `start`, and directions (rows) from `middle`, one standard deviation long each.
 
-    A point is a coordinate for each direction; `others` are the points of the engine's voices. What of the first voice
-    lies in none of the directions is kept as it is.
+    A point is a coordinate for each direction; `others` are the points of the stock voices. `rest` is the part of the
+    first voice outside of the space: it is added to every style.
     """
 
     middle: Vector
@@ -160,8 +156,8 @@ class Space:
         half = STYLE_VALUES // 2
         directions = np.concatenate(
             [
-                find_directions(matrix, slice(0, half), TIMBRE_DIRECTIONS),
-                find_directions(matrix, slice(half, STYLE_VALUES), MANNER_DIRECTIONS),
+                compute_directions(matrix, slice(0, half), TIMBRE_DIRECTIONS),
+                compute_directions(matrix, slice(half, STYLE_VALUES), MANNER_DIRECTIONS),
             ]
         )
         if len(directions) == 0:
@@ -177,7 +173,7 @@ class Space:
         return (self.middle + self.rest + point @ self.directions).astype("<f4").tobytes()
 
 
-def find_directions(matrix: Vector, part: slice, count: int) -> Vector:
+def compute_directions(matrix: Vector, part: slice, count: int) -> Vector:
     """Return the principal components of one part of the styles: rows of full width, a standard deviation long."""
     differences = matrix[:, part] - matrix[:, part].mean(axis=0)
     _, sizes, components = np.linalg.svd(differences, full_matrices=False)
@@ -190,13 +186,13 @@ def find_directions(matrix: Vector, part: slice, count: int) -> Vector:
 
 class Search:
     """
-    Asks for points and is told the embedding of each; keeps the one most like `target`. Decides, and does nothing else.
+    Asks for points and is told the embedding of each; keeps the most similar. Pure: it synthesises nothing.
 
-    First the start and half the way to `others`, for a fifth of the steps, in random order: real voices say most
-    about what is possible. Then where the model expects the best.
+    A fifth of the steps goes to the start and to points half the way to `others`, in random order: real voices are the
+    best samples of the space. The others go to where the model expects the best point.
 
-    Steps are long. What is said is a little shorter or longer at every point, which moves a similarity by 0.01, as much
-    as a standard deviation in one direction does; within a radius of 0.15 the search followed chance.
+    Steps are long. The length of what is spoken varies from point to point, which changes a similarity by 0.01, as
+    much as a standard deviation in one direction does: within a radius of 0.15 the search followed noise.
     """
 
     WAY_TO_OTHERS = 0.5
@@ -222,12 +218,12 @@ class Search:
         if self._planned:
             return self._inside(self._planned.pop(0))
         guess = self._climb()
-        # And to the side, so that the model goes on learning about directions it has stopped moving in.
+        # With noise, so that the model still learns about directions in which it does not move.
         aside = self._generator.normal(0, self.ASIDE * self._radius / np.sqrt(len(guess)), len(guess))
         return self._inside(guess + aside)
 
-    def find_result(self) -> Vector:
-        """Return the middle of the best points: chance has lifted each of them, and not all the same way."""
+    def compute_result(self) -> Vector:
+        """Return the mean of the best points: each of them is partly noise."""
         order = np.argsort([-self._measure(embedding) for embedding in self._embeddings], kind="stable")
         near = [self._points[i] for i in order if np.linalg.norm(self._points[i] - self.best) <= self.MAX_RADIUS]
         return np.asarray(np.mean(near[: self.BEST_POINTS], axis=0))
@@ -283,17 +279,14 @@ class Search:
         return solved[0], solved[1:]
 
 
-# --- judging the result ------------------------------------------------------------------------
-
-
 @dataclass(frozen=True, slots=True)
-class _Verdict:
+class _Measures:
     similarity: float
     error_rate: float
 
 
-class _Judge:
-    """Says the held-out sentences in a voice, and finds how like the target they are and how well understood."""
+class _Validator:
+    """Measures a voice on held-out sentences: its similarity to the target, and its character error rate."""
 
     def __init__(
         self,
@@ -309,7 +302,7 @@ class _Judge:
         self._tts, self._encoder, self._stt = tts, encoder, stt
         self._target, self._language = target / np.linalg.norm(target), language
 
-    async def measure(self, options: SynthesisOptions) -> _Verdict:
+    async def measure(self, options: SynthesisOptions) -> _Measures:
         spoken, wrong, expected = b"", 0, 0
         sample_rate_hz = MICROPHONE_SAMPLE_RATE_HZ
         for sentence in HELD_OUT[self._language]:
@@ -320,7 +313,7 @@ class _Judge:
             wrong += count_errors(sentence, understood)
             expected += len(to_characters(sentence))
         embedding = await embed(self._encoder, spoken, sample_rate_hz=sample_rate_hz)
-        return _Verdict(float(np.asarray(embedding.values) @ self._target), wrong / expected)
+        return _Measures(float(np.asarray(embedding.values) @ self._target), wrong / expected)
 
     async def _recognise(self, said: Spoken) -> str:
         rate_hz = said.sample_rate_hz or MICROPHONE_SAMPLE_RATE_HZ
@@ -334,7 +327,7 @@ def to_characters(text: str) -> list[str]:
 
 
 def count_errors(expected: str, understood: str) -> int:
-    """Return how many characters have to be changed, punctuation aside."""
+    """Return the edit distance in characters, punctuation aside."""
     one, other = to_characters(expected), to_characters(understood)
     row = list(range(len(other) + 1))
     for i, a in enumerate(one, 1):

@@ -1,8 +1,8 @@
 """
-What a recording is worth as a voice: how much speech, how clean, how loud. Pure: samples in, figures out.
+The quality of a recording: duration of speech, SNR, clipping. Pure: samples in, figures out.
 
-Speech is told from pauses by loudness alone, which is enough for one person near a microphone. Who speaks and what is
-said needs models, and is found out later.
+Speech is detected by level alone, which is enough for one person near a microphone. Speakers and words need models:
+the build job finds them.
 """
 
 from __future__ import annotations
@@ -18,27 +18,27 @@ from inference.audio.pcm import Samples
 
 MIN_SPEECH_S = 3.0
 MAX_SPEECH_S = 60.0
-#: Of all that is decoded, pauses included.
+#: Of the whole recording, pauses included.
 MAX_DURATION_S = 180.0
-#: Below this nothing is heard, in dB below full scale.
+#: The level below which nothing is heard, in dB below full scale.
 SILENCE_DB = -60.0
-#: How far speech stands out from what lies under it, at least; less is noise or a tone.
+#: The smallest range of levels with speech; a smaller one is noise or a tone.
 MIN_RANGE_DB = 6.0
 CLIPPED_LEVEL = 0.995
-#: Samples at the limit that follow each other; a single one is only a peak.
+#: Consecutive samples at the limit; fewer are only a peak.
 CLIPPED_RUN = 3
 MAX_CLIPPED_SHARE = 0.01
-#: What is said about it, though it is taken.
+#: Limits of the warnings.
 NOISY_BELOW_DB = 15.0
 CLIPPED_FROM_SHARE = 0.0005
 SHORT_BELOW_S = 8.0
-#: Pauses within speech up to this long belong to it.
+#: Shorter pauses belong to the speech around them.
 BRIDGED_S = 0.3
 
 
 @dataclass(frozen=True, slots=True)
 class RecordingQuality:
-    """`refusal` is a problem's code, or empty; `warnings` are codes of what could be better."""
+    """`refusal` is the code of a problem, or empty; `warnings` are codes of what could be better."""
 
     duration_s: float
     speech_s: float
@@ -51,7 +51,7 @@ class RecordingQuality:
 def measure_quality(samples: Samples, sample_rate_hz: int) -> RecordingQuality:
     duration_s = len(samples) / sample_rate_hz
     levels = measure_levels_db(samples, sample_rate_hz)
-    spoken = find_speech(levels)
+    spoken = detect_speech(levels)
     speech_s = min(float(spoken.sum()) * FRAME_S, duration_s)
     snr_db = _measure_snr(levels, spoken)
     clipped_share = measure_clipping(samples)
@@ -64,12 +64,12 @@ def measure_quality(samples: Samples, sample_rate_hz: int) -> RecordingQuality:
         )
         if applies
     ]
-    refusal = _find_refusal(levels, spoken, speech_s=speech_s, clipped_share=clipped_share)
+    refusal = _choose_refusal(levels, spoken, speech_s=speech_s, clipped_share=clipped_share)
     return RecordingQuality(duration_s, speech_s, snr_db, clipped_share, refusal, tuple(warnings))
 
 
-def find_speech(levels: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
-    """Which frames are speech: those that stand out, and the short pauses between them."""
+def detect_speech(levels: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
+    """Return which frames are speech: those that are loud enough, and the short pauses between them."""
     if not len(levels):
         return np.zeros(0, bool)
     floor, top = np.percentile(levels, [10, 95])
@@ -86,7 +86,7 @@ def find_speech(levels: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
 
 
 def measure_clipping(samples: Samples) -> float:
-    """The share of samples that lie at the limit, several in a row."""
+    """Return the share of samples at the limit, in runs of `CLIPPED_RUN` or more."""
     if not len(samples):
         return 0.0
     at_limit = np.abs(samples) >= CLIPPED_LEVEL
@@ -96,7 +96,7 @@ def measure_clipping(samples: Samples) -> float:
 
 
 def _measure_snr(levels: npt.NDArray[np.float64], spoken: npt.NDArray[np.bool_]) -> float:
-    """Speech above what is heard in its pauses, in dB; without pauses, above its quietest tenth."""
+    """Return the level of speech above its pauses, in dB; without pauses, above its quietest tenth."""
     if not spoken.any():
         return 0.0
     speech_db = 10 * np.log10(np.mean(10 ** (levels[spoken] / 10)))
@@ -104,7 +104,7 @@ def _measure_snr(levels: npt.NDArray[np.float64], spoken: npt.NDArray[np.bool_])
     return float(speech_db - np.percentile(noise, 50))
 
 
-def _find_refusal(
+def _choose_refusal(
     levels: npt.NDArray[np.float64], spoken: npt.NDArray[np.bool_], *, speech_s: float, clipped_share: float
 ) -> str:
     if not len(levels) or np.percentile(levels, 99) < SILENCE_DB:

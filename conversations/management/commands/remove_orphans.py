@@ -7,7 +7,7 @@ from django.core.management.base import BaseCommand, CommandError
 from django.utils import timezone
 
 from conversations.orphans import DoubtfulOrphans, remove_orphans
-from voices.files import delete_orphans
+from voices.services import delete_orphans
 
 
 class Command(BaseCommand):

@@ -25,7 +25,7 @@ from voices import leases, services, tasks
 from voices.build import job as build_job
 from voices.leases import Lease
 from voices.models import JobKind, VoiceJob, VoiceProfile
-from voices.recordings.quality import find_speech
+from voices.recordings.quality import detect_speech
 
 
 @pytest.fixture
@@ -68,7 +68,7 @@ class TestExtract:
         assert 8.0 < len(samples) / rate <= 12.0
         assert np.abs(samples).max() <= 0.9
         levels = measure_levels_db(samples, rate)
-        spoken = levels[find_speech(levels)]
+        spoken = levels[detect_speech(levels)]
         assert 10 * np.log10(np.mean(10 ** (spoken / 10))) == pytest.approx(-20, abs=1)
         loud = np.abs(samples) > 0.02
         # No more than a tenth of a second of silence at either end.

@@ -5,7 +5,7 @@ import pytest
 
 from inference.engines.fake import FakeSpeakerEncoder, FakeTextToSpeech
 from inference.interfaces import InferenceError, InferenceUnavailable, VoiceInfo
-from voices.build.matching import Match, choose_candidates, embed_stock_voices, find_match, match_voice
+from voices.build.matching import Match, choose_candidates, embed_stock_voices, match_voice, rank_candidates
 
 #: Voices as far apart as they can be: each all in a direction of its own.
 LOW, HIGH, OTHER = (1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)
@@ -28,19 +28,19 @@ class Progress(list[tuple[int, int]]):
 
 class TestFindMatch:
     def test_names_the_nearest_voice_first(self) -> None:
-        assert find_match(HIGH, {"low": LOW, "high": HIGH})[0] == Match("high", 1.0)
+        assert rank_candidates(HIGH, {"low": LOW, "high": HIGH})[0] == Match("high", 1.0)
 
     def test_finds_the_blend_between_two(self) -> None:
-        first = find_match((0.6, 0.4, 0.0), {"low": LOW, "high": HIGH, "other": OTHER})[0]
+        first = rank_candidates((0.6, 0.4, 0.0), {"low": LOW, "high": HIGH, "other": OTHER})[0]
 
         assert first.voice == "low:0.6+high:0.4"
         assert first.similarity == pytest.approx(1)
 
     def test_takes_embeddings_of_any_length(self) -> None:
-        assert find_match((0.0, 5.0, 0.0), {"high": (0.0, 0.2, 0.0)}) == [Match("high", 1.0)]
+        assert rank_candidates((0.0, 5.0, 0.0), {"high": (0.0, 0.2, 0.0)}) == [Match("high", 1.0)]
 
     def test_has_each_voice_and_each_pair_once(self) -> None:
-        found = find_match((0.5, 0.4, 0.3), {"low": LOW, "high": HIGH, "other": OTHER})
+        found = rank_candidates((0.5, 0.4, 0.3), {"low": LOW, "high": HIGH, "other": OTHER})
 
         assert len(found) == 6
         assert [match.similarity for match in found] == sorted((match.similarity for match in found), reverse=True)
@@ -49,7 +49,7 @@ class TestFindMatch:
                 assert sum(float(share.partition(":")[2]) for share in match.voice.split("+")) == pytest.approx(1)
 
     def test_finds_nothing_among_no_voices(self) -> None:
-        assert find_match(LOW, {}) == []
+        assert rank_candidates(LOW, {}) == []
 
 
 class TestChooseCandidates:

@@ -38,7 +38,7 @@ def found(monkeypatch: pytest.MonkeyPatch, inference: FakeInference) -> dict[str
     """What the search finds, and what it was asked for."""
     outcome: dict[str, Any] = {"fit": Fit(STYLE, 0.74, 0.6, 0.05, True), "meanwhile": lambda: None}
 
-    async def fit_style(**asked: Any) -> Fit | None:
+    async def fit_style(**asked: Any) -> Fit:
         outcome["asked"] = asked
         asked["on_progress"](1, 4, 0.65)
         return outcome["fit"]  # type: ignore[no-any-return]  # a test says what is found

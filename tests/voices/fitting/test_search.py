@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import numpy as np
@@ -139,7 +140,7 @@ class TestSearch:
             search.tell(np.array([point]), np.array([np.cos(angle), np.sin(angle)]))
 
         assert search.best == pytest.approx([1.2])
-        assert search.find_result() == pytest.approx([1.0])
+        assert search.compute_result() == pytest.approx([1.0])
 
     def test_asks_for_the_start_first_and_stays_inside(self) -> None:
         start = np.array([0.5, -4.0])
@@ -198,7 +199,7 @@ class TestFitStyle:
     def inference(self) -> FakeInference:
         return FakeInference(stt=Understanding("zh"), tts=FakeTextToSpeech(ms_per_character=60))
 
-    async def fit(self, inference: FakeInference, **options: Any) -> Fit | None:
+    async def fit(self, inference: FakeInference, **options: Any) -> Fit:
         tts, encoder = inference.tts, inference.encoder
         stock = await embed_stock_voices(
             tts=tts, encoder=encoder, voices=tts.VOICES, on_progress=lambda done, count: None
@@ -207,7 +208,6 @@ class TestFitStyle:
             "voice": "zf_xiaoxiao",
             "steps": 12,
             "on_progress": lambda done, count, best: None,
-            "is_cancelled": lambda: False,
         }
         return await fit_style(
             tts=tts,
@@ -221,7 +221,6 @@ class TestFitStyle:
     async def test_finds_a_style_that_is_more_like_the_speaker(self, inference: FakeInference) -> None:
         fit = await self.fit(inference)
 
-        assert fit is not None
         assert fit.is_better
         assert fit.similarity > 0.95 > fit.baseline
         assert fit.character_error_rate == 0
@@ -243,7 +242,6 @@ class TestFitStyle:
     async def test_keeps_nothing_that_is_no_better(self, inference: FakeInference) -> None:
         fit = await self.fit(inference, voice=self.TARGET_VOICE)
 
-        assert fit is not None
         assert not fit.is_better
 
     async def test_goes_part_of_the_way_back_for_what_is_not_understood(self, inference: FakeInference) -> None:
@@ -253,7 +251,6 @@ class TestFitStyle:
 
         fit = await self.fit(inference)
 
-        assert fit is not None
         assert fit.is_better
         assert fit.character_error_rate == 0
         assert fit.similarity > fit.baseline
@@ -263,7 +260,6 @@ class TestFitStyle:
 
         fit = await self.fit(inference)
 
-        assert fit is not None
         assert fit.character_error_rate > 0.9
         assert not fit.is_better
 
@@ -278,14 +274,18 @@ class TestFitStyle:
         best = [similarity for _, _, similarity in told]
         assert best == sorted(best)
 
-    async def test_ends_when_it_is_cancelled(self, inference: FakeInference) -> None:
+    async def test_ends_when_its_task_is_cancelled(self, inference: FakeInference) -> None:
         told: list[int] = []
 
-        fit = await self.fit(
-            inference, on_progress=lambda done, count, best: told.append(done), is_cancelled=lambda: len(told) == 3
-        )
+        def cancel(done: int, count: int, best: float) -> None:
+            told.append(done)
+            if done == 2:
+                task.cancel()
 
-        assert fit is None
+        task = asyncio.create_task(self.fit(inference, on_progress=cancel))
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
         assert told == [0, 1, 2]
         assert inference.active_calls == 0
 
