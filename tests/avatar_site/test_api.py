@@ -227,7 +227,7 @@ def full_database(transactional_db: None, alice: User) -> Iterator[None]:
 @pytest.mark.skipif(connection.vendor != "sqlite", reason="fills SQLite's file")
 class TestFullDisk:
     def test_is_told_in_the_api(self, alices_client: Client, alice: User, full_database: None, media_root: Any) -> None:
-        from tests.voices.test_api import upload
+        from tests.voices.api.requesting import upload
 
         response = upload(alices_client)
 

@@ -18,10 +18,10 @@ from tests.fakes import make_inference as make_fake_inference
 
 @pytest.fixture
 def inference(monkeypatch: pytest.MonkeyPatch) -> FakeInference:
-    """Scripted engines, for everything that asks for the inference process."""
+    """Scripted engines in place of the inference process."""
     fake = make_fake_inference("今天天氣很好，我們去公園走走。", ms_per_character=60)
     monkeypatch.setattr(inference_client, "get_inference", lambda: fake)
-    # What was found out about the voices of other tests' engines.
+    # The embeddings of other tests' stock voices.
     cache.clear()
     return fake
 

@@ -40,7 +40,7 @@ class TestVoiceProfileAdmin:
     def test_makes_no_voice(self, operators_client: Client) -> None:
         assert operators_client.get(f"{LIST}add/").status_code == 403
 
-    def test_disables_enables_and_makes_anew(self, operators_client: Client, alice: User) -> None:
+    def test_disables_enables_and_rebuilds(self, operators_client: Client, alice: User) -> None:
         profile = factories.create_voice_profile(owner=alice)
 
         for action, state in (("disable", "disabled"), ("enable", "ready"), ("rebuild", "pending")):
@@ -49,7 +49,7 @@ class TestVoiceProfileAdmin:
             assert profile.state == state
         assert LogEntry.objects.filter(object_id=str(profile.pk)).count() == 3
 
-    def test_does_not_make_anew_what_is_disabled(self, operators_client: Client, alice: User) -> None:
+    def test_does_not_rebuild_a_disabled_voice(self, operators_client: Client, alice: User) -> None:
         profile = factories.create_voice_profile(owner=alice, availability="disabled")
 
         data = {"action": "rebuild", "_selected_action": [str(profile.pk)]}
@@ -79,7 +79,7 @@ class TestVoiceProfileAdmin:
 
 class TestChanging:
     def save(self, client: Client, profile: VoiceProfile, **fields: str) -> str:
-        """What the page says, where it does not go on to the list."""
+        """Return the page, if it does not redirect to the list."""
         form = {"name": profile.name, "gender": profile.gender}
         inline = dict.fromkeys(("recordings-TOTAL_FORMS", "recordings-INITIAL_FORMS"), "0")
         response = client.post(f"{LIST}{profile.pk}/change/", form | inline | fields)
@@ -123,11 +123,11 @@ class TestChanging:
         profile = factories.create_voice_profile(owner=alice)
         construct = VoiceProfileForm.clean_name
 
-        def meanwhile(form: VoiceProfileForm) -> str:
+        def write_in_between(form: VoiceProfileForm) -> str:
             VoiceProfile.objects.filter(pk=profile.pk).update(version=7)
             return construct(form)
 
-        monkeypatch.setattr(VoiceProfileForm, "clean_name", meanwhile)
+        monkeypatch.setattr(VoiceProfileForm, "clean_name", write_in_between)
         self.save(operators_client, profile, gender="male", name="Other")
 
         assert (profile.name, profile.gender, profile.version) == ("Other", "male", 7)

@@ -28,7 +28,7 @@ def make_archive(
 
 
 def take_all(data: bytes) -> int:
-    """Take each recording and let it go, as an import does; how many there were."""
+    """Read the recordings one at a time, as an import does. Return their number."""
     return sum(1 for _ in read_archive(data).recordings)
 
 

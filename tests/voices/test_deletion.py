@@ -1,4 +1,4 @@
-"""A voice that was deleted is nowhere: not in a row, not in a file, not in the pages of the database."""
+"""A deleted voice leaves nothing: no row, no file, no page of the database."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ STYLE = np.random.default_rng(5).normal(size=256).astype("<f4").tobytes()
 
 
 def search_rows(needle: bytes | str) -> list[str]:
-    """Where in the database a value occurs, as it is or within another."""
+    """Return the columns in which a value occurs, whole or within another."""
     found = []
     for model in apps.get_models(include_auto_created=True):
         for row in model._default_manager.values():
@@ -47,7 +47,7 @@ class TestDelete:
     def test_leaves_nothing_in_rows_files_or_the_pages_of_the_database(
         self, alice: User, inference: FakeInference, media_root: Path
     ) -> None:
-        # Made in full, as people make it: recordings, clip, embedding, style, previews, preference, turns.
+        # Complete: recordings, clip, embedding, style, previews, preference, turns.
         profile = factories.upload_voice(alice, name="Zanzibar-voice")
         services.add_recording(
             profile=profile,
@@ -71,7 +71,7 @@ class TestDelete:
         )
         folder = media_root / "voices" / str(alice.pk)
         assert len([path for path in folder.rglob("*") if path.is_file()]) == 4
-        # The search finds what there is to be found.
+        # The search works.
         database = Path(str(connection.settings_dict["NAME"])).parent
         assert search_files(database, embedding)
         assert set(search_rows("Zanzibar-voice")) == {"VoiceProfile.name", "Turn.voice_name"}
@@ -85,7 +85,7 @@ class TestDelete:
             assert search_files(media_root, secret) == []
             assert search_files(database, secret) == []
         assert not Consent.objects.exists()
-        # The conversation keeps its words and its sound, and knows that the voice is gone.
+        # The turn keeps its text and audio, and says that the voice is deleted.
         turn.refresh_from_db()
         assert (turn.text, turn.voice_profile, turn.voice_was_deleted) == ("很高興認識你。", None, True)
         assert turn.audio.storage.exists(turn.audio.name)
@@ -149,7 +149,7 @@ class TestDelete:
         services.delete_voice_profile(profile=profile)
         assert not VoiceProfile.objects.filter(pk=profile.pk).exists()
 
-    def test_is_finished_by_beat_and_taken_back_by_nobody(
+    def test_is_finished_by_beat_and_cannot_be_undone(
         self, alice: User, alices_client: Client, monkeypatch: pytest.MonkeyPatch, media_root: Path
     ) -> None:
         profile = factories.upload_voice(alice)
@@ -174,7 +174,7 @@ class TestDelete:
 
 
 def test_sqlite_overwrites_what_is_deleted(tmp_path: Path) -> None:
-    # A library that was built without it would say 0.
+    # 0 in a library that was built without it.
     options: dict[str, Any] = connection.settings_dict["OPTIONS"]
     database = sqlite3.connect(tmp_path / f"{uuid.uuid4()}.sqlite3")
     database.executescript(options["init_command"])

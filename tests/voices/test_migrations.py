@@ -19,10 +19,10 @@ def migrate(name: str) -> MigrationExecutor:
 
 @pytest.fixture
 def newest(transactional_db: None) -> Iterator[str]:
-    """The name of the newest migration, to which the database is brought back."""
+    """The name of the newest migration, to which the database is migrated afterwards."""
     names = [name for app, name in MigrationExecutor(connection).loader.graph.leaf_nodes() if app == "voices"]
     yield names[0]
-    # Those of other apps too, which depend on ours and were taken back with them.
+    # Other apps too: their migrations that depend on ours were unapplied with them.
     executor = MigrationExecutor(connection)
     executor.migrate(executor.loader.graph.leaf_nodes())
 

@@ -42,7 +42,7 @@ def list_media(media_root: Path) -> list[Path]:
 
 @pytest.fixture(autouse=True)
 def queued(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Ids handed to workers, who do nothing here."""
+    """Ids handed to workers, which do nothing here."""
     ids: list[str] = []
     monkeypatch.setattr(tasks.extract_embedding, "run", lambda *, voice_profile_id: ids.append(voice_profile_id))
     monkeypatch.setattr(tasks.fit_style, "run", lambda *, voice_profile_id: ids.append(voice_profile_id))
@@ -71,9 +71,7 @@ class TestCreateVoiceProfile:
         assert recording.warnings == ["short"]
         assert queued == [str(profile.pk)]
 
-    def test_keeps_files_under_owner_and_voice_for_nobody_else_on_the_machine(
-        self, alice: User, media_root: Path
-    ) -> None:
+    def test_stores_files_under_owner_and_voice_with_mode_0600(self, alice: User, media_root: Path) -> None:
         profile = create(alice)
 
         (path,) = list_media(media_root)
@@ -264,7 +262,7 @@ class TestRecordings:
         with pytest.raises(IntegrityError), transaction.atomic():
             Recording.objects.filter(pk=recording.pk).update(consent=None)
 
-    def test_one_more_has_the_voice_made_anew(self, alice: User) -> None:
+    def test_one_more_rebuilds_the_voice(self, alice: User) -> None:
         profile = create(alice)
         VoiceProfile.objects.filter(pk=profile.pk).update(version=1, engine_voice="zf_xiaoni")
         factories.set_job(profile, "build", state="done")
@@ -276,7 +274,7 @@ class TestRecordings:
         profile.refresh_from_db()
         assert profile.recordings.count() == 2
         assert profile.state == "pending"
-        # It can be spoken in meanwhile, as it was.
+        # It can still be spoken in.
         assert profile.is_speakable
 
     def test_the_last_one_stays(self, alice: User) -> None:
@@ -310,7 +308,7 @@ class TestChange:
 
         assert profile.name == "New name"
 
-    def test_another_language_has_the_nearest_voice_sought_anew(self, alice: User) -> None:
+    def test_another_language_rebuilds_the_voice(self, alice: User) -> None:
         profile = factories.create_voice_profile(owner=alice)
 
         services.change_voice_profile(profile=profile, user=alice, language="en")
@@ -334,7 +332,7 @@ class TestChange:
         with pytest.raises(ProblemError, match="operators_only"):
             services.change_voice_profile(profile=hers, user=operator, is_shared=True)
 
-    def test_whoever_owns_a_shared_voice_stops_that(self, alice: User) -> None:
+    def test_any_owner_stops_sharing(self, alice: User) -> None:
         hers = factories.create_voice_profile(owner=alice, is_shared=True)
 
         services.change_voice_profile(profile=hers, user=alice, is_shared=False)
@@ -367,7 +365,7 @@ class TestDisable:
     def test_is_not_taken_back_by_the_owner(
         self, alice: User, disabled_profile: VoiceProfile, queued: list[str], media_root: Path
     ) -> None:
-        # As it was read before it was disabled.
+        # Read before it was disabled.
         earlier = VoiceProfile.objects.get(pk=disabled_profile.pk)
         earlier.availability = "available"
         kept = list_media(media_root)
@@ -392,7 +390,7 @@ class TestDisable:
         assert list_media(media_root) == kept
         assert queued == []
 
-    def test_of_what_was_being_made_anew_has_it_made_once_enabled(self, alice: User) -> None:
+    def test_during_a_rebuild_queues_it_again_once_enabled(self, alice: User) -> None:
         profile = factories.create_voice_profile(owner=alice)
         services.rebuild(profile=profile)
         services.disable(profile=profile)
@@ -411,7 +409,7 @@ class TestDisable:
         profile.refresh_from_db()
         assert profile.state == "failed"
 
-    def test_lets_nobody_speak_in_it_until_it_is_enabled(self, alice: User) -> None:
+    def test_stops_its_use_until_it_is_enabled(self, alice: User) -> None:
         profile = factories.create_voice_profile(owner=alice)
 
         services.disable(profile=profile)
@@ -480,7 +478,7 @@ class TestFitting:
 
 
 class TestExport:
-    def test_can_be_taken_in_again_with_consent_given_anew(self, alice: User, bob: User) -> None:
+    def test_can_be_imported_with_a_new_consent(self, alice: User, bob: User) -> None:
         profile = create(alice, name="我的聲音", language="en")
         services.add_recording(profile=profile, audio=WAV, attestation="own_voice")
         exported = services.export_voice_profile(profile=profile)

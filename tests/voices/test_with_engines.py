@@ -1,4 +1,4 @@
-"""Real people through real engines: from an upload to a spoken sentence that is understood."""
+"""Recordings of real people and real engines, from the upload to an intelligible sentence."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ ENGLISH_SENTENCE = "Let us meet in front of the library this afternoon."
 
 @pytest.fixture(scope="module")
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InferenceClient]:
-    """The inference process as it runs in use, but for the language model, which voices do not need."""
+    """The inference process with real engines, except for the language model, which voices do not need."""
     read_recording("taiyi")  # skips the test where nothing has been fetched
     folder = tmp_path_factory.mktemp("inference")
     address = make_default_address(folder)
@@ -127,7 +127,7 @@ class TestRealPeople:
         assert error_rate(SENTENCE, hear(preview, client), "zh") < 0.2
 
     def test_are_fitted_by_the_job_of_a_worker(self, alice: User, client: InferenceClient, settings: Settings) -> None:
-        """The job as the worker does it. With few steps it may find nothing better; what is kept has to be better."""
+        """The job of a worker. With few steps it may find nothing better; a stored style is better."""
         settings.AVATAR_VOICE_FITTING_STEPS = 8
         profile = make_voice(alice, client, read_recording("nature").path.read_bytes(), language="en")
         services.start_fitting(profile=profile)

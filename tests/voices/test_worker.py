@@ -1,4 +1,4 @@
-"""A worker as real as in use: its own process, the broker of one machine, an inference process behind it."""
+"""A worker in a process of its own, with the broker of one machine and an inference process."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PATIENCE_S = 60
 
 @pytest.fixture
 def stack() -> Iterator[Stack]:
-    # Whoever listens takes a minute: time to die in the middle.
+    # Recognition takes a minute: time to kill the worker in the middle.
     with Stack(profile="fake", ready_timeout_s=60, AVATAR_FAKE_RECOGNITION_S="60") as stack:
         yield stack
 
@@ -44,7 +44,7 @@ def describe(stack: Stack) -> dict[str, object]:
 
 
 def wait_for(stack: Stack, is_true: Callable[[dict[str, object]], bool]) -> dict[str, object]:
-    """Ask until it is so. Each question is a process of its own: there is no need to pause between them."""
+    """Ask until it is true. Each question is a process of its own, so the loop needs no pause."""
     deadline = time.monotonic() + PATIENCE_S
     while time.monotonic() < deadline:
         voice = describe(stack)
@@ -64,7 +64,7 @@ class TestWorkerThatIsKilled:
         worker.wait(10)
         assert describe(stack)["state"] == "extracting"
 
-        # Those who listen are quick again; a minute goes by; beat has a worker look after what was lost.
+        # Recognition is quick again; the lease expires; beat has a worker sweep.
         stack.stop("inference")
         stack._environment["AVATAR_FAKE_RECOGNITION_S"] = "0.05"
         stack.start("inference")
@@ -82,7 +82,7 @@ class TestWorkerThatIsKilled:
         voice = wait_for(stack, lambda voice: voice["state"] in ("ready", "failed"))
         assert voice == {"state": "ready", "version": 1, "attempts": 2, "error": ""}
 
-        # Delivered once more, it is not done once more.
+        # A second delivery does nothing.
         ask(stack, "tasks.extract_embedding.delay(voice_profile_id=str(VoiceProfile.objects.get(version=1).pk))")
         ask(stack, "factories.upload_voice(User.objects.get(username='bob'))")
         both = "[(each.state, each.version) for each in voices.filter(owner__isnull=False).order_by('owner_id')]"

@@ -133,14 +133,14 @@ class TestExtract:
 
         assert "language_differs" in build(pending_profile, inference).recordings.get().warnings
 
-    def test_listens_to_the_engines_own_voices_once(self, alice: User, inference: FakeInference) -> None:
+    def test_measures_the_stock_voices_once(self, alice: User, inference: FakeInference) -> None:
         build(factories.upload_voice(alice), inference)
         first = len(inference.tts.requests)
         build(factories.upload_voice(alice), inference)
 
         assert len(inference.tts.requests) - first < first
 
-    def test_listens_to_them_anew_with_another_encoder(
+    def test_measures_them_again_with_another_encoder(
         self, alice: User, inference: FakeInference, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         build(factories.upload_voice(alice), inference)
@@ -170,7 +170,7 @@ class TestDeliveredTwice:
 
 
 class TestFailure:
-    def test_is_told_when_nobody_speaks(self, pending_profile: VoiceProfile, inference: FakeInference) -> None:
+    def test_is_told_without_speech(self, pending_profile: VoiceProfile, inference: FakeInference) -> None:
         inference.encoder.fail_next(InferenceError("there is no speech in the recording"))
 
         profile = build(pending_profile, inference)
@@ -188,7 +188,7 @@ class TestFailure:
 
         assert build(pending_profile, inference).build_job.error == "inference_failed"
 
-    def test_that_nobody_expected_is_told_and_raised(
+    def test_that_is_unexpected_is_told_and_raised(
         self, pending_profile: VoiceProfile, inference: FakeInference
     ) -> None:
         inference.encoder.fail_next(ZeroDivisionError("whatever"))
@@ -299,10 +299,10 @@ class TestEngineThatHangs:
 
 
 class TestLostLease:
-    """Somebody else decides about the voice while it is being made."""
+    """The voice is changed while a worker builds it."""
 
     def interrupt(self, monkeypatch: pytest.MonkeyPatch, change: Any) -> None:
-        """Have `change` happen just before the result is written."""
+        """Apply `change` just before the result is written."""
         store = build_job._store
 
         def interrupted(*args: Any) -> None:
@@ -326,7 +326,7 @@ class TestLostLease:
         assert not VoiceProfile.objects.filter(pk=pending_profile.pk).exists()
         assert [path for path in media_root.rglob("*") if path.is_file()] == []
 
-    def test_writes_nothing_when_it_is_made_anew(
+    def test_writes_nothing_when_it_is_rebuilt(
         self, pending_profile: VoiceProfile, inference: FakeInference, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         self.interrupt(monkeypatch, lambda: services.rebuild(profile=pending_profile))
@@ -371,7 +371,7 @@ class TestSweep:
         pending_profile.refresh_from_db()
         assert (pending_profile.state, pending_profile.build_job.error) == ("failed", "worker_lost")
 
-    def test_hands_out_what_nobody_began_but_not_at_every_look(self, pending_profile: VoiceProfile) -> None:
+    def test_hands_out_jobs_that_no_worker_claimed_once(self, pending_profile: VoiceProfile) -> None:
         later = timezone.now() + leases.FORGOTTEN_AFTER
 
         assert leases.sweep(now=later)[0] == [pending_profile.pk]

@@ -83,7 +83,9 @@ class TestEmbedStockVoices:
 
         assert all(options.is_background for _, options in tts.requests)
 
-    async def test_passes_on_that_nobody_is_there(self, tts: FakeTextToSpeech, encoder: FakeSpeakerEncoder) -> None:
+    async def test_raises_that_the_engine_is_unavailable(
+        self, tts: FakeTextToSpeech, encoder: FakeSpeakerEncoder
+    ) -> None:
         encoder.start_outage()
 
         with pytest.raises(InferenceUnavailable):

@@ -36,7 +36,7 @@ def ready_profile(alice: User) -> VoiceProfile:
 @pytest.fixture
 def found(monkeypatch: pytest.MonkeyPatch, inference: FakeInference) -> dict[str, Any]:
     """What the search finds, and what it was asked for."""
-    outcome: dict[str, Any] = {"fit": Fit(STYLE, 0.74, 0.6, 0.05, True), "meanwhile": lambda: None}
+    outcome: dict[str, Any] = {"fit": Fit(STYLE, 0.74, 0.6, 0.05, True)}
 
     async def fit_style(**asked: Any) -> Fit:
         outcome["asked"] = asked
@@ -153,7 +153,7 @@ class TestFit:
 
 
 class TestOtherEncoder:
-    def test_has_the_voice_made_anew_first(
+    def test_rebuilds_the_voice_first(
         self, alice: User, inference: FakeInference, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         profile = factories.upload_voice(alice)
@@ -173,18 +173,18 @@ class TestOtherEncoder:
         monkeypatch.setattr(FakeSpeakerEncoder, "ENCODER", "fake-2")
         search = fitting_job._search
 
-        def disabled_meanwhile(*args: Any) -> Any:
+        def disabled_in_between(*args: Any) -> Any:
             VoiceProfile.objects.filter(pk=ready_profile.pk).update(availability="disabled")
             return search(*args)
 
-        monkeypatch.setattr(fitting_job, "_search", disabled_meanwhile)
+        monkeypatch.setattr(fitting_job, "_search", disabled_in_between)
 
         profile = fit(ready_profile, inference)
 
         assert (profile.state, factories.read_fit_state(profile)) == ("disabled", "failed")
 
 
-def test_making_a_voice_anew_forgets_the_style(alice: User, inference: FakeInference) -> None:
+def test_rebuilding_a_voice_discards_the_style(alice: User, inference: FakeInference) -> None:
     profile = factories.upload_voice(alice)
     VoiceProfile.objects.filter(pk=profile.pk).update(style=STYLE, fitting_similarity=0.7)
     factories.set_job(profile, "fit", state="done")

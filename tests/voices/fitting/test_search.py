@@ -186,7 +186,7 @@ class TestCountErrors:
 
 
 class Understanding(FakeSpeechToText):
-    """Writes down what was said: whoever says it, or not when the style is `unintelligible`."""
+    """Recognises what was synthesised, unless the style is `unintelligible`."""
 
     def __init__(self, language: str) -> None:
         super().__init__(list(HELD_OUT[language]) * 10)

@@ -10,7 +10,7 @@ def measure_speech(seconds: float = 12.0, **options: float) -> RecordingQuality:
 
 
 class TestJudge:
-    def test_counts_the_seconds_in_which_somebody_speaks(self) -> None:
+    def test_measures_the_duration_of_speech(self) -> None:
         quality = measure_speech(12.5)
 
         assert quality.duration_s == pytest.approx(12.5)
