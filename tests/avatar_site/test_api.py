@@ -22,6 +22,7 @@ from drf_spectacular.generators import SchemaGenerator
 from avatar_site.lib import inference_client
 from tests import factories
 from tests.fakes import FakeInference, make_inference
+from tests.files import list_files
 from voices import services
 from voices.models import Consent, VoiceProfile
 
@@ -233,7 +234,7 @@ class TestFullDisk:
 
         assert (response.status_code, response.json()["code"]) == (507, "storage_full")
         assert not VoiceProfile.objects.filter(owner=alice).exists()
-        assert [path for path in media_root.rglob("*") if path.is_file()] == []
+        assert list_files(media_root) == []
 
     def test_is_told_on_pages(
         self, alices_client: Client, full_database: None, monkeypatch: pytest.MonkeyPatch

@@ -8,6 +8,7 @@ from django.test import Client
 from conversations.admin import ConversationAdmin
 from conversations.models import Conversation, RetentionRun, Turn
 from tests import factories
+from tests.files import list_files
 
 SECRET = "我有一個祕密"
 
@@ -88,7 +89,7 @@ class TestConversationAdmin:
         admin_client.post(url(alices_turn, "delete"), {"post": "yes"})
 
         assert not Conversation.objects.exists()
-        assert [path for path in media_root.rglob("*") if path.is_file()] == []
+        assert list_files(media_root) == []
 
     @pytest.mark.django_db(transaction=True)
     def test_keeps_files_when_deleting_is_taken_back(
@@ -102,7 +103,7 @@ class TestConversationAdmin:
             admin_client.post(url(alices_turn, "delete"), {"post": "yes"})
 
         assert Turn.objects.filter(pk=alices_turn.pk).exists()
-        assert [path.name for path in media_root.rglob("*") if path.is_file()] == [f"{alices_turn.pk}.flac"]
+        assert [path.name for path in list_files(media_root)] == [f"{alices_turn.pk}.flac"]
 
     @pytest.mark.django_db(transaction=True)
     def test_deletes_several_with_their_files(
@@ -117,7 +118,7 @@ class TestConversationAdmin:
         )
 
         assert not Conversation.objects.exists()
-        assert [path for path in media_root.rglob("*") if path.is_file()] == []
+        assert list_files(media_root) == []
 
     def test_is_not_for_users(self, alices_client: Client) -> None:
         assert alices_client.get("/admin/conversations/conversation/").status_code == 302

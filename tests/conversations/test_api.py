@@ -23,6 +23,7 @@ from conversations.models import Conversation, RetentionRun, Turn
 from conversations.services import correct_turn
 from tests import factories
 from tests.fakes import SPEECH
+from tests.files import list_files
 
 FLAC = factories.make_flac()
 
@@ -386,7 +387,7 @@ class TestConversation:
 
         assert alices_client.delete(address).status_code == 204
         assert list(Conversation.objects.all()) == [kept]
-        assert len([path for path in media_root.rglob("*") if path.is_file()]) == 1
+        assert len(list_files(media_root)) == 1
         refuse(alices_client.delete(address), 404, "not_found")
 
     def test_needs_a_csrf_token_to_change(self, alice: User) -> None:
@@ -463,7 +464,7 @@ class TestDeleting:
 
         assert self.delete(alices_client, {"ids": ids}).json() == {"conversations": 1, "turns": 2, "audio_files": 2}
         assert set(Conversation.objects.all()) == {kept, bobs}
-        assert len([path for path in media_root.rglob("*") if path.is_file()]) == 1
+        assert len(list_files(media_root)) == 1
 
     def test_takes_all_of_the_users(self, alices_client: Client, alice: User, bob: User, media_root: Path) -> None:
         bobs = say(bob)
@@ -473,7 +474,7 @@ class TestDeleting:
 
         assert self.delete(alices_client, {"all": True}).json()["audio_files"] == 3
         assert list(Conversation.objects.all()) == [bobs]
-        assert [path for path in media_root.rglob("*") if path.is_file()] == []
+        assert list_files(media_root) == []
 
     @pytest.mark.parametrize(
         "body", [{}, {"ids": []}, {"all": False}, {"all": True, "ids": [str(uuid.uuid4())]}, {"ids": "x"}]
@@ -520,7 +521,7 @@ class TestDeletingWithoutTheStorage:
         # What is gone is not offered to be heard.
         assert conversation.turns.exclude(audio="").count() == 2
         assert alices_client.delete(address).status_code == 204
-        assert [path for path in media_root.rglob("*") if path.is_file()] == []
+        assert list_files(media_root) == []
 
     def test_keeps_what_it_could_not_delete(
         self, alices_client: Client, alice: User, monkeypatch: pytest.MonkeyPatch

@@ -16,18 +16,14 @@ from pytest_django import DjangoCaptureOnCommitCallbacks, Settings
 
 from conversations import deletion, retention, services
 from conversations.archive import write_archive
-from conversations.call_store import has_conversation
 from conversations.models import Conversation, Turn
-from conversations.queries import read_messages_up_to, read_recent_messages
+from conversations.queries import read_recent_messages
 from conversations.services import TurnOfAnotherConversation, append_turn, begin_turn, correct_turn, drop_turn
 from tests import factories
+from tests.files import list_files
 from voices.services import delete_voice_profile
 
 FLAC = factories.make_flac()
-
-
-def audio_files(media_root: Path) -> list[Path]:
-    return sorted(path for path in media_root.rglob("*") if path.is_file())
 
 
 def append(conversation_id: uuid.UUID, *, audio: bytes | None, begun_by: int | None) -> Turn:
@@ -44,15 +40,6 @@ def append(conversation_id: uuid.UUID, *, audio: bytes | None, begun_by: int | N
         latency=None,
         begun_by=begun_by,
     )
-
-
-class TestHasConversation:
-    def test_is_true_for_its_owner_alone(self, alice: User, bob: User) -> None:
-        conversation_id = factories.create_conversation(alice).pk
-
-        assert has_conversation(conversation_id=conversation_id, owner_id=alice.pk)
-        assert not has_conversation(conversation_id=conversation_id, owner_id=bob.pk)
-        assert not has_conversation(conversation_id=uuid.uuid4(), owner_id=alice.pk)
 
 
 @pytest.mark.django_db
@@ -101,7 +88,7 @@ class TestAppendTurn:
                 append(uuid.uuid4(), audio=FLAC, begun_by=begun_by)
 
         assert not Conversation.objects.exists()
-        assert not audio_files(media_root)
+        assert not list_files(media_root)
 
     def test_leaves_no_conversation_where_its_first_turn_cannot_be_kept(
         self, alice: User, media_root: Path, monkeypatch: pytest.MonkeyPatch
@@ -115,7 +102,7 @@ class TestAppendTurn:
             append(uuid.uuid4(), audio=FLAC, begun_by=alice.pk)
 
         assert not Conversation.objects.exists()
-        assert not audio_files(media_root)
+        assert not list_files(media_root)
 
     def test_remembers_that_a_voice_was_deleted(self, alice: User) -> None:
         voice = factories.create_voice_profile(owner=alice)
@@ -177,7 +164,7 @@ class TestAppendTurn:
 
         assert (second.pk, second.text) == (first.pk, "first")
         assert Turn.objects.count() == 1
-        assert [path.read_bytes() for path in audio_files(media_root)] == [FLAC]
+        assert [path.read_bytes() for path in list_files(media_root)] == [FLAC]
 
     def test_refuses_the_id_of_a_turn_of_another_conversation(self) -> None:
         turn = factories.create_turn()
@@ -189,7 +176,7 @@ class TestAppendTurn:
         with pytest.raises(Conversation.DoesNotExist):
             factories.create_turn(Conversation(pk=uuid.uuid4(), owner_id=1), audio=FLAC)
 
-        assert audio_files(media_root) == []
+        assert list_files(media_root) == []
 
     def test_refuses_an_unknown_speaker(self) -> None:
         with pytest.raises(ValueError, match="narrator"):
@@ -206,7 +193,7 @@ class TestAppendTurn:
         with pytest.raises(RuntimeError, match="disk full"):
             factories.create_turn(audio=FLAC)
 
-        assert audio_files(media_root) == []
+        assert list_files(media_root) == []
 
     def test_replaces_a_file_that_was_left_without_a_row(self, media_root: Path, alice: User) -> None:
         conversation = factories.create_conversation(alice)
@@ -217,12 +204,12 @@ class TestAppendTurn:
 
         factories.create_turn(conversation, turn_id=turn_id, audio=FLAC)
 
-        assert audio_files(media_root) == [left]
+        assert list_files(media_root) == [left]
         assert left.read_bytes() == FLAC
 
     def test_writes_no_file_without_audio(self, media_root: Path) -> None:
         assert not factories.create_turn(audio=None).audio
-        assert audio_files(media_root) == []
+        assert list_files(media_root) == []
 
     def test_leaves_out_a_voice_that_was_deleted(self) -> None:
         assert factories.create_turn(voice_profile_id=uuid.uuid4()).voice_profile is None
@@ -384,43 +371,3 @@ class TestTurnInProgress:
         begin(factories.create_conversation(alice))
         deletion.delete_conversations(conversations=Conversation.objects.all())
         assert not Turn.objects.exists()
-
-
-@pytest.mark.django_db
-class TestRecentMessages:
-    def test_are_the_last_ones_oldest_first(self) -> None:
-        conversation = factories.create_conversation()
-        for number in range(4):
-            factories.create_turn(conversation, speaker=("user", "avatar")[number % 2], text=f"turn {number}")
-        factories.create_turn(text="of somebody else")
-
-        assert [said[1:] for said in read_recent_messages(conversation_id=conversation.pk, limit=3)] == [
-            ("avatar", "turn 1"),
-            ("user", "turn 2"),
-            ("avatar", "turn 3"),
-        ]
-
-    def test_leave_out_turns_without_words(self) -> None:
-        conversation = factories.create_conversation()
-        turn = factories.create_turn(conversation, text="words")
-        factories.create_turn(conversation, speaker="avatar", text="")
-
-        assert read_recent_messages(conversation_id=conversation.pk, limit=1) == [(turn.pk, "user", "words")]
-
-    def test_leave_out_what_a_correction_has_replaced(self) -> None:
-        conversation = factories.create_conversation()
-        said, _, later = (
-            factories.create_turn(conversation, speaker=speaker, text=text)
-            for speaker, text in (("user", "名天"), ("avatar", "什麼"), ("user", "算了"))
-        )
-        correct_turn(conversation_id=conversation.pk, turn_id=said.pk, text="明天", supersede=True)
-        answer = factories.create_turn(conversation, speaker="avatar", text="晴天")
-
-        remembered = [(said.pk, "user", "明天"), (answer.pk, "avatar", "晴天")]
-        assert read_recent_messages(conversation_id=conversation.pk, limit=10) == remembered
-        assert read_messages_up_to(conversation_id=conversation.pk, turn_id=said.pk, limit=10) == remembered[:1]
-        for turn in (later, answer):
-            assert read_messages_up_to(conversation_id=conversation.pk, turn_id=turn.pk, limit=10) is None
-
-    def test_are_none_of_a_new_conversation(self) -> None:
-        assert read_recent_messages(conversation_id=uuid.uuid4(), limit=10) == []

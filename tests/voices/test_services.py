@@ -19,12 +19,14 @@ from pytest_django import DjangoCaptureOnCommitCallbacks, Settings
 from avatar_site.celery import app
 from avatar_site.lib import stored_files
 from avatar_site.lib.problems import ProblemError
+from inference.audio.decode import MAX_KEPT_SAMPLE_RATE_HZ
 from tests import factories, sounds
+from tests.files import list_files
 from voices import archive, files, leases, services, tasks
 from voices.build import steps
 from voices.consents import word_consent
 from voices.models import Consent, Recording, VoicePreference, VoiceProfile
-from voices.recordings import decoding, quality
+from voices.recordings import quality
 from voices.stock import write_stock_voices
 
 WAV = sounds.encode(sounds.make_speech(6.0), "wav")
@@ -33,10 +35,6 @@ WAV = sounds.encode(sounds.make_speech(6.0), "wav")
 def create(owner: User, **fields: object) -> VoiceProfile:
     given = {"name": "Mine", "audio": WAV, "attestation": "own_voice"} | fields
     return services.create_voice_profile(owner=owner, **given)  # type: ignore[arg-type]  # what a test says is right
-
-
-def list_media(media_root: Path) -> list[Path]:
-    return [path for path in media_root.rglob("*") if path.is_file()]
 
 
 @pytest.fixture(autouse=True)
@@ -73,7 +71,7 @@ class TestCreateVoiceProfile:
     def test_stores_files_under_owner_and_voice_with_mode_0600(self, alice: User, media_root: Path) -> None:
         profile = create(alice)
 
-        (path,) = list_media(media_root)
+        (path,) = list_files(media_root)
         assert path.parent == media_root / "voices" / str(alice.pk) / str(profile.pk)
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
         assert path.read_bytes()[:4] == b"fLaC"
@@ -105,7 +103,7 @@ class TestCreateVoiceProfile:
 
         assert caught.value.code == code
         assert len(caught.value.sentence) > 5
-        assert list_media(media_root) == []
+        assert list_files(media_root) == []
         assert not VoiceProfile.objects.filter(owner=alice).exists()
         assert not Consent.objects.exists()
 
@@ -114,13 +112,13 @@ class TestCreateVoiceProfile:
     ) -> None:
         settings.AVATAR_VOICE_QUOTA_MIB = 1
         create(alice)
-        kept = list_media(media_root)
+        kept = list_files(media_root)
         Recording.objects.update(size_bytes=1024 * 1024 - 100)
 
         with pytest.raises(ProblemError, match="quota_exceeded"):
             create(alice)
 
-        assert list_media(media_root) == kept
+        assert list_files(media_root) == kept
         assert VoiceProfile.objects.filter(owner=alice).count() == 1
 
     @pytest.mark.usefixtures("full_disk")
@@ -128,7 +126,7 @@ class TestCreateVoiceProfile:
         with pytest.raises(ProblemError, match="storage_full"):
             create(alice)
 
-        assert list_media(media_root) == []
+        assert list_files(media_root) == []
         assert not (media_root / "voices" / str(alice.pk)).exists()
 
     def test_takes_the_file_back_when_the_row_does_not_come_to_be(
@@ -178,7 +176,7 @@ class TestBrokerAway:
         profile = create(alice)
 
         assert VoiceProfile.objects.get(pk=profile.pk).state == "pending"
-        assert list_media(media_root) == [media_root / profile.recordings.get().audio.name]
+        assert list_files(media_root) == [media_root / profile.recordings.get().audio.name]
         assert "on_commit" in caplog.text
         later = timezone.now() + leases.FORGOTTEN_AFTER
         assert leases.sweep(now=later) == ([profile.pk], [])
@@ -189,7 +187,7 @@ class TestBrokerAway:
         services.add_recording(profile=profile, audio=WAV, attestation="own_voice")
 
         assert profile.recordings.count() == 2
-        assert len(list_media(media_root)) == 2
+        assert len(list_files(media_root)) == 2
 
 
 class TestConsent:
@@ -288,7 +286,7 @@ class TestRecordings:
 
         services.remove_recording(recording=second)
 
-        assert len(list_media(media_root)) == 1
+        assert len(list_files(media_root)) == 1
         assert profile.recordings.count() == 1
 
 
@@ -367,7 +365,7 @@ class TestDisable:
         # Read before it was disabled.
         earlier = VoiceProfile.objects.get(pk=disabled_profile.pk)
         earlier.availability = "available"
-        kept = list_media(media_root)
+        kept = list_files(media_root)
         recording = disabled_profile.recordings.oldest_first()[0]
         queued.clear()
 
@@ -386,7 +384,7 @@ class TestDisable:
         disabled_profile.refresh_from_db()
         assert (disabled_profile.state, disabled_profile.language) == ("disabled", "zh")
         assert disabled_profile.recordings.count() == 2
-        assert list_media(media_root) == kept
+        assert list_files(media_root) == kept
         assert queued == []
 
     def test_during_a_rebuild_queues_it_again_once_enabled(self, alice: User) -> None:
@@ -493,7 +491,7 @@ class TestExport:
 
     def test_is_no_larger_than_what_can_be_taken_in_again(self, alice: User, media_root: Path) -> None:
         profile = create(alice)
-        kept = list_media(media_root)
+        kept = list_files(media_root)
         most = archive.MAX_RECORDINGS_BYTES
         # Of other voices, only the quota says how much.
         Recording.objects.filter(pk=create(alice).recordings.get().pk).update(size_bytes=most)
@@ -503,9 +501,9 @@ class TestExport:
             services.add_recording(profile=profile, audio=WAV, attestation="own_voice")
 
         assert profile.recordings.count() == 1
-        assert set(kept) < set(list_media(media_root))
-        assert len(list_media(media_root)) == 2
-        longest_bytes = quality.MAX_DURATION_S * decoding.KEPT_SAMPLE_RATE_HZ * 2
+        assert set(kept) < set(list_files(media_root))
+        assert len(list_files(media_root)) == 2
+        longest_bytes = quality.MAX_DURATION_S * MAX_KEPT_SAMPLE_RATE_HZ * 2
         assert longest_bytes < archive.MAX_ENTRY_BYTES
         beside_bytes = steps.MAX_CLIP_S * steps.CLIP_RATE_HZ * 2 + archive.MAX_JSON_BYTES + 1024 * 1024
         assert most + beside_bytes < archive.MAX_ARCHIVE_BYTES
@@ -529,7 +527,7 @@ class TestOrphans:
         assert files.delete_orphans(now=timezone.now()) == 0
         assert files.delete_orphans(now=timezone.now() + timedelta(hours=2)) == 2
 
-        assert [path.name for path in list_media(media_root)] == [Path(profile.recordings.get().audio.name).name]
+        assert [path.name for path in list_files(media_root)] == [Path(profile.recordings.get().audio.name).name]
         assert not (media_root / "voices" / "77").exists()
 
     def test_that_most_files_are_say_that_the_database_is_another_ones(
@@ -542,10 +540,10 @@ class TestOrphans:
             default_storage.save(name, ContentFile(b"x"))
 
         assert files.delete_orphans(now=timezone.now()) == 0
-        assert len(list_media(media_root)) == 12
+        assert len(list_files(media_root)) == 12
         assert "another database" in caplog.text
 
         call_command("remove_orphans")
-        assert len(list_media(media_root)) == 12
+        assert len(list_files(media_root)) == 12
         call_command("remove_orphans", "--force")
-        assert len(list_media(media_root)) == 1
+        assert len(list_files(media_root)) == 1
