@@ -12,8 +12,8 @@ import re
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 
+from inference.audio.pcm import compute_duration_s, count_bytes
 from inference.interfaces import (
-    BYTES_PER_SAMPLE,
     MICROPHONE_SAMPLE_RATE_HZ,
     EndOfUtterance,
     FinalTranscript,
@@ -57,12 +57,12 @@ class Spoken:
 
     @property
     def duration_ms(self) -> int:
-        return round(len(self.pcm) * 1000 / BYTES_PER_SAMPLE / self.sample_rate_hz) if self.sample_rate_hz else 0
+        return round(compute_duration_s(self.pcm, self.sample_rate_hz) * 1000) if self.sample_rate_hz else 0
 
 
 def compute_hearing_deadline_s(pcm: bytes, sample_rate_hz: int) -> float:
     """Return how long recognising or embedding a recording (PCM16 mono) may take."""
-    return MAX_WAIT_S + MAX_S_PER_HEARD_S * len(pcm) / BYTES_PER_SAMPLE / sample_rate_hz
+    return MAX_WAIT_S + MAX_S_PER_HEARD_S * compute_duration_s(pcm, sample_rate_hz)
 
 
 def compute_speaking_deadline_s(text: str) -> float:
@@ -106,7 +106,8 @@ async def recognise(stt: SpeechToText, pcm: bytes, *, language: str | None = Non
     languages: dict[str, int] = {}
 
     async def audio() -> AsyncGenerator[TranscriptionInput]:
-        whole = bytes(16 * 2 * _LEAD_MS) + pcm + bytes(16 * 2 * _PAUSE_MS)
+        lead, pause = (bytes(count_bytes(ms, MICROPHONE_SAMPLE_RATE_HZ)) for ms in (_LEAD_MS, _PAUSE_MS))
+        whole = lead + pcm + pause
         for start in range(0, len(whole), _PIECE_BYTES):
             yield whole[start : start + _PIECE_BYTES]
         yield EndOfUtterance()

@@ -1,4 +1,4 @@
-"""What a call sends: one queue for its own messages and its replies' text and audio. Knows no Django, no Channels."""
+"""The output queue of a call: its own messages, and its replies' text and audio. Imports no Django, no Channels."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from realtime.messages import ServerMessage
 from realtime.reply import Reply
 
-#: Messages that wait to be taken by whoever writes them. When it is full, replies wait.
+#: Messages that wait to be written. When the queue is full, replies wait, and a request that needs an answer fails.
 MAX_QUEUED = 256
 
 
@@ -17,7 +17,7 @@ class CallOverrun(Exception):
 
 
 class CallOutput:
-    """Keeps the order of what is sent, and drops what waits of a reply once that is stopped."""
+    """Sends in order, and drops what is queued of a reply once that reply is stopped."""
 
     def __init__(
         self,

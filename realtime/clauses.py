@@ -1,5 +1,5 @@
 """
-Cuts a stream of tokens into clauses that can be spoken. Pure: knows no Django, no Channels, no gRPC, no engine.
+Cuts a stream of tokens into clauses for synthesis. Pure: imports no Django, no engine.
 
 The first clause is short, so that sound starts early; the second is still short, because it is made while the first
 plays; later ones are longer, so that a call of the engine pays off.

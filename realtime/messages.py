@@ -19,6 +19,7 @@ from msgspec import UNSET as UNSET  # exported: a field that was not sent, where
 from msgspec import Meta, Struct, UnsetType
 
 from avatar_site.lib.text import strip_unseen
+from inference.audio.containers import Container, has_foreign_signature, sniff_container
 
 MICROPHONE_SAMPLE_RATE_HZ = 16_000
 REPLY_SAMPLE_RATE_HZ = 24_000
@@ -418,17 +419,15 @@ def check_frame(data: bytes) -> None:
         )
 
 
-#: Magic numbers of formats that are refused by name instead of being heard as noise.
-_FOREIGN_MAGIC = (b"OggS", b"fLaC", b"ID3", b"FORM", b".snd", b"caff", b"#!AMR", b"MThd")
-
-
 def sniff_format(data: bytes) -> AudioFormat:
     """Detect the format from the first bytes. Raises ProtocolError for one that is known and not supported."""
-    if data[:4] == b"RIFF":
+    container = sniff_container(data)
+    if container is Container.WAV:
         return AudioFormat.WAV
-    if data[:4] == b"\x1a\x45\xdf\xa3":
+    if container is Container.WEBM:
         return AudioFormat.WEBM
-    if data.startswith(_FOREIGN_MAGIC) or data[4:8] == b"ftyp":
+    if container is not None or has_foreign_signature(data):
+        # Refused by name instead of being heard as noise.
         raise ProtocolError(ErrorCode.UNSUPPORTED_FORMAT, "data: neither PCM16, nor WAV, nor WebM")
     return AudioFormat.PCM
 

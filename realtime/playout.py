@@ -1,5 +1,5 @@
 """
-How far the client has played a reply. Pure: the time comes in; knows no Django, no Channels, no gRPC.
+Tracks the played-out position of a reply. Pure: the time is passed in; imports no Django, Channels or gRPC.
 
 Two questions are answered: may more audio be sent yet, and what text has been heard. The client's reports are believed;
 between reports, and without any, sound is assumed to play as fast as the clock goes.
@@ -75,12 +75,12 @@ class Playout:
             return self._played_ms
         return min(self.sent_ms, self._played_ms + (now - self._known_at) * 1000)
 
-    def find_delay_s(self, audio_ms: float, now: float) -> float:
+    def compute_delay_s(self, audio_ms: float, now: float) -> float:
         """Return how long to wait before sending `audio_ms` more; 0 means now."""
         ahead_ms = self.sent_ms + audio_ms - self.estimate_played_ms(now)
         return max(0.0, (ahead_ms - self.max_ahead_ms) / 1000)
 
-    def find_rest_s(self, now: float) -> float:
+    def compute_rest_s(self, now: float) -> float:
         """Return how long what was sent still plays."""
         if self._is_finished:
             return 0.0

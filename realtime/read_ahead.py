@@ -1,4 +1,4 @@
-"""Has the language model read what it will be asked, while it has nothing else to do. Knows no Django, no gRPC."""
+"""Prefills the language model with the prompt of the next reply. Imports no Django, no gRPC."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ logger = logging.getLogger(__name__)
 
 class ReadAhead:
     """
-    One prefill at a time. Of the requests that come meanwhile, only the last is kept: it holds what the others did.
+    Runs one prefill at a time. Of the requests that come during one, only the last is kept: it supersedes the others.
 
     `start` makes a task that its caller's group owns.
     """

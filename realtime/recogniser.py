@@ -1,6 +1,5 @@
 """
-The recognition stream of a call: what waits for it, what it was given, and what it says. Knows no Django, no Channels,
-no gRPC.
+The recognition stream of a call: queue, reconnection, transcript deadline. Imports no Django, Channels or gRPC.
 """
 
 from __future__ import annotations
@@ -145,7 +144,7 @@ class MicrophoneQueue:
         self.put(DiscardUtterance())
 
     def clear(self) -> None:
-        """Drop everything that waits: nobody will take it."""
+        """Drop everything that waits: no stream will take it."""
         self._refill([])
         self._arrived.clear()
         self._end_burst()
@@ -164,7 +163,7 @@ class MicrophoneQueue:
         return self._take_all(self._stream)
 
     def close_stream(self) -> None:
-        """End the stream: whoever reads it comes to its end. It may be in use elsewhere, so it is not closed here."""
+        """End the stream for its reader. The generator may be running in another task, so it is not closed here."""
         self._stream += 1
         self._arrived.set()
         self._end_burst()
@@ -257,7 +256,7 @@ class Recogniser:
         self._settings = settings
         self._report = report
         self._queue = MicrophoneQueue(
-            max_queued_ms=self._find_max_queued_ms(options),
+            max_queued_ms=self._compute_max_queued_ms(options),
             kept_ms=settings.max_utterance_s * 1000 + PRE_ROLL_MS + POST_ROLL_MS + 3000,
             clock=clock,
         )
@@ -268,8 +267,8 @@ class Recogniser:
         self._is_speech_open = False
         self._is_outage_known = False
 
-    def _find_max_queued_ms(self, options: TranscriptionOptions) -> int:
-        # What is held and sent as one utterance is not live: nothing of it is dropped.
+    def _compute_max_queued_ms(self, options: TranscriptionOptions) -> int:
+        # Hold-to-talk: the utterance is complete only if none of its audio is dropped.
         return self._settings.max_queued_ms if options.endpointing else self._settings.max_utterance_s * 1000
 
     def push(self, pcm: bytes) -> None:
@@ -291,7 +290,7 @@ class Recogniser:
                 self._expect_transcript()
             case TranscriptionOptions():
                 self._options = item
-                self._queue.max_queued_ms = self._find_max_queued_ms(item)
+                self._queue.max_queued_ms = self._compute_max_queued_ms(item)
                 self._queue.put(item)
 
     def reserve(self) -> Place:

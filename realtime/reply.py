@@ -1,5 +1,5 @@
 """
-One answer in the making: tokens → text on the screen, and → clauses → sound. Knows no Django, no Channels, no gRPC.
+Makes one reply: tokens → text on the screen, and → clauses → audio. Imports no Django, Channels or gRPC.
 
 A reply may be started before it is wanted. Until `commit` it thinks and prepares its first clause, and nothing of it
 leaves this object.
@@ -58,7 +58,7 @@ class Outlet:
 
 class Reply:
     """
-    One reply. Whoever makes it runs `run` as a task, cancels that to stop it, and then asks what was heard.
+    One reply. Its owner runs `run` as a task, cancels the task to stop it, and then asks what was heard.
 
     At most one clause is synthesised beyond the one that follows the clause being played.
     """
@@ -168,7 +168,7 @@ class Reply:
             group.create_task(self._show())
             group.create_task(self._play())
         self._outlet.report(ReplySent(self.describe(with_sound=False)))
-        await self._wait_for_playout(self.playout.find_rest_s)
+        await self._wait_for_playout(self.playout.compute_rest_s)
         self._outlet.report(ReplyEnded(self.describe()))
 
     # --- thinking ---
@@ -309,7 +309,7 @@ class Reply:
 
     async def _send_piece(self, pcm: bytes) -> None:
         length_ms = len(pcm) * 1000 / (self.sample_rate_hz * BYTES_PER_SAMPLE)
-        await self._wait_for_playout(lambda now: self.playout.find_delay_s(length_ms, now))
+        await self._wait_for_playout(lambda now: self.playout.compute_delay_s(length_ms, now))
         if self.is_stopped:
             return
         if not self.audio:
@@ -333,11 +333,11 @@ class Reply:
         if self._ttfa_ms is None:
             self._ttfa_ms = self._measure()
 
-    async def _wait_for_playout(self, find_delay_s: Callable[[float], float]) -> None:
-        """Wait until `find_delay_s(now)` is 0. A client that reports no progress is not waited for without end."""
+    async def _wait_for_playout(self, compute_delay_s: Callable[[float], float]) -> None:
+        """Wait until `compute_delay_s(now)` is 0. A client that reports no progress is not waited for without end."""
         now = self._clock()
-        give_up_at = now + find_delay_s(now) + self._limits.stall_s
-        while (delay_s := find_delay_s(self._clock())) > 0:
+        give_up_at = now + compute_delay_s(now) + self._limits.stall_s
+        while (delay_s := compute_delay_s(self._clock())) > 0:
             if self._clock() > give_up_at:
                 self.playout.report(self.playout.sent_ms, self._clock())
                 return

@@ -1,4 +1,4 @@
-"""A reply in the language that is wanted: begun again, once, when it begins in another. Knows no Django, no gRPC."""
+"""Restarts a reply, once, that begins in the wrong language. Imports no Django, no gRPC."""
 
 from __future__ import annotations
 

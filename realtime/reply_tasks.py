@@ -1,4 +1,4 @@
-"""The tasks that make a call's replies: the speculation, the committed one, and those that are ending. No Django."""
+"""Owns the tasks that make replies: the speculation, the committed one, those being cancelled. Imports no Django."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from uuid import UUID
 
 from inference.interfaces import GenerationOptions, LanguageModel, SynthesisOptions, TextToSpeech
 from realtime.call.events import CommitReply, ReplyReport, ReportPlayback, StartReply
-from realtime.call.prompt import Scene, compose, find_wanted_language, is_chinese
+from realtime.call.prompt import Scene, choose_reply_language, compose, is_chinese
 from realtime.call.settings import CallSettings
 from realtime.call.voice import Voice
 from realtime.reply import Outlet, Reply
@@ -55,7 +55,7 @@ class ReplyTasks:
                 temperature=settings.temperature,
                 repeat_penalty=settings.repeat_penalty,
             ),
-            language=find_wanted_language(order.text) if is_chinese(settings.system_prompt) else None,
+            language=choose_reply_language(order.text) if is_chinese(settings.system_prompt) else None,
             synthesis=SynthesisOptions(quality=order.quality, speed=order.speed),
             voice=order.voice,
             limits=settings.reply,

@@ -1,9 +1,9 @@
 """
-Runs one call: everything goes into one inbox in order of receipt, audio included, and `CallMachine` says what is done.
+Runs one call: feeds every input, audio included, to `CallMachine` in order of receipt, and performs the effects.
 
-Knows no Django, no Channels and no gRPC: engines, outlets and the clock go in. An event is handled when it comes, by
-whoever brings it, and handling waits for nothing: what may wait is a task, with a deadline if it waits for others,
-whose result comes back as an event.
+Imports no Django, Channels or gRPC: engines, callbacks and the clock are passed in. An input is handled synchronously
+in the task that brings it, and performing an effect never waits. Work that may wait is a task, with a timeout where it
+depends on another process, and its result comes back as an input.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class CallRunner:
         tts: TextToSpeech,
         send_event: Callable[[ServerMessage], Awaitable[None]],
         send_audio: Callable[[bytes], Awaitable[None]],
-        #: Takes what is to be kept, at once: saving happens elsewhere.
+        #: Queues a change for the recorder; does not wait.
         record: Callable[[RecordedTurn], None],
         history: Sequence[PastTurn],
         settings: CallSettings,
@@ -171,7 +171,7 @@ class CallRunner:
         except (ProtocolError, CallOverrun):
             raise
         except Exception as error:
-            # Whoever brought the event is not to blame: the call ends.
+            # Not raised in the task that brought the event: `run` raises it, and the call ends.
             self._failure = self._failure or error
             self._has_failed.set()
         finally:

@@ -1,4 +1,4 @@
-"""Waiting for other processes: with a timeout, and with streams closed whatever happens. Knows no Django or gRPC."""
+"""Waits for other processes, with a timeout; closes streams in every case. Imports no Django, no gRPC."""
 
 from __future__ import annotations
 

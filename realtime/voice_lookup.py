@@ -6,10 +6,10 @@ import logging
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-import soundfile
 from channels.db import database_sync_to_async
 from django.db import Error as AnyDatabaseError
 
+from inference.audio.decode import AudioError
 from inference.interfaces import Quality
 from realtime.call.voice import Voice, VoiceUnreadable
 from voices.models import VoiceProfile
@@ -72,7 +72,7 @@ def read_voice(user: User, voice_profile_id: UUID) -> Voice | None:
         if profile is None:
             return None
         spec = read_voice_spec(profile)
-    except (AnyDatabaseError, OSError, soundfile.LibsndfileError) as error:
+    except (AnyDatabaseError, OSError, AudioError) as error:
         logger.exception("voice %s cannot be read", voice_profile_id)
         raise VoiceUnreadable(str(voice_profile_id)) from error
     return Voice(profile.pk, spec.engine_voice, spec.style, spec.reference, profile.version)

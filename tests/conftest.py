@@ -12,6 +12,7 @@ from django.apps import apps
 from django.contrib.auth.models import User
 from django.db.models.signals import post_migrate
 from django.test import Client
+from django.utils import translation
 from pytest_django import Settings
 
 from tests import factories, guard
@@ -62,6 +63,12 @@ def _restore_stock_voices(**kwargs: object) -> None:
 def _stock_voices_survive_flush() -> None:
     """A test with real transactions empties every table when it ends, those that migrations filled as well."""
     post_migrate.connect(_restore_stock_voices, sender=apps.get_app_config("voices"))
+
+
+@pytest.fixture(autouse=True)
+def _starts_in_the_default_language() -> None:
+    """LocaleMiddleware leaves the language of a test's last request active in its thread."""
+    translation.deactivate()
 
 
 @pytest.fixture(autouse=True)

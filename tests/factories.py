@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import io
 import itertools
 import uuid
 from typing import Any
 
 import numpy as np
-import soundfile
 from django.contrib.auth.models import User
 from django.utils import timezone
 
 from conversations.models import Conversation, Turn
 from conversations.services import append_turn
+from inference.audio.encode import encode_flac
+from inference.audio.pcm import pcm_from_float
 from tests import sounds
 from voices.models import VoiceJob, VoiceProfile
 from voices.services import create_voice_profile as create_from_upload
@@ -86,9 +86,7 @@ def create_turn(conversation: Conversation | None = None, **fields: Any) -> Turn
 def make_flac(*, duration_ms: int = 100, sample_rate_hz: int = 16_000) -> bytes:
     """A quiet tone."""
     t = np.arange(sample_rate_hz * duration_ms // 1000) / sample_rate_hz
-    file = io.BytesIO()
-    soundfile.write(file, 0.1 * np.sin(2 * np.pi * 440 * t), sample_rate_hz, format="FLAC", subtype="PCM_16")
-    return file.getvalue()
+    return encode_flac(pcm_from_float(0.1 * np.sin(2 * np.pi * 440 * t)), sample_rate_hz)
 
 
 def upload_voice(owner: User, *, name: str = "My voice", seconds: float = 6.0, language: str = "zh") -> VoiceProfile:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from inference.audio.decode import decode
+from inference.audio.pcm import pcm_from_float
 from inference.interfaces import SynthesisOptions, VoiceReference
 from voices.models import Kind, VoiceProfile
-from voices.recordings import decoding
+from voices.recordings.quality import MAX_DURATION_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,11 +27,11 @@ def read_voice_spec(profile: VoiceProfile) -> VoiceSpec:
     """
     Return the spec of a voice. A cloned voice without its clip is spoken in the engine's default voice.
 
-    Reads the clip from the storage: raises OSError.
+    Reads the clip from the storage: raises OSError, or AudioError if the clip is damaged.
     """
     reference = None
     if profile.kind == Kind.CLONED and profile.clip:
         with profile.clip.open("rb") as file:
-            samples, sample_rate_hz = decoding.decode_flac(file.read())
-        reference = VoiceReference(decoding.to_pcm(samples), sample_rate_hz, profile.clip_transcript)
+            clip = decode(file.read(), max_s=MAX_DURATION_S)
+        reference = VoiceReference(pcm_from_float(clip.samples), clip.sample_rate_hz, profile.clip_transcript)
     return VoiceSpec(profile.engine_voice, bytes(profile.style), reference)

@@ -8,6 +8,7 @@ the database (`realtime/watch.py`): telling never raises and never waits long.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import logging
 from collections.abc import Callable
@@ -86,8 +87,11 @@ async def follow(user_id: int, handle: Callable[[LiveCallMessage], None]) -> Non
                     if (message := _read(await layer.receive(channel))) is not None:
                         handle(message)
             finally:
-                for group in groups:
-                    await layer.group_discard(group, channel)
+                # An error here must not replace the cancellation: the call could never end while Redis is away.
+                with contextlib.suppress(Exception):
+                    async with asyncio.timeout(SEND_TIMEOUT_S):
+                        for group in groups:
+                            await layer.group_discard(group, channel)
         except Exception as error:
             logger.warning("messages to live calls cannot be received: %r", error)
             await asyncio.sleep(RESUBSCRIBE_S)

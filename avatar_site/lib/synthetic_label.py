@@ -6,7 +6,7 @@ The label of synthetic speech in audio files: which words, and a WAV that carrie
 
 from __future__ import annotations
 
-import struct
+from inference.audio.encode import encode_wav
 
 SOFTWARE = "AVATAR"
 SYNTHETIC_COMMENT = "Synthetic speech. digitalSourceType=trainedAlgorithmicMedia"
@@ -18,11 +18,4 @@ def make_wav(pcm: bytes, sample_rate_hz: int, *, comment: str = SYNTHETIC_COMMEN
 
     The list comes before the samples: many readers do not look for it behind them.
     """
-    information = b"INFO" + _chunk(b"ISFT", SOFTWARE.encode() + b"\0") + _chunk(b"ICMT", comment.encode() + b"\0")
-    shape = struct.pack("<HHIIHH", 1, 1, sample_rate_hz, sample_rate_hz * 2, 2, 16)
-    body = b"WAVE" + _chunk(b"fmt ", shape) + _chunk(b"LIST", information) + _chunk(b"data", pcm)
-    return _chunk(b"RIFF", body)
-
-
-def _chunk(name: bytes, content: bytes) -> bytes:
-    return name + struct.pack("<I", len(content)) + content + bytes(len(content) % 2)
+    return encode_wav(pcm, sample_rate_hz, comment=comment, software=SOFTWARE)

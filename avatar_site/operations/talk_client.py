@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-import av
 import numpy as np
 import numpy.typing as npt
-import soundfile
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
+from inference.audio.decode import AudioError, decode
+from inference.audio.pcm import int16_from_float
 from inference.interfaces import MICROPHONE_SAMPLE_RATE_HZ
 
 FRAME_MS = 20
@@ -29,6 +29,8 @@ FRAME_SAMPLES = MICROPHONE_SAMPLE_RATE_HZ * FRAME_MS // 1000
 SPEECH_RATIO = 10 ** (-30 / 20)
 SPEECH_FLOOR = 60.0
 REPORT_S = 0.25
+#: A longer file is refused.
+MAX_SPEECH_S = 600.0
 #: How long a reply may take after the end of speech, playing it included.
 TURN_TIMEOUT_S = 180.0
 
@@ -61,22 +63,13 @@ class Exchange:
 def read_speech(path: Path) -> npt.NDArray[np.int16]:
     """Read a sound file as 16 kHz mono, without the silence at its end. Raises UnreadableSound."""
     try:
-        samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
-    except (OSError, soundfile.LibsndfileError) as error:
+        sound = decode(path.read_bytes(), max_s=MAX_SPEECH_S, sample_rate_hz=MICROPHONE_SAMPLE_RATE_HZ)
+    except (OSError, AudioError) as error:
         raise UnreadableSound(f"{path}: {error}") from error
-    mono = np.ascontiguousarray(samples.mean(axis=1))
-    speech = trim_end(_resample(mono, rate))
+    speech = trim_end(int16_from_float(sound.samples))
     if not speech.size:
         raise UnreadableSound(f"{path}: nothing but silence")
     return speech
-
-
-def _resample(mono: npt.NDArray[np.float32], rate: int) -> npt.NDArray[np.int16]:
-    resampler = av.AudioResampler(format="s16", layout="mono", rate=MICROPHONE_SAMPLE_RATE_HZ)
-    frame = av.AudioFrame.from_ndarray(mono[None], format="flt", layout="mono")
-    frame.sample_rate = rate
-    frames = [*resampler.resample(frame), *resampler.resample(None)]
-    return np.concatenate([f.to_ndarray()[0] for f in frames] or [np.zeros(0, np.int16)])
 
 
 def trim_end(samples: npt.NDArray[np.int16]) -> npt.NDArray[np.int16]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from typing import Literal
+import struct
 
 import av
 import numpy as np
@@ -11,6 +11,7 @@ import soundfile
 
 from inference.audio.pcm import float_from_pcm, pcm_from_float
 from inference.audio.resample import resample
+from inference.interfaces import BYTES_PER_SAMPLE
 
 OPUS_BIT_RATE = 32_000
 #: What libopus takes; other rates are converted to the highest.
@@ -19,23 +20,29 @@ OPUS_RATES_HZ = (8_000, 12_000, 16_000, 24_000, 48_000)
 
 def encode_wav(pcm: bytes, sample_rate_hz: int, *, comment: str = "", software: str = "") -> bytes:
     """
-    Return a WAV file.
+    Return a WAV file with `comment` (ICMT) and `software` (ISFT) in its INFO list.
 
-    `comment` and `software` go into its INFO list (ICMT, ISFT), before the sound, where all readers look.
+    The list comes before the samples: many readers do not look for it behind them. Raises ValueError for half a sample.
     """
-    return _encode_with_soundfile(pcm, sample_rate_hz, "WAV", comment, software)
+    if len(pcm) % BYTES_PER_SAMPLE:
+        raise ValueError("the size of PCM16 is a multiple of 2 bytes")
+    # Not by libsndfile, which adds its own name to the software's.
+    shape = struct.pack("<HHIIHH", 1, 1, sample_rate_hz, sample_rate_hz * BYTES_PER_SAMPLE, BYTES_PER_SAMPLE, 16)
+    entries = [
+        _make_chunk(name, text.encode() + b"\0") for name, text in ((b"ISFT", software), (b"ICMT", comment)) if text
+    ]
+    information = _make_chunk(b"LIST", b"INFO" + b"".join(entries)) if entries else b""
+    return _make_chunk(b"RIFF", b"WAVE" + _make_chunk(b"fmt ", shape) + information + _make_chunk(b"data", pcm))
+
+
+def _make_chunk(name: bytes, content: bytes) -> bytes:
+    return name + struct.pack("<I", len(content)) + content + bytes(len(content) % 2)
 
 
 def encode_flac(pcm: bytes, sample_rate_hz: int, *, comment: str = "", software: str = "") -> bytes:
     """Return a FLAC file, lossless; `comment` and `software` become its Vorbis comments COMMENT and SOFTWARE."""
-    return _encode_with_soundfile(pcm, sample_rate_hz, "FLAC", comment, software)
-
-
-def _encode_with_soundfile(
-    pcm: bytes, sample_rate_hz: int, file_format: Literal["WAV", "FLAC"], comment: str, software: str
-) -> bytes:
     file = io.BytesIO()
-    with soundfile.SoundFile(file, "w", sample_rate_hz, 1, format=file_format, subtype="PCM_16") as sound:
+    with soundfile.SoundFile(file, "w", sample_rate_hz, 1, format="FLAC", subtype="PCM_16") as sound:
         if software:
             sound.software = software
         if comment:

@@ -1,8 +1,8 @@
 """
-What goes into `CallMachine` and what comes out of it: frozen values. Pure.
+Inputs and effects of `CallMachine`: frozen values. Pure.
 
-Messages of the client are inputs as they are. Every effect is performed at once; one that has to wait for something
-answers with an input later.
+The client's messages are inputs as they are. Every effect is performed at once; the result of one that starts a task
+comes back as an input.
 """
 
 from __future__ import annotations

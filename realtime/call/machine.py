@@ -1,7 +1,7 @@
 """
-The call's decisions. Pure: no event loop, no clock, no engine; knows no Django, no Channels and no gRPC.
+The state machine of a call. Pure: imports no event loop, no engine, no Django, Channels or gRPC; reads no clock.
 
-`CallMachine.receive` gets everything that happens, in one order, and answers with what is to be done about it.
+`CallMachine.receive` gets every input in one order and returns the effects to perform.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ from realtime.call.events import (
     VoiceNotified,
 )
 from realtime.call.history import History
-from realtime.call.replies import Replies, find_text_language, make_failure
+from realtime.call.replies import Replies, guess_language, make_failure
 from realtime.call.settings import CallSettings
 from realtime.call.turn_state import Action, Cue, TurnState
 from realtime.call.turns import CorrectedTurn, PastTurn, SaidTurn
@@ -221,7 +221,7 @@ class CallMachine:
         if self._turn.advance(Cue.TYPED) is Action.REFUSE:
             return [_make_error(ErrorCode.ALREADY_PROCESSING)]
         discarded = self._discard_utterance()
-        turn_id, language = self._make_id(), find_text_language(text)
+        turn_id, language = self._make_id(), guess_language(text)
         said = messages.Transcription(turn_id=turn_id, text=text, is_final=True, language=language)
         answer = self._replies.answer(
             text, user_turn_id=turn_id, settings=self._settings, asked_at=self._now, stt_ms=None
@@ -230,7 +230,7 @@ class CallMachine:
         return [*discarded, SendEvent(said), *answer, Record(SaidTurn(turn_id, "user", text, language))]
 
     def _discard_utterance(self) -> list[Effect]:
-        """Forget what is being said: the user has typed instead."""
+        """Discard the utterance that is being received: the user has typed instead."""
         self._utterance.forget()
         self._utterance.forget_ends()
         places = [FillPlace(number) for number in self._utterance.give_up_decoding()]
@@ -272,7 +272,7 @@ class CallMachine:
         discarded = self._discard_utterance()
         self._history.replace(past[:-1])
         turn_id, text = lookup.turn_id, lookup.text
-        corrected = messages.Corrected(turn_id=turn_id, text=text, language=find_text_language(text))
+        corrected = messages.Corrected(turn_id=turn_id, text=text, language=guess_language(text))
         answer = self._replies.answer(
             text, user_turn_id=turn_id, settings=self._settings, asked_at=lookup.received_at, stt_ms=None
         )

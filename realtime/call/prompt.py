@@ -1,5 +1,5 @@
 """
-What the language model reads: examples, place and time, the conversation, facts. Pure: knows no Django, no engine.
+Composes the prompt: examples, place and time, the conversation, facts. Pure: imports no Django, no engine.
 
 Ordered by how seldom it changes, for the engine keeps what it has read: the system prompt and the examples are the same
 in all calls (`Message.is_shared`), place and time change each hour, a fact stands after the words it is about.
@@ -86,7 +86,7 @@ def compose(scene: Scene, history: Sequence[Message], user_text: str = "") -> li
 
 def add_facts(messages: Sequence[Message], now: datetime | None) -> list[Message]:
     """
-    Write results after the questions that ask for them, and hints after those that nobody here can answer.
+    Append results to questions that ask for them, and hints to those that the model cannot answer.
 
     Sums stay, so that the prefix cache stays valid. The clock is asked for the last question only: what was
     right then is wrong now.
@@ -133,7 +133,7 @@ def name_languages(messages: Sequence[Message], *, is_expected_chinese: bool) ->
     named: list[Message] = []
     for message in messages:
         content = message.content
-        language = find_language(content)
+        language = detect_language(content)
         if message.role == "user" and language == "en":
             content = ANSWER_IN_ENGLISH + content
             is_expected_chinese = False
@@ -162,16 +162,16 @@ def is_chinese(text: str) -> bool:
     return _HAN.search(text) is not None
 
 
-def find_language(text: str) -> Language | None:
+def detect_language(text: str) -> Language | None:
     """Return the language of a text: Chinese as soon as there is a Han character. None: no words, such as a number."""
     if is_chinese(text):
         return "zh"
     return "en" if _ENGLISH_WORD.search(text) else None
 
 
-def find_wanted_language(user_text: str) -> Language | None:
+def choose_reply_language(user_text: str) -> Language | None:
     """Return the language a reply must be in. None: either may be right, as for a translation."""
-    return None if _ABOUT_LANGUAGE.search(user_text) else find_language(user_text)
+    return None if _ABOUT_LANGUAGE.search(user_text) else detect_language(user_text)
 
 
 #: So many words of the other language are no name any more.

@@ -1,4 +1,4 @@
-"""The reply that may be wanted and the one that is: started, committed, recorded. Pure."""
+"""The speculation and the committed reply: starting, committing, recording. Pure."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ class Replies:
         return [ReportPlayback(message.turn_id, message.played_ms, message.is_finished)]
 
     def handle_failed(self, event: ReplyFailed) -> list[Effect]:
-        """Tell the client, unless nobody knows of this reply: a speculation is then made again."""
+        """Report the failure of the committed reply. A speculation fails silently and is made again when wanted."""
         if self._speculation is not None and self._speculation.turn_id == event.turn_id:
             self._speculation.has_failed = True
         if self._reply is None or self._reply.turn_id != event.turn_id:
@@ -129,8 +129,8 @@ class Replies:
         reply = self._reply
         if reply is None or reply.turn_id != event.turn_id or not event.text:
             return []
-        speaker = self._voice.find_speaker(event.spoken_in)
-        begun = BegunTurn(event.turn_id, event.text, find_text_language(event.text), speaker)
+        speaker = self._voice.name_speaker(event.spoken_in)
+        begun = BegunTurn(event.turn_id, event.text, guess_language(event.text), speaker)
         if begun == reply.begun:
             return []
         reply.begun = begun
@@ -195,11 +195,11 @@ class Replies:
             turn_id=report.turn_id,
             speaker="avatar",
             text=text,
-            language=find_text_language(text),
+            language=guess_language(text),
             pcm=report.pcm[:heard_bytes] if was_interrupted else report.pcm,
             sample_rate_hz=report.sample_rate_hz or REPLY_SAMPLE_RATE_HZ,
             was_interrupted=was_interrupted,
-            voice_profile_id=self._voice.find_speaker(report.spoken_in),
+            voice_profile_id=self._voice.name_speaker(report.spoken_in),
             quality=report.quality,
             latency=_describe_latency(report),
         )
@@ -221,7 +221,7 @@ def make_failure(stage: Stage, error: InferenceError, *, turn_id: UUID | None = 
     return ErrorMessage(code=code, error="", turn_id=turn_id, detail=f"{stage}: {error}")
 
 
-def find_text_language(text: str) -> str:
+def guess_language(text: str) -> str:
     return "zh" if is_chinese(text) else "en"
 
 

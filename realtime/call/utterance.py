@@ -110,7 +110,7 @@ class UtteranceTracker:
         return upload, loss
 
     def finish(self) -> None:
-        """Begin to count anew, hands-free: the recogniser has ended the utterance."""
+        """Reset the count, hands-free: the recogniser has ended the utterance."""
         self._meter.reset()
         self.has_audio = False
 
@@ -228,7 +228,7 @@ class ReceivedAudio:
 #: A window of sound whose loudness is measured, and how much of it makes speech.
 WINDOW_MS = 20
 MIN_SPEECH_MS = 200
-#: What is this much quieter than the speech before (10 dB), or quieter than any room, is not taken for speech.
+#: Windows more than 10 dB quieter than the speech before, or quieter than any room, do not count as speech.
 QUIETER = 10 ** (-10 / 20)
 MIN_LOUDNESS = 60.0
 

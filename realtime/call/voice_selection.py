@@ -92,7 +92,7 @@ class VoiceSelection:
         self.current = voice
         return [ChangeVoice(voice)]
 
-    def find_speaker(self, spoken_in: tuple[UUID | None, ...]) -> UUID | None:
+    def name_speaker(self, spoken_in: tuple[UUID | None, ...]) -> UUID | None:
         """
         Return whose voice a turn is said to be in: the one in use.
 

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from channels_redis.core import RedisChannelLayer
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 
@@ -210,6 +211,12 @@ class TestSettings:
             "channels_redis.core.RedisChannelLayer",
             "django.core.cache.backends.redis.RedisCache",
         ], result.stderr
+
+    def test_let_an_idle_call_wait_for_messages_over_redis(self, tmp_path: Path) -> None:
+        code = "print(s.CHANNEL_LAYERS['default']['CONFIG']['hosts'][0]['socket_timeout'])"
+        result = import_settings(tmp_path, code, REDIS_URL="redis://redis.example/0")
+
+        assert float(result.stdout) > RedisChannelLayer.brpop_timeout, result.stderr
 
     def test_protect_cookies_over_https(self, tmp_path: Path) -> None:
         code = "print(s.SESSION_COOKIE_SECURE, s.CSRF_COOKIE_SECURE, s.SECURE_SSL_REDIRECT, s.SECURE_HSTS_SECONDS > 0)"

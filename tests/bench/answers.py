@@ -2,7 +2,7 @@
 `make bench-answers`: everyday questions to the language model of the cpu profile, and how many it answers rightly.
 
 Questions and rules are in answers.toml and answers_held_out.toml. They are asked in calls, each with the history of its
-call, of the engine as the pipeline asks it, typed and not spoken. Two settings are compared on the same weights in one
+call, of the engine as a call asks it, typed and not spoken. Two settings are compared on the same weights in one
 run: `before` is how AVATAR asked before it had examples and facts (kept here), `after` is how it asks now.
 The answers of the held-out part are not printed unless asked for: prompt and settings are tuned without reading them.
 """
@@ -38,8 +38,8 @@ from realtime.call.prompt import (
     EXAMPLES,
     SYSTEM_PROMPT,
     Scene,
+    choose_reply_language,
     compose,
-    find_wanted_language,
     is_chinese,
 )
 from realtime.reply_language import generate_in
@@ -83,7 +83,7 @@ class Setting:
         options = GenerationOptions(
             self.options.max_tokens, self.options.temperature, seed, self.options.repeat_penalty
         )
-        language = find_wanted_language(question) if self.is_language_watched else None
+        language = choose_reply_language(question) if self.is_language_watched else None
         return generate_in(language, llm, self.compose(history, question), options)
 
 
@@ -194,7 +194,7 @@ async def ask_call(
     history: list[Message] = []
     answers = []
     for turn in call["turns"]:
-        # As the pipeline does when a reply is over: what is asked next then has only its own words to be read.
+        # As a call does when a reply is over: what is asked next then has only its own words to be read.
         await llm.prefill(setting.compose(history, ""))
         began, first_s, text = time.perf_counter(), 0.0, ""
         async with aclosing(cast(Any, setting.ask(llm, history, turn["say"], seed + len(history)))) as events:

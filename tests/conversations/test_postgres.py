@@ -157,7 +157,15 @@ def test_a_restart_of_postgresql_costs_a_call_nothing(postgres: Postgres, tmp_pa
     assert (tmp_path / "log").read_text().count("is not saved now") == 1
 
 
-def test_postgresql_does_what_sqlite_does(postgres: Postgres) -> None:
+@pytest.mark.parametrize(
+    "paths",
+    [
+        [f"conversations/test_{name}.py" for name in ("search_rows", "services", "retention", "api", "views")],
+        ["voices/test_leases.py", "voices/test_migrations.py"],
+    ],
+    ids=["conversations", "voices"],
+)
+def test_postgresql_does_what_sqlite_does(postgres: Postgres, paths: list[str]) -> None:
     """In a process of its own: this one's settings are for SQLite, and are read once."""
     environment = os.environ | {
         "DJANGO_SETTINGS_MODULE": "tests.conversations.postgres_settings",
@@ -176,9 +184,7 @@ def test_postgresql_does_what_sqlite_does(postgres: Postgres) -> None:
         "--tb=short",
         "--ds=tests.conversations.postgres_settings",
     ]
-    files = ["test_search_rows.py", "test_services.py", "test_retention.py", "test_api.py", "test_views.py"]
-    tests = [str(Path(__file__).with_name(name)) for name in files]
-    tests += [str(ROOT / "tests/voices" / name) for name in ("test_leases.py", "test_migrations.py")]
+    tests = [str(ROOT / "tests" / path) for path in paths]
 
     finished = subprocess.run(
         [*command, *tests], env=environment, cwd=ROOT, capture_output=True, text=True, timeout=110, check=False

@@ -475,6 +475,27 @@ class TestMemory:
         assert all(later)
         assert sizes == [1, 3, 1, 2, 1, 1]
 
+    async def test_run_out_with_several_clauses_keeps_the_quality_of_each(
+        self, engine: F5Tts, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        speak = engine._model.speak
+
+        def fail_with_several(voice: Any, tokens: Any, frames: Any, **options: Any) -> Any:
+            if len(tokens) > 1:
+                raise torch.OutOfMemoryError("scripted")
+            return speak(voice, tokens, frames, **options)
+
+        monkeypatch.setattr(engine._model, "speak", fail_with_several)
+
+        held = asyncio.create_task(say(engine))
+        await asyncio.sleep(0.05)
+        later = await asyncio.gather(
+            *(say(engine, text, is_first=False, quality=Quality.HIGH_QUALITY) for text in ("一個人。", "兩個人。"))
+        )
+        await held
+
+        assert {chunk.quality for chunks in later for chunk in chunks} == {Quality.HIGH_QUALITY}
+
     async def test_run_out_twice_is_said(self, engine: F5Tts, monkeypatch: pytest.MonkeyPatch) -> None:
         def fail(*arguments: Any, **options: Any) -> Any:
             raise torch.OutOfMemoryError("scripted")

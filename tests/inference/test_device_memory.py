@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import re
+import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -11,9 +13,11 @@ from inference.device_memory import (
     MIB,
     BudgetError,
     NoDevices,
+    NvmlReader,
     ScriptedReader,
     Share,
     check_budget,
+    find_visible,
     get_reader,
     list_shares,
     read_free_mib,
@@ -116,3 +120,42 @@ class TestReaders:
     def test_knows_of_none_without_a_driver(self) -> None:
         # On a machine with a GPU and its driver there is one; everywhere else this must not raise.
         assert get_reader(GPU).read() == () or get_reader(GPU).read()[0].total_bytes > 0
+
+
+class TestFindVisible:
+    UUIDS = ("GPU-aaa1", "GPU-aab2", "GPU-ccc3")
+
+    @pytest.mark.parametrize(
+        ("names", "expected"),
+        [
+            (None, [0, 1, 2]),
+            ("", []),
+            ("1", [1]),
+            ("2, 0", [2, 0]),
+            ("GPU-aab2,0", [1, 0]),
+            ("GPU-c", [2]),
+            ("GPU-aa", []),
+            ("0,7,1", [0]),
+            ("-1", []),
+            ("NoDevFiles", []),
+        ],
+    )
+    def test_finds_what_cuda_shows_a_process(self, names: str | None, expected: list[int]) -> None:
+        assert find_visible(names, self.UUIDS) == expected
+
+
+class TestNvmlReader:
+    def test_reads_only_the_devices_this_process_may_use(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        driver = SimpleNamespace(
+            nvmlInit=lambda: None,
+            nvmlDeviceGetCount=lambda: 2,
+            nvmlDeviceGetHandleByIndex=lambda number: number,
+            nvmlDeviceGetUUID=lambda handle: f"GPU-{handle}",
+            nvmlDeviceGetName=lambda handle: f"number {handle}",
+            nvmlDeviceGetMemoryInfo=lambda handle: SimpleNamespace(total=8 * MIB, free=handle * MIB),
+        )
+        monkeypatch.setitem(sys.modules, "pynvml", driver)
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+
+        assert read_free_mib(NvmlReader()) == 1
+        assert NvmlReader().read() == (DeviceMemory("number 1", 8 * MIB, MIB),)

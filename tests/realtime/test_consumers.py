@@ -3,7 +3,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
-import io
 import json
 import logging
 import threading
@@ -14,9 +13,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import av
 import jsonschema
-import numpy as np
 import pytest
 import soundfile
 from asgiref.sync import sync_to_async
@@ -36,6 +33,8 @@ from avatar_site.lib import live_calls
 from avatar_site.web.server import DRAIN_S
 from conversations import call_store, services, spool
 from conversations.models import Conversation, Turn
+from inference.audio.encode import encode_flac, encode_wav
+from inference.audio.pcm import float_from_pcm
 from inference.interfaces import Message, Quality, VoiceReference
 from realtime import call_conversation, consumers, entry, messages, outbox, voice_lookup, watch
 from realtime.admission import FINISH_SENTENCE_S, Admission
@@ -45,7 +44,7 @@ from realtime.recorder import HURRIED_PATIENCE_S
 from realtime.routing import websocket_urlpatterns
 from realtime.ui_strings import translate_error
 from realtime.voice_lookup import VoiceLookup
-from tests import factories
+from tests import factories, sounds
 from tests.clock import Clock
 from tests.fakes import (
     SPEECH,
@@ -57,7 +56,6 @@ from tests.fakes import (
     make_tone,
 )
 from voices.models import VoiceProfile
-from voices.recordings import decoding
 from voices.services import choose_default, choose_quality, delete_voice_profile, disable, unshare
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -872,7 +870,7 @@ class TestConversing:
         assert profile.last_used_at is not None
 
     async def test_passes_over_a_chosen_voice_that_cannot_be_had(self, alice: User) -> None:
-        profile = await sync_to_async(factories.create_voice_profile)(owner=alice, state="disabled")
+        profile = await sync_to_async(factories.create_voice_profile)(owner=alice, availability="disabled")
         await sync_to_async(choose_default)(user=alice, profile=profile)
         async with call(alice, make_inference()) as (_, ready):
             assert ready["voice_profile_id"] is None
@@ -881,7 +879,7 @@ class TestConversing:
         profile = await sync_to_async(factories.create_voice_profile)(
             owner=alice, kind="cloned", engine_voice="", clip_transcript="今天天氣很好。"
         )
-        flac = decoding.encode_flac(decoding.from_pcm(SPEECH), 24_000)
+        flac = encode_flac(SPEECH, 24_000)
         await sync_to_async(profile.clip.save)("clip.flac", ContentFile(flac))
         inference = make_inference(replies=["好。"])
         async with call(alice, inference) as (client, _):
@@ -1028,7 +1026,7 @@ class TestChangingTheVoiceInUse:
             await voices.aupdate(version=2, style=bytes(1024))
             await asyncio.wait_for(has_changed.wait(), 5)
             await converse(client)
-            await voices.aupdate(state="disabled")
+            await voices.aupdate(availability="disabled")
             error = await client.wait_for("error")
 
         assert [options.style for _, options in inference.tts.requests] == [b"", bytes(1024)]
@@ -1307,25 +1305,12 @@ class TestSlowClient:
 
 
 def make_wav(pcm: bytes) -> bytes:
-    file = io.BytesIO()
-    soundfile.write(file, np.frombuffer(pcm, dtype="<i2"), 16_000, format="WAV")
-    return file.getvalue()
+    return encode_wav(pcm, 16_000)
 
 
 def make_webm(pcm: bytes) -> bytes:
     """What a browser's MediaRecorder makes: Opus in WebM."""
-    file = io.BytesIO()
-    with av.open(file, "w", format="webm") as container:
-        stream = container.add_stream("libopus", rate=48_000, layout="mono")
-        frame = av.AudioFrame.from_ndarray(np.frombuffer(pcm, dtype="<i2")[None], format="s16", layout="mono")
-        frame.sample_rate = 16_000
-        resampler = av.AudioResampler(format="s16", layout="mono", rate=48_000, frame_size=960)
-        for resampled in [*resampler.resample(frame), *resampler.resample(None)]:
-            for packet in stream.encode(resampled):
-                container.mux(packet)
-        for packet in stream.encode(None):
-            container.mux(packet)
-    return file.getvalue()
+    return sounds.encode(float_from_pcm(pcm), "webm", rate_hz=16_000)
 
 
 class TestCorrecting:

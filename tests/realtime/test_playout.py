@@ -26,18 +26,18 @@ class TestPacing:
     def test_sends_two_seconds_at_once_and_then_as_fast_as_it_plays(self, playout: Playout) -> None:
         playout.start_clause(speak("好"))
         for _ in range(10):
-            assert playout.find_delay_s(200, 100.0) == 0
+            assert playout.compute_delay_s(200, 100.0) == 0
             playout.add(200, 100.0)
 
-        assert playout.find_delay_s(200, 100.0) == pytest.approx(0.2)
-        assert playout.find_delay_s(200, 100.2) == pytest.approx(0)
+        assert playout.compute_delay_s(200, 100.0) == pytest.approx(0.2)
+        assert playout.compute_delay_s(200, 100.2) == pytest.approx(0)
 
     def test_never_gets_further_ahead(self, playout: Playout) -> None:
         playout.start_clause(speak("好"))
         now = 100.0
 
         for _ in range(100):
-            now += playout.find_delay_s(200, now)
+            now += playout.compute_delay_s(200, now)
             playout.add(200, now)
             assert playout.sent_ms - playout.estimate_played_ms(now) <= 2000 + 1e-6
 
@@ -49,8 +49,8 @@ class TestPacing:
 
         playout.report(0, 101.0)
 
-        assert playout.find_delay_s(200, 101.0) == pytest.approx(0.2)
-        assert playout.find_rest_s(101.0) == pytest.approx(2.0)
+        assert playout.compute_delay_s(200, 101.0) == pytest.approx(0.2)
+        assert playout.compute_rest_s(101.0) == pytest.approx(2.0)
 
     def test_does_not_believe_a_client_that_played_what_it_never_got(self, playout: Playout) -> None:
         playout.start_clause(speak("好"))
@@ -73,7 +73,7 @@ class TestPacing:
 
         playout.report(1900, 100.5, is_finished=True)
 
-        assert playout.find_rest_s(100.5) == 0
+        assert playout.compute_rest_s(100.5) == 0
 
 
 class TestHeard:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
@@ -60,6 +61,45 @@ class TestClaimAtOnce:
 
         with pytest.raises(IntegrityError):
             factories.set_job(other, "fit", state="running")
+
+
+@pytest.mark.django_db(transaction=True)
+class TestFinishAndDisableAtOnce:
+    def test_neither_deadlock_nor_write_half(self, alice: User) -> None:
+        profile = factories.create_voice_profile(alice)
+        factories.set_job(profile, "fit", state="queued")
+        lease = Lease.claim(profile.pk, JobKind.FIT)
+        assert lease is not None
+        both_began = threading.Barrier(2, timeout=10)
+
+        def run(change: Callable[[], None]) -> str:
+            has_waited = False
+
+            def wait_for_the_other(execute: Any, sql: str, *arguments: Any) -> Any:
+                nonlocal has_waited
+                if sql.startswith(("BEGIN", "UPDATE", "SELECT")) and not has_waited:
+                    has_waited = True
+                    both_began.wait()
+                return execute(sql, *arguments)
+
+            try:
+                with connection.execute_wrapper(wait_for_the_other):
+                    change()
+            except LeaseLost:
+                return "lost"
+            finally:
+                connection.close()
+            return "done"
+
+        with ThreadPoolExecutor(2) as threads:
+            finished, disabled = threads.map(
+                run, [lambda: lease.finish(version=7), lambda: services.disable(profile=profile)]
+            )
+
+        profile.refresh_from_db()
+        assert (profile.state, disabled) == ("disabled", "done")
+        expected = (7, "done") if finished == "done" else (1, "cancelled")
+        assert (profile.version, factories.read_fit_state(profile)) == expected
 
 
 class TestClaim:

@@ -19,13 +19,14 @@ from pytest_django import DjangoCaptureOnCommitCallbacks, Settings
 from avatar_site.celery import app
 from avatar_site.lib import stored_files
 from avatar_site.lib.problems import ProblemError
+from inference.audio.decode import MAX_KEPT_SAMPLE_RATE_HZ
 from tests import factories, sounds
 from tests.files import list_files
 from voices import archive, files, leases, services, tasks
 from voices.build import steps
 from voices.consents import word_consent
 from voices.models import Consent, Recording, VoicePreference, VoiceProfile
-from voices.recordings import decoding, quality
+from voices.recordings import quality
 from voices.stock import write_stock_voices
 
 WAV = sounds.encode(sounds.make_speech(6.0), "wav")
@@ -502,7 +503,7 @@ class TestExport:
         assert profile.recordings.count() == 1
         assert set(kept) < set(list_files(media_root))
         assert len(list_files(media_root)) == 2
-        longest_bytes = quality.MAX_DURATION_S * decoding.KEPT_SAMPLE_RATE_HZ * 2
+        longest_bytes = quality.MAX_DURATION_S * MAX_KEPT_SAMPLE_RATE_HZ * 2
         assert longest_bytes < archive.MAX_ENTRY_BYTES
         beside_bytes = steps.MAX_CLIP_S * steps.CLIP_RATE_HZ * 2 + archive.MAX_JSON_BYTES + 1024 * 1024
         assert most + beside_bytes < archive.MAX_ARCHIVE_BYTES

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import io
 import os
 import subprocess
 import sys
@@ -13,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import soundfile
 from django.conf import settings
 from django.contrib.auth.models import User
 from pytest_django import Settings
@@ -21,6 +19,9 @@ from pytest_django import Settings
 from avatar_site.lib import inference_client
 from inference import offline
 from inference.address import make_default_address
+from inference.audio.decode import decode
+from inference.audio.pcm import pcm_from_float
+from inference.audio.resample import resample
 from inference.client import InferenceClient
 from inference.interfaces import InferenceError
 from tests import sounds
@@ -29,7 +30,6 @@ from tests.recordings import Recording, read_recording
 from voices import services, tasks
 from voices.build import job as build_job
 from voices.models import Preview, VoiceProfile
-from voices.recordings import decoding
 from voices.recordings.uploads import examine_upload
 
 pytestmark = pytest.mark.engines
@@ -92,7 +92,7 @@ def make_voice(owner: User, client: InferenceClient, audio: bytes, language: str
 
 def long_enough(recording: Recording, *more: Recording) -> bytes:
     """Recordings one after the other, as one FLAC at 24 kHz."""
-    pieces = [decoding.resample(each.samples, each.sample_rate_hz, 24_000) for each in (recording, *more)]
+    pieces = [resample(each.samples, each.sample_rate_hz, 24_000) for each in (recording, *more)]
     return sounds.encode(np.concatenate(pieces), "flac")
 
 
@@ -159,8 +159,8 @@ class TestRealPeople:
 
 def hear(preview: Preview, client: InferenceClient) -> str:
     with preview.audio.open("rb") as file:
-        samples, rate = soundfile.read(io.BytesIO(file.read()), dtype="float32")
-    understood, _ = asyncio.run(_recognise(client, decoding.to_pcm(decoding.resample(samples, rate, 16_000))))
+        clip = decode(file.read(), max_s=60, sample_rate_hz=16_000)
+    understood, _ = asyncio.run(_recognise(client, pcm_from_float(clip.samples)))
     return understood
 
 

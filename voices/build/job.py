@@ -16,6 +16,9 @@ from avatar_site.lib.inference_client import run_with_heartbeat
 from avatar_site.lib.live_calls import tell_voice_changed
 from avatar_site.lib.problems import ProblemError
 from avatar_site.lib.stored_files import delete_file, delete_or_leave
+from inference.audio.decode import decode
+from inference.audio.encode import encode_flac
+from inference.audio.pcm import pcm_from_float
 from inference.interfaces import (
     Inference,
     InferenceBusy,
@@ -30,7 +33,7 @@ from voices.build import steps
 from voices.build.steps import BuiltVoice, Heard, NoSpeech, Progress, Source, StockMeasured
 from voices.leases import Lease, LeaseLost
 from voices.models import JobKind, Kind, Recording, Step, VoiceJob, VoiceProfile
-from voices.recordings import decoding
+from voices.recordings.quality import MAX_DURATION_S
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterator
@@ -131,8 +134,8 @@ def _asking_storage() -> Iterator[None]:
 def _read(recording: Recording) -> Source:
     with _asking_storage(), recording.audio.open("rb") as file:
         data = file.read()
-    samples, sample_rate_hz = decoding.decode_flac(data)
-    return Source(samples, sample_rate_hz, recording.snr_db, recording.clipped_share)
+    decoded = decode(data, max_s=MAX_DURATION_S)
+    return Source(decoded.samples, decoded.sample_rate_hz, recording.snr_db, recording.clipped_share)
 
 
 def _run_steps(lease: Lease, profile: VoiceProfile, sources: list[Source], inference: Inference) -> BuiltVoice:
@@ -176,7 +179,7 @@ async def _read_stock(key: str) -> StockMeasured | None:
 def _store(lease: Lease, profile: VoiceProfile, recordings: list[Recording], built: BuiltVoice) -> None:
     """Write the voice, its file first. If the lease was lost, the file is removed again."""
     old_clip = profile.clip.name
-    flac = decoding.encode_flac(built.clip, steps.CLIP_RATE_HZ)
+    flac = encode_flac(pcm_from_float(built.clip), steps.CLIP_RATE_HZ)
     with _asking_storage():
         files.write(profile.clip, flac)
     try:

@@ -13,6 +13,9 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
+from inference.audio.levels import FRAME_S, amplitude_from_db, measure_levels_db, measure_rms
+from inference.audio.pcm import Samples, pcm_from_float
+from inference.audio.resample import resample
 from inference.interfaces import (
     MAX_RECORDING_S,
     Inference,
@@ -25,8 +28,7 @@ from inference.interfaces import (
 )
 from inference.offline import embed, recognise, speak
 from voices.build import matching
-from voices.recordings.decoding import Samples, resample, to_pcm
-from voices.recordings.quality import FRAME_S, detect_speech, measure_levels
+from voices.recordings.quality import detect_speech
 
 HEARING_RATE_HZ = 16_000
 CLIP_RATE_HZ = 24_000
@@ -121,7 +123,7 @@ async def build_voice(
     transcripts = []
     for number, samples in enumerate(audible):
         report(Progress("recognising", 0.3 * number / len(sources)))
-        transcripts.append(await recognise(inference.stt, to_pcm(samples)))
+        transcripts.append(await recognise(inference.stt, pcm_from_float(samples)))
     language = language or _choose_language(transcripts) or "zh"
 
     embeddings, counts = [], []
@@ -136,11 +138,11 @@ async def build_voice(
     report(Progress("clip", 0.5))
     best = max(range(len(sources)), key=lambda each: _rank_for_clip(sources[each], counts[each]))
     clip = cut_clip(sources[best].samples, sources[best].sample_rate_hz)
-    clip_transcript, _ = await recognise(inference.stt, to_pcm(resample(clip, CLIP_RATE_HZ, HEARING_RATE_HZ)))
+    clip_transcript, _ = await recognise(inference.stt, pcm_from_float(resample(clip, CLIP_RATE_HZ, HEARING_RATE_HZ)))
 
     report(Progress("matching", 0.6))
     if clones and clip_transcript:
-        reference = VoiceReference(to_pcm(clip), CLIP_RATE_HZ, clip_transcript)
+        reference = VoiceReference(pcm_from_float(clip), CLIP_RATE_HZ, clip_transcript)
         engine_voice, similarity = "", await _measure_clone(inference, reference, target, language)
     else:
         engine_voice, similarity = await _match(inference, target, language, stock, report)
@@ -169,7 +171,7 @@ def cut_clip(samples: Samples, sample_rate_hz: int) -> Samples:
 
     Takes the part with the most speech that begins and ends in pauses, where there are any.
     """
-    levels = measure_levels(samples, sample_rate_hz)
+    levels = measure_levels_db(samples, sample_rate_hz)
     spoken = detect_speech(levels)
     start, end = _choose_part(spoken, round(MAX_CLIP_S / FRAME_S))
     margin = round(CLIP_PAUSE_S / FRAME_S)
@@ -199,17 +201,17 @@ def _level(clip: Samples, spoken: npt.NDArray[np.bool_]) -> Samples:
     size = round(CLIP_RATE_HZ * FRAME_S)
     is_speech = np.repeat(spoken, size)[: len(clip)]
     speech = clip[: len(is_speech)][is_speech] if is_speech.any() else clip
-    rms = float(np.sqrt(np.mean(np.square(speech.astype(np.float64))))) if len(speech) else 0.0
+    rms = measure_rms(speech)
     peak = float(np.abs(clip).max(initial=0.0))
     if not rms or not peak:
         return clip
-    gain = min(10 ** (CLIP_LEVEL_DB / 20) / rms, CLIP_PEAK / peak)
+    gain = min(amplitude_from_db(CLIP_LEVEL_DB) / rms, CLIP_PEAK / peak)
     return (clip * gain).astype(np.float32)
 
 
 def _trim_pauses(source: Source) -> Samples:
     """Return a recording at 16 kHz with its pauses shortened, no longer than an encoder takes."""
-    spoken = detect_speech(measure_levels(source.samples, source.sample_rate_hz))
+    spoken = detect_speech(measure_levels_db(source.samples, source.sample_rate_hz))
     # Half a second of each pause stays, as a word boundary.
     margin = round(0.25 / FRAME_S)
     kept = np.convolve(spoken, np.ones(2 * margin + 1), mode="same") > 0
@@ -230,7 +232,7 @@ def _choose_language(transcripts: Sequence[tuple[str, str]]) -> str:
 
 async def _embed(inference: Inference, samples: Samples) -> SpeakerEmbedding:
     try:
-        return await embed(inference.encoder, to_pcm(samples), sample_rate_hz=HEARING_RATE_HZ)
+        return await embed(inference.encoder, pcm_from_float(samples), sample_rate_hz=HEARING_RATE_HZ)
     except (InferenceUnavailable, InferenceBusy):
         raise
     except InferenceError as error:

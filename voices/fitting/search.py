@@ -19,6 +19,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from inference.audio.pcm import float_from_pcm, pcm_from_float
+from inference.audio.resample import resample
 from inference.interfaces import (
     MICROPHONE_SAMPLE_RATE_HZ,
     STYLE_VALUES,
@@ -31,7 +33,6 @@ from inference.interfaces import (
 from inference.offline import Spoken, embed, recognise, speak
 from inference.voice_options import parse_blend, pick_heaviest
 from voices.build.matching import embed_voice
-from voices.recordings.decoding import resample, to_pcm
 
 #: Spoken while searching (four seconds: synthesis takes most of the time), and to validate the result.
 TRAINING = {
@@ -315,8 +316,8 @@ class _Validator:
         return _Measures(float(np.asarray(embedding.values) @ self._target), wrong / expected)
 
     async def _recognise(self, said: Spoken) -> str:
-        samples = np.frombuffer(said.pcm, "<i2").astype(np.float32) / np.float32(32768)
-        heard = to_pcm(resample(samples, said.sample_rate_hz or MICROPHONE_SAMPLE_RATE_HZ, MICROPHONE_SAMPLE_RATE_HZ))
+        rate_hz = said.sample_rate_hz or MICROPHONE_SAMPLE_RATE_HZ
+        heard = pcm_from_float(resample(float_from_pcm(said.pcm), rate_hz, MICROPHONE_SAMPLE_RATE_HZ))
         text, _ = await recognise(self._stt, heard, language=self._language)
         return text
 

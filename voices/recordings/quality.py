@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from voices.recordings.decoding import Samples
+from inference.audio.levels import FRAME_S, measure_levels_db
+from inference.audio.pcm import Samples
 
-FRAME_S = 0.02
 MIN_SPEECH_S = 3.0
 MAX_SPEECH_S = 60.0
 #: Of the whole recording, pauses included.
@@ -24,8 +24,6 @@ MAX_DURATION_S = 180.0
 SILENCE_DB = -60.0
 #: The smallest range of levels with speech; a smaller one is noise or a tone.
 MIN_RANGE_DB = 6.0
-#: The level that digital silence counts as.
-FLOOR_DB = -80.0
 CLIPPED_LEVEL = 0.995
 #: Consecutive samples at the limit; fewer are only a peak.
 CLIPPED_RUN = 3
@@ -52,7 +50,7 @@ class RecordingQuality:
 
 def measure_quality(samples: Samples, sample_rate_hz: int) -> RecordingQuality:
     duration_s = len(samples) / sample_rate_hz
-    levels = measure_levels(samples, sample_rate_hz)
+    levels = measure_levels_db(samples, sample_rate_hz)
     spoken = detect_speech(levels)
     speech_s = min(float(spoken.sum()) * FRAME_S, duration_s)
     snr_db = _measure_snr(levels, spoken)
@@ -68,18 +66,6 @@ def measure_quality(samples: Samples, sample_rate_hz: int) -> RecordingQuality:
     ]
     refusal = _choose_refusal(levels, spoken, speech_s=speech_s, clipped_share=clipped_share)
     return RecordingQuality(duration_s, speech_s, snr_db, clipped_share, refusal, tuple(warnings))
-
-
-def measure_levels(samples: Samples, sample_rate_hz: int) -> npt.NDArray[np.float64]:
-    """Return the level of each 20 ms, in dB below full scale."""
-    size = max(1, round(sample_rate_hz * FRAME_S))
-    count = len(samples) // size
-    frames = samples[: count * size].astype(np.float64).reshape(count, size)
-    # Without the offset and hum that microphones add.
-    frames = frames - frames.mean(axis=1, keepdims=True)
-    power = np.square(frames).mean(axis=1)
-    levels: npt.NDArray[np.float64] = np.maximum(10 * np.log10(np.maximum(power, 1e-12)), FLOOR_DB)
-    return levels
 
 
 def detect_speech(levels: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from avatar_site.lib.problems import ProblemError
-from voices.recordings import decoding
+from inference.audio.decode import AudioTooLong, DamagedAudio, UnsupportedAudio, decode
+from inference.audio.encode import encode_flac
+from inference.audio.pcm import pcm_from_float
 from voices.recordings.quality import MAX_DURATION_S, RecordingQuality, measure_quality
 
 MAX_UPLOAD_BYTES = 20 * 1024 * 1024
@@ -26,14 +28,14 @@ def examine_upload(audio: bytes) -> ExaminedRecording:
     if len(audio) > MAX_UPLOAD_BYTES:
         raise ProblemError("audio_too_large", field="audio")
     try:
-        decoded = decoding.decode(audio, max_s=MAX_DURATION_S)
-    except decoding.Unsupported as error:
+        decoded = decode(audio, max_s=MAX_DURATION_S)
+    except UnsupportedAudio as error:
         raise ProblemError("audio_unsupported", field="audio", detail=str(error)) from error
-    except decoding.Damaged as error:
+    except DamagedAudio as error:
         raise ProblemError("audio_damaged", field="audio", detail=str(error)) from error
-    except decoding.TooLong as error:
+    except AudioTooLong as error:
         raise ProblemError("audio_too_long", field="audio", detail=str(error)) from error
     quality = measure_quality(decoded.samples, decoded.sample_rate_hz)
     if quality.refusal:
         raise ProblemError(quality.refusal, field="audio")
-    return ExaminedRecording(decoding.encode_flac(decoded.samples, decoded.sample_rate_hz), quality)
+    return ExaminedRecording(encode_flac(pcm_from_float(decoded.samples), decoded.sample_rate_hz), quality)

@@ -1,1 +1,1 @@
-"""Facts and hints that are written beside a question before the language model reads it. Pure."""
+"""Facts and hints that are appended to a question before the language model reads it. Pure."""

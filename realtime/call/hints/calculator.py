@@ -1,9 +1,9 @@
 """
-Finds sums, times and units in a question and calculates them. Pure: knows no Django, no engine, no clock.
+Finds sums, times and units in a question and calculates them. Pure: imports no Django, no engine; reads no clock.
 
-A small language model cannot calculate. What is found here is handed to it as a fact after the question, and the model
-words the answer. Only what is plainly a question for a result is worked out; anything else is left to the model, for a
-wrong fact is worse than none.
+A small language model cannot calculate. The result is appended to the question as a fact, and the model words the
+answer. Only plain questions for a result are calculated; anything else is left to the model, because a wrong fact is
+worse than none.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 """
-Numbers as people say and write them, in Chinese, English and digits. Pure: knows no Django, no engine, no clock.
+Parses and formats numbers in Chinese, English and digits. Pure: imports no Django, no engine.
 
 `NUMBER` is a regular expression (without groups) for all of them; `parse_number` says whether a match is a number.
 """

@@ -1,8 +1,8 @@
 """
-What no language model can know or do by itself: today's weather, news, prices, telephone calls, doses. Pure.
+Hints for questions that a language model cannot answer: today's weather, news, prices, telephone calls, doses. Pure.
 
-A small model answers such questions with made-up figures, whatever the examples say. A hint beside the question, as a
-result is for a sum, makes it say so. A larger one is not harmed by it.
+A small model answers such questions with made-up figures, whatever the examples say. A hint after the question, like
+the result after a sum, makes it say so. It does a larger model no harm.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ _LIMITS = (
 
 
 def find_hint(question: str, *, is_chinese: bool) -> str | None:
-    """Return what the model is to be told beside a question that it cannot know the answer to. None: it may know."""
+    """Return the hint to append to a question that the model cannot know the answer to. None: it may know."""
     for limit in _LIMITS:
         if limit.pattern.search(question):
             return limit.hint_zh if is_chinese else limit.hint_en

@@ -93,15 +93,55 @@ class TestFollowing:
 
 
 class Layer:
-    """A channel layer whose Redis is away, or does not answer."""
+    """A channel layer whose Redis goes away, or stops answering, once a call has joined its groups."""
 
     def __init__(self, *, does_hang: bool) -> None:
         self._does_hang = does_hang
+        self.is_joined = asyncio.Event()
+        self.channels = 0
 
-    async def group_send(self, group: str, message: dict[str, Any]) -> None:
+    async def _fail(self) -> None:
         if self._does_hang:
             await asyncio.Event().wait()
         raise ConnectionError("away")
+
+    async def new_channel(self) -> str:
+        self.channels += 1
+        if self.channels > 1:
+            # A call that was to end and joins again would never end, nor would the test.
+            raise asyncio.CancelledError
+        return "specific.channel"
+
+    async def group_add(self, group: str, channel: str) -> None:
+        pass
+
+    async def group_discard(self, group: str, channel: str) -> None:
+        await self._fail()
+
+    async def receive(self, channel: str) -> dict[str, Any]:
+        self.is_joined.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def group_send(self, group: str, message: dict[str, Any]) -> None:
+        await self._fail()
+
+
+class TestLeaving:
+    @pytest.mark.parametrize("does_hang", [True, False])
+    async def test_ends_while_redis_is_away(self, monkeypatch: pytest.MonkeyPatch, does_hang: bool) -> None:
+        layer = Layer(does_hang=does_hang)
+        monkeypatch.setattr(live_calls, "get_channel_layer", lambda: layer)
+        monkeypatch.setattr(live_calls, "SEND_TIMEOUT_S", 0.01)
+        monkeypatch.setattr(live_calls, "RESUBSCRIBE_S", 0.01)
+        task = asyncio.create_task(follow(1, Follower().handle))
+        await layer.is_joined.wait()
+
+        task.cancel()
+        await asyncio.wait([task], timeout=5)
+
+        assert task.cancelled()
+        assert layer.channels == 1
 
 
 class TestTelling:

@@ -32,9 +32,9 @@ class TestLosslessFiles:
             assert sound.software.startswith("AVATAR")
 
     def test_say_it_before_the_sound(self) -> None:
-        data = encode_wav(PCM, 24_000, comment="made up")
+        data = encode_wav(PCM, 24_000, comment="made up", software="AVATAR")
 
-        assert data.index(b"made up") < data.index(b"data")
+        assert data.index(b"AVATAR\0") < data.index(b"made up\0") < data.index(b"data")
 
     @pytest.mark.parametrize("encode", [encode_wav, encode_flac, encode_opus])
     def test_are_not_made_of_half_a_sample(self, encode: Callable[..., bytes]) -> None:

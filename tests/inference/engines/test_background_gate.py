@@ -9,6 +9,7 @@ from inference.engines.priority_worker import Priority
 from inference.interfaces import SynthesisOptions
 
 
+@pytest.mark.virtual_clock
 class TestBackgroundGate:
     async def test_holds_background_jobs_back_while_a_call_is_live(self) -> None:
         gate = BackgroundGate()
@@ -39,39 +40,48 @@ class TestBackgroundGate:
         assert stopped == ["background"]
 
     async def test_opens_after_a_pause_without_live_calls(self) -> None:
-        gate = BackgroundGate(pause_s=0.2)
+        gate = BackgroundGate(pause_s=2.0)
+        loop = asyncio.get_running_loop()
         with gate.background_job() as job:
             with gate.live_call():
                 waiting = asyncio.create_task(job.wait_for_turn())
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(1.9)
             with gate.live_call():
                 pass
-            await asyncio.sleep(0.15)
-            # A quarter of a second after the first, not yet a pause after the second.
-            assert not waiting.done()
+            ended_at = loop.time()
             await asyncio.wait_for(waiting, 5)
 
+        # The pause began again with the second call.
+        assert loop.time() - ended_at == pytest.approx(2.0, abs=0.01)
+
     async def test_bounds_how_long_a_job_waits(self) -> None:
-        gate, stopped = BackgroundGate(max_wait_s=0.1), []
+        gate, stopped = BackgroundGate(max_wait_s=60.0), []
+        loop = asyncio.get_running_loop()
+        began_at = loop.time()
         with gate.background_job() as job, gate.live_call():
-            await asyncio.wait_for(job.wait_for_turn(), 5)
+            await job.wait_for_turn()
+            assert loop.time() - began_at == pytest.approx(60.0, abs=0.01)
             job.preempt = lambda: stopped.append("overdue")
             with gate.live_call():
-                await asyncio.wait_for(job.wait_for_turn(), 0.05)
+                await job.wait_for_turn()
 
+        assert loop.time() - began_at == pytest.approx(60.0, abs=0.01)
         assert stopped == []
 
     async def test_counts_the_whole_wait_of_a_job(self) -> None:
-        gate = BackgroundGate(max_wait_s=0.2)
+        gate = BackgroundGate(max_wait_s=60.0)
+        loop = asyncio.get_running_loop()
         with gate.background_job() as job:
-            await asyncio.sleep(0.2)
+            await asyncio.sleep(60)
             await job.wait_for_turn()
             # It passed at once: the first live call that comes then is the first that it waits for.
             assert not job.is_overdue
+            began_at = loop.time()
             with gate.live_call():
-                await asyncio.wait_for(job.wait_for_turn(), 0.1)
+                await job.wait_for_turn()
 
             assert job.is_overdue
+            assert loop.time() - began_at < 0.01
 
     async def test_forgets_calls_and_jobs_that_ended(self) -> None:
         gate = BackgroundGate()

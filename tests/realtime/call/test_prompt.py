@@ -14,9 +14,9 @@ from realtime.call.prompt import (
     SYSTEM_PROMPT,
     Language,
     Scene,
+    choose_reply_language,
     compose,
     compose_shared,
-    find_wanted_language,
     judge_beginning,
     name_languages,
 )
@@ -71,7 +71,7 @@ class TestCompose:
     def test_has_examples_that_end_in_chinese(self) -> None:
         """So that the first Chinese question needs no hint."""
         assert 5 <= len(EXAMPLES) <= 12
-        assert find_wanted_language(EXAMPLES[-1][1]) == "zh"
+        assert choose_reply_language(EXAMPLES[-1][1]) == "zh"
         assert "不知道" not in SYSTEM_PROMPT
 
 
@@ -106,7 +106,7 @@ class TestFindWantedLanguage:
         ],
     )
     def test_is_the_questions_unless_another_is_asked_for(self, question: str, language: Language | None) -> None:
-        assert find_wanted_language(question) == language
+        assert choose_reply_language(question) == language
 
 
 class TestJudgeBeginning:

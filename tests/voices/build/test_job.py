@@ -16,6 +16,7 @@ from django.utils import timezone
 
 from avatar_site.lib.stored_files import StorageUnavailable
 from inference import offline
+from inference.audio.levels import measure_levels_db
 from inference.engines.fake import FakeSpeakerEncoder
 from inference.interfaces import InferenceError, InferenceUnavailable
 from tests import factories, sounds
@@ -24,7 +25,7 @@ from voices import leases, services, tasks
 from voices.build import job as build_job
 from voices.leases import Lease
 from voices.models import JobKind, VoiceJob, VoiceProfile
-from voices.recordings.quality import detect_speech, measure_levels
+from voices.recordings.quality import detect_speech
 
 
 @pytest.fixture
@@ -66,7 +67,7 @@ class TestExtract:
         assert (rate, samples.ndim, profile.clip_bytes) == (24_000, 1, len(data))
         assert 8.0 < len(samples) / rate <= 12.0
         assert np.abs(samples).max() <= 0.9
-        levels = measure_levels(samples, rate)
+        levels = measure_levels_db(samples, rate)
         spoken = levels[detect_speech(levels)]
         assert 10 * np.log10(np.mean(10 ** (spoken / 10))) == pytest.approx(-20, abs=1)
         loud = np.abs(samples) > 0.02
