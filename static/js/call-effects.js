@@ -94,7 +94,7 @@ export class CallEffects {
 
     keepAwake: () => this.#keepAwake(),
     allowSleep: () => this.#wakeLock?.release(),
-    focus: ({ target }) => byId(target).focus({ preventScroll: target === "talk" }),
+    focus: ({ target }) => focus(byId(target), { preventScroll: target === "talk" }),
     clearComposer: () => (this.#call.view.message.value = ""),
     setMuted: ({ isMuted }) => this.#call.settings.set("is_muted", isMuted),
     forgetVoice: ({ voiceId }) => {
@@ -177,6 +177,18 @@ export class CallEffects {
       // Low battery, or the page is in the background: the screen may sleep.
     }
   }
+}
+
+/**
+ * Focus a control; where it is hidden (a notice takes the place of #start) nothing keeps the focus.
+ *
+ * @param {HTMLElement} control
+ * @param {FocusOptions} options
+ */
+function focus(control, options) {
+  control.focus(options);
+  const { activeElement } = document;
+  if (activeElement !== control && activeElement instanceof HTMLElement) activeElement.blur();
 }
 
 /** @param {string} address */
