@@ -31,6 +31,6 @@ urlpatterns = [
     ),
     path("api/", include("voices.api.urls")),
     path("voices/", include("voices.page_urls")),
-    path("api/", include("conversations.api_urls")),
+    path("api/", include("conversations.api.urls")),
     path("", include("conversations.urls")),
 ]

@@ -1,3 +1,5 @@
+"""Voices for operators: who owns them, their state, quality and consent."""
+
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar

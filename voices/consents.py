@@ -24,16 +24,16 @@ CONSENTS = {
 
 
 def word_consent(attestation: str) -> tuple[str, str]:
-    """The wording of a consent in the active language, and its SHA-256."""
+    """Return the wording of a consent in the active language, and its SHA-256."""
     text = str(CONSENTS[Attestation(attestation)])
     return text, hashlib.sha256(text.encode()).hexdigest()
 
 
 def find_consent(attestation: str, text_sha256: str) -> tuple[str, str]:
     """
-    The wording of a consent that was shown, in whichever language, told by its SHA-256; without one, as `word_consent`.
+    Return the wording that was shown, in either language, by its SHA-256. With an empty one, as `word_consent`.
 
-    Raises ProblemError if it is none of ours, or that of another attestation.
+    Raises ProblemError for a SHA-256 of no wording, or of another attestation's.
     """
     wordings = [word_consent(attestation)]
     for language, _name in settings.LANGUAGES:

@@ -1,3 +1,5 @@
+"""Celery tasks of operations. Safe to deliver twice."""
+
 from celery import shared_task
 from django.core.management import call_command
 

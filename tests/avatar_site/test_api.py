@@ -199,7 +199,7 @@ class TestErrors:
 
         monkeypatch.setattr(services, "choose_quality", fail)
         alices_client.raise_request_exception = False
-        response = alices_client.patch("/api/voice-default", b"{}", content_type="application/json")
+        response = alices_client.patch("/api/voice-default", b'{"quality": "fast"}', content_type="application/json")
 
         assert (response.status_code, response.json()["code"]) == (500, "server_error")
         assert response.headers["Cache-Control"] == "no-store"

@@ -16,7 +16,8 @@ from django.utils import timezone
 from drf_spectacular.generators import SchemaGenerator
 from drf_spectacular.validation import validate_schema
 
-from conversations import api_urls, archive
+from conversations import archive
+from conversations.api import urls as api_urls
 from conversations.archive import make_folder_name, stream_archive
 from conversations.encode import encode_audio
 from conversations.models import Conversation, RetentionRun, Turn

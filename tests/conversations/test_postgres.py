@@ -160,7 +160,10 @@ def test_a_restart_of_postgresql_costs_a_call_nothing(postgres: Postgres, tmp_pa
 @pytest.mark.parametrize(
     "paths",
     [
-        [f"conversations/test_{name}.py" for name in ("search_rows", "services", "retention", "api", "views")],
+        [
+            f"conversations/test_{name}.py"
+            for name in ("search_rows", "services", "queries", "retention", "api", "views")
+        ],
         ["voices/test_leases.py", "voices/test_migrations.py"],
     ],
     ids=["conversations", "voices"],

@@ -870,7 +870,7 @@ class TestConversing:
         assert profile.last_used_at is not None
 
     async def test_passes_over_a_chosen_voice_that_cannot_be_had(self, alice: User) -> None:
-        profile = await sync_to_async(factories.create_voice_profile)(owner=alice, state="disabled")
+        profile = await sync_to_async(factories.create_voice_profile)(owner=alice, availability="disabled")
         await sync_to_async(choose_default)(user=alice, profile=profile)
         async with call(alice, make_inference()) as (_, ready):
             assert ready["voice_profile_id"] is None
@@ -1026,7 +1026,7 @@ class TestChangingTheVoiceInUse:
             await voices.aupdate(version=2, style=bytes(1024))
             await asyncio.wait_for(has_changed.wait(), 5)
             await converse(client)
-            await voices.aupdate(state="disabled")
+            await voices.aupdate(availability="disabled")
             error = await client.wait_for("error")
 
         assert [options.style for _, options in inference.tts.requests] == [b"", bytes(1024)]

@@ -37,7 +37,7 @@ class TestReadVoice:
         profiles.update(is_shared=False)
         assert read_voice(bob, profile.pk) is None
         assert read_voice(alice, profile.pk) is not None
-        profiles.update(state="disabled")
+        profiles.update(availability="disabled")
         assert read_voice(alice, profile.pk) is None
         profiles.delete()
         assert read_voice(alice, profile.pk) is None

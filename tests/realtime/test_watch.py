@@ -50,7 +50,7 @@ class TestCheck:
         voices.update(is_shared=True)
         assert check(bobs, profile.pk) == Check(True, 3)
 
-        voices.update(state="deleting")
+        voices.update(availability="deleting")
         assert check(alices, profile.pk) == Check(True, None)
         voices.delete()
         assert check(alices, profile.pk) == Check(True, None)

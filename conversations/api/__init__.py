@@ -1,0 +1,1 @@
+"""Conversations over HTTP. Another person's conversation does not exist: 404."""
