@@ -19,38 +19,9 @@ from conversations.call_store import has_conversation
 from conversations.models import Conversation, Turn
 from conversations.spool import Change
 from tests import factories
+from tests.conversations.spooled import list_texts, make_change
 
 AUDIO = factories.make_flac()
-
-
-def make_change(text: str = "你好", **fields: Any) -> Change:
-    defaults: dict[str, Any] = {
-        "turn_id": uuid.uuid4(),
-        "speaker": "user",
-        "text": text,
-        "language": "zh",
-        "audio": None,
-        "audio_duration_ms": 0,
-        "was_interrupted": False,
-        "voice_profile_id": None,
-        "latency": None,
-        "said_at": timezone.now(),
-    }
-    return Change("append_turn", defaults | fields)
-
-
-def list_texts() -> list[str]:
-    return list(Turn.objects.in_order().values_list("text", flat=True))
-
-
-@pytest.fixture
-def conversation(alice: User) -> Conversation:
-    return factories.create_conversation(alice)
-
-
-@pytest.fixture
-def path(conversation: Conversation, spool_dir: Path) -> Path:
-    return spool_dir / f"{conversation.pk}.jsonl"
 
 
 class TestHasConversation:
@@ -75,14 +46,14 @@ class TestReplay:
         conversation.refresh_from_db()
         assert (conversation.title, conversation.last_turn_at) == ("你好", said_at)
 
-    def test_never_doubles_a_turn(self, conversation: Conversation, path: Path) -> None:
+    def test_never_doubles_a_turn(self, conversation: Conversation, spool_path: Path) -> None:
         said, answer = make_change("名天"), make_change("什麼？", speaker="avatar")
         corrected = Change("correct_turn", {"turn_id": said.turn_id, "text": "明天", "supersede": True})
         spool.append(conversation.pk, [said, answer, corrected, make_change("晴天", speaker="avatar")])
-        kept = path.read_bytes()
+        kept = spool_path.read_bytes()
         call_store.replay_spooled_turns(conversation_id=conversation.pk)
         # Killed after the last change and before its note: it is made once more.
-        path.write_bytes(kept + b'{"taken": 3}\n')
+        spool_path.write_bytes(kept + b'{"taken": 3}\n')
 
         call_store.replay_spooled_turns(conversation_id=conversation.pk)
 

@@ -9,50 +9,19 @@ import threading
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
 from django.db import OperationalError
 from django.test import Client
-from django.utils import timezone
 
 from conversations import call_store, deletion, spool
-from conversations.models import Conversation, Turn
+from conversations.models import Conversation
 from conversations.spool import Change
 from tests import factories
+from tests.conversations.spooled import list_texts, make_change
 
 AUDIO = factories.make_flac()
-
-
-def make_change(text: str = "你好", **fields: Any) -> Change:
-    defaults: dict[str, Any] = {
-        "turn_id": uuid.uuid4(),
-        "speaker": "user",
-        "text": text,
-        "language": "zh",
-        "audio": None,
-        "audio_duration_ms": 0,
-        "was_interrupted": False,
-        "voice_profile_id": None,
-        "latency": None,
-        "said_at": timezone.now(),
-    }
-    return Change("append_turn", defaults | fields)
-
-
-def list_texts() -> list[str]:
-    return list(Turn.objects.in_order().values_list("text", flat=True))
-
-
-@pytest.fixture
-def conversation(alice: User) -> Conversation:
-    return factories.create_conversation(alice)
-
-
-@pytest.fixture
-def path(conversation: Conversation, spool_dir: Path) -> Path:
-    return spool_dir / f"{conversation.pk}.jsonl"
 
 
 @pytest.mark.django_db(transaction=True)
@@ -71,15 +40,15 @@ class TestSpool:
         assert taken == changes
         assert spool.list_conversations() == []
 
-    def test_is_for_its_owner_alone(self, conversation: Conversation, path: Path) -> None:
+    def test_is_for_its_owner_alone(self, conversation: Conversation, spool_path: Path) -> None:
         before = os.umask(0)
         try:
             spool.append(conversation.pk, [make_change()])
         finally:
             os.umask(before)
 
-        assert stat.S_IMODE(path.stat().st_mode) == 0o600
-        assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+        assert stat.S_IMODE(spool_path.stat().st_mode) == 0o600
+        assert stat.S_IMODE(spool_path.parent.stat().st_mode) == 0o700
 
     def test_goes_on_where_it_was_interrupted(self, conversation: Conversation) -> None:
         spool.append(conversation.pk, [make_change(text) for text in ("一", "二", "三")])
@@ -133,9 +102,11 @@ class TestSpool:
 
         assert applied == ["之前", "之後"]
 
-    def test_reads_past_a_line_that_a_killed_process_did_not_end(self, conversation: Conversation, path: Path) -> None:
+    def test_reads_past_a_line_that_a_killed_process_did_not_end(
+        self, conversation: Conversation, spool_path: Path
+    ) -> None:
         spool.append(conversation.pk, [make_change("一")])
-        with path.open("ab") as file:
+        with spool_path.open("ab") as file:
             file.write('{"verb": "append_turn", "fields": {"text": "沒'.encode())
         spool.append(conversation.pk, [make_change("二")])
 
@@ -143,10 +114,10 @@ class TestSpool:
         assert list_texts() == ["一", "二"]
 
     def test_has_nothing_of_a_change_that_the_disk_did_not_take(
-        self, conversation: Conversation, path: Path, monkeypatch: pytest.MonkeyPatch
+        self, conversation: Conversation, spool_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         spool.append(conversation.pk, [make_change("一")])
-        before = path.read_bytes()
+        before = spool_path.read_bytes()
         write = os.write
 
         def write_a_part(file: int, data: bytes) -> int:
@@ -158,7 +129,7 @@ class TestSpool:
             with pytest.raises(OSError, match="no space"):
                 spool.append(conversation.pk, [make_change("二")])
 
-        assert path.read_bytes() == before
+        assert spool_path.read_bytes() == before
 
 
 @pytest.mark.django_db(transaction=True)
@@ -174,26 +145,28 @@ class TestDeleting:
 
         assert [path.stem for path in spool_dir.glob("*.jsonl")] == [str(other.pk)]
 
-    def test_by_an_operator_does_so_too(self, conversation: Conversation, path: Path, admin_client: Client) -> None:
+    def test_by_an_operator_does_so_too(
+        self, conversation: Conversation, spool_path: Path, admin_client: Client
+    ) -> None:
         spool.append(conversation.pk, [make_change("鳳梨酥")])
 
         admin_client.post(f"/admin/conversations/conversation/{conversation.pk}/delete/", {"post": "yes"})
 
-        assert not path.exists()
+        assert not spool_path.exists()
 
-    def test_a_person_takes_theirs_along(self, conversation: Conversation, path: Path) -> None:
+    def test_a_person_takes_theirs_along(self, conversation: Conversation, spool_path: Path) -> None:
         spool.append(conversation.pk, [make_change("鳳梨酥")])
 
         conversation.owner.delete()
 
-        assert not path.exists()
+        assert not spool_path.exists()
 
-    def test_is_not_undone_by_what_a_call_spools_afterwards(self, conversation: Conversation, path: Path) -> None:
+    def test_is_not_undone_by_what_a_call_spools_afterwards(self, conversation: Conversation, spool_path: Path) -> None:
         deletion.delete_conversations(conversations=Conversation.objects.all())
         spool.append(conversation.pk, [make_change("鳳梨酥", audio=AUDIO)])
 
         assert call_store.replay_all_spooled_turns() == 0
-        assert not path.exists()
+        assert not spool_path.exists()
         assert not Conversation.objects.exists()
 
     def test_of_a_person_ends_what_they_were_about_to_begin(self, alice: User, spool_dir: Path) -> None:

@@ -477,7 +477,7 @@ class TestKokoro:
         final = await understand(real_engines.stt, await real_engines.speech(PARK, "zf_xiaoxiao:0.5+zm_yunxi:0.5"))
         assert error_rate(PARK, final.text, "zh") <= 0.2
 
-    async def test_speaks_in_a_style_whatever_the_voice(self, real_engines: Engines) -> None:
+    async def test_prefers_a_style_to_the_voice(self, real_engines: Engines) -> None:
         styles = await real_engines.tts.list_styles()
         wanted = await real_engines.speech(PARK, "zm_yunxi")
         options = SynthesisOptions(style=styles["zm_yunxi"], quality=Quality.HIGH_QUALITY, is_background=True)
@@ -499,7 +499,7 @@ class TestKokoro:
             async for _ in real_engines.tts.synthesise(PARK, SynthesisOptions(style=style)):
                 pass
 
-    async def test_lets_a_live_call_go_first(self, real_engines: Engines) -> None:
+    async def test_is_preempted_by_a_live_call(self, real_engines: Engines) -> None:
         tts: Any = real_engines.tts
         done: list[str] = []
 
@@ -627,7 +627,7 @@ class TestDrafts:
 
 
 class TestSpeakerEncoder:
-    async def test_hears_who_speaks_whatever_is_said(self, engines: Engines) -> None:
+    async def test_depends_on_the_speaker_not_on_the_words(self, engines: Engines) -> None:
         values = [
             np.array((await engines.encoder.embed(await engines.speech(text, voice))).values)
             for text, voice in ((PARK, "zf_xiaoxiao"), (RAIN, "zf_xiaoxiao"), (PARK, "zm_yunxi"))
@@ -639,7 +639,7 @@ class TestSpeakerEncoder:
         assert other < same - 0.1
 
     @pytest.mark.engines
-    async def test_stops_for_those_who_are_spoken_with_and_begins_again(self, real_engines: Engines) -> None:
+    async def test_is_preempted_by_a_live_call_and_restarted(self, real_engines: Engines) -> None:
         encoder: Any = real_engines.encoder
         # The longest there may be: it is at work long enough to be found at work.
         speech = (await real_engines.speech(PARK) * 60)[: 60 * 32_000]
