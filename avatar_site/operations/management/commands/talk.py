@@ -1,4 +1,4 @@
-"""Translates `manage.py talk`: speak sound files to a running server, for people without a microphone."""
+"""Translates `manage.py talk`: stream sound files to a running server as one call."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ HTTP_TIMEOUT_S = 10.0
 
 
 class LoginFailed(Exception):
-    """The server does not let us in."""
+    """Raised when the login fails."""
 
 
 class Command(BaseCommand):
