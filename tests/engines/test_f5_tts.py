@@ -278,7 +278,7 @@ class TestBackground:
 
         assert prepared == ["很急。", "不急。"]
 
-    async def test_gives_way_to_a_live_call_and_begins_again(self, engine: F5Tts, steps: list[tuple[int, int]]) -> None:
+    async def test_is_preempted_by_a_live_call_and_restarted(self, engine: F5Tts, steps: list[tuple[int, int]]) -> None:
         order: list[str] = []
         passed: list[int] = []
 
