@@ -272,7 +272,7 @@ class VoiceConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels p
         except* ClientLeft:
             logger.info("session %s: the client has left", self.session_id)
             await self._hang_up(messages.CLOSE_TOO_SLOW)
-        except* ClientTooSlow:
+        except* (ClientTooSlow, CallOverrun):
             logger.warning("session %s: the client has stopped reading", self.session_id)
             await self._hang_up(messages.CLOSE_TOO_SLOW)
         except* Exception:

@@ -42,6 +42,7 @@ from realtime.call.voice import Voice
 from realtime.consumers import VoiceConsumer, admission
 from realtime.recorder import HURRIED_PATIENCE_S
 from realtime.routing import websocket_urlpatterns
+from realtime.runner import CallOverrun
 from realtime.ui_strings import translate_error
 from realtime.voice_lookup import VoiceLookup
 from tests import factories, sounds
@@ -1186,6 +1187,18 @@ class TestErrors:
             await client.send(type="text", text="喂")
 
             assert (await client.wait_for("error"))["code"] == "ALREADY_PROCESSING"
+
+    async def test_of_a_client_that_reads_no_answers_end_the_call_as_too_slow(self, alice: User) -> None:
+        inference = make_inference()
+        inference.llm.fail_next(CallOverrun("answers wait to be read"))
+        client = Client(alice, inference)
+        await client.connect()
+        await client.send(type="text", text="你好")
+        while (message := await client.receive())["type"] != "close":
+            assert message["type"] != "error"
+        await client.disconnect()
+
+        assert message["code"] == 4408
 
     async def test_nobody_expected_end_the_call(self, alice: User) -> None:
         inference = make_inference()
