@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import cast
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, cast
 
 from celery import shared_task
 from django.core.cache import cache
@@ -26,6 +28,8 @@ MAX_BYTES_AT_ONCE = 32 * 1024 * 1024
 DELAY_S = 60
 #: Further runs, each after twice the time, while another connection is in the way. Then it is left to the nightly run.
 MAX_ATTEMPTS = 3
+#: For how long another connection is waited for.
+BUSY_TIMEOUT_MS = 500
 #: A run that is still queued after this is taken for lost.
 _QUEUED_FOR_S = 15 * 60
 #: Pages of an index that are merged in one transaction: other writers wait for its end.
@@ -52,8 +56,14 @@ def _erase_or_queue() -> None:
 
 
 def _queue(*, attempt: int) -> None:
-    if cache.add(IS_QUEUED, True, _QUEUED_FOR_S):
+    # A cache in a database that cannot be written adds nothing either, and says the same.
+    if not cache.add(IS_QUEUED, True, _QUEUED_FOR_S) and cache.get(IS_QUEUED):
+        return
+    try:
         erase.apply_async(kwargs={"attempt": attempt}, countdown=DELAY_S * 2**attempt)
+    except Exception:
+        cache.delete(IS_QUEUED)
+        raise
 
 
 # Queued messages of earlier versions have this name.
@@ -78,21 +88,40 @@ def erase_deleted_rows() -> bool:
     if connection.in_atomic_block:
         return False
     started_at = time.monotonic()
-    try:
-        for table in _list_fts5_tables():
-            _merge_all(table)
-        with connection.cursor() as cursor:
-            cursor.execute("VACUUM")
-    except OperationalError as error:
-        # Locked, a statement of this connection that is not finished, or a full disk.
-        logger.warning("deleted rows are not erased from the database's file yet: %s", error)
-        _truncate_log()
-        return False
-    if not _truncate_log():
-        logger.warning("copies of deleted rows stay in the database's log: another connection reads it")
-        return False
+    with _impatient():
+        try:
+            for table in _list_fts5_tables():
+                _merge_all(table)
+            with connection.cursor() as cursor:
+                cursor.execute("VACUUM")
+        except OperationalError as error:
+            # Locked, a statement of this connection that is not finished, or a full disk.
+            logger.warning("deleted rows are not erased from the database's file yet: %s", error)
+            _truncate_log()
+            return False
+        if not _truncate_log():
+            logger.warning("copies of deleted rows stay in the database's log: another connection reads it")
+            return False
     logger.info("deleted rows were erased in %.1f s", time.monotonic() - started_at)
     return True
+
+
+@contextmanager
+def _impatient() -> Iterator[None]:
+    """Wait for other connections for a moment only: a checkpoint that waits for a reader blocks every writer."""
+    ((before_ms,),) = _run_pragma("busy_timeout")
+    _run_pragma(f"busy_timeout = {BUSY_TIMEOUT_MS}")
+    try:
+        yield
+    finally:
+        _run_pragma(f"busy_timeout = {int(before_ms)}")
+
+
+def _run_pragma(pragma: str) -> list[tuple[Any, ...]]:
+    # All rows, and a closed cursor: VACUUM refuses to run beside a statement that is not finished.
+    with connection.cursor() as cursor:
+        cursor.execute(f"PRAGMA {pragma}")
+        return list(cursor.fetchall())
 
 
 def _measure_bytes() -> int:
@@ -128,7 +157,9 @@ def _merge(table: str, pages: int) -> bool:
 
 def _truncate_log() -> bool:
     """Write the log into the database and empty it. Return False where a reader in a long query holds it."""
-    with connection.cursor() as cursor:
-        cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        is_busy, *_ = cursor.fetchone()
+    try:
+        ((is_busy, *_),) = _run_pragma("wal_checkpoint(TRUNCATE)")
+    except OperationalError:
+        # A statement of this connection that is not finished.
+        return False
     return not is_busy

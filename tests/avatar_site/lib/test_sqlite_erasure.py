@@ -11,7 +11,14 @@ from django.core.cache import cache
 from django.db import connection, transaction
 
 from avatar_site.lib import sqlite_erasure
-from avatar_site.lib.sqlite_erasure import DELAY_S, MAX_ATTEMPTS, erase, erase_deleted_rows, erase_on_commit
+from avatar_site.lib.sqlite_erasure import (
+    BUSY_TIMEOUT_MS,
+    DELAY_S,
+    MAX_ATTEMPTS,
+    erase,
+    erase_deleted_rows,
+    erase_on_commit,
+)
 
 pytestmark = [
     pytest.mark.django_db(transaction=True),
@@ -84,8 +91,61 @@ class TestEraseDeletedRows:
             other.close()
             connection.close()
 
+    def test_waits_for_others_for_a_moment_only(self, deleted: list[int]) -> None:
+        """A checkpoint blocks every writer for as long as it waits for a reader."""
+        execute("PRAGMA busy_timeout = 12345")
+        timeouts: list[tuple[int]] = []
+
+        def note_timeout(run: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
+            if sql == "VACUUM" or "wal_checkpoint" in sql:
+                timeouts.extend(connection.connection.execute("PRAGMA busy_timeout").fetchall())
+            return run(sql, params, many, context)
+
+        with connection.execute_wrapper(note_timeout):
+            assert erase_deleted_rows()
+
+        assert timeouts == [(BUSY_TIMEOUT_MS,), (BUSY_TIMEOUT_MS,)]
+        assert connection.connection.execute("PRAGMA busy_timeout").fetchall() == [(12345,)]
+        connection.close()
+
+    def test_is_put_off_while_a_statement_of_its_connection_is_not_finished(self, deleted: list[int]) -> None:
+        rows = connection.connection.execute("SELECT * FROM kept")
+        rows.fetchone()
+
+        assert not erase_deleted_rows()
+
+        rows.close()
+
 
 class TestErase:
+    def test_is_queued_where_the_cache_cannot_be_written(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        cache.clear()
+        queued: list[Any] = []
+        monkeypatch.setattr(erase, "apply_async", lambda **options: queued.append(options))
+        monkeypatch.setattr(sqlite_erasure, "erase_deleted_rows", lambda: False)
+        # As the cache in the database does, which swallows the error.
+        monkeypatch.setattr(cache, "add", lambda *arguments: False)
+
+        erase_on_commit()
+
+        assert len(queued) == 1
+
+    def test_is_queued_again_after_the_broker_was_away(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        cache.clear()
+        queued: list[Any] = []
+
+        def refuse(**options: Any) -> None:
+            raise ConnectionError
+
+        monkeypatch.setattr(sqlite_erasure, "erase_deleted_rows", lambda: False)
+        monkeypatch.setattr(erase, "apply_async", refuse)
+        erase_on_commit()
+        monkeypatch.setattr(erase, "apply_async", lambda **options: queued.append(options))
+
+        erase_on_commit()
+
+        assert len(queued) == 1
+
     def test_is_tried_again_with_a_back_off_while_another_is_in_the_way(self, monkeypatch: pytest.MonkeyPatch) -> None:
         cache.clear()
         queued: list[Any] = []
