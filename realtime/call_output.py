@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from realtime.messages import ServerMessage
 from realtime.reply import Reply
 
-#: Messages that wait to be written. When the queue is full, replies wait, and a request that needs an answer fails.
+#: Messages that wait to be written. When the queue is full, replies wait, and a message of the call ends it.
 MAX_QUEUED = 256
 
 
@@ -24,17 +24,24 @@ class CallOutput:
         *,
         send_event: Callable[[ServerMessage], Awaitable[None]],
         send_audio: Callable[[bytes], Awaitable[None]],
+        on_overrun: Callable[[CallOverrun], None],
     ) -> None:
         self._send_event = send_event
         self._send_audio = send_audio
+        self._on_overrun = on_overrun
         self._queue: asyncio.Queue[tuple[ServerMessage | bytes, Reply | None]] = asyncio.Queue(MAX_QUEUED)
 
     def put(self, message: ServerMessage) -> None:
-        """Send a message of the call. Raises CallOverrun when the client reads no answers."""
+        """
+        Send a message of the call.
+
+        It is dropped where the client reads no answers: `on_overrun` is told, which ends the call. It is not raised, so
+        that what else follows from an event is done: a turn that was said is recorded.
+        """
         try:
             self._queue.put_nowait((message, None))
         except asyncio.QueueFull:
-            raise CallOverrun("answers wait to be read") from None
+            self._on_overrun(CallOverrun("answers wait to be read"))
 
     async def put_of_reply(self, reply: Reply, message: ServerMessage | bytes) -> None:
         await self._queue.put((message, reply))

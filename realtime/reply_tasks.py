@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Coroutine
 from typing import Any
 from uuid import UUID
@@ -13,6 +14,11 @@ from realtime.call.prompt import Scene, choose_reply_language, compose, is_chine
 from realtime.call.settings import CallSettings
 from realtime.call.voice import Voice
 from realtime.reply import Outlet, Reply
+
+logger = logging.getLogger(__name__)
+
+#: How long a reply waits for the engines to end what was cancelled before it: they stop within one step.
+MAX_ENDING_S = 10.0
 
 
 class ReplyTasks:
@@ -67,7 +73,9 @@ class ReplyTasks:
     async def _run(self, reply: Reply, ending: tuple[asyncio.Task[None], ...]) -> None:
         """Make a reply once the engines are free of what was cancelled before it."""
         if ending:
-            await asyncio.wait(ending)
+            _, hanging = await asyncio.wait(ending, timeout=MAX_ENDING_S)
+            if hanging:
+                logger.error("%d cancelled replies have not ended within %g s", len(hanging), MAX_ENDING_S)
         await reply.run()
         self._replies.pop(reply.turn_id, None)
         if self.committed is reply:

@@ -81,7 +81,7 @@ class CallRunner:
         self._failure: Exception | None = None
         self._has_failed = asyncio.Event()
         self._group: asyncio.TaskGroup | None = None
-        self._output = CallOutput(send_event=send_event, send_audio=send_audio)
+        self._output = CallOutput(send_event=send_event, send_audio=send_audio, on_overrun=self._fail)
         options = self._machine.listening_options
         self._recogniser = Recogniser(stt=stt, options=options, settings=settings, report=self._put, clock=clock)
         self._read_ahead = ReadAhead(llm, timeout_s=settings.prefill_s, start=self._spawn)
@@ -89,13 +89,7 @@ class CallRunner:
         self._may_speak.set()
         outlet = Outlet(self._output.put_of_reply, self._put, self._may_speak, make_audio_url)
         self._replies = ReplyTasks(
-            llm=llm,
-            tts=tts,
-            scene=self._scene,
-            settings=settings,
-            outlet=outlet,
-            clock=clock,
-            start=self._spawn,
+            llm=llm, tts=tts, scene=self._scene, settings=settings, outlet=outlet, clock=clock, start=self._spawn
         )
         self._lookups: dict[object, asyncio.Task[None]] = {}
         self._places: dict[int, Place] = {}
@@ -121,21 +115,27 @@ class CallRunner:
             async with asyncio.TaskGroup() as self._group:
                 self._spawn(self._recogniser.run())
                 self._spawn(self._output.run())
-                self._is_open = True
-                while self._inbox:
-                    try:
-                        self._handle_all()
-                    except ProtocolError as error:
-                        self._output.put(messages.ErrorMessage(code=error.code, error="", detail=error.detail))
-                await self._has_failed.wait()
-                assert self._failure is not None  # noqa: S101 — for the type checker
-                raise self._failure
+                try:
+                    await self._hold()
+                finally:
+                    # The group takes no more tasks.
+                    self._is_open = False
         finally:
-            self._is_open = False
             ended = events.CallEnded(spoken.describe() if (spoken := self._replies.committed) else None)
             for effect in self._machine.receive(ended, self._clock()):
                 if isinstance(effect, events.Record):
                     self._record(effect.turn)
+
+    async def _hold(self) -> None:
+        self._is_open = True
+        while self._inbox:
+            try:
+                self._handle_all()
+            except ProtocolError as error:
+                self._output.put(messages.ErrorMessage(code=error.code, error="", detail=error.detail))
+        await self._has_failed.wait()
+        assert self._failure is not None  # noqa: S101 — for the type checker
+        raise self._failure
 
     async def finish_sentence(self) -> None:
         """Return when the sentence that is being heard has been played, or its reply is over; at once if none is."""
@@ -172,10 +172,13 @@ class CallRunner:
             raise
         except Exception as error:
             # Not raised in the task that brought the event: `run` raises it, and the call ends.
-            self._failure = self._failure or error
-            self._has_failed.set()
+            self._fail(error)
         finally:
             self._is_handling = False
+
+    def _fail(self, error: Exception) -> None:
+        self._failure = self._failure or error
+        self._has_failed.set()
 
     def _handle(self, event: events.Input, pcm: bytes = b"") -> None:
         for effect in self._machine.receive(event, self._clock()):
@@ -237,8 +240,9 @@ class CallRunner:
 
         async def find_and_report() -> None:
             outcome = await attempt(find(), timeout_s=timeout_s)
-            self._lookups.pop(key)
-            self._put(answer(effect, outcome))
+            if self._lookups.get(key) is asyncio.current_task():
+                del self._lookups[key]
+                self._put(answer(effect, outcome))
 
         if (before := self._lookups.pop(key, None)) is not None:
             before.cancel()

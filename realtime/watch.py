@@ -12,7 +12,6 @@ import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 from uuid import UUID
 
 from channels.db import database_sync_to_async
@@ -25,9 +24,6 @@ from realtime.call.voice import Voice
 from realtime.limits import Idleness, IdleWatch
 from realtime.logins import Login, find_logged_in
 from voices.models import VoiceProfile
-
-if TYPE_CHECKING:
-    pass
 
 logger = logging.getLogger(__name__)
 

@@ -75,6 +75,7 @@ async def follow(user_id: int, handle: Callable[[LiveCallMessage], None]) -> Non
 
     A channel layer that fails is logged and joined again after a pause: it ends no call.
     """
+    handler_error: Exception | None = None
     layer = get_channel_layer()
     groups = (_group_of(user_id), ALL_CALLS)
     while layer is not None:
@@ -85,7 +86,11 @@ async def follow(user_id: int, handle: Callable[[LiveCallMessage], None]) -> Non
                     await layer.group_add(group, channel)
                 while True:
                     if (message := _read(await layer.receive(channel))) is not None:
-                        handle(message)
+                        try:
+                            handle(message)
+                        except Exception as error:
+                            handler_error = error
+                            raise
             finally:
                 # An error here must not replace the cancellation: the call could never end while Redis is away.
                 with contextlib.suppress(Exception):
@@ -93,6 +98,8 @@ async def follow(user_id: int, handle: Callable[[LiveCallMessage], None]) -> Non
                         for group in groups:
                             await layer.group_discard(group, channel)
         except Exception as error:
+            if error is handler_error:
+                raise  # the call's own, not the layer's
             logger.warning("messages to live calls cannot be received: %r", error)
             await asyncio.sleep(RESUBSCRIBE_S)
 
@@ -109,10 +116,10 @@ def _read(message: dict[str, Any]) -> LiveCallMessage | None:
         case {"type": "login.ended", "session_digest": digest}:
             return LoggedOut(digest)
         case {"type": "voice.changed", "voice_profile_id": voice_profile_id}:
-            return VoiceChanged(UUID(voice_profile_id))
-        case _:
-            logger.warning("a message to live calls is not understood, maybe of another version: %r", message)
-            return None
+            with contextlib.suppress(ValueError):
+                return VoiceChanged(UUID(voice_profile_id))
+    logger.warning("a message to live calls is not understood, maybe of another version: %r", message)
+    return None
 
 
 def _send(group: str, message: dict[str, Any]) -> None:

@@ -1060,6 +1060,23 @@ class TestLimits:
         with pytest.raises(CallOverrun):
             call.send(messages.InterruptMessage())
 
+    async def test_of_answers_that_are_not_read_ends_the_call_and_records_what_was_said(self) -> None:
+        inference = make_inference(replies=[REPLY])
+        call = Call(inference)
+        # The client reads one message, and none after it.
+        call.send_s = dict.fromkeys((messages.ErrorMessage, messages.Transcription, messages.Status), 1e6)
+        running = asyncio.create_task(call.runner.run())
+        await asyncio.sleep(0.1)
+
+        for _ in range(300):
+            call.send(messages.TextMessage(" "))
+        call.send(messages.TextMessage("你好"))
+
+        with pytest.raises(ExceptionGroup) as failure:
+            await running
+        assert failure.group_contains(CallOverrun)
+        assert [turn.text for turn in call.kept if turn.speaker == "user"] == ["你好"]
+
 
 class TestFailures:
     async def test_of_hearing_is_told_once_and_the_next_turn_works(self) -> None:

@@ -81,11 +81,25 @@ class TestFollowing:
 
         assert await follower.wait() == [VoiceChanged(kept)]
 
+    async def test_raises_what_the_call_raises(self) -> None:
+        def fail(message: LiveCallMessage) -> None:
+            raise ZeroDivisionError
+
+        task = asyncio.create_task(follow(1, fail))
+        for _ in range(10):
+            await asyncio.sleep(0)
+        await sync_to_async(tell_login_changed)(1)
+
+        async with asyncio.timeout(5):
+            with pytest.raises(ZeroDivisionError):
+                await task
+
     async def test_survives_a_message_of_another_version(
         self, follower: Follower, caplog: pytest.LogCaptureFixture
     ) -> None:
         layer: Any = get_channel_layer()
         await layer.group_send(ALL_CALLS, {"type": "weather.changed"})
+        await layer.group_send(ALL_CALLS, {"type": "voice.changed", "voice_profile_id": "seven"})
         await sync_to_async(tell_login_changed)(1)
 
         assert await follower.wait() == [LoginChanged()]
