@@ -13,7 +13,8 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
 import msgspec
@@ -22,7 +23,7 @@ from channels.generic.websocket import AsyncWebsocketConsumer
 from django.conf import settings
 
 from inference.interfaces import Inference
-from realtime import entry, messages
+from realtime import entry, messages, voice_lookup
 from realtime.admission import admission
 from realtime.audio_input import decode_audio
 from realtime.call.turns import RecordedTurn, SaidTurn
@@ -34,8 +35,10 @@ from realtime.outbox import SEND_TIMEOUT_S, ClientLeft, ClientTooSlow, Outbox, O
 from realtime.recorder import Trouble
 from realtime.runner import CallOverrun, CallRunner
 from realtime.ui_strings import negotiate_language, translate_error, translate_idle_warning
-from realtime.voice_lookup import VoiceLookup
 from realtime.watch import CallWatch, IdleOver, IdleSoon, LoginOver, WatchEvent
+
+if TYPE_CHECKING:
+    from django.contrib.auth.models import User
 
 logger = logging.getLogger(__name__)
 
@@ -125,14 +128,13 @@ class VoiceConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels p
             begun_by=self.user_id if start.is_new else None,
             on_trouble=self._report_trouble,
         )
-        voices = VoiceLookup(request.user, in_use=start.voice)
-        self.runner = self._make_runner(start, self.conversation, voices)
+        self.runner = runner = self._make_runner(start, self.conversation, request.user)
         self.watch = CallWatch(
             login=request.login,
             idle=IdleWatch(limit_s=settings.AVATAR_IDLE_TIMEOUT_S, now=self.clock()),
             clock=self.clock,
-            read_voice=lambda: voices.in_use,
-            on_voice_changed=self.runner.notify_voice,
+            read_voice=lambda: runner.voice,
+            on_voice_changed=runner.notify_voice,
             handle=self._handle_watch_event,
         )
         self.outbox.put_nowait(
@@ -149,7 +151,7 @@ class VoiceConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels p
         )
         self.call = asyncio.create_task(self._hold_call(self.runner, self.watch), name=f"call {self.session_id}")
 
-    def _make_runner(self, start: Start, conversation: CallConversation, voices: VoiceLookup) -> CallRunner:
+    def _make_runner(self, start: Start, conversation: CallConversation, user: User) -> CallRunner:
         return CallRunner(
             stt=self.inference.stt,
             llm=self.inference.llm,
@@ -159,7 +161,7 @@ class VoiceConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels p
             record=self._record,
             history=start.history,
             settings=replace(entry.make_call_settings(), voice=start.voice, quality=start.quality),
-            find_voice=voices.find,
+            find_voice=partial(voice_lookup.find_voice, user),
             find_past=conversation.find_past,
             decode_audio=decode_audio,
             make_audio_url=conversation.make_audio_url,

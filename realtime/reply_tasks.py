@@ -19,6 +19,8 @@ logger = logging.getLogger(__name__)
 
 #: How long a reply waits for the engines to end what was cancelled before it: they stop within one step.
 MAX_ENDING_S = 10.0
+#: How often, at the end of the process, it is asked whether a sentence has been played.
+SENTENCE_POLL_S = 0.05
 
 
 class ReplyTasks:
@@ -80,6 +82,18 @@ class ReplyTasks:
         self._replies.pop(reply.turn_id, None)
         if self.committed is reply:
             self.committed = None
+
+    async def finish_sentence(self) -> None:
+        """Return when the sentence that is being heard has been played, or its reply is over; at once if none is."""
+        reply = self.committed
+        if reply is None or not reply.audio:
+            return
+        began_ms = reply.read_heard_ms()
+        while self.committed is reply:
+            end_ms = reply.playout.find_sentence_end_ms(began_ms)
+            if end_ms is not None and reply.read_heard_ms() >= end_ms:
+                return
+            await asyncio.sleep(SENTENCE_POLL_S)
 
     def commit(self, order: CommitReply) -> None:
         self.committed, _ = self._replies[order.turn_id]

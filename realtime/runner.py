@@ -35,8 +35,6 @@ __all__ = ["CallOverrun", "CallRunner"]
 
 #: Requests that wait until the call runs. A client that sends more is cut off.
 MAX_INBOX = 256
-#: How often, at the end of the process, it is asked whether a sentence has been played.
-SENTENCE_POLL_S = 0.05
 
 
 class CallRunner:
@@ -139,15 +137,12 @@ class CallRunner:
 
     async def finish_sentence(self) -> None:
         """Return when the sentence that is being heard has been played, or its reply is over; at once if none is."""
-        reply = self._replies.committed
-        if reply is None or not reply.audio:
-            return
-        began_ms = reply.read_heard_ms()
-        while self._replies.committed is reply:
-            end_ms = reply.playout.find_sentence_end_ms(began_ms)
-            if end_ms is not None and reply.read_heard_ms() >= end_ms:
-                return
-            await asyncio.sleep(SENTENCE_POLL_S)
+        await self._replies.finish_sentence()
+
+    @property
+    def voice(self) -> Voice:
+        """The voice in use."""
+        return self._machine.voice.current
 
     def _put(self, event: events.Input, pcm: bytes = b"") -> None:
         """Handle an event now, or after the one that is being handled, or when the call begins."""

@@ -22,27 +22,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-class VoiceLookup:
-    """
-    Looks up voices for one user. `in_use` is the last one found, which is the one that the call speaks in.
-
-    A voice that is gone leaves the default one in use, as it does in the call.
-    """
-
-    def __init__(self, user: User, *, in_use: Voice) -> None:
-        self._user = user
-        self.in_use = in_use
-
-    async def find(self, voice_profile_id: UUID | None) -> Voice | None:
-        """Return the voice, the default one for None; None if there is no such voice. Raises VoiceUnreadable."""
-        voice = await find_voice(self._user, voice_profile_id)
-        if voice is not None:
-            self.in_use = voice
-        elif voice_profile_id == self.in_use.profile_id:
-            self.in_use = Voice()
-        return voice
-
-
 async def find_voice(user: User, voice_profile_id: UUID | None) -> Voice | None:
     """Return the voice, the default one for None; None if the user has no such voice. Raises VoiceUnreadable."""
     if voice_profile_id is None:

@@ -78,8 +78,8 @@ class CallMachine:
         self._turn = TurnState()
         self._utterance = UtteranceTracker(settings)
         self._history = History(history, max_messages=settings.max_history_messages)
-        self._voice = VoiceSelection(settings.voice)
-        self._replies = Replies(history=self._history, voice=self._voice, make_id=make_id)
+        self.voice = VoiceSelection(settings.voice)
+        self._replies = Replies(history=self._history, voice=self.voice, make_id=make_id)
         self._user_turn_id = make_id()
         self._partial_text = ""
         self._past_lookup: LookUpPast | None = None
@@ -100,7 +100,7 @@ class CallMachine:
             TranscriptReceived: self._finish_utterance,
             HearingFailed: self._lose_hearing,
             UploadDecoded: self._handle_upload,
-            VoiceNotified: lambda notified: self._voice.renew(notified.voice_profile_id),
+            VoiceNotified: lambda notified: self.voice.renew(notified.voice_profile_id),
             VoiceFound: self._handle_voice,
             PastFound: self._handle_past,
             ClauseBegan: self._replies.handle_clause,
@@ -181,7 +181,7 @@ class CallMachine:
 
     def _handle_audio_end(self, message: messages.AudioEndMessage) -> list[Effect]:
         # First the voice: the reply to this very utterance is to have it.
-        effects = [] if message.voice_profile_id is UNSET else self._voice.choose(message.voice_profile_id)
+        effects = [] if message.voice_profile_id is UNSET else self.voice.choose(message.voice_profile_id)
         had_audio = self._utterance.has_audio
         upload, loss = self._utterance.end()
         if not had_audio:
@@ -211,7 +211,7 @@ class CallMachine:
         if self.listening_options != before:
             effects.append(FeedRecogniser(self.listening_options))
         if message.voice_profile_id is not UNSET:
-            effects += self._voice.choose(message.voice_profile_id)
+            effects += self.voice.choose(message.voice_profile_id)
         return effects
 
     def _handle_text(self, message: messages.TextMessage) -> list[Effect]:
@@ -357,9 +357,9 @@ class CallMachine:
     # --- what was looked up, and what replies report ---
 
     def _handle_voice(self, found: VoiceFound) -> list[Effect]:
-        before = self._voice.current.profile_id
-        effects = self._voice.handle_found(found)
-        if self._voice.current.profile_id != before:
+        before = self.voice.current.profile_id
+        effects = self.voice.handle_found(found)
+        if self.voice.current.profile_id != before:
             # What was prepared has been synthesised in the previous voice.
             return [*self._replies.drop_speculation(), *effects]
         return effects

@@ -44,7 +44,6 @@ from realtime.recorder import HURRIED_PATIENCE_S
 from realtime.routing import websocket_urlpatterns
 from realtime.runner import CallOverrun
 from realtime.ui_strings import translate_error
-from realtime.voice_lookup import VoiceLookup
 from tests import factories, sounds
 from tests.clock import Clock
 from tests.fakes import (
@@ -1012,18 +1011,19 @@ class TestChangingTheVoiceInUse:
         self, alice: User, profile: VoiceProfile, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         has_changed = asyncio.Event()
-        find = VoiceLookup.find
+        find = voice_lookup.find_voice
 
         async def find_and_tell(*arguments: Any) -> Voice | None:
             voice = await find(*arguments)
             has_changed.set()
             return voice
 
-        monkeypatch.setattr(VoiceLookup, "find", find_and_tell)
+        monkeypatch.setattr(voice_lookup, "find_voice", find_and_tell)
         inference = make_inference(replies=["好。", "再見。"])
         async with call(alice, inference) as (client, _):
             voices = VoiceProfile.objects.filter(pk=profile.pk)
             await converse(client)
+            has_changed.clear()
             await voices.aupdate(version=2, style=bytes(1024))
             await asyncio.wait_for(has_changed.wait(), 5)
             await converse(client)

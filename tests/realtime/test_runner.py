@@ -684,8 +684,8 @@ class TestPunctuality:
             await call.wait_for(bytes)
             call.find_s, call.failure = find_s, OperationalError("server closed the connection unexpectedly")
             call.send(messages.ConfigureMessage(voice_profile_id=uuid4()))
-            assert call.runner._machine._voice.current.profile_id is not None
-            call.runner.notify_voice(call.runner._machine._voice.current.profile_id)
+            assert call.runner.voice.profile_id is not None
+            call.runner.notify_voice(call.runner.voice.profile_id)
 
             assert await self.measure_barge_in_s(call) <= 0.02
             call.speak(PAUSE)
@@ -1076,6 +1076,27 @@ class TestLimits:
             await running
         assert failure.group_contains(CallOverrun)
         assert [turn.text for turn in call.kept if turn.speaker == "user"] == ["你好"]
+
+
+class TestVoiceInUse:
+    async def test_is_not_one_that_was_chosen_and_given_up_for_it(self) -> None:
+        call = Call(make_inference(), voice=(alices := Voice(uuid4(), "alice")))
+        bobs = Voice(uuid4(), "bob")
+        call.voices |= {each.profile_id: each for each in (alices, bobs)}
+        call.find_s = 1.0
+        running = asyncio.create_task(call.runner.run())
+        await asyncio.sleep(0.1)
+
+        call.send(messages.ConfigureMessage(voice_profile_id=bobs.profile_id))
+        call.send(messages.ConfigureMessage(voice_profile_id=alices.profile_id))
+        await asyncio.sleep(2)
+
+        assert call.runner.voice is alices
+        call.send(messages.ConfigureMessage(voice_profile_id=bobs.profile_id))
+        await asyncio.sleep(2)
+        assert call.runner.voice is bobs
+        running.cancel()
+        await asyncio.wait([running])
 
 
 class TestFailures:

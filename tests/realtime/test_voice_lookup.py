@@ -3,13 +3,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from asgiref.sync import sync_to_async
 from django.contrib.auth.models import User
 from django.core.files.base import ContentFile
 from django.db import DatabaseError, InterfaceError
 
 from realtime.call.voice import Voice, VoiceUnreadable
-from realtime.voice_lookup import VoiceLookup, read_voice
+from realtime.voice_lookup import read_voice
 from tests import factories
 from voices.models import VoiceProfile
 
@@ -63,26 +62,3 @@ class TestReadVoice:
 
         with pytest.raises(VoiceUnreadable):
             read_voice(alice, profile.pk)
-
-
-class TestVoiceInUse:
-    async def test_is_the_last_one_found(self, alice: User, profile: VoiceProfile) -> None:
-        voices = VoiceLookup(alice, in_use=Voice())
-
-        found = await voices.find(profile.pk)
-        assert voices.in_use is found
-        await voices.find(None)
-
-        assert voices.in_use == Voice()
-
-    async def test_is_the_default_one_once_it_is_gone(self, alice: User, bob: User, profile: VoiceProfile) -> None:
-        others = await sync_to_async(factories.create_voice_profile)(owner=bob)
-        voices = VoiceLookup(alice, in_use=Voice())
-        found = await voices.find(profile.pk)
-
-        assert await voices.find(others.pk) is None
-        assert voices.in_use is found
-        await VoiceProfile.objects.filter(pk=profile.pk).adelete()
-        assert await voices.find(profile.pk) is None
-
-        assert voices.in_use == Voice()
