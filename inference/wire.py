@@ -1,5 +1,5 @@
 """
-The values of the inference border as protobuf, both directions of each beside each other.
+The values of the inference border as protobuf, each with both directions in one place.
 
 Used by the client and by the services; no other module knows protobuf types. Nothing is copied but the fields: PCM
 passes as the `bytes` it is.

@@ -1,8 +1,8 @@
 """
 The socket of a call: accepts, receives, sends, closes. It decides nothing about the conversation.
 
-What a call consists of beside the socket: `entry.py` (who may enter), `runner.py` (the conversation), `outbox.py` (what
-is sent), `watch.py` (what ends it from outside), `call_conversation.py` (what is kept).
+The rest of a call: `entry.py` (who may enter), `runner.py` (the conversation), `outbox.py` (what is sent), `watch.py`
+(what ends it from outside), `call_conversation.py` (what is kept).
 """
 
 from __future__ import annotations

@@ -99,7 +99,7 @@ class CallRunner:
     def push_message(self, message: messages.ClientMessage) -> None:
         """Take a message. Raises ProtocolError for one that cannot be taken now, and CallOverrun."""
         if isinstance(message, messages.PingMessage):
-            raise ValueError("a ping is answered by whoever holds the socket")
+            raise ValueError("pings are answered by the consumer")
         self._put(message, message.data if isinstance(message, messages.AudioChunkMessage) else b"")
 
     def notify_voice(self, voice_profile_id: UUID) -> None:

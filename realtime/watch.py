@@ -38,7 +38,7 @@ class LoginOver:
 
 @dataclass(frozen=True, slots=True)
 class IdleSoon:
-    """The call ends in so many seconds unless somebody speaks."""
+    """The call ends in so many seconds unless the user speaks."""
 
     ends_in_s: int
 

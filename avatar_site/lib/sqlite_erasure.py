@@ -4,7 +4,7 @@ Makes deleted rows unreadable in the files of SQLite. On PostgreSQL, autovacuum 
 `secure_delete` alone is not enough, for three reasons:
 - FTS5 marks the words of a deleted row in its index, and keeps them until the segments that they are in are merged.
 - When SQLite balances a b-tree it moves cells between pages and does not clear what the smaller page no longer uses: a
-  copy of a row stays behind, which the later deletion of the row does not reach. Only VACUUM writes every page anew.
+  copy of a row stays behind, which the later deletion of the row does not reach. Only VACUUM rewrites every page.
 - The write-ahead log has copies of pages until a checkpoint truncates it.
 """
 
@@ -118,7 +118,7 @@ def _impatient() -> Iterator[None]:
 
 
 def _run_pragma(pragma: str) -> list[tuple[Any, ...]]:
-    # All rows, and a closed cursor: VACUUM refuses to run beside a statement that is not finished.
+    # All rows, and a closed cursor: VACUUM fails while a statement is unfinished.
     with connection.cursor() as cursor:
         cursor.execute(f"PRAGMA {pragma}")
         return list(cursor.fetchall())

@@ -1,4 +1,4 @@
-"""Checks of the database before the start: damaged, from a newer version, or empty beside existing recordings."""
+"""Checks of the database before the start: damaged, from a newer version, or empty although recordings exist."""
 
 from __future__ import annotations
 

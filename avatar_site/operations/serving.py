@@ -96,6 +96,8 @@ class Serving:
         self._is_web_up = "web" not in plan.names
         self._is_sound = True
         self._is_stopping = False
+        #: Waits for the engines of an inference process that was started again.
+        self._preparing: asyncio.Task[bool] | None = None
         self._supervisor = Supervisor(
             processes.build_specs(
                 names=plan.names, host=plan.host, port=plan.port, is_behind_proxy=plan.is_behind_proxy
@@ -116,6 +118,8 @@ class Serving:
         try:
             await self._supervisor.run()
         finally:
+            if self._preparing is not None:
+                self._preparing.cancel()
             announcing.cancel()
             with suppress(asyncio.CancelledError):
                 await announcing
@@ -131,8 +135,10 @@ class Serving:
 
     def _handle_event(self, event: ChildEvent) -> None:
         match event:
-            case ChildStarted():
+            case ChildStarted(name):
                 self._write_state()
+                if name == "inference" and self._deaths.get(name):
+                    self._prepare_again()
             case ChildDied(name, code, deaths, restart_in_s, last_lines):
                 self._deaths[name] = deaths
                 how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
@@ -162,6 +168,12 @@ class Serving:
     @property
     def _pids(self) -> dict[str, int]:
         return {"supervisor": os.getpid(), **self._supervisor.pids}
+
+    def _prepare_again(self) -> None:
+        """Have the new engines prefill what every conversation begins with: the first to speak would wait for it."""
+        if self._preparing is not None:
+            self._preparing.cancel()
+        self._preparing = asyncio.create_task(self._wait_for_roles())
 
     # --- the start ---
 

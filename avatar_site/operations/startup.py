@@ -145,7 +145,7 @@ def _prepare(names: tuple[str, ...], say: Say) -> str:
     created = services.ensure_operator(username=settings.AVATAR_ADMIN_USERNAME, password=settings.AVATAR_ADMIN_PASSWORD)
     if not created or settings.AVATAR_ADMIN_PASSWORD:
         return ""
-    # At once, in case the start is interrupted; the supervisor repeats it beside the address.
+    # At once, in case the start is interrupted; the supervisor prints it again with the address.
     say(f"Operator account made: {created[0].username}  password: {created[1]}")
     return created[1]
 

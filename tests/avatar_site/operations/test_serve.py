@@ -1,3 +1,4 @@
+import asyncio
 import json
 import os
 import re
@@ -8,7 +9,9 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -205,25 +208,63 @@ class TestServe:
         return True
 
 
+def make_plan(data_dir: Path, **changes: Any) -> ServePlan:
+    plan = ServePlan(
+        names=(),
+        data_dir=str(data_dir),
+        profile="fake",
+        host="127.0.0.1",
+        port=1,
+        is_behind_proxy=False,
+        inference_address=f"unix:{data_dir}/none.sock",
+        inference_secret="",
+        opening=(),
+        admin_username="",
+        new_password="",
+        is_verbose=False,
+        began_s=0.0,
+    )
+    return replace(plan, **changes)
+
+
+class CountingServing(Serving):
+    """Counts how often the opening was prefilled."""
+
+    prefills = 0
+
+    async def read_opening(self, client: Any) -> None:
+        await super().read_opening(client)
+        self.prefills += 1
+
+
 class TestServing:
+    async def test_prefills_the_opening_again_when_inference_was_started_again(
+        self, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        address = f"unix:{data_dir}/inference.sock"
+        environment = {"PROFILE": "fake", "DATA_DIR": str(data_dir), "INFERENCE_ADDRESS": address}
+        for name, value in environment.items():
+            monkeypatch.setenv(f"AVATAR_{name}", value)
+        os.makedirs(data_dir, exist_ok=True)  # noqa: PTH103 — nothing waits
+        serving = CountingServing(
+            make_plan(data_dir, names=("inference",), inference_address=address, opening=(("system", "你好"),))
+        )
+        running = asyncio.create_task(serving.run())
+
+        async with asyncio.timeout(90):
+            while serving.prefills < 1:  # noqa: ASYNC110 — processes of their own
+                await asyncio.sleep(0.1)
+            os.kill(serving._pids["inference"], signal.SIGKILL)
+            while serving.prefills < 2:  # noqa: ASYNC110
+                await asyncio.sleep(0.1)
+
+        serving._stop()
+        assert await running
+
     async def test_ends_although_its_note_cannot_be_removed(
         self, data_dir: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        plan = ServePlan(
-            names=(),
-            data_dir=str(data_dir),
-            profile="fake",
-            host="127.0.0.1",
-            port=1,
-            is_behind_proxy=False,
-            inference_address=f"unix:{data_dir}/none.sock",
-            inference_secret="",
-            opening=(),
-            admin_username="",
-            new_password="",
-            is_verbose=False,
-            began_s=0.0,
-        )
+        plan = make_plan(data_dir)
         plan.state_file.mkdir(parents=True)
 
         assert await Serving(plan).run()
