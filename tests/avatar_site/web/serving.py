@@ -25,7 +25,7 @@ class ScriptedGate:
 
     max_anonymous_bytes = MAX_ANONYMOUS_BYTES
 
-    def find_max_bytes(self, head: Head) -> int:
+    def decide_max_bytes(self, head: Head) -> int:
         return UPLOAD_BYTES if head.path == "/upload" else MAX_ANONYMOUS_BYTES
 
     async def is_logged_in(self, head: Head) -> bool:
