@@ -86,7 +86,6 @@ _OPERATORS = {
 _OPERATOR = "|".join(re.escape(each) for each in sorted(_OPERATORS, key=len, reverse=True))
 _SUM = re.compile(rf"(?<![\d.:/-])({NUMBER})((?:\s*(?:{_OPERATOR})\s*{NUMBER})+)(?![\d:/-])", re.IGNORECASE)
 _STEP = re.compile(rf"\s*({_OPERATOR})\s*({NUMBER})", re.IGNORECASE)
-_SUM_ALONE = re.compile(r"[\s=?,]*|.*?(?:等於|=|是)\s*(?:多少|幾|什麼)?.*", re.DOTALL)
 
 
 def _compute_sum(asked: str) -> Fact | None:
