@@ -199,7 +199,7 @@ def judge_beginning(beginning: str, wanted: Language | None) -> bool | None:
 
 
 def ask_again(messages: Sequence[Message], wanted: Language) -> list[Message]:
-    """Return `messages` with the language asked for once more, after the last words, where a model heeds it most."""
+    """Return `messages` with the language asked for again, after the last words, where it influences a model most."""
     *before, last = messages
     reminder = "（請用中文回答。）" if wanted == "zh" else "(Please answer in English only.)"
     return [*before, Message(last.role, f"{last.content}\n{reminder}")]

@@ -48,7 +48,7 @@ async def fetch_voices(page: Page, scope: str) -> list[str]:
 
 @contextlib.asynccontextmanager
 async def scripted(stack: Stack, **script: str) -> AsyncIterator[None]:
-    """Meanwhile the engines do something else than usual."""
+    """While this is open, the engines do something else than usual."""
     await asyncio.to_thread(stack.restart_inference, **script)
     try:
         yield

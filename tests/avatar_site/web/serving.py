@@ -21,7 +21,7 @@ UPLOAD_BYTES = 20 * MIB
 
 
 class ScriptedGate:
-    """Takes uploads from whoever carries the cookie `known`, and must think about it."""
+    """Accepts uploads with the cookie `known`, after a wait."""
 
     max_anonymous_bytes = MAX_ANONYMOUS_BYTES
 
