@@ -88,7 +88,7 @@ class Clause:
     spoken: str
     offsets: tuple[int, ...]
 
-    def take_heard(self, fraction: float) -> str:
+    def read_heard(self, fraction: float) -> str:
         """Return the beginning of `display` that was heard when so much of the sound was; never half a word."""
         if fraction >= 1 or (fraction > 0 and not self.spoken):
             return self.display
