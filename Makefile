@@ -140,10 +140,10 @@ bench-voices: $(STAMP)-test models ## Measure how like real speakers matched and
 	@$(BIN)/python -m inference.models fetch --model recordings
 	@$(BIN)/python -m tests.bench.voices $(ARGS)
 
-.PHONY: bench-hearing
-bench-hearing: $(STAMP)-test models ## Measure what the recogniser hears wrongly, and how long it takes
+.PHONY: bench-recognition
+bench-recognition: $(STAMP)-test models ## Measure errors of recognition, and how long it takes
 	@$(BIN)/python -m inference.models fetch --model recordings
-	@$(BIN)/python -m tests.bench.hearing $(ARGS)
+	@$(BIN)/python -m tests.bench.recognition $(ARGS)
 
 .PHONY: bench-history
 bench-history: $(STAMP)-test ## Measure listing and searching a hundred thousand turns

@@ -133,7 +133,7 @@ class Conversation(models.Model):
         # Operators see this. The title would show them what was said.
         return str(self.pk)
 
-    def find_title(self) -> str:
+    def derive_title(self) -> str:
         """Return the title that the first remembered turn of the user makes; empty if there is none."""
         first = self.turns.remembered().filter(speaker=Speaker.USER).in_order().first()
         return make_title(first.text) if first else ""

@@ -184,7 +184,7 @@ def _delete_turns(batch: list[Turn]) -> None:
     for turn in batch:
         for title in {make_title(turn.text), make_title(turn.heard_text)} - {""}:
             for conversation in Conversation.objects.filter(pk=turn.conversation_id, title=title):
-                conversation.title = conversation.find_title()
+                conversation.title = conversation.derive_title()
                 conversation.save(update_fields=["title"])
 
 

@@ -184,7 +184,7 @@ def change_conversation(
     """
     changed = []
     if title is not None:
-        conversation.title = title or conversation.find_title()
+        conversation.title = title or conversation.derive_title()
         changed.append("title")
     if is_pinned is not None:
         conversation.is_pinned = is_pinned

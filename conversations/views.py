@@ -85,7 +85,7 @@ def history(request: HttpRequest, conversation_id: uuid.UUID | None = None) -> H
         "paces": PACES,
         "retention_fields": (("audio_days", _("Recordings")), ("text_days", _("Texts, and all that belongs to them"))),
         "retention_choices": RETENTION_CHOICES,
-        "words": HISTORY_STRINGS,
+        "ui_strings": HISTORY_STRINGS,
     }
     return render(request, "conversations/history.html", context)
 
@@ -100,7 +100,7 @@ def _render_call(
         "turns": shown.turns,
         "has_earlier": shown.has_earlier,
         "voices": VoiceProfile.objects.usable_by(user).for_choosing(),
-        "words": CALL_STRINGS,
+        "ui_strings": CALL_STRINGS,
         "call": _describe_call(conversation, user),
     }
     return render(request, "conversations/call.html", context)

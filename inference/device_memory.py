@@ -70,19 +70,6 @@ def find_visible(names: str | None, uuids: Sequence[str]) -> list[int]:
     return numbers
 
 
-class ScriptedReader:
-    """For tests: returns the given readings one after the other, and then the last one again."""
-
-    def __init__(self, *readings: tuple[DeviceMemory, ...]) -> None:
-        self._readings = list(readings)
-
-    def set(self, *readings: tuple[DeviceMemory, ...]) -> None:
-        self._readings = list(readings)
-
-    def read(self) -> tuple[DeviceMemory, ...]:
-        return self._readings.pop(0) if len(self._readings) > 1 else self._readings[0]
-
-
 class NoDevices:
     """Reports no devices: everything computes on the processor."""
 

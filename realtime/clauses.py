@@ -88,7 +88,7 @@ class Clause:
     spoken: str
     offsets: tuple[int, ...]
 
-    def take_heard(self, fraction: float) -> str:
+    def read_heard(self, fraction: float) -> str:
         """Return the beginning of `display` that was heard when so much of the sound was; never half a word."""
         if fraction >= 1 or (fraction > 0 and not self.spoken):
             return self.display
@@ -209,7 +209,7 @@ class ClauseCutter:
             return self._toggle_fence()
         if self._is_in_fence or character == "`":
             return []
-        end = self._find_end()
+        end = self._choose_cut()
         return [self._cut(end)] if end else []
 
     def _toggle_fence(self) -> list[Clause]:
@@ -219,7 +219,7 @@ class ClauseCutter:
             return [self._cut(len(before))]
         return []
 
-    def _find_end(self) -> int | None:
+    def _choose_cut(self) -> int | None:
         """Return where to cut what is pending, or None to wait for more."""
         text = self._pending
         last = text[-1]
@@ -235,7 +235,7 @@ class ClauseCutter:
             end = len(text) if last.isspace() else len(text) - 1
             if self._measure(text[:end]) >= self._minimum(before):
                 return end
-        return self._find_breath(text)
+        return self._choose_breath(text)
 
     def _minimum(self, punctuation: str) -> int:
         least = self._length.least
@@ -264,7 +264,7 @@ class ClauseCutter:
             return False
         return last.isspace() or (not last.isascii() and last not in _CLOSING)
 
-    def _find_breath(self, text: str) -> int | None:
+    def _choose_breath(self, text: str) -> int | None:
         """Return where to cut without punctuation, once the clause has become too long to wait for one."""
         place = len(text) - 1
         _, good, most = self._length

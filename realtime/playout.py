@@ -104,7 +104,7 @@ class Playout:
                 break
             total_ms = sent.audio_ms if sent.is_complete else self._guess_total_ms(sent)
             fraction = (heard_ms - sent.start_ms) / total_ms if total_ms > 0 else 1.0
-            part = sent.clause.take_heard(fraction)
+            part = sent.clause.read_heard(fraction)
             heard += part
             if part != sent.clause.display:
                 break

@@ -24,7 +24,7 @@ from inference.interfaces import (
     TranscriptionInput,
     TranscriptionOptions,
 )
-from realtime.call.events import Hearing, HearingFailed, SpeechBegan, TranscriptReceived
+from realtime.call.events import RecogniserEvent, RecognitionFailed, SpeechBegan, TranscriptReceived
 from realtime.call.settings import CallSettings
 from realtime.call.utterance import BYTES_PER_MS, MAX_ITEM_BYTES, POST_ROLL_MS, PRE_ROLL_MS, ReceivedAudio
 
@@ -248,7 +248,7 @@ class Recogniser:
         stt: SpeechToText,
         options: TranscriptionOptions,
         settings: CallSettings,
-        report: Callable[[Hearing], None],
+        report: Callable[[RecogniserEvent], None],
         clock: Callable[[], float],
     ) -> None:
         self._stt = stt
@@ -326,8 +326,8 @@ class Recogniser:
                 self._is_speech_open = False
                 self._due = 0
                 self._queue.clear()
-                logger.warning("hearing failed: %s", error)
-                self._report(HearingFailed(error, is_news))
+                logger.warning("recognition failed: %s", error)
+                self._report(RecognitionFailed(error, is_news))
                 await asyncio.sleep(retry_s)
         finally:
             self._queue.clear()

@@ -29,10 +29,10 @@ async def generate_in(
             held.append(event)
             if isinstance(event, TextDelta):
                 said += event.text
-            verdict = judge_beginning(said, language)
-            if verdict is False:
+            is_wanted = judge_beginning(said, language)
+            if is_wanted is False:
                 break
-            if verdict is True:
+            if is_wanted is True:
                 is_right = True
                 for each in held:
                     yield each

@@ -42,7 +42,7 @@ class S3Server:
             time.sleep(0.1)
 
     def empty(self) -> None:
-        """Begin anew, with a bucket that nothing lies in."""
+        """Start again with an empty bucket."""
         httpx.post(f"{self.url}/moto-api/reset", trust_env=False).raise_for_status()
         self.client.create_bucket(Bucket=BUCKET)
 

@@ -210,7 +210,7 @@ class VoiceProfileAdmin(JobDisplays, ListedLookupsMixin, ModelAdmin):
     def transcripts(self, profile: VoiceProfile) -> str:
         return format_html('<a href="?{}=1">{}</a>', _TRANSCRIPTS, _("Read what was said (is written down)"))
 
-    @admin.action(description=_("Make the voice anew"), permissions=["change"])
+    @admin.action(description=_("Rebuild the voice"), permissions=["change"])
     def rebuild(self, request: HttpRequest, queryset: QuerySet[VoiceProfile]) -> None:
         self._apply(request, queryset, services.rebuild)
 

@@ -20,6 +20,8 @@ from django.utils import timezone
 from voices.models import Availability, JobKind, JobState, State, Step, VoiceJob, VoiceProfile
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from django.db.models import QuerySet
 
 logger = logging.getLogger(__name__)
@@ -95,6 +97,22 @@ class Lease:
     def give_back(self) -> None:
         """Queue the job again. It keeps its count of attempts."""
         self.renew(state=JobState.QUEUED, step=_first_step(self.kind), progress=0.0, token=None)
+
+
+def do_job(profile_id: uuid.UUID, kind: JobKind, work: Callable[[Lease], None]) -> None:
+    """
+    Claim a job and do its `work`. Does nothing if the job cannot be claimed; ends when the lease is lost.
+
+    Other exceptions of `work` propagate.
+    """
+    lease = Lease.claim(profile_id, kind)
+    if lease is None:
+        logger.info("%s of voice %s is not queued, or waits for another fit", kind, profile_id)
+        return
+    try:
+        work(lease)
+    except LeaseLost:
+        logger.info("%s of voice %s was cancelled, or another worker has it", kind, profile_id)
 
 
 def lock_profile(profile_id: uuid.UUID) -> VoiceProfile | None:

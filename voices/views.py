@@ -78,4 +78,4 @@ def _describe(request: HttpRequest, **facts: Any) -> dict[str, Any]:
         "sentences": PREVIEW_SENTENCES,
         "readAloud": READ_ALOUD,
     }
-    return {"words": VOICE_STRINGS, "page": page | facts}
+    return {"ui_strings": VOICE_STRINGS, "page": page | facts}

@@ -77,7 +77,7 @@ WORDS = (
 )
 
 
-def _find_icon(request: HttpRequest) -> str:
+def _read_icon_url(request: HttpRequest) -> str:
     # Imported here: the settings import this module.
     from django.templatetags.static import static
 
@@ -87,8 +87,8 @@ def _find_icon(request: HttpRequest) -> str:
 UNFOLD: dict[str, Any] = {
     "SITE_TITLE": "AVATAR",
     "SITE_HEADER": "AVATAR",
-    "SITE_ICON": _find_icon,
-    "SITE_FAVICONS": [{"rel": "icon", "type": "image/svg+xml", "href": _find_icon}],
+    "SITE_ICON": _read_icon_url,
+    "SITE_FAVICONS": [{"rel": "icon", "type": "image/svg+xml", "href": _read_icon_url}],
     "SHOW_BACK_BUTTON": True,
     "COLORS": {"primary": _PRIMARY, "base": _BASE},
 }

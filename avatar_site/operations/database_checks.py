@@ -28,10 +28,10 @@ class Finding:
     remedy: str
 
 
-def find_problem() -> Finding | None:
+def check_before_start() -> Finding | None:
     """Return the first problem; None if the database can be used. Reads a whole SQLite file once."""
     try:
-        return _find_damage() or _find_newer_migrations() or _find_lost_rows()
+        return _check_file() or _check_migrations() or _check_rows()
     except OperationalError as error:
         # Away or locked, not damaged: the processes that use it report that and retry.
         if connection.vendor == "sqlite" and "malformed" not in str(error):
@@ -41,7 +41,7 @@ def find_problem() -> Finding | None:
         return _damaged(str(error))
 
 
-def _find_damage() -> Finding | None:
+def _check_file() -> Finding | None:
     if connection.vendor != "sqlite":
         return None
     with connection.cursor() as cursor:
@@ -57,7 +57,7 @@ def _damaged(detail: str) -> Finding:
     )
 
 
-def _find_newer_migrations() -> Finding | None:
+def _check_migrations() -> Finding | None:
     known = MigrationLoader(None, ignore_no_migrations=True).disk_migrations
     ours = {config.label for config in apps.get_app_configs()}
     # A squashed migration is recorded under the names that it replaces.
@@ -73,7 +73,7 @@ def _find_newer_migrations() -> Finding | None:
     )
 
 
-def _find_lost_rows() -> Finding | None:
+def _check_rows() -> Finding | None:
     """
     Find recordings without rows: the old database file is missing, or the data folder is another one's.
 

@@ -92,7 +92,7 @@ def serve(*, only: str, prepare: bool, is_verbose: bool, say: Say) -> NoReturn:
         for path in close_to_others(settings.AVATAR_DATA_DIR):
             say(f"{path} could be read by other users of this machine; it is closed to them now.")
         _check_ports(names)
-        if finding := database_checks.find_problem():
+        if finding := database_checks.check_before_start():
             raise StartRefused(f"{finding.problem}\n{finding.remedy}")
         new_password = ""
         if prepare:

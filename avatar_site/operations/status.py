@@ -75,7 +75,7 @@ def _query_database() -> None:
         cursor.fetchone()
 
 
-async def find_database_problem() -> str:
+async def check_database() -> str:
     """Return why the database does not answer; empty if it does."""
     try:
         async with asyncio.timeout(DATABASE_TIMEOUT_S):

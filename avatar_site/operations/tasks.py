@@ -13,6 +13,6 @@ def clear_expired_logins() -> None:
 
 
 @shared_task
-def take_in_spooled_turns() -> None:
-    """Save what calls could not save while the database was away. Delivered twice, the second finds nothing."""
+def replay_spooled_turns() -> None:
+    """Save what calls could not save while the database was away. Run twice, the second run has nothing to save."""
     replay_all_spooled_turns()

@@ -23,7 +23,7 @@ async def health(request: HttpRequest) -> JsonResponse:
 
     Public, so it contains states only: reasons and figures are in `system_info`.
     """
-    database_problem = await status.find_database_problem()
+    database_problem = await status.check_database()
     report = await status.get_inference_probe().report()
     is_healthy = not database_problem and report.is_ready
     body = {

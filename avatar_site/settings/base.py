@@ -222,7 +222,7 @@ CELERY_BEAT_SCHEDULE = {
     "finish-deletions-of-voices": {"task": "voices.tasks.finish_deletions", "schedule": 60},
     "renew-voices": {"task": "voices.tasks.renew", "schedule": 5 * 60},
     "delete-orphaned-voice-files": {"task": "voices.tasks.delete_orphans", "schedule": 60 * 60},
-    "take-in-spooled-turns": {"task": "avatar_site.operations.tasks.take_in_spooled_turns", "schedule": 60},
+    "replay-spooled-turns": {"task": "avatar_site.operations.tasks.replay_spooled_turns", "schedule": 60},
     "purge-expired": {"task": "conversations.tasks.purge_expired", "schedule": _AT_NIGHT},
     "remove-orphans": {"task": "conversations.tasks.remove_orphans", "schedule": _AT_NIGHT},
 }

@@ -64,7 +64,7 @@ class Connections(Generic[Key]):
         """Count a connection, idle at first. `host` is empty for a Unix socket, which has no limit per address."""
         group = group_address(host)
         replaced = None
-        reason = self._find_limit(group)
+        reason = self._describe_full_limit(group)
         if reason:
             replaced = next((idle for idle in self._idle if self._frees(idle, group)), None)
             if replaced is None:
@@ -92,7 +92,7 @@ class Connections(Generic[Key]):
             if not self._sizes[group]:
                 del self._sizes[group]
 
-    def _find_limit(self, group: str) -> str:
+    def _describe_full_limit(self, group: str) -> str:
         if self._is_group_full(group):
             return f"{self._sizes[group]} connections of {group}"
         if len(self._groups) >= self._limits.max_connections:

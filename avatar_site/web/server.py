@@ -66,7 +66,7 @@ class Gate(Protocol):
     #: For every client and URL.
     max_anonymous_bytes: int
 
-    def find_max_bytes(self, head: Head) -> int:
+    def decide_max_bytes(self, head: Head) -> int:
         """Return how much a logged-in user may send to this path."""
 
     async def is_logged_in(self, head: Head) -> bool:
@@ -104,7 +104,7 @@ class Request(WebRequest):
             cookie=self._read_header(b"cookie"),
             accept_language=self._read_header(b"accept-language"),
         )
-        self._max_bytes = self._gate.find_max_bytes(self._head)
+        self._max_bytes = self._gate.decide_max_bytes(self._head)
         self._measure(length or 0)
         if self.is_refused:
             length = 0  # nothing of it is kept: no temporary file

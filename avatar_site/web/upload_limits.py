@@ -42,7 +42,7 @@ class SiteGate:
     def __init__(self) -> None:
         self.max_anonymous_bytes = settings.DATA_UPLOAD_MAX_MEMORY_SIZE or 0
 
-    def find_max_bytes(self, head: Head) -> int:
+    def decide_max_bytes(self, head: Head) -> int:
         max_bytes, _, _ = self._find_upload(head)
         return max_bytes
 

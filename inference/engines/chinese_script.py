@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from functools import cache
 
 import opencc
+
+from inference.interfaces import GenerationEvent, GenerationFinished, TextDelta
 
 
 @cache
@@ -65,3 +69,18 @@ class TaiwaneseStream:
     def finish(self) -> str:
         converted = to_taiwanese(self._raw) if has_chinese(self._raw) else self._raw
         return converted[self._emitted :]
+
+
+async def stream_taiwanese(events: AsyncGenerator[GenerationEvent]) -> AsyncGenerator[GenerationEvent]:
+    """Convert the text of a reply with `TaiwaneseStream`. Closing the result closes `events`."""
+    script = TaiwaneseStream()
+    async with aclosing(events):
+        async for event in events:
+            match event:
+                case TextDelta():
+                    if ready := script.feed(event.text):
+                        yield TextDelta(ready)
+                case GenerationFinished():
+                    if rest := script.finish():
+                        yield TextDelta(rest)
+                    yield event

@@ -83,7 +83,7 @@ class QuickDiT(torch.nn.Module):  # type: ignore[misc]  # torch is not installed
         bias = None if both is None else torch.where(both, 0.0, float("-inf")).to(x.dtype)[:, None, None]
         # All of a batch are at the same time, so the modulation is computed once.
         moment = F.silu(dit.time_embed(time.reshape(-1)[:1]))
-        rotations = self._find_rotations(x.shape[1], x.device)
+        rotations = self._compute_rotations(x.shape[1], x.device)
         x = dit.input_embed(torch.cat((x, x)), self._cond, self._text, audio_mask=both)
         with sdpa_kernel(BACKENDS) if bias is None else nullcontext():
             for block in dit.transformer_blocks:
@@ -94,7 +94,7 @@ class QuickDiT(torch.nn.Module):  # type: ignore[misc]  # torch is not installed
         flow: torch.Tensor = dit.proj_out(_modulate(x, shift, scale))
         return flow
 
-    def _find_rotations(self, frames: int, device: torch.device) -> torch.Tensor:
+    def _compute_rotations(self, frames: int, device: torch.device) -> torch.Tensor:
         """Return the rotary embedding as complex factors: frames × 1 × half of a head."""
         if len(self._rotations) < frames or self._rotations.device != device:
             size = self.transformer.rotary_embed.inv_freq.numel()

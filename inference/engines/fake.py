@@ -13,7 +13,6 @@ import contextlib
 import math
 import os
 import re
-import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -35,15 +34,11 @@ from inference.interfaces import (
     GenerationFinished,
     GenerationOptions,
     InferenceError,
-    InferenceStatus,
     InferenceUnavailable,
     Message,
     PartialTranscript,
     ProvisionalTranscript,
     Quality,
-    Role,
-    RoleState,
-    RoleStatus,
     SpeakerEmbedding,
     SpeechResumed,
     SpeechStarted,
@@ -595,80 +590,6 @@ def make_embedding(speaker: str) -> SpeakerEmbedding:
 
 def _to_embedding(values: Any) -> SpeakerEmbedding:
     return SpeakerEmbedding(tuple((values / np.linalg.norm(values)).tolist()), FakeSpeakerEncoder.ENCODER)
-
-
-class FakeInference:
-    """All roles, scripted. `is_away` makes `status` raise as an unreachable process would."""
-
-    def __init__(
-        self,
-        *,
-        stt: FakeSpeechToText | None = None,
-        llm: FakeLanguageModel | None = None,
-        tts: FakeTextToSpeech | None = None,
-        encoder: FakeSpeakerEncoder | None = None,
-    ) -> None:
-        self.stt = stt or FakeSpeechToText()
-        self.llm = llm or FakeLanguageModel()
-        self.tts = tts or FakeTextToSpeech()
-        self.encoder = encoder or FakeSpeakerEncoder()
-        self.is_away = False
-        self.is_closed = False
-        self._started_at = time.time()
-
-    def start_outage(self) -> None:
-        """Fail as a killed process does: break active calls, refuse new ones."""
-        self.is_away = True
-        self.stt.start_outage()
-        self.llm.start_outage()
-        self.tts.start_outage()
-        self.encoder.start_outage()
-
-    def end_outage(self) -> None:
-        self.is_away = False
-        self.stt.end_outage()
-        self.llm.end_outage()
-        self.tts.end_outage()
-        self.encoder.end_outage()
-
-    @property
-    def active_calls(self) -> int:
-        """Active calls of all roles: 0 when nothing is left of a conversation."""
-        return self.llm.prefill_calls.active + sum(
-            engine.calls.active for engine in (self.stt, self.llm, self.tts, self.encoder)
-        )
-
-    async def status(self) -> InferenceStatus:
-        if self.is_away:
-            raise InferenceUnavailable("the scripted process is away")
-        active = {
-            Role.STT: self.stt.calls.active,
-            Role.LLM: self.llm.calls.active,
-            Role.TTS: self.tts.calls.active,
-            Role.ENCODER: self.encoder.calls.active,
-        }
-        return InferenceStatus(
-            profile="fake",
-            roles=tuple(
-                RoleStatus(
-                    role=role,
-                    state=RoleState.READY,
-                    engine="fake",
-                    model="script",
-                    device="cpu",
-                    load_s=0.0,
-                    memory_bytes=0,
-                    active_calls=active[role],
-                    clones=role is Role.TTS and self.tts.can_clone,
-                )
-                for role in Role
-            ),
-            resident_bytes=0,
-            started_at=self._started_at,
-        )
-
-    async def close(self) -> None:
-        self.is_closed = True
 
 
 def create_stt(**_: object) -> FakeSpeechToText:

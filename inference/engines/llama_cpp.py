@@ -29,7 +29,7 @@ import xllamacpp
 from inference.config import InferenceConfig
 from inference.context_window import fit_messages
 from inference.engines.base import Engine
-from inference.engines.chinese_script import TaiwaneseStream
+from inference.engines.chinese_script import stream_taiwanese
 from inference.interfaces import (
     GenerationEvent,
     GenerationFinished,
@@ -175,18 +175,9 @@ class LlamaCpp(Engine):
         preamble = extract_preamble(prompt, fitted)
         async with self._slot_for(prompt, preamble) as slot:
             await self._read(slot, prompt, preamble=preamble)
-            script = TaiwaneseStream()
-            async with aclosing(self._stream(slot, fitted, options)) as events:
+            async with aclosing(stream_taiwanese(self._stream(slot, fitted, options))) as events:
                 async for event in events:
-                    match event:
-                        case TextDelta():
-                            slot.text += event.text
-                            if ready := script.feed(event.text):
-                                yield TextDelta(ready)
-                        case GenerationFinished():
-                            if rest := script.finish():
-                                yield TextDelta(rest)
-                            yield event
+                    yield event
 
     async def prefill(self, messages: Sequence[Message]) -> None:
         if not messages:
@@ -347,6 +338,8 @@ class LlamaCpp(Engine):
             while (chunk := await chunks.get()) is not None:
                 for event in _events(chunk):
                     finished = finished or isinstance(event, GenerationFinished)
+                    if isinstance(event, TextDelta):
+                        slot.text += event.text
                     yield event
             if not finished:
                 raise InferenceError("llama.cpp ended the reply without saying why")

@@ -16,7 +16,7 @@ import httpx
 from inference.config import ConfigurationError, InferenceConfig
 from inference.context_window import fit_messages
 from inference.engines.base import Engine
-from inference.engines.chinese_script import TaiwaneseStream
+from inference.engines.chinese_script import stream_taiwanese
 from inference.interfaces import (
     GenerationEvent,
     GenerationFinished,
@@ -80,17 +80,10 @@ class OpenAiChat(Engine):
     async def generate(
         self, messages: Sequence[Message], options: GenerationOptions
     ) -> AsyncGenerator[GenerationEvent]:
-        script = TaiwaneseStream()
-        async with aclosing(self._stream(self._fit(messages, options.max_tokens), options)) as events:
+        reply = self._stream(self._fit(messages, options.max_tokens), options)
+        async with aclosing(stream_taiwanese(reply)) as events:
             async for event in events:
-                match event:
-                    case TextDelta():
-                        if ready := script.feed(event.text):
-                            yield TextDelta(ready)
-                    case GenerationFinished():
-                        if rest := script.finish():
-                            yield TextDelta(rest)
-                        yield event
+                yield event
 
     async def prefill(self, messages: Sequence[Message]) -> None:
         """Generate one token and discard it: the server reads the prompt into its prefix cache, if it has one."""

@@ -44,7 +44,7 @@ from inference.config import InferenceConfig  # noqa: E402
 from inference.context_window import fit_messages  # noqa: E402
 from inference.device_memory import MIB, get_reader  # noqa: E402
 from inference.engines.base import Engine  # noqa: E402
-from inference.engines.chinese_script import TaiwaneseStream  # noqa: E402
+from inference.engines.chinese_script import stream_taiwanese  # noqa: E402
 from inference.interfaces import (  # noqa: E402
     GenerationEvent,
     GenerationFinished,
@@ -134,17 +134,9 @@ class Vllm(Engine):
         self, messages: Sequence[Message], options: GenerationOptions
     ) -> AsyncGenerator[GenerationEvent]:
         tokens = self._render(self._fit(messages, options.max_tokens))
-        script = TaiwaneseStream()
-        async with aclosing(self._stream(tokens, options)) as events:
+        async with aclosing(stream_taiwanese(self._stream(tokens, options))) as events:
             async for event in events:
-                match event:
-                    case TextDelta():
-                        if ready := script.feed(event.text):
-                            yield TextDelta(ready)
-                    case GenerationFinished():
-                        if rest := script.finish():
-                            yield TextDelta(rest)
-                        yield event
+                yield event
 
     async def prefill(self, messages: Sequence[Message]) -> None:
         if not messages:

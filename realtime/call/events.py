@@ -226,7 +226,7 @@ class TranscriptReceived:
 
 
 @dataclass(frozen=True, slots=True)
-class HearingFailed:
+class RecognitionFailed:
     """The recogniser's stream has ended, and all that it had received is lost. `is_news`: the client has to be told."""
 
     error: InferenceError
@@ -330,14 +330,16 @@ class CallEnded:
 
 
 #: What the recogniser reports.
-Hearing = SpeechBegan | PartialTranscript | ProvisionalTranscript | SpeechResumed | TranscriptReceived | HearingFailed
+RecogniserEvent = (
+    SpeechBegan | PartialTranscript | ProvisionalTranscript | SpeechResumed | TranscriptReceived | RecognitionFailed
+)
 #: What a reply reports by itself.
 ReplyEvent = ClauseBegan | ReplyFailed | ReplySent | ReplyEnded
 Input = (
     CallStarted
     | FrameReceived
     | ClientMessage
-    | Hearing
+    | RecogniserEvent
     | UploadDecoded
     | VoiceNotified
     | VoiceFound

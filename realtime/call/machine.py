@@ -33,10 +33,10 @@ from realtime.call.events import (
     FeedRecogniser,
     FillPlace,
     FrameReceived,
-    HearingFailed,
     Input,
     LookUpPast,
     PastFound,
+    RecognitionFailed,
     Record,
     ReplyEnded,
     ReplyFailed,
@@ -98,7 +98,7 @@ class CallMachine:
             ProvisionalTranscript: self._handle_pause,
             SpeechResumed: lambda _: self._act(Cue.RESUMED),
             TranscriptReceived: self._finish_utterance,
-            HearingFailed: self._lose_hearing,
+            RecognitionFailed: self._handle_recognition_failed,
             UploadDecoded: self._handle_upload,
             VoiceNotified: lambda notified: self.voice.renew(notified.voice_profile_id),
             VoiceFound: self._handle_voice,
@@ -336,7 +336,7 @@ class CallMachine:
             self._history.append(turn_id, "user", text)
         return effects if action is Action.ANSWER else [*effects, _announce(is_speaking=False)]
 
-    def _lose_hearing(self, event: HearingFailed) -> list[Effect]:
+    def _handle_recognition_failed(self, event: RecognitionFailed) -> list[Effect]:
         self._utterance.lose(event.error, is_held=self._settings.mode is Mode.HOLD_TO_TALK)
         told: list[Effect] = [SendEvent(make_failure(Stage.STT, event.error))] if event.is_news else []
         return [*told, *self._act(Cue.LOST)]

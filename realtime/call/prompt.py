@@ -14,8 +14,8 @@ from datetime import datetime
 from typing import Literal
 
 from inference.interfaces import Message
-from realtime.call.hints.calculator import Fact, find_fact
-from realtime.call.hints.dates import find_date_fact, say_moment
+from realtime.call.hints.calculator import Fact, compute_fact
+from realtime.call.hints.dates import compute_date_fact, say_moment
 from realtime.call.hints.numerals import say_in_chinese
 from realtime.call.hints.unknowable import find_hint
 
@@ -97,9 +97,9 @@ def add_facts(messages: Sequence[Message], now: datetime | None) -> list[Message
         if message.role != "user":
             added.append(message)
             continue
-        fact = find_fact(message.content, earlier=earlier)
+        fact = compute_fact(message.content, earlier=earlier)
         if fact is None and now is not None and place == len(messages) - 1:
-            fact = find_date_fact(message.content, now)
+            fact = compute_date_fact(message.content, now)
         earlier = message.content
         if fact is not None:
             note = _say_fact(fact, message.content)
@@ -199,7 +199,7 @@ def judge_beginning(beginning: str, wanted: Language | None) -> bool | None:
 
 
 def ask_again(messages: Sequence[Message], wanted: Language) -> list[Message]:
-    """Return `messages` with the language asked for once more, after the last words, where a model heeds it most."""
+    """Return `messages` with the language asked for again, after the last words, where it influences a model most."""
     *before, last = messages
     reminder = "（請用中文回答。）" if wanted == "zh" else "(Please answer in English only.)"
     return [*before, Message(last.role, f"{last.content}\n{reminder}")]

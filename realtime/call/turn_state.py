@@ -29,7 +29,7 @@ class Cue(Enum):
     FINISHED_EMPTY = "finished empty"
     #: It was recognised so late that the user is saying something else by now.
     FINISHED_OVERTAKEN = "finished overtaken"
-    #: The utterance is gone: a limit, or hearing failed.
+    #: The utterance is gone: a limit, or recognition failed.
     LOST = "lost"
     TYPED = "typed"
     #: The client says that the utterance is over.

@@ -15,27 +15,27 @@ export class BuildProgress {
       item.textContent = sayStep(step);
       return item;
     });
-    byId("making-steps").replaceChildren(...items);
+    byId("build-progress-steps").replaceChildren(...items);
   }
 
   /** Show the status of a voice. @param {VoiceStatus} status */
   show(status) {
     const isBusy = isBeingMade(status);
-    byId("making").hidden = !isBusy;
+    byId("build-progress").hidden = !isBusy;
     byId("failure").hidden = status.state !== "failed";
     if (status.state === "failed") byId("failure-text").textContent = status.error?.detail ?? say("failedUnknown");
     if (!isBusy) return;
     const current = status.state === "pending" ? 0 : Math.max(0, STEPS.indexOf(status.step));
-    const bar = byId("making-bar", HTMLProgressElement);
+    const bar = byId("build-progress-bar", HTMLProgressElement);
     if (status.state === "pending") bar.removeAttribute("value");
     else bar.value = status.progress ?? 0;
-    [...byId("making-steps").children].forEach((item, index) => {
+    [...byId("build-progress-steps").children].forEach((item, index) => {
       item.classList.toggle("is-done", index < current);
       if (index === current) item.setAttribute("aria-current", "step");
       else item.removeAttribute("aria-current");
     });
     const text = sayStep(STEPS[current]);
-    if (this.#spoken !== text) byId("making-status").textContent = text;
+    if (this.#spoken !== text) byId("build-progress-status").textContent = text;
     this.#spoken = text;
   }
 }

@@ -42,7 +42,7 @@ export class Call {
   microphone = new Microphone();
   gate = new MicrophoneGate();
   replay = new Replay();
-  visualizer = new AvatarVisualizer(byId("presence", HTMLCanvasElement));
+  visualizer = new AvatarVisualizer(byId("visualizer", HTMLCanvasElement));
   view = new CallView(this.visualizer, (action) => this.effects.makeNoticeAction(action));
   captions = new Captions({
     scroller: byId("log"),

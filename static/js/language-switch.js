@@ -29,7 +29,7 @@ export function joinLanguageSwitch({ selectors, mustStay, onswitched }) {
       const [shown, wanted] = [document.querySelector(selector), page.querySelector(selector)];
       if (shown && wanted) retranslate(shown, wanted);
     }
-    replaceCatalogue(JSON.parse(find(page, "#words").textContent ?? "{}"));
+    replaceCatalogue(JSON.parse(find(page, "#ui-strings").textContent ?? "{}"));
     onswitched();
   });
 }

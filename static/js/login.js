@@ -2,4 +2,4 @@
 import { AvatarVisualizer } from "./avatar-visualizer.js";
 import { byId } from "./dom.js";
 
-new AvatarVisualizer(byId("presence", HTMLCanvasElement)).show("resting");
+new AvatarVisualizer(byId("visualizer", HTMLCanvasElement)).show("resting");

@@ -26,5 +26,5 @@ export function say(key, values = {}) {
 
 /** @returns {Catalogue} */
 function readCatalogue() {
-  return JSON.parse(document.getElementById("words")?.textContent ?? "{}");
+  return JSON.parse(document.getElementById("ui-strings")?.textContent ?? "{}");
 }

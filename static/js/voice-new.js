@@ -1,4 +1,4 @@
-// The page that makes a voice in three steps: consent, recording, verdict. A reload returns to the third.
+// The page that makes a voice in three steps: consent, recording, result. A reload returns to the third.
 import { ApiError, call } from "./api.js";
 import { BuildProgress } from "./build-progress.js";
 import { ConsentChoice } from "./consent-choice.js";
@@ -14,7 +14,7 @@ import { VoicePreview } from "./voice-preview.js";
 import { makeItems, sayNoise, sayWarnings, showSimilarity } from "./voice-profile.js";
 import { VoiceStatusPoller } from "./voice-status-poller.js";
 
-const STEPS = ["consent", "recording", "verdict"];
+const STEPS = ["consent", "recording", "result"];
 
 /**
  * @import { MicrophoneReason } from "./call-types.js"
@@ -34,9 +34,9 @@ class NewVoicePage {
   constructor() {
     this.#joinConsent();
     this.#joinRecording();
-    this.#joinVerdict();
+    this.#joinResult();
     const id = new URLSearchParams(window.location.search).get("voice");
-    if (id) this.#openVerdict(id);
+    if (id) this.#openResult(id);
     else this.#fetchConsent();
   }
 
@@ -137,8 +137,8 @@ class NewVoicePage {
       const profile = await uploadWithProgress(isArchive ? `${config.apiUrl}/import` : config.apiUrl, form);
       this.#setSending(false);
       window.history.replaceState(null, "", `${config.newUrl}?voice=${profile.id}`);
-      this.#showVerdict(profile);
-      this.#show("verdict");
+      this.#showResult(profile);
+      this.#show("result");
     } catch (error) {
       if (!(error instanceof ApiError)) throw error;
       this.#setSending(false);
@@ -166,9 +166,9 @@ class NewVoicePage {
     if (error.code.startsWith("consent_")) this.#show("consent");
   }
 
-  #joinVerdict() {
-    this.#statusPoller.onstatus = (_, status) => this.#showVerdict({ ...this.profile, ...status });
-    this.#statusPoller.onsettled = (id) => this.#openVerdict(id);
+  #joinResult() {
+    this.#statusPoller.onstatus = (_, status) => this.#showResult({ ...this.profile, ...status });
+    this.#statusPoller.onsettled = (id) => this.#openResult(id);
     this.#statusPoller.onerror = (_, error) => {
       if (error.code === "gone" || error.code === "expired") showError(error);
     };
@@ -178,22 +178,22 @@ class NewVoicePage {
   }
 
   /** @param {string} id */
-  async #openVerdict(id) {
-    this.#show("verdict", { focuses: false });
+  async #openResult(id) {
+    this.#show("result", { focuses: false });
     try {
-      this.#showVerdict(await call("GET", profileAddress(id)));
+      this.#showResult(await call("GET", profileAddress(id)));
     } catch (error) {
-      showError(error, () => this.#openVerdict(id));
+      showError(error, () => this.#openResult(id));
     }
   }
 
   /** @param {VoiceProfile} profile */
-  #showVerdict(profile) {
+  #showResult(profile) {
     this.#profile = profile;
     const isReady = profile.state === "ready";
-    byId("verdict-title").textContent = isReady ? say("isReady", { name: profile.name }) : profile.name;
+    byId("result-title").textContent = isReady ? say("isReady", { name: profile.name }) : profile.name;
     this.#buildProgress.show(profile);
-    byId("verdict").hidden = !isReady;
+    byId("result").hidden = !isReady;
     byId("to-detail", HTMLAnchorElement).href = detailAddress(profile.id);
     byId("record-again", HTMLAnchorElement).href = `${detailAddress(profile.id)}#adding`;
     if (isReady) this.#showFacts(profile);
@@ -202,10 +202,10 @@ class NewVoicePage {
 
   /** @param {VoiceProfile} profile */
   #showFacts(profile) {
-    const verdict = byId("verdict");
-    const similarity = find(verdict, ".similarity");
+    const result = byId("result");
+    const similarity = find(result, ".similarity");
     showSimilarity(similarity, profile);
-    find(verdict, ".similarity-help").hidden = similarity.hidden;
+    find(result, ".similarity-help").hidden = similarity.hidden;
     const recording = profile.recordings?.at(-1);
     byId("facts").replaceChildren();
     byId("warnings").replaceChildren();
@@ -243,7 +243,7 @@ class NewVoicePage {
     try {
       notice.hide();
       await actions.retry(this.profile);
-      await this.#openVerdict(this.profile.id);
+      await this.#openResult(this.profile.id);
     } catch (error) {
       showError(error, () => this.#retry());
     }

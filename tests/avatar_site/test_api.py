@@ -143,7 +143,7 @@ def check_answer(response: HttpResponse, *told: object) -> None:
         assert "no-store" in response.headers["Cache-Control"], told
 
 
-def find_methods(view: type) -> list[str]:
+def list_methods(view: type) -> list[str]:
     return [method for method in METHODS if method in ("head", "options") or hasattr(view, method)]
 
 
@@ -151,7 +151,7 @@ class TestOddInput:
     @pytest.mark.parametrize("route", VIEWS)
     def test_is_refused_in_one_form(self, route: str, things: Things, alices_client: Client) -> None:
         address = things.fill_in(route)
-        methods = find_methods(VIEWS[route])
+        methods = list_methods(VIEWS[route])
 
         for query in QUERIES[-17:] if route in NOT_OURS else QUERIES:
             check_answer(alices_client.get(f"{address}?{query}"), route, query)

@@ -31,3 +31,12 @@ class TestVoices:
         kept = {module.removeprefix("voices.") for module in contract["forbidden_modules"]}
 
         assert kept == modules - {"__init__", "__pycache__", "migrations", "services", "models", "voice_spec"}
+
+
+class TestCallMachine:
+    def test_imports_messages_alone_of_the_modules_beside_it(self) -> None:
+        (contract,) = [each for each in read_contracts() if each["name"].startswith("The call's machine")]
+        modules = {path.stem for path in (settings.BASE_DIR / "realtime").iterdir() if path.suffix in ("", ".py")}
+        forbidden = {module.removeprefix("realtime.") for module in contract["forbidden_modules"]}
+
+        assert forbidden == modules - {"__init__", "__pycache__", "call", "messages"} | {"asyncio"}

@@ -55,7 +55,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, help="write every turn here as well")
     parser.add_argument("--keep", type=Path, help="keep questions and replies as WAV files in this folder")
-    parser.add_argument("--beside", choices=tuple(BESIDE), help="ask once more while a voice is being made, or fitted")
+    parser.add_argument("--during", choices=tuple(JOBS), help="ask once more while a voice is being built, or fitted")
     parser.add_argument("--callers", type=int, default=1, help="so many people talk at once, three questions each")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, running_avatar(Path(folder)) as environment:
@@ -66,8 +66,8 @@ def main() -> int:
             runs = [ask_together(options.callers, questions, sounds, environment)]
         else:
             runs = [ask(questions, sounds, environment)]
-        if options.beside:
-            BESIDE[options.beside](environment)
+        if options.during:
+            JOBS[options.during](environment)
             runs.append(ask(questions, sounds, environment))
             print(f"the voice after the ten: {look_at_voice(environment)}")
     if options.json:
@@ -105,8 +105,8 @@ def manage(environment: dict[str, str], *arguments: str, check: bool = True) -> 
     return subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=check).stdout
 
 
-def start_making(environment: dict[str, str]) -> None:
-    """Have the worker make a voice of a recording; return when it has begun to."""
+def start_building(environment: dict[str, str]) -> None:
+    """Have the worker build a voice from a recording; return once it has claimed the job."""
     run_in_shell(
         environment,
         "from django.contrib.auth.models import User",
@@ -120,8 +120,8 @@ def start_making(environment: dict[str, str]) -> None:
 
 
 def start_fitting(environment: dict[str, str]) -> None:
-    """Have the worker fit a voice once it is made; return when it has begun to."""
-    start_making(environment)
+    """Have the worker fit a voice once it is built; return once it has claimed the job."""
+    start_building(environment)
     wait_for_voice(environment, "ready")
     run_in_shell(
         environment,
@@ -132,7 +132,7 @@ def start_fitting(environment: dict[str, str]) -> None:
     wait_for_voice(environment, "ready", "running")
 
 
-BESIDE = {"making": start_making, "fitting": start_fitting}
+JOBS = {"building": start_building, "fitting": start_fitting}
 
 
 def wait_for_voice(environment: dict[str, str], state: str, fitting: str = "none") -> None:

@@ -3,7 +3,8 @@
 
 A minute as it was recorded is a list of inputs: 3000 frames, speech that begins and ends, partial and provisional
 transcripts, replies with their clauses and the client's playback reports. It is replayed through the call's machine
-without an event loop; the best of many runs counts, for what else the machine does only makes it slower.
+without an event loop. The best of many runs counts, in processor time of this thread: other work on the machine only
+makes it slower. Fails when that is more than REQUIRED_MS.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import statistics
 import sys
 import time
 from collections import Counter
+from collections.abc import Sequence
 from uuid import UUID
 
 from inference.interfaces import PartialTranscript, ProvisionalTranscript, Quality, SpeechResumed
@@ -115,21 +117,32 @@ def count_effects(effects: list[list[Effect]]) -> Counter[str]:
     return Counter(type(effect).__name__ for each in effects for effect in each)
 
 
+def measure_ms(recorded: list[tuple[float, Input]]) -> float:
+    """Return the processor time that one replay takes this thread."""
+    began_s = time.thread_time()
+    replay(recorded)
+    return (time.thread_time() - began_s) * 1000
+
+
+def judge(times_ms: Sequence[float]) -> tuple[str, int]:
+    """Return a line with the verdict, and the exit status."""
+    best_ms = min(times_ms)
+    measured = f"best {best_ms:.2f} ms, median {statistics.median(times_ms):.2f} ms of {len(times_ms)} runs"
+    is_fast = best_ms < REQUIRED_MS
+    verdict = "within" if is_fast else "MORE THAN"
+    return f"one minute of a call: {measured}: {verdict} {REQUIRED_MS:g} ms", 0 if is_fast else 1
+
+
 def main() -> int:
     recorded = record_minute()
-    times_ms = []
-    for _ in range(RUNS):
-        began_at = time.perf_counter()
-        effects = replay(recorded)
-        times_ms.append((time.perf_counter() - began_at) * 1000)
+    effects = count_effects(replay(recorded))
     kinds = Counter(type(event).__name__ for _, event in recorded)
     print(f"{describe_machine()}, load {os.getloadavg()[0]:.1f}")
     print(f"{len(recorded)} inputs: {', '.join(f'{count} {name}' for name, count in kinds.most_common())}")
-    print(f"effects: {', '.join(f'{count} {name}' for name, count in count_effects(effects).most_common())}")
-    print(
-        f"one minute of a call: best {min(times_ms):.2f} ms, median {statistics.median(times_ms):.2f} ms of {RUNS} runs"
-    )
-    return 0 if min(times_ms) < REQUIRED_MS else 1
+    print(f"effects: {', '.join(f'{count} {name}' for name, count in effects.most_common())}")
+    verdict, status = judge([measure_ms(recorded) for _ in range(RUNS)])
+    print(verdict)
+    return status
 
 
 if __name__ == "__main__":

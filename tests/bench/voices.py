@@ -30,7 +30,7 @@ from voices.fitting import search
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What was measured of one speaker. Halves: the likeness of the recording's halves, which nothing can exceed."""
+    """What was measured of one speaker. Halves: the similarity of the recording's two halves, an upper bound."""
 
     speaker: str
     language: str

@@ -39,7 +39,7 @@ class TestReplay:
         said_at = timezone.now() - dt.timedelta(hours=2)
         spool.append(conversation.pk, [make_change(audio=AUDIO, said_at=said_at)])
 
-        tasks.take_in_spooled_turns.delay()
+        tasks.replay_spooled_turns.delay()
 
         turn = Turn.objects.get()
         assert (turn.created_at, turn.audio_bytes) == (said_at, len(AUDIO))

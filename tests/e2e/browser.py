@@ -198,7 +198,7 @@ class VoicesPage(AvatarPage):
         await self.choose_file(path)
         await self.page.fill("#name", name)
         await self.page.click("#send")
-        await expect(self.page.locator("#verdict")).to_be_visible(timeout=60_000)
+        await expect(self.page.locator("#result")).to_be_visible(timeout=60_000)
 
 
 def write_speech(path: Path, parts: Iterable[tuple[str, float]]) -> Path:

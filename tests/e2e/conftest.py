@@ -14,7 +14,7 @@ from tests.e2e import browser
 from tests.e2e.browser import CallPage, VoicesPage
 from tests.e2e.stack import Stack
 
-#: The presence is drawn sixty times a second in software, which takes a core from what is tested; one test has it move.
+#: The avatar is drawn sixty times a second in software, which takes a core from what is tested; one test has it move.
 CONTEXT: dict[str, Any] = {"locale": "zh-TW", "viewport": browser.DESKTOP, "reduced_motion": "reduce"}
 #: opens the call page: `await open_call(microphone=…, path=…, user=…, **context options)`
 OpenCall = Callable[..., Awaitable[CallPage]]

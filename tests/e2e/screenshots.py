@@ -280,12 +280,12 @@ def describe_voice(number: int, language: str, **changes: Any) -> dict[str, Any]
 
 def describe_voices(language: str) -> list[dict[str, Any]]:
     """One of each state."""
-    making = {"state": "extracting", "step": "embedding", "progress": 0.45, "version": 0}
+    building = {"state": "extracting", "step": "embedding", "progress": 0.45, "version": 0}
     failed = {"state": "failed", "error": {"code": "no_speech", "detail": FAILURES[language]}, "version": 0}
     return [
         describe_voice(0, language, is_default=True),
         describe_voice(1, language, similarity=0.68, fitting={"state": "running", "progress": 0.3, "similarity": None}),
-        describe_voice(2, language, **making),
+        describe_voice(2, language, **building),
         describe_voice(3, language, **failed),
     ]
 
@@ -352,7 +352,7 @@ async def photograph_voices(stack: Stack, context: BrowserContext, photographer:
     await page.close()
 
 
-async def photograph_making(
+async def photograph_new_voice(
     stack: Stack, context: BrowserContext, photographer: Photographer, language: str, recording: Path
 ) -> None:
     """The three steps to a voice, and what may go wrong."""
@@ -398,9 +398,9 @@ async def photograph_making(
     await page.click('[data-do="discard"]')
     await page.click('[data-do="record"]')
     await photographer.take(page, "new-no-microphone")
-    ready, _fitting, making, failed = describe_voices(language)
+    ready, _fitting, building, failed = describe_voices(language)
     ready["recordings"][0]["warnings"] = ["noisy", "short"]
-    for name, voice in (("making", making), ("verdict", ready), ("failed", failed)):
+    for name, voice in (("building", building), ("result", ready), ("failed", failed)):
         await page.route(f"**/api/voice-profiles/{voice['id']}", answer(voice))
         await page.route(f"**/api/voice-profiles/{voice['id']}/status", answer(voice))
         await page.goto(f"{address}?voice={voice['id']}")
@@ -425,14 +425,14 @@ async def photograph_one_voice(
         },
     )
     voice_id = (await made.json())["id"]
-    ready, fitting, making, failed = describe_voices(language)
+    ready, fitting, building, failed = describe_voices(language)
     second = ready["recordings"][0] | {"id": "00000000-0000-4000-8000-000000000009", "warnings": ["clipped"]}
     fitted = {"state": "done", "progress": 1.0, "similarity": 0.77}
     for name, voice in (
         ("ready", ready | {"recordings": [*ready["recordings"], second]}),
         ("fitting", fitting),
         ("fitted", ready | {"fitting": fitted, "similarity": 0.77, "qualities": ["fast", "high_quality"]}),
-        ("making", making),
+        ("building", building),
         ("failed", failed),
     ):
         await page.route(f"**/api/voice-profiles/{voice_id}", answer(voice | {"id": voice_id}))
@@ -489,7 +489,7 @@ async def photograph(stack: Stack, folder: Path, *, only: str, part: str) -> Non
                             continue
                         await photograph_voice_sheet(call, photographer, language)
                         await photograph_voices(stack, context, photographer, language)
-                        await photograph_making(stack, context, photographer, language, recording)
+                        await photograph_new_voice(stack, context, photographer, language, recording)
                         await photograph_one_voice(stack, context, photographer, language, sound)
                         if part == "voices":
                             await started.close()

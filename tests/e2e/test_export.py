@@ -1,4 +1,4 @@
-"""An export larger than the web process, over the real server: to whoever reads slowly, not at all, or no longer."""
+"""An export larger than the web process, over the real server: for clients that read slowly, not at all, or leave."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ async def fetch_voices(page: Page, scope: str) -> list[str]:
 
 @contextlib.asynccontextmanager
 async def scripted(stack: Stack, **script: str) -> AsyncIterator[None]:
-    """Meanwhile the engines do something else than usual."""
+    """While this is open, the engines do something else than usual."""
     await asyncio.to_thread(stack.restart_inference, **script)
     try:
         yield
@@ -74,7 +74,7 @@ def read_number(text: str | None) -> float:
     return float(number)
 
 
-class TestMaking:
+class TestNewVoice:
     async def test_makes_a_voice_from_a_file(self, open_voices: OpenVoices, recording: Path) -> None:
         voices = await open_voices(path="/voices/new/")
 
@@ -83,9 +83,9 @@ class TestMaking:
         await voices.page.fill("#name", "來自檔案")
         await voices.page.click("#send")
 
-        await expect(voices.page.locator("#verdict")).to_be_visible(timeout=MADE_MS)
-        await expect(voices.page.locator("#verdict-title")).to_have_text("「來自檔案」準備好了")
-        await expect(voices.page.locator("#verdict .similarity-text")).to_have_text(re.compile(r"相似度 0\.\d\d"))
+        await expect(voices.page.locator("#result")).to_be_visible(timeout=MADE_MS)
+        await expect(voices.page.locator("#result-title")).to_have_text("「來自檔案」準備好了")
+        await expect(voices.page.locator("#result .similarity-text")).to_have_text(re.compile(r"相似度 0\.\d\d"))
         await expect(voices.page.locator("#facts")).to_contain_text("說話")
         assert voices.problems == []
 
@@ -103,7 +103,7 @@ class TestMaking:
         await expect(play).to_have_attribute("aria-pressed", "true")
         await voices.page.fill("#name", "來自麥克風")
         await voices.page.click("#send")
-        await expect(voices.page.locator("#verdict")).to_be_visible(timeout=MADE_MS)
+        await expect(voices.page.locator("#result")).to_be_visible(timeout=MADE_MS)
         assert voices.problems == []
 
     async def test_takes_a_file_that_is_dropped(self, open_voices: OpenVoices) -> None:
@@ -127,16 +127,16 @@ class TestMaking:
             await voices.choose_file(recording)
             await voices.page.fill("#name", "慢慢來")
             await voices.page.click("#send")
-            step = voices.page.locator('#making-steps [aria-current="step"]')
+            step = voices.page.locator('#build-progress-steps [aria-current="step"]')
             await expect(step).to_have_text("排隊中")
 
             await voices.page.reload()
 
             await expect(step).to_have_text("排隊中")
-            await expect(voices.page.locator("#verdict-title")).to_have_text("慢慢來")
+            await expect(voices.page.locator("#result-title")).to_have_text("慢慢來")
         finally:
             fake_stack.start("worker")
-        await expect(voices.page.locator("#verdict")).to_be_visible(timeout=MADE_MS)
+        await expect(voices.page.locator("#result")).to_be_visible(timeout=MADE_MS)
         assert voices.problems == []
 
     async def test_shows_how_much_has_been_sent_and_can_be_stopped(
@@ -333,7 +333,7 @@ class TestList:
 
         await voices.page.click("#send")
 
-        await expect(voices.page.locator("#verdict")).to_be_visible(timeout=MADE_MS)
+        await expect(voices.page.locator("#result")).to_be_visible(timeout=MADE_MS)
         assert (await fetch_voices(voices.page, "own")).count("帶著走") == 2
         assert voices.problems == []
 
@@ -393,7 +393,7 @@ class TestDetail:
         voices = await open_voices()
         await voices.make_voice("更像", recording)
         await voices.page.click("#to-detail")
-        similarity = voices.page.locator("#likeness .similarity-text")
+        similarity = voices.page.locator("#similarity .similarity-text")
         text = voices.page.locator("#fitting-text")
         await expect(similarity).to_have_text(re.compile(r"^相似度 0\.\d\d$"))
         before = read_number(await similarity.text_content())
@@ -413,7 +413,7 @@ class TestDetail:
         await voices.page.reload()
         await expect(similarity).to_have_text(shown or "")
         await expect(voices.page.locator("#about")).to_contain_text("近似聲音")
-        await expect(voices.page.locator("#likeness")).to_contain_text("不是複製")
+        await expect(voices.page.locator("#similarity")).to_contain_text("不是複製")
         await expect(voices.page.locator("#fit")).to_have_text("再試著更像一點")
         assert voices.problems == []
 
@@ -423,7 +423,7 @@ class TestDetail:
         voices = await open_voices()
         await voices.make_voice("聽不懂", recording)
         await voices.page.click("#to-detail")
-        similarity = voices.page.locator("#likeness .similarity-text")
+        similarity = voices.page.locator("#similarity .similarity-text")
         await expect(similarity).to_have_text(re.compile(r"^相似度 0\.\d\d$"))
         shown = await similarity.text_content()
 
@@ -442,7 +442,7 @@ class TestDetail:
         await voices.make_voice("不用了", recording)
         await give_style(fake_stack, "不用了")
         await voices.page.click("#to-detail")
-        similarity = voices.page.locator("#likeness .similarity-text")
+        similarity = voices.page.locator("#similarity .similarity-text")
         await expect(similarity).to_have_text("相似度 0.91，已調整")
         await asyncio.to_thread(fake_stack.stop, "worker")
         try:
@@ -543,7 +543,7 @@ class TestSharing:
         await expect(bobs.card("給大家").locator(".card-menu")).to_have_count(0)
         await bobs.page.goto(f"{bobs.url}{address}")
         await expect(bobs.page.locator("#hear")).to_be_enabled()
-        for place in ("#more", "#likeness", "#recordings", "#adding", ".consent-text"):
+        for place in ("#more", "#similarity", "#recordings", "#adding", ".consent-text"):
             await expect(bobs.page.locator(place)).to_have_count(0)
         assert bobs.problems == []
 
@@ -734,7 +734,7 @@ class TestInTheCall:
             await voices.choose_file(recording)
             await voices.page.fill("#name", "還在做")
             await voices.page.click("#send")
-            await expect(voices.page.locator("#making")).to_be_visible()
+            await expect(voices.page.locator("#build-progress")).to_be_visible()
 
             await call.page.click("#open-settings")
 

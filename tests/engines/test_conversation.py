@@ -99,7 +99,7 @@ def product(stand_ins: dict[str, str], tmp_path_factory: pytest.TempPathFactory)
             process.kill()
 
 
-async def find_status(product: Product) -> InferenceStatus:
+async def read_status(product: Product) -> InferenceStatus:
     client = InferenceClient(product.inference_address)
     try:
         return await client.status()
@@ -118,7 +118,7 @@ def example(language: str) -> Path:
 
 class TestConversation:
     async def test_is_held_by_the_production_engines(self, product: Product) -> None:
-        roles = by_role(await find_status(product))
+        roles = by_role(await read_status(product))
 
         assert {role: (each.engine, each.reason) for role, each in roles.items()} == {
             "stt": ("faster_whisper", ""),
@@ -231,7 +231,7 @@ async def nothing_is_under_way(product: Product) -> None:
     """Wait until no engine has a call, and vLLM no request."""
     async with asyncio.timeout(PATIENCE_S):
         while True:
-            roles = by_role(await find_status(product))
+            roles = by_role(await read_status(product))
             if not (roles["llm"].figures["requests_running"] or roles["llm"].active_calls or roles["tts"].active_calls):
                 return
             await asyncio.sleep(0.1)

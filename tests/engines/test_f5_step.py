@@ -88,7 +88,7 @@ class TestQuickDiT:
 
         quick = quicken(transformer)
         assert isinstance(quick, QuickDiT)
-        ours = quick._find_rotations(2800, torch.device("cpu"))[:, 0]
+        ours = quick._compute_rotations(2800, torch.device("cpu"))[:, 0]
 
         assert float((theirs.cos() - exact.cos()).abs().max()) > 0.5
         assert float((ours.real - exact.cos()).abs().max()) < 1e-6

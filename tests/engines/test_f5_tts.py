@@ -16,7 +16,7 @@ import pytest_asyncio
 import torch
 
 from inference.config import InferenceConfig
-from inference.device_memory import MIB, ScriptedReader
+from inference.device_memory import MIB
 from inference.engines.f5_tts import F5Tts
 from inference.engines.priority_worker import Priority
 from inference.interfaces import (
@@ -27,6 +27,7 @@ from inference.interfaces import (
     SynthesisOptions,
     VoiceReference,
 )
+from tests.inference.scripted_reader import ScriptedReader
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(300)]
 

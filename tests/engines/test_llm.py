@@ -21,7 +21,7 @@ import pytest
 import pytest_asyncio
 
 from inference.config import InferenceConfig
-from inference.device_memory import MIB, ScriptedReader
+from inference.device_memory import MIB
 from inference.engines.openai_chat import OpenAiChat
 from inference.interfaces import (
     DeviceMemory,
@@ -33,6 +33,7 @@ from inference.interfaces import (
     Message,
     TextDelta,
 )
+from tests.inference.scripted_reader import ScriptedReader
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(300)]
 

@@ -10,11 +10,12 @@ import pytest
 from inference import check_gpu, device_memory
 from inference.check_gpu import CheckFailed, Report, expect_words, to_microphone
 from inference.config import InferenceConfig
-from inference.device_memory import MIB, BudgetError, ScriptedReader
+from inference.device_memory import MIB, BudgetError
 from inference.engines.fake import FakeLanguageModel, FakeSpeechToText, FakeTextToSpeech
 from inference.interfaces import DeviceMemory, Role
 from tests.fakes import make_tone
 from tests.inference.conftest import ScriptedEngines
+from tests.inference.scripted_reader import ScriptedReader
 
 GPU = (DeviceMemory("NVIDIA GeForce RTX 4090", 24_564 * MIB, 24_000 * MIB),)
 

@@ -14,7 +14,6 @@ from inference.device_memory import (
     BudgetError,
     NoDevices,
     NvmlReader,
-    ScriptedReader,
     Share,
     check_budget,
     find_visible,
@@ -24,6 +23,7 @@ from inference.device_memory import (
 )
 from inference.interfaces import CONVERSATION_ROLES, DeviceMemory, Role
 from inference.models.catalogue import CATALOGUE
+from tests.inference.scripted_reader import ScriptedReader
 
 RTX_4090 = DeviceMemory("NVIDIA GeForce RTX 4090", 24_564 * MIB, 24_100 * MIB)
 GPU = InferenceConfig(profile="gpu", engines=PROFILES["gpu"], device="cuda")

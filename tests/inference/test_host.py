@@ -20,7 +20,7 @@ from inference.__main__ import main
 from inference.address import make_default_address, parse_socket_path
 from inference.client import InferenceClient
 from inference.config import InferenceConfig
-from inference.device_memory import MIB, ScriptedReader
+from inference.device_memory import MIB
 from inference.engines.fake import FakeLanguageModel, FakeTextToSpeech
 from inference.host import WHOLE_PROCESS, InferenceServer
 from inference.interfaces import (
@@ -49,6 +49,7 @@ from tests.inference.calls import (
     transcribe,
 )
 from tests.inference.conftest import PATIENCE_S, SECRET, ScriptedEngines, eventually
+from tests.inference.scripted_reader import ScriptedReader
 
 
 @pytest.fixture

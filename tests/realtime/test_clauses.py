@@ -149,16 +149,16 @@ class TestHeard:
     def test_is_all_or_nothing_at_the_ends(self) -> None:
         clause = speak("**你好**嗎？")
 
-        assert clause.take_heard(1.0) == "**你好**嗎？"
-        assert clause.take_heard(0.0) == ""
+        assert clause.read_heard(1.0) == "**你好**嗎？"
+        assert clause.read_heard(0.0) == ""
 
     def test_is_in_proportion_between_them(self) -> None:
-        assert speak("一二三四五六七八九十").take_heard(0.5) == "一二三四五"
+        assert speak("一二三四五六七八九十").read_heard(0.5) == "一二三四五"
 
     def test_ends_between_words(self) -> None:
         clause = speak("wonderful weather today")
 
-        assert {clause.take_heard(n / 100) for n in range(101)} == {
+        assert {clause.read_heard(n / 100) for n in range(101)} == {
             "",
             "wonderful",
             "wonderful weather",
@@ -166,10 +166,10 @@ class TestHeard:
         }
 
     def test_counts_displayed_text(self) -> None:
-        assert speak("**一二**三四").take_heard(0.75) == "**一二**三"
+        assert speak("**一二**三四").read_heard(0.75) == "**一二**三"
 
     def test_grows_with_the_fraction(self) -> None:
         for clause in cut(MARKDOWN) + cut(ENGLISH):
-            lengths = [len(clause.take_heard(n / 50)) for n in range(51)]
+            lengths = [len(clause.read_heard(n / 50)) for n in range(51)]
             assert lengths == sorted(lengths)
-            assert clause.display.startswith(clause.take_heard(0.4))
+            assert clause.display.startswith(clause.read_heard(0.4))

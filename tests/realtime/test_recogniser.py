@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import pytest
 
 from inference.interfaces import DiscardUtterance, EndOfUtterance, PartialTranscript, TranscriptionOptions
-from realtime.call.events import Hearing, HearingFailed, SpeechBegan, TranscriptReceived
+from realtime.call.events import RecogniserEvent, RecognitionFailed, SpeechBegan, TranscriptReceived
 from realtime.call.settings import CallSettings
 from realtime.recogniser import MicrophoneQueue, Recogniser, RecogniserDeadline
 from tests.clock import Clock
@@ -240,7 +240,7 @@ class Listener:
     """A recogniser that runs, and what it has reported."""
 
     def __init__(self, stt: FakeSpeechToText, *, options: TranscriptionOptions | None = None, **settings: Any) -> None:
-        self.reports: list[Hearing] = []
+        self.reports: list[RecogniserEvent] = []
         self.reported_at: list[float] = []
         self.recogniser = Recogniser(
             stt=stt,
@@ -253,7 +253,7 @@ class Listener:
     def read_clock(self) -> float:
         return asyncio.get_running_loop().time()
 
-    def _report(self, event: Hearing) -> None:
+    def _report(self, event: RecogniserEvent) -> None:
         self.reports.append(event)
         self.reported_at.append(self.read_clock())
 
@@ -318,7 +318,7 @@ class TestRecogniser:
             await listener.speak(make_silence(6000) + SPEECH + PAUSE)
 
         assert waits == [1.0, 2.0, 4.0, 5.0, 5.0]
-        assert [failed.is_news for failed in listener.list_of(HearingFailed)][:3] == [True, False, False]
+        assert [failed.is_news for failed in listener.list_of(RecognitionFailed)][:3] == [True, False, False]
         assert len(listener.list_of(TranscriptReceived)) == 1
 
     async def test_gives_up_on_a_transcript_that_was_asked_for(self) -> None:
@@ -328,7 +328,7 @@ class TestRecogniser:
             listener.recogniser.put(EndOfUtterance())
             await asyncio.sleep(31)
 
-        assert [type(report) for report in listener.reports] == [SpeechBegan, PartialTranscript, HearingFailed]
+        assert [type(report) for report in listener.reports] == [SpeechBegan, PartialTranscript, RecognitionFailed]
         assert listener.reported_at[-1] - asked_at == pytest.approx(30.0, abs=0.001)
 
     async def test_gives_each_transcript_that_was_asked_for_its_time(self) -> None:
@@ -343,7 +343,7 @@ class TestRecogniser:
             await asyncio.sleep(40)
 
         assert [said.text for said in listener.list_of(TranscriptReceived)] == ["一"]
-        assert isinstance(listener.reports[-1], HearingFailed)
+        assert isinstance(listener.reports[-1], RecognitionFailed)
         assert listener.reported_at[-1] - asked_at == pytest.approx(40.0, abs=0.001)
 
     async def test_hands_free_gives_up_after_audio_in_which_nothing_was_said(self) -> None:
@@ -351,11 +351,11 @@ class TestRecogniser:
             await listener.speak(SPEECH)
             # Muted for an hour: without audio there is nothing to say.
             await asyncio.sleep(3600)
-            assert listener.list_of(HearingFailed) == []
+            assert listener.list_of(RecognitionFailed) == []
             spoke_at = listener.read_clock()
             await listener.speak(make_silence(4000))
 
-        (failed,) = listener.list_of(HearingFailed)
+        (failed,) = listener.list_of(RecognitionFailed)
         assert failed.is_news
         # 200 ms of speech were counted since it said last that a partial transcript is there.
         assert listener.reported_at[-1] - spoke_at == pytest.approx(2.8, abs=0.05)

@@ -1100,7 +1100,7 @@ class TestVoiceInUse:
 
 
 class TestFailures:
-    async def test_of_hearing_is_told_once_and_the_next_turn_works(self) -> None:
+    async def test_of_recognition_is_told_once_and_the_next_turn_works(self) -> None:
         inference = make_inference("你好", replies=[REPLY])
         inference.stt.start_outage()
         async with open_call(inference) as call:
@@ -1116,7 +1116,7 @@ class TestFailures:
 
         assert [m.code for m in call.list_of(messages.ErrorMessage)] == [ErrorCode.INFERENCE_UNAVAILABLE]
 
-    async def test_of_hearing_in_mid_speech_forgets_the_utterance(self) -> None:
+    async def test_of_recognition_in_mid_speech_forgets_the_utterance(self) -> None:
         inference = make_inference("你好")
         async with open_call(inference) as call:
             call.speak(SPEECH)
@@ -1127,7 +1127,7 @@ class TestFailures:
 
         assert error.code == ErrorCode.INFERENCE_UNAVAILABLE
 
-    async def test_of_hearing_is_told_for_each_utterance_that_was_held(self) -> None:
+    async def test_of_recognition_is_told_for_each_utterance_that_was_held(self) -> None:
         inference = make_inference("你好")
         inference.stt.start_outage()
         async with open_call(inference) as call:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import uuid
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,7 +29,7 @@ from inference.interfaces import (
     Role,
 )
 from inference.offline import EngineSilent
-from voices import files
+from voices import files, leases
 from voices.build import steps
 from voices.build.steps import BuiltVoice, Heard, NoSpeech, Progress, Source, StockMeasured
 from voices.leases import Lease, LeaseLost
@@ -65,17 +66,10 @@ def build(*, voice_profile_id: uuid.UUID, inference: Inference) -> None:
 
     A failure is written to the job as a code for the owner. Raises TryAgain.
     """
-    lease = Lease.claim(voice_profile_id, JobKind.BUILD)
-    if lease is None:
-        logger.info("voice %s is not queued to be built", voice_profile_id)
-        return
-    try:
-        _build(lease, inference)
-    except LeaseLost:
-        logger.info("voice %s was cancelled, or is built by another worker", voice_profile_id)
+    leases.do_job(voice_profile_id, JobKind.BUILD, partial(_build, inference=inference))
 
 
-def _build(lease: Lease, inference: Inference) -> None:
+def _build(lease: Lease, *, inference: Inference) -> None:
     profile = VoiceProfile.objects.get(pk=lease.profile_id)
     try:
         recordings = list(profile.recordings.oldest_first())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import uuid
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -61,17 +62,10 @@ def fit(*, voice_profile_id: uuid.UUID, inference: Inference) -> None:
     The style is stored only if it is nearer than what the voice has, and as intelligible. Cancelling takes effect
     within a step. Raises OtherEncoder.
     """
-    lease = Lease.claim(voice_profile_id, JobKind.FIT)
-    if lease is None:
-        logger.info("voice %s is not queued to be fitted, or another one is being fitted", voice_profile_id)
-        return
-    try:
-        _fit(lease, inference)
-    except LeaseLost:
-        logger.info("fitting voice %s was cancelled", voice_profile_id)
+    leases.do_job(voice_profile_id, JobKind.FIT, partial(_fit, inference=inference))
 
 
-def _fit(lease: Lease, inference: Inference) -> None:
+def _fit(lease: Lease, *, inference: Inference) -> None:
     profile = VoiceProfile.objects.get(pk=lease.profile_id)
     try:
         found = _search(lease, profile, inference)

@@ -4,7 +4,7 @@ from django.db.models import Q
 
 def find_outdated(apps, schema_editor):
     voices = apps.get_model("voices", "VoiceProfile").objects.filter(owner__isnull=False)
-    # A voice that was made is at 1; one that was to be made anew has been set back.
+    # A voice that was made is at 1; one that was to be rebuilt has been set back.
     voices.filter(Q(state__in=["pending", "extracting", "failed"]) | Q(progress__lt=1)).update(is_outdated=True)
 
 

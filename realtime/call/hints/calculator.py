@@ -34,7 +34,7 @@ class Fact:
     value: Fraction | None = None
 
 
-def find_fact(text: str, *, earlier: str = "") -> Fact | None:
+def compute_fact(text: str, *, earlier: str = "") -> Fact | None:
     """
     Work out what is asked for. None: there is nothing to work out.
 
@@ -43,10 +43,10 @@ def find_fact(text: str, *, earlier: str = "") -> Fact | None:
     asked = normalise(text)
     if len(asked) > MAX_CHARACTERS or _IS_NO_SUM.search(asked):
         return None
-    for find in _FINDERS:
-        if fact := find(asked):
+    for compute in _CALCULATIONS:
+        if fact := compute(asked):
             return fact
-    return _find_follow_up(asked, normalise(earlier)) if earlier else None
+    return _compute_follow_up(asked, normalise(earlier)) if earlier else None
 
 
 def normalise(text: str) -> str:
@@ -65,14 +65,14 @@ class _NotANumber(Exception):
     """A pattern matched words that are no number."""
 
 
-def _skipping_words(find: Callable[[str], Fact | None]) -> Callable[[str], Fact | None]:
-    def find_or_none(asked: str) -> Fact | None:
+def _skipping_words(compute: Callable[[str], Fact | None]) -> Callable[[str], Fact | None]:
+    def compute_or_none(asked: str) -> Fact | None:
         try:
-            return find(asked)
+            return compute(asked)
         except _NotANumber:
             return None
 
-    return find_or_none
+    return compute_or_none
 
 
 # --- sums ---
@@ -86,10 +86,9 @@ _OPERATORS = {
 _OPERATOR = "|".join(re.escape(each) for each in sorted(_OPERATORS, key=len, reverse=True))
 _SUM = re.compile(rf"(?<![\d.:/-])({NUMBER})((?:\s*(?:{_OPERATOR})\s*{NUMBER})+)(?![\d:/-])", re.IGNORECASE)
 _STEP = re.compile(rf"\s*({_OPERATOR})\s*({NUMBER})", re.IGNORECASE)
-_SUM_ALONE = re.compile(r"[\s=?,]*|.*?(?:等於|=|是)\s*(?:多少|幾|什麼)?.*", re.DOTALL)
 
 
-def _find_sum(asked: str) -> Fact | None:
+def _compute_sum(asked: str) -> Fact | None:
     match = _SUM.search(asked)
     if match is None:
         return None
@@ -135,7 +134,7 @@ _UNIT_PRICE_ENGLISH = re.compile(
 _HOW_MUCH = r"(?:多少|幾塊|幾元|總共|一共)"
 
 
-def _find_purchase(asked: str) -> Fact | None:
+def _compute_purchase(asked: str) -> Fact | None:
     if match := _UNIT_PRICE_ENGLISH.search(asked):
         return _multiply(_number(match["price"]), _number(match["count"]), "")
     price = _UNIT_PRICE.search(asked)
@@ -157,7 +156,7 @@ _HAD = re.compile(rf"(?:有|付|給|拿|帶)[^,\d]{{0,4}}?({NUMBER})\s*{_MONEY}"
 _SPENT = re.compile(rf"(?:({NUMBER})\s*{_CLASSIFIER}[^,\d]{{0,6}}?)?({NUMBER})\s*{_MONEY}")
 
 
-def _find_change(asked: str) -> Fact | None:
+def _compute_change(asked: str) -> Fact | None:
     had = _HAD.search(asked)
     if had is None or not re.search(r"(?:剩|找)[^,]{0,3}(?:多少|幾)", asked):
         return None
@@ -182,7 +181,7 @@ _OFF_ENGLISH = re.compile(
 )
 
 
-def _find_discount(asked: str) -> Fact | None:
+def _compute_discount(asked: str) -> Fact | None:
     if match := _OFF_ENGLISH.search(asked):
         cut = _number(match[1] or match[4])
         price = _number(match[2] or match[3])
@@ -209,7 +208,7 @@ _PERCENT = re.compile(
 )
 
 
-def _find_percentage(asked: str) -> Fact | None:
+def _compute_percentage(asked: str) -> Fact | None:
     match = _PERCENT.search(asked)
     if match is None or not re.search(_ASKS, asked, re.IGNORECASE):
         return None
@@ -233,7 +232,7 @@ _DISTANCE = re.compile(
 )
 
 
-def _find_way(asked: str) -> Fact | None:
+def _compute_travel_time(asked: str) -> Fact | None:
     distances = list(_DISTANCE.finditer(asked))
     if len(distances) != 1 or not re.search(r"多久|多長時間|幾分鐘|幾個?小時|how (?:long|many minutes)", asked, re.I):
         return None
@@ -274,7 +273,7 @@ _MINUTES = re.compile(rf"(?P<minutes>{NUMBER})\s*(?:分鐘|分|minutes?)", re.IG
 _AFTERNOON = ("下午", "傍晚", "晚上")
 
 
-def _find_time(asked: str) -> Fact | None:
+def _compute_time(asked: str) -> Fact | None:
     start = _START.search(asked)
     if start is None:
         return None
@@ -402,7 +401,7 @@ _TEMPERATURE_ENGLISH = re.compile(
 )
 
 
-def _find_temperature(asked: str) -> Fact | None:
+def _compute_temperature(asked: str) -> Fact | None:
     match = _TEMPERATURE.search(asked) or _TEMPERATURE_ENGLISH.search(asked)
     if match is None or match["from"].lower() == match["to"].lower():
         return None
@@ -415,7 +414,7 @@ def _find_temperature(asked: str) -> Fact | None:
     return Fact(f"{shown} degrees {match['from']} = {worked_out} degrees {match['to']}", result)
 
 
-def _find_conversion(asked: str) -> Fact | None:
+def _compute_conversion(asked: str) -> Fact | None:
     if match := _HALVES.search(asked):
         minutes = 60 * _number(match[1]) + 30
         return Fact(f"{match[1]}個半小時 = {format_number(minutes)} 分鐘", minutes)
@@ -440,7 +439,7 @@ _REPUBLIC = re.compile(rf"民國\s*({NUMBER})\s*年.*西元")
 _COMMON_ERA = re.compile(r"(?:西元)?\s*(\d{4})\s*年.*民國")
 
 
-def _find_year(asked: str) -> Fact | None:
+def _compute_year(asked: str) -> Fact | None:
     if match := _REPUBLIC.search(asked):
         year = _number(match[1])
         return Fact(f"民國 {format_number(year)} 年 = 西元 {format_number(year + 1911)} 年")
@@ -455,14 +454,14 @@ _OTHER_COUNT = re.compile(rf"^(?:那麼?|如果|要是)?[\s,]*(?:買|要|換成)
 _PAYS = re.compile(rf"(?:付|給|拿)[^,\d]{{0,4}}?({NUMBER})\s*{_MONEY}.*?(?:找|剩)")
 
 
-def _find_follow_up(asked: str, earlier: str) -> Fact | None:
+def _compute_follow_up(asked: str, earlier: str) -> Fact | None:
     try:
         price = _UNIT_PRICE.search(earlier)
         other = _OTHER_COUNT.search(asked)
         if price and other and other[2] == price["unit"]:
             return _multiply(_number(price["price"]), _number(other[1]), " 元")
         pays = _PAYS.search(asked)
-        cost = _find_purchase(earlier) if pays else None
+        cost = _compute_purchase(earlier) if pays else None
         if pays and cost and cost.value is not None:
             return _subtract_from(_number(pays[1]), cost.value)
     except _NotANumber:
@@ -474,18 +473,18 @@ def _is_chinese(text: str) -> bool:
     return any("\u3400" <= character <= "\u9fff" for character in text)
 
 
-_FINDERS = tuple(
-    _skipping_words(find)
-    for find in (
-        _find_year,
-        _find_temperature,
-        _find_conversion,
-        _find_discount,
-        _find_percentage,
-        _find_purchase,
-        _find_change,
-        _find_way,
-        _find_time,
-        _find_sum,
+_CALCULATIONS = tuple(
+    _skipping_words(compute)
+    for compute in (
+        _compute_year,
+        _compute_temperature,
+        _compute_conversion,
+        _compute_discount,
+        _compute_percentage,
+        _compute_purchase,
+        _compute_change,
+        _compute_travel_time,
+        _compute_time,
+        _compute_sum,
     )
 )

@@ -40,7 +40,7 @@ _DATE_ENGLISH = re.compile(
 )
 
 
-def find_date_fact(text: str, now: datetime) -> Fact | None:
+def compute_date_fact(text: str, now: datetime) -> Fact | None:
     """Say the time, date, weekday or year that is asked for. None: none is."""
     asked = normalise(text)
     if len(asked) > 40:
@@ -52,7 +52,7 @@ def find_date_fact(text: str, now: datetime) -> Fact | None:
     if _YEAR.search(asked):
         return Fact(f"今年是西元 {now.year} 年，民國 {now.year - REPUBLIC_YEARS_AFTER} 年")
     if _ASKS_DATE.search(asked) and not _OF_SOMETHING.search(asked):
-        return _find_day(asked, now)
+        return _compute_day(asked, now)
     if _TIME_ENGLISH.search(asked):
         return Fact(f"it is {now:%I:%M %p} now".replace(" 0", " "))
     if match := _DATE_ENGLISH.search(asked):
@@ -63,7 +63,7 @@ def find_date_fact(text: str, now: datetime) -> Fact | None:
     return None
 
 
-def _find_day(asked: str, now: datetime) -> Fact | None:
+def _compute_day(asked: str, now: datetime) -> Fact | None:
     if match := _DAY.search(asked):
         return Fact(f"{match[0]}是{say_date(now + timedelta(days=_DAYS[match[0]]))}")
     match = _IN_DAYS.search(asked)

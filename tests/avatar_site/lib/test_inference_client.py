@@ -13,16 +13,16 @@ from avatar_site.lib.inference_client import STALLED_AFTER_S, LoopTask, ask, run
 from inference.offline import EngineSilent
 
 
-async def find_loop() -> int:
+async def get_loop() -> int:
     return id(asyncio.get_running_loop())
 
 
 class TestAsk:
     def test_uses_one_loop_for_all_threads(self) -> None:
         with ThreadPoolExecutor(4) as threads:
-            loops = set(threads.map(lambda _: ask(find_loop(), timeout_s=5), range(8)))
+            loops = set(threads.map(lambda _: ask(get_loop(), timeout_s=5), range(8)))
 
-        assert loops == {ask(find_loop(), timeout_s=5)}
+        assert loops == {ask(get_loop(), timeout_s=5)}
 
     def test_raises_what_the_coroutine_raises(self) -> None:
         async def fail() -> None:
@@ -46,7 +46,7 @@ class TestAsk:
 
     def test_refuses_to_wait_in_the_loop_itself(self) -> None:
         async def ask_again() -> None:
-            coroutine = find_loop()
+            coroutine = get_loop()
             try:
                 ask(coroutine, timeout_s=5)
             finally:
@@ -56,7 +56,7 @@ class TestAsk:
             ask(ask_again(), timeout_s=5)
 
     def test_has_a_loop_of_its_own_in_a_forked_child(self) -> None:
-        ask(find_loop(), timeout_s=5)
+        ask(get_loop(), timeout_s=5)
 
         child = os.fork()
         if not child:

@@ -10,7 +10,7 @@ from django.db import connection, connections
 from django.db.migrations.recorder import MigrationRecorder
 
 from avatar_site.lib.stored_files import FEW_ORPHANS
-from avatar_site.operations.database_checks import find_problem
+from avatar_site.operations.database_checks import check_before_start
 from tests import factories
 
 
@@ -36,7 +36,7 @@ class TestDamage:
     def test_finds_a_file_that_is_no_database(self, another_database: Path) -> None:
         another_database.write_bytes(b"not a database at all" * 1000)
 
-        finding = find_problem()
+        finding = check_before_start()
 
         assert finding
         assert "damaged" in finding.problem
@@ -51,24 +51,24 @@ class TestDamage:
             file.seek(40_000)
             file.write(b"\xff" * 20_000)
 
-        finding = find_problem()
+        finding = check_before_start()
 
         assert finding
         assert "damaged" in finding.problem
 
     def test_is_content_with_a_new_file(self, another_database: Path) -> None:
-        assert find_problem() is None
+        assert check_before_start() is None
 
 
 @pytest.mark.django_db
 class TestMigrations:
     def test_is_content_with_its_own(self) -> None:
-        assert find_problem() is None
+        assert check_before_start() is None
 
     def test_finds_one_of_a_newer_version(self) -> None:
         MigrationRecorder(connection).record_applied("voices", "0999_future")
 
-        finding = find_problem()
+        finding = check_before_start()
 
         assert finding
         assert "voices.0999_future" in finding.problem
@@ -77,7 +77,7 @@ class TestMigrations:
     def test_passes_over_those_of_applications_that_are_not_ours(self) -> None:
         MigrationRecorder(connection).record_applied("something_else", "0999_future")
 
-        assert find_problem() is None
+        assert check_before_start() is None
 
 
 @pytest.mark.django_db
@@ -87,7 +87,7 @@ class TestLostRows:
         keep_file(f"{folder}/turn.ogg")
         User.objects.all().delete()
 
-        finding = find_problem()
+        finding = check_before_start()
 
         assert finding
         assert "knows of no recordings" in finding.problem
@@ -97,17 +97,17 @@ class TestLostRows:
         for number in range(FEW_ORPHANS):
             keep_file(f"conversations/1/{number}/turn.ogg")
 
-        assert find_problem() is None
+        assert check_before_start() is None
 
     def test_finds_many_files_of_another_database(self, alice: User) -> None:
         for number in range(FEW_ORPHANS + 1):
             keep_file(f"conversations/1/{number}/turn.ogg")
 
-        assert find_problem()
+        assert check_before_start()
 
     def test_is_content_where_there_are_rows(self, alice: User) -> None:
         for number in range(FEW_ORPHANS + 1):
             keep_file(f"conversations/1/{number}/turn.ogg")
         factories.create_turn(factories.create_conversation(alice))
 
-        assert find_problem() is None
+        assert check_before_start() is None

@@ -163,7 +163,7 @@ class TestHealth:
             return "OperationalError"
 
         use_inference(Inference(make_status()))
-        monkeypatch.setattr(status, "find_database_problem", fail)
+        monkeypatch.setattr(status, "check_database", fail)
 
         response = await async_client.get("/health")
 

@@ -21,11 +21,11 @@ UPLOAD_BYTES = 20 * MIB
 
 
 class ScriptedGate:
-    """Takes uploads from whoever carries the cookie `known`, and must think about it."""
+    """Accepts uploads with the cookie `known`, after a wait."""
 
     max_anonymous_bytes = MAX_ANONYMOUS_BYTES
 
-    def find_max_bytes(self, head: Head) -> int:
+    def decide_max_bytes(self, head: Head) -> int:
         return UPLOAD_BYTES if head.path == "/upload" else MAX_ANONYMOUS_BYTES
 
     async def is_logged_in(self, head: Head) -> bool:

@@ -33,7 +33,7 @@ class TestHowMuchMayBeSent:
         ],
     )
     def test_depends_on_the_address(self, path: str, mib: int) -> None:
-        most_bytes = SiteGate().find_max_bytes(make_head(path))
+        most_bytes = SiteGate().decide_max_bytes(make_head(path))
 
         assert mib * MIB <= most_bytes <= mib * MIB + 64 * 1024
 

@@ -59,7 +59,7 @@ INPUTS: dict[Cue, Callable[[Script], list[Input]]] = {
     Cue.FINISHED_OVERTAKEN: lambda script: [
         script.transcribe("你好", ended_at=script.now - 10, speech=make_tone(600), newer=make_tone(600))
     ],
-    Cue.LOST: lambda _: [events.HearingFailed(AWAY, is_news=False)],
+    Cue.LOST: lambda _: [events.RecognitionFailed(AWAY, is_news=False)],
     Cue.TYPED: lambda _: [messages.TextMessage("你好")],
     Cue.END_REQUESTED: lambda _: [FRAME, messages.AudioEndMessage()],
     Cue.INTERRUPT_REQUESTED: lambda _: [messages.InterruptMessage()],
@@ -241,7 +241,7 @@ class TestSpeculation:
         script = Script()
         script.feed(events.SpeechBegan(300), ProvisionalTranscript("我想", "zh"))
 
-        effects = script.feed(events.HearingFailed(AWAY, is_news=True))
+        effects = script.feed(events.RecognitionFailed(AWAY, is_news=True))
 
         assert describe(effects) == ["say: INFERENCE_UNAVAILABLE", "CancelReply", "say: listening"]
 
@@ -368,7 +368,7 @@ class TestHoldToTalk:
 
     def test_tells_why_an_utterance_was_lost_when_it_ends(self) -> None:
         script = Script()
-        script.feed(HOLDING, FRAME, events.HearingFailed(AWAY, is_news=False))
+        script.feed(HOLDING, FRAME, events.RecognitionFailed(AWAY, is_news=False))
 
         effects = script.feed(messages.AudioEndMessage(), messages.AudioEndMessage())
 
@@ -536,7 +536,7 @@ class TestTranscriptThatComesLate:
 
     def test_is_not_taken_for_that_of_an_utterance_that_was_lost(self) -> None:
         script = Script()
-        script.feed(HOLDING, FRAME, messages.AudioEndMessage(), events.HearingFailed(AWAY, is_news=True))
+        script.feed(HOLDING, FRAME, messages.AudioEndMessage(), events.RecognitionFailed(AWAY, is_news=True))
         script.now += 60
         script.feed(FRAME, messages.AudioEndMessage())
 
@@ -771,10 +771,10 @@ class TestFailures:
         (error,) = script.list_sent(messages.ErrorMessage)
         assert (error.code, error.turn_id) == (code, start.turn_id)
 
-    def test_of_hearing_that_are_known_are_not_told_again(self) -> None:
+    def test_of_recognition_that_are_known_are_not_told_again(self) -> None:
         script = Script()
 
-        effects = script.feed(*(events.HearingFailed(AWAY, is_news) for is_news in (True, False)))
+        effects = script.feed(*(events.RecognitionFailed(AWAY, is_news) for is_news in (True, False)))
 
         assert describe(effects) == ["say: INFERENCE_UNAVAILABLE", "say: listening", "say: listening"]
 

@@ -111,7 +111,7 @@ class TestFindWantedLanguage:
 
 class TestJudgeBeginning:
     @pytest.mark.parametrize(
-        ("beginning", "wanted", "verdict"),
+        ("beginning", "wanted", "is_wanted"),
         [
             ("", "zh", None),
             ("早", "zh", True),
@@ -129,8 +129,8 @@ class TestJudgeBeginning:
             ("早安！", None, True),
         ],
     )
-    def test_waits_until_it_is_clear(self, beginning: str, wanted: Language | None, verdict: bool | None) -> None:
-        assert judge_beginning(beginning, wanted) is verdict
+    def test_waits_until_it_is_clear(self, beginning: str, wanted: Language | None, is_wanted: bool | None) -> None:
+        assert judge_beginning(beginning, wanted) is is_wanted
 
 
 PLAN = ServePlan(

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from inference.engines.fake import FakeInference, FakeSpeechToText, FakeTextToSpeech
+from inference.engines.fake import FakeSpeechToText, FakeTextToSpeech
 from inference.interfaces import InferenceError, InferenceUnavailable
 from inference.voice_options import parse_blend
+from tests.fakes import FakeInference
 from voices.build.matching import embed_stock_voices
 from voices.fitting.search import HELD_OUT, TRAINING, Fit, Search, Space, count_errors, fit_style
 

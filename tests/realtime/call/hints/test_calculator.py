@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from realtime.call.hints.calculator import find_fact
+from realtime.call.hints.calculator import compute_fact
 
 SUMS = [
     ("一百二十五加三百七十八等於多少", "125 + 378 = 503"),
@@ -87,28 +87,28 @@ NO_SUMS = [
 ]
 
 
-class TestFindFact:
+class TestComputeFact:
     @pytest.mark.parametrize(("question", "fact"), SUMS)
     def test_works_out(self, question: str, fact: str) -> None:
-        found = find_fact(question)
+        found = compute_fact(question)
 
         assert found is not None
         assert found.text == fact
 
     @pytest.mark.parametrize("question", NO_SUMS)
     def test_leaves_alone(self, question: str) -> None:
-        assert find_fact(question) is None
+        assert compute_fact(question) is None
 
     @pytest.mark.parametrize(
         ("question", "fact"),
         [("那五杯呢？", "65 × 5 = 325 元"), ("那我付兩百元，要找多少？", "200 - 195 = 5 元")],
     )
     def test_goes_on_from_what_was_asked_before(self, question: str, fact: str) -> None:
-        found = find_fact(question, earlier="一杯珍珠奶茶六十五元，三杯多少錢？")
+        found = compute_fact(question, earlier="一杯珍珠奶茶六十五元，三杯多少錢？")
 
         assert found is not None
         assert found.text == fact
 
     @pytest.mark.parametrize("question", ["那五個呢？", "那奶茶呢？", "好，謝謝。"])
     def test_goes_on_only_where_that_is_plain(self, question: str) -> None:
-        assert find_fact(question, earlier="一杯珍珠奶茶六十五元，三杯多少錢？") is None
+        assert compute_fact(question, earlier="一杯珍珠奶茶六十五元，三杯多少錢？") is None

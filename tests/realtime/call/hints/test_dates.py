@@ -4,12 +4,12 @@ from datetime import datetime
 
 import pytest
 
-from realtime.call.hints.dates import find_date_fact, say_moment
+from realtime.call.hints.dates import compute_date_fact, say_moment
 
 NOW = datetime(2026, 3, 12, 14, 25)  # noqa: DTZ001 — as somebody there reads it
 
 
-class TestFindDateFact:
+class TestComputeDateFact:
     @pytest.mark.parametrize(
         ("question", "fact"),
         [
@@ -30,7 +30,7 @@ class TestFindDateFact:
         ],
     )
     def test_says(self, question: str, fact: str) -> None:
-        found = find_date_fact(question, NOW)
+        found = compute_date_fact(question, NOW)
 
         assert found is not None
         assert found.text == fact
@@ -49,7 +49,7 @@ class TestFindDateFact:
         ],
     )
     def test_leaves_alone(self, question: str) -> None:
-        assert find_date_fact(question, NOW) is None
+        assert compute_date_fact(question, NOW) is None
 
 
 class TestSayMoment:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.bench.hearing import to_units
+from tests.bench.recognition import to_units
 
 
 class TestToUnits:

@@ -1,14 +1,14 @@
 """
-`make bench-hearing`: what the recogniser understands of everyday sentences, and how long a speaker waits for it.
+`make bench-recognition`: errors of recognition in everyday sentences, and the time from end of speech to transcript.
 
 Makes the table of docs/measurements.md. 64 Mandarin sentences, each by one of Kokoro's eight Mandarin voices in turn,
-and eight English ones by four voices; the recordings of real people are rows of their own. Every clip is heard through
-`transcribe()` with endpointing, as a call hears it. `before` and `after` hear the clip's end in real time, so that
-`stt` (end of speech to final transcript, the pause of 600 ms included) is what a caller would wait; the full windows
-are there for their errors, and hear as fast as they can, when those two are done. Configurations take turns clip by
-clip: what else the machine does strikes all alike.
+and eight English ones by four voices; the recordings of real people are rows of their own. Every clip is recognised
+through `transcribe()` with endpointing, as in a call. `before` and `after` receive the end of a clip in real time, so
+that `stt` (end of speech to final transcript, the pause of 600 ms included) is what a user would wait; the full windows
+are there for their errors, and run as fast as they can, after those two. Configurations take turns clip by clip, so
+that other load on the machine affects all alike.
 
-The audio is made once and kept in `--folder`; so is what was measured, and a run that was stopped is resumed from it.
+The audio is made once and kept in `--folder`; so are the results, and a run that was stopped is resumed from them.
 """
 
 from __future__ import annotations
@@ -151,7 +151,7 @@ class Clip:
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
+class Recognition:
     """What one configuration made of a clip. `stt_s`: from the end of the clip's speech to the final transcript."""
 
     clip: str
@@ -260,10 +260,10 @@ def trim(pcm: bytes) -> bytes:
     return samples[loud[0] : loud[-1] + 1].tobytes() if len(loud) else pcm
 
 
-# --- hearing ---
+# --- recognition ---
 
 
-async def hear(engine: Any, name: str, clip: Clip) -> Heard:
+async def recognise(engine: Any, name: str, clip: Clip) -> Recognition:
     ended_at = 0.0
     second_passes = engine.second_passes
 
@@ -288,7 +288,7 @@ async def hear(engine: Any, name: str, clip: Clip) -> Heard:
     text = " ".join(final.text for final, _ in heard)
     stt_s = heard[-1][1] - ended_at if heard and engine.is_timed else None
     language = heard[-1][0].language if heard else ""
-    return Heard(clip.name, name, text, language, stt_s, len(heard), engine.second_passes > second_passes)
+    return Recognition(clip.name, name, text, language, stt_s, len(heard), engine.second_passes > second_passes)
 
 
 # --- comparing ---
@@ -355,7 +355,7 @@ def has_operator(text: str) -> bool:
     return bool(re.search(r"[×÷+=*/−]|\d\s*[-xX]\s*\d", text))
 
 
-def report(clips: Sequence[Clip], heard: Sequence[Heard]) -> None:
+def report(clips: Sequence[Clip], heard: Sequence[Recognition]) -> None:
     by_name = {clip.name: clip for clip in clips}
     print(
         "| | Mandarin, CER | English, WER | people, errors | operators | doubled | `stt` median | p90 | worst | again |"
@@ -384,7 +384,7 @@ def report(clips: Sequence[Clip], heard: Sequence[Heard]) -> None:
         )
 
 
-def compute_rate(rows: Sequence[tuple[Clip, Heard]]) -> float:
+def compute_rate(rows: Sequence[tuple[Clip, Recognition]]) -> float:
     """Edits for each unit expected, over all of them together."""
     expected = [to_units(clip.text, clip.language) for clip, _ in rows]
     edits = sum(
@@ -396,10 +396,10 @@ def compute_rate(rows: Sequence[tuple[Clip, Heard]]) -> float:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, default=Path("var/bench-hearing"), help="audio and results")
+    parser.add_argument("--folder", type=Path, default=Path("var/bench-recognition"), help="audio and results")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="stop after this long; go on the next time")
     parser.add_argument("--only", nargs="*", choices=tuple(CONFIGURATIONS), help="configurations")
-    parser.add_argument("--anew", action="store_true", help="forget what was measured")
+    parser.add_argument("--restart", action="store_true", help="discard earlier results")
     parser.add_argument("--texts", action="store_true", help="print what was understood wrongly")
     options = parser.parse_args()
     return asyncio.run(measure(options))
@@ -411,9 +411,9 @@ async def measure(options: argparse.Namespace) -> int:
     config = InferenceConfig.from_env({**os.environ, "AVATAR_PROFILE": "cpu"})
     clips = await make_clips(options.folder, config)
     results = options.folder / "results.jsonl"
-    if options.anew:
+    if options.restart:
         results.unlink(missing_ok=True)
-    heard = [Heard(**json.loads(line)) for line in results.read_text().splitlines()] if results.exists() else []
+    heard = [Recognition(**json.loads(line)) for line in results.read_text().splitlines()] if results.exists() else []
     done = {(each.clip, each.configuration) for each in heard}
     names = options.only or list(CONFIGURATIONS)
     engines: dict[str, Any] = {}
@@ -434,7 +434,7 @@ async def measure(options: argparse.Namespace) -> int:
             first = index % max(1, len(turns))
             for name in turns[first:] + turns[:first]:
                 if (clip.name, name) not in done:
-                    heard.append(await hear(engines[name], name, clip))
+                    heard.append(await recognise(engines[name], name, clip))
                     print(json.dumps(asdict(heard[-1]), ensure_ascii=False), file=file, flush=True)
     for engine in engines.values():
         await engine.close()
@@ -448,7 +448,7 @@ async def measure(options: argparse.Namespace) -> int:
     return 0
 
 
-def print_texts(clip: Clip, heard: Sequence[Heard]) -> None:
+def print_texts(clip: Clip, heard: Sequence[Recognition]) -> None:
     expected = to_units(clip.text, clip.language)
     wrong = [(each, count_edits(expected, to_units(each.text, clip.language))) for each in heard]
     if any(edits for _, edits in wrong):

@@ -1,4 +1,4 @@
-"""What the scripts say, and what the pages give them to say."""
+"""The UI strings that scripts use are in the catalogues that their pages pass to them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def find_scripts(entry: str) -> set[str]:
 
 class TestCatalogues:
     @pytest.mark.parametrize(
-        ("entry", "words"),
+        ("entry", "strings"),
         [
             ("call.js", CALL_STRINGS),
             ("history.js", HISTORY_STRINGS),
@@ -39,9 +39,9 @@ class TestCatalogues:
             ("voice-detail.js", VOICE_STRINGS),
         ],
     )
-    def test_hold_what_the_scripts_say(self, entry: str, words: Mapping[str, Any]) -> None:
+    def test_hold_what_the_scripts_say(self, entry: str, strings: Mapping[str, Any]) -> None:
         said: set[str] = set()
         for name in find_scripts(entry):
             said |= set(re.findall(r'\bsay\(\s*"(\w+)"', (SCRIPTS / name).read_text()))
 
-        assert said - words.keys() == set()
+        assert said - strings.keys() == set()
