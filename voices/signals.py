@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 @receiver(pre_delete, sender=settings.AUTH_USER_MODEL)
 def remove_voices_of(instance: User, **kwargs: Any) -> None:
-    profiles = list(VoiceProfile.objects.owned_by(instance))
+    # Locked before their jobs are deleted: a worker that ends a job locks the voice first, too (`leases`).
+    profiles = list(VoiceProfile.objects.owned_by(instance).select_for_update().order_by("pk"))
     # Their previews of other users' voices.
     previews = Preview.objects.filter(requested_by=instance).exclude(profile__owner=instance)
     names = list(previews.values_list("audio", flat=True))

@@ -11,9 +11,13 @@ Makes deleted rows unreadable in the files of SQLite. On PostgreSQL, autovacuum 
 from __future__ import annotations
 
 import logging
+import os
+import shutil
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, cast
 
 from celery import shared_task
@@ -38,6 +42,11 @@ PAGES_A_STEP = 64
 MAX_STEPS = 100_000
 #: The key in the cache that is set while a run is queued.
 IS_QUEUED = "sqlite_erasure.is_queued"
+#: What VACUUM leaves of a disk to those who write at the same time.
+SPARE_BYTES = 16 * 1024 * 1024
+#: The key in the cache that is set once operators were told that there is no room for VACUUM, and for how long.
+IS_ROOM_WARNED = "sqlite_erasure.is_room_warned"
+_ROOM_WARNED_FOR_S = 24 * 60 * 60
 
 
 def erase_on_commit() -> None:
@@ -75,13 +84,19 @@ def erase(*, attempt: int = 0) -> None:
         _queue(attempt=attempt + 1)
 
 
-def erase_deleted_rows() -> bool:
+def measure_free_bytes(folder: Path) -> int:
+    """Return how much this process may still write to the disk of a folder."""
+    return shutil.disk_usage(folder).free
+
+
+def erase_deleted_rows(*, measure_free_bytes: Callable[[Path], int] = measure_free_bytes) -> bool:
     """
     Merge the search indexes, VACUUM, and truncate the write-ahead log. Return whether nothing is left to erase.
 
     False within a transaction, and where another connection is in the way: then it has to be done again. VACUUM keeps
     other writers waiting, not readers: 0.6 s for 100,000 turns (110 MB) on idle cores, 2 s on busy ones. It needs room
-    for a second copy of the database in SQLite's temporary folder and for a third in the log.
+    for a second copy of the database in SQLite's temporary folder and for a third in the log; without that, all but
+    VACUUM is done, and False returned.
     """
     if connection.vendor != "sqlite":
         return True
@@ -92,8 +107,10 @@ def erase_deleted_rows() -> bool:
         try:
             for table in _list_fts5_tables():
                 _merge_all(table)
-            with connection.cursor() as cursor:
-                cursor.execute("VACUUM")
+            lacking = _describe_lack_of_room(measure_free_bytes)
+            if lacking is None:
+                with connection.cursor() as cursor:
+                    cursor.execute("VACUUM")
         except OperationalError as error:
             # Locked, a statement of this connection that is not finished, or a full disk.
             logger.warning("deleted rows are not erased from the database's file yet: %s", error)
@@ -102,6 +119,10 @@ def erase_deleted_rows() -> bool:
         if not _truncate_log():
             logger.warning("copies of deleted rows stay in the database's log: another connection reads it")
             return False
+    if lacking is not None:
+        _warn_of_lack_of_room(lacking)
+        return False
+    cache.delete(IS_ROOM_WARNED)
     logger.info("deleted rows were erased in %.1f s", time.monotonic() - started_at)
     return True
 
@@ -128,6 +149,44 @@ def _measure_bytes() -> int:
     with connection.cursor() as cursor:
         cursor.execute("SELECT page_count * page_size FROM pragma_page_count, pragma_page_size")
         return int(cursor.fetchone()[0])
+
+
+def _describe_lack_of_room(measure_free_bytes: Callable[[Path], int]) -> str | None:
+    """Return what the disks lack for VACUUM, for an operator to read; None: there is room."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT file, (page_count - freelist_count) * page_size"
+            " FROM pragma_database_list, pragma_page_count, pragma_freelist_count, pragma_page_size WHERE name = 'main'"
+        )
+        file, size_bytes = cursor.fetchone()
+    if not file:  # a database in memory
+        return None
+    folders = (Path(file).parent, _find_temporary_folder())
+    copies = Counter(folder.stat().st_dev for folder in folders)
+    for folder in folders:
+        needed_bytes = copies[folder.stat().st_dev] * size_bytes + SPARE_BYTES
+        free_bytes = measure_free_bytes(folder)
+        if free_bytes < needed_bytes:
+            return f"{needed_bytes / 2**20:.0f} MiB in {folder}, which has {free_bytes / 2**20:.0f} MiB"
+    return None
+
+
+def _find_temporary_folder() -> Path:
+    """Return where SQLite puts temporary files, https://www.sqlite.org/tempfiles.html#temporary_file_storage_locations."""
+    named = (os.environ.get("SQLITE_TMPDIR"), os.environ.get("TMPDIR"), "/var/tmp", "/usr/tmp", "/tmp")  # noqa: S108 — SQLite's
+    usable = (folder for folder in named if folder and Path(folder).is_dir() and os.access(folder, os.W_OK | os.X_OK))
+    return Path(next(usable, "."))
+
+
+def _warn_of_lack_of_room(lacking: str) -> None:
+    """Warn once a day, not with every attempt."""
+    # As in `_queue`: a cache that cannot be written must not silence the warning.
+    if cache.add(IS_ROOM_WARNED, True, _ROOM_WARNED_FOR_S) or not cache.get(IS_ROOM_WARNED):
+        logger.warning(
+            "no room to rewrite the database: copies of deleted text may stay readable in unused parts of its file"
+            " until the next erasure. Make room for %s, or set SQLITE_TMPDIR to a folder on another disk",
+            lacking,
+        )
 
 
 def _list_fts5_tables() -> list[str]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -100,6 +101,49 @@ class TestFinishAndDisableAtOnce:
         assert (profile.state, disabled) == ("disabled", "done")
         expected = (7, "done") if finished == "done" else (1, "cancelled")
         assert (profile.version, factories.read_fit_state(profile)) == expected
+
+
+@pytest.mark.django_db(transaction=True)
+class TestFinishAndDeleteTheOwnerAtOnce:
+    def test_neither_deadlock_nor_leave_anything(self, alice: User) -> None:
+        profile = factories.create_voice_profile(alice)
+        factories.set_job(profile, "fit", state="queued")
+        lease = Lease.claim(profile.pk, JobKind.FIT)
+        assert lease is not None
+        # Met only by two that hold a lock each, and want the other's.
+        both_hold_a_lock = threading.Barrier(2, timeout=1)
+
+        def run(change: Callable[[], Any], wants: str) -> str:
+            has_waited = False
+
+            def wait_for_the_other(execute: Any, sql: str, *arguments: Any) -> Any:
+                nonlocal has_waited
+                if sql.startswith(wants) and not has_waited:
+                    has_waited = True
+                    with contextlib.suppress(threading.BrokenBarrierError):
+                        both_hold_a_lock.wait()
+                return execute(sql, *arguments)
+
+            try:
+                with connection.execute_wrapper(wait_for_the_other):
+                    change()
+            except LeaseLost:
+                return "lost"
+            finally:
+                connection.close()
+            return "done"
+
+        with ThreadPoolExecutor(2) as threads:
+            finished, deleted = threads.map(
+                run,
+                [lambda: lease.finish(version=7), alice.delete],
+                ['UPDATE "voices_voicejob"', 'DELETE FROM "voices_voiceprofile"'],
+            )
+
+        assert finished in ("done", "lost")
+        assert deleted == "done"
+        assert not VoiceProfile.objects.filter(pk=profile.pk).exists()
+        assert not VoiceJob.objects.exists()
 
 
 class TestClaim:

@@ -14,7 +14,9 @@ from avatar_site.lib import sqlite_erasure
 from avatar_site.lib.sqlite_erasure import (
     BUSY_TIMEOUT_MS,
     DELAY_S,
+    IS_ROOM_WARNED,
     MAX_ATTEMPTS,
+    SPARE_BYTES,
     erase,
     erase_deleted_rows,
     erase_on_commit,
@@ -115,6 +117,62 @@ class TestEraseDeletedRows:
         assert not erase_deleted_rows()
 
         rows.close()
+
+
+class TestWithoutRoom:
+    @pytest.fixture(autouse=True)
+    def _one_disk(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """SQLite's temporary files are on the disk of the database."""
+        monkeypatch.setenv("SQLITE_TMPDIR", str(Path(str(connection.settings_dict["NAME"])).parent))
+        cache.delete(IS_ROOM_WARNED)
+
+    def test_does_all_but_rewrite_the_pages_and_does_that_once_there_is_room(self, deleted: list[int]) -> None:
+        statements: list[str] = []
+
+        def note(run: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
+            statements.append(sql)
+            return run(sql, params, many, context)
+
+        with connection.execute_wrapper(note):
+            assert not erase_deleted_rows(measure_free_bytes=lambda folder: SPARE_BYTES)
+
+        assert "VACUUM" not in statements
+        assert any("'merge'" in sql for sql in statements)
+        assert "PRAGMA wal_checkpoint(TRUNCATE)" in statements
+        # What the warning says: a copy is still there.
+        assert find_readable(deleted) != []
+        assert erase_deleted_rows()
+        assert find_readable(deleted) == []
+
+    def test_says_once_what_to_do_and_again_after_there_was_room(
+        self, deleted: list[int], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        for _ in range(3):
+            erase_deleted_rows(measure_free_bytes=lambda folder: 0)
+        (warning,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+
+        assert "copies of deleted text may stay readable" in warning
+        assert f"MiB in {Path(str(connection.settings_dict['NAME'])).parent}, which has 0 MiB" in warning
+        assert "SQLITE_TMPDIR" in warning
+        erase_deleted_rows()
+        erase_deleted_rows(measure_free_bytes=lambda folder: 0)
+        assert caplog.text.count("no room to rewrite the database") == 2
+
+    def test_counts_both_copies_on_one_disk(self, deleted: list[int]) -> None:
+        execute("VACUUM")
+        size_bytes = sqlite_erasure._measure_bytes()
+
+        assert not erase_deleted_rows(measure_free_bytes=lambda folder: SPARE_BYTES + size_bytes)
+        assert erase_deleted_rows(measure_free_bytes=lambda folder: SPARE_BYTES + 2 * size_bytes)
+
+    def test_asks_the_disk_of_the_temporary_folder_too(
+        self, deleted: list[int], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        monkeypatch.setenv("SQLITE_TMPDIR", str(tmp_path))
+
+        assert not erase_deleted_rows(measure_free_bytes=lambda folder: 0 if folder == tmp_path else 2**40)
+
+        assert f"in {tmp_path}, which has 0 MiB" in caplog.text
 
 
 class TestErase:
