@@ -24,8 +24,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-import xllamacpp
-
 from inference.config import InferenceConfig
 from inference.context_window import fit_messages
 from inference.engines.base import Engine
@@ -40,6 +38,13 @@ from inference.interfaces import (
 )
 from inference.models.store import model_dir
 
+# libgomp reads this when it is loaded. At its default, a thread of llama.cpp spins for milliseconds at each of the
+# hundreds of barriers of a token; where other processes compute, it thereby uses up the time that the other thread is
+# waiting for. See docs/decisions/0021-let-llama-cpp-wait-without-spinning.md.
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+
+import xllamacpp
+
 T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
@@ -51,8 +56,9 @@ MAX_PREAMBLES = 8
 #: A slot belongs to a conversation that shares more than this part of the slot's text.
 MIN_OWN_SHARE = 0.6
 TOKENIZE_TIMEOUT_S = 10.0
-#: Niceness, 0 (normal) to 19 (only idle time).
-BACKGROUND_NICENESS = 10
+#: Niceness, 0 (normal) to 19 (only idle time): a third of the weight of a thread of the voice engine. It counts against
+#: other programs too: at 10, two busy ones leave so little that no answer begins within 30 s.
+BACKGROUND_NICENESS = 5
 #: Scripts that no voice here can speak: from Greek to Cherokee (with Cyrillic, Hebrew, Arabic, Thai), kana, Hangul.
 #: They are excluded by a grammar, which sees characters: a bias on tokens misses characters made of byte tokens.
 #: llama.cpp checks it against the sampled token, and against all tokens only if that one fails.

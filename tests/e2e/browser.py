@@ -139,7 +139,7 @@ class CallPage(AvatarPage):
         await self.page.click("#start")
         await self.wait_for("listening", "hold", "muted", "hearing")
 
-    async def wait_for(self, *states: str, timeout_s: float = 15) -> None:
+    async def wait_for(self, *states: str, timeout_s: float = 30) -> None:
         selector = ", ".join(f'#main[data-state="{state}"]' for state in states)
         await self.page.wait_for_selector(selector, timeout=timeout_s * 1000)
 

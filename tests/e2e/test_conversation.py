@@ -21,6 +21,8 @@ Launch = Callable[..., Awaitable[Browser]]
 MANDARIN = ("請問台灣最高的山叫什麼名字？", "zf_xiaoxiao")
 ENGLISH = ("Can you tell me the name of a fruit that is yellow?", "af_heart")
 BEFORE_SPEECH_S = 3.0
+#: For a machine that does other work as well: what is tested is that an answer comes, not when.
+ANSWER_TIMEOUT_S = 120
 #: Numbers may be written in digits and spoken in words, so the reply's text and its recognition differ by more than the
 #: recogniser's own errors; half of a short reply may be a number.
 MOST_ERRORS_OF_A_REPLY = 0.5
@@ -54,8 +56,8 @@ class TestConversation:
         await call.start()
         await call.start_tap()
 
-        await call.wait_for("speaking", timeout_s=45)
-        await call.wait_for("listening", timeout_s=120)
+        await call.wait_for("speaking", timeout_s=ANSWER_TIMEOUT_S)
+        await call.wait_for("listening", timeout_s=ANSWER_TIMEOUT_S)
 
         said = await call.user_turns.first.inner_text()
         answered = await call.replies.first.inner_text()
@@ -72,13 +74,13 @@ class TestConversation:
         call = await open_call(cpu_stack, launch, microphone)
         await call.start()
         await call.type("請用一百個字介紹台灣的夜市，說得詳細一點。")
-        await call.wait_for("speaking", timeout_s=45)
+        await call.wait_for("speaking", timeout_s=ANSWER_TIMEOUT_S)
 
-        await call.wait_for("hearing", timeout_s=60)
+        await call.wait_for("hearing", timeout_s=ANSWER_TIMEOUT_S)
 
         await expect(call.page.locator(".turn.is-avatar .turn-interrupted").first).to_be_visible()
-        await expect(call.user_turns).to_have_count(2, timeout=30_000)
-        await call.wait_for("speaking", timeout_s=45)
+        await expect(call.user_turns).to_have_count(2, timeout=ANSWER_TIMEOUT_S * 1000)
+        await call.wait_for("speaking", timeout_s=ANSWER_TIMEOUT_S)
         conversation_id = await call.page.evaluate("() => window.avatar.conversationId")
 
         await call.page.reload()
@@ -87,4 +89,4 @@ class TestConversation:
         assert await call.page.evaluate("() => window.avatar.conversationId") == conversation_id
         await expect(call.user_turns).to_have_text([re.compile("夜市"), re.compile("等一下|別的")])
         await call.type("謝謝")
-        await call.wait_for("speaking", timeout_s=45)
+        await call.wait_for("speaking", timeout_s=ANSWER_TIMEOUT_S)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -80,3 +83,18 @@ class TestForeignScripts:
     )
     def test_leaves(self, text: str) -> None:
         assert not re.search(f"[{llama_cpp.FOREIGN_SCRIPTS}]", text)
+
+
+class TestThreads:
+    @pytest.mark.parametrize(("chosen", "expected"), [({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7")])
+    def test_soon_sleep_at_a_barrier(self, chosen: dict[str, str], expected: str) -> None:
+        environment = {name: value for name, value in os.environ.items() if name != "GOMP_SPINCOUNT"}
+        done = subprocess.run(  # libgomp prints the settings in effect when it is loaded
+            [sys.executable, "-c", "import inference.engines.llama_cpp"],
+            env={**environment, **chosen, "OMP_DISPLAY_ENV": "verbose"},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+
+        assert f"GOMP_SPINCOUNT = '{expected}'" in done.stderr
