@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
+import sys
 import threading
 from collections.abc import Mapping, Sequence
 
 import pytest
 from django.conf import settings
+
+from avatar_site.operations import die_with_parent
+
+
+def tie_to_tests(command: Sequence[str]) -> list[str]:
+    """
+    Return the command of a process that is killed with the tests' process, even if that is killed itself.
+
+    Start it in the main thread: the kernel kills it at the end of the thread that did.
+    """
+    return [sys.executable, "-I", "-S", die_with_parent.__file__, str(os.getpid()), *command]
 
 
 class OutputProcess:

@@ -82,6 +82,7 @@ def make_engine_args(folder: Path, config: InferenceConfig) -> AsyncEngineArgs:
         "quantization": config.llm_quantisation or None,
         "dtype": config.llm_dtype,
         "enable_log_requests": False,
+        "worker_extension_cls": "inference.engines.vllm_worker.DiesWithOwner",
         "generation_config": "vllm",  # sampling parameters come from the caller, not from the model folder
     }
     if config.device == "cpu":
@@ -113,6 +114,7 @@ class Vllm(Engine):
         self._queue_s: deque[float] = deque(maxlen=FIGURES_OF)
 
     def _start(self) -> AsyncLLM:
+        os.environ["INFERENCE_PID"] = str(os.getpid())  # see vllm_worker: not imported here, it would watch
         return AsyncLLM.from_engine_args(self._arguments)
 
     async def warm_up(self) -> None:

@@ -26,6 +26,7 @@ from inference.address import make_default_address
 from inference.client import InferenceClient
 from inference.interfaces import InferenceStatus, RoleStatus
 from tests.ports import find_free_port
+from tests.processes import tie_to_tests
 
 pytestmark = pytest.mark.timeout(400)
 
@@ -77,7 +78,7 @@ def product(stand_ins: dict[str, str], tmp_path_factory: pytest.TempPathFactory)
         manage(environment, "createcachetable")
         manage(environment, "ensure_operator")
         process = subprocess.Popen(
-            [sys.executable, "manage.py", "serve", "--verbosity", "2"],
+            tie_to_tests([sys.executable, "manage.py", "serve", "--verbosity", "2"]),
             cwd=ROOT,
             env=environment,
             stdout=output,

@@ -34,6 +34,7 @@ from inference.interfaces import (
     TextDelta,
 )
 from tests.inference.scripted_reader import ScriptedReader
+from tests.processes import OutputProcess, tie_to_tests
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(300)]
 
@@ -78,11 +79,13 @@ def vllm_address(smollm2_folder: Path, tmp_path_factory: pytest.TempPathFactory)
         *(sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", str(smollm2_folder), "--port", str(port)),
         *("--host", "127.0.0.1", "--max-model-len", "512", "--dtype", "float32", "--enforce-eager"),
         *("--max-num-seqs", "4", "--served-model-name", "smol"),
+        *("--worker-extension-cls", "inference.engines.vllm_worker.DiesWithOwner"),
     ]
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1"}
+    environment.pop("INFERENCE_PID", None)  # of this process: the server owns its engine itself
     log = tmp_path_factory.mktemp("vllm") / "serve.log"
     with log.open("w") as output:
-        server = subprocess.Popen(command, env=environment, stdout=output, stderr=output)
+        server = subprocess.Popen(tie_to_tests(command), env=environment, stdout=output, stderr=output)
     try:
         deadline = time.monotonic() + 240
         while True:
@@ -254,6 +257,35 @@ class TestVllm:
             while vllm_engine.diagnose():  # noqa: ASYNC110 — as the server asks
                 await asyncio.sleep(0.5)
         assert (await generate(vllm_engine, *STORY, max_tokens=4))[0]
+
+    async def test_leaves_no_process_behind_when_its_owner_is_killed(self, smollm2_folder: Path) -> None:
+        owner = OutputProcess(tie_to_tests([sys.executable, "-c", OWNER, str(smollm2_folder)]), patience_s=PATIENCE_S)
+        try:
+            await asyncio.to_thread(owner.wait_for, "^ready$")
+            (core,) = [child for child in psutil.Process(owner.process.pid).children() if _is_engine_core(child)]
+        finally:
+            owner.process.kill()
+
+        _, left = await asyncio.to_thread(psutil.wait_procs, [core], timeout=30)
+        for process in left:
+            process.kill()
+        await asyncio.to_thread(owner.close)
+        assert left == []
+
+
+#: A process with an engine, which does nothing more.
+OWNER = """
+import sys, time
+from pathlib import Path
+from inference.config import InferenceConfig
+from inference.engines.vllm import Vllm
+
+if __name__ == "__main__":
+    config = InferenceConfig(profile="gpu", device="cpu", context_tokens=512, llm_max_sequences=4)
+    engine = Vllm(Path(sys.argv[1]), config)
+    print("ready", flush=True)
+    time.sleep(600)
+"""
 
 
 class TestArguments:
