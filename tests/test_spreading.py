@@ -39,7 +39,7 @@ def run(folder: Path, **files: str) -> tuple[str, dict[str, int]]:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=280,
         check=False,
     )
     summary = finished.stdout.splitlines()[-1]

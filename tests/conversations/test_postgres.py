@@ -52,7 +52,7 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
     tools = FOLDERS[-1]
 
     def run(*command: str) -> None:
-        subprocess.run([*as_user, *command], check=True, capture_output=True, cwd="/", timeout=60)
+        subprocess.run([*as_user, *command], check=True, capture_output=True, cwd="/", timeout=120)
 
     try:
         run(str(tools / "initdb"), "-D", data, "-A", "trust", "-U", "avatar", "-E", "UTF8", "--locale=C", "--no-sync")
@@ -190,7 +190,7 @@ def test_postgresql_does_what_sqlite_does(postgres: Postgres, paths: list[str]) 
     tests = [str(ROOT / "tests" / path) for path in paths]
 
     finished = subprocess.run(
-        [*command, *tests], env=environment, cwd=ROOT, capture_output=True, text=True, timeout=110, check=False
+        [*command, *tests], env=environment, cwd=ROOT, capture_output=True, text=True, timeout=280, check=False
     )
 
     assert finished.returncode == 0, finished.stdout[-4000:] + finished.stderr[-2000:]

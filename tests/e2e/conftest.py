@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
@@ -10,7 +11,8 @@ from typing import Any
 import pytest
 from playwright.async_api import Browser, async_playwright, expect
 
-from tests.e2e import browser
+from avatar_site.operations.startup import make_opening
+from tests.e2e import browser, speech
 from tests.e2e.browser import CallPage, VoicesPage
 from tests.e2e.stack import Stack
 
@@ -35,8 +37,9 @@ def fake_stack() -> Iterator[Stack]:
 
 @pytest.fixture(scope="session")
 def cpu_stack() -> Iterator[Stack]:
-    """AVATAR with real models."""
+    """AVATAR with real models, prefilled as the supervisor does it."""
     with Stack(profile="cpu", ready_timeout_s=240) as stack:
+        asyncio.run(speech.prefill(stack.inference_address, make_opening()))
         yield stack
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import unicodedata
-from collections.abc import AsyncIterator
-from typing import Any
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,12 +16,22 @@ from inference.client import InferenceClient
 from inference.interfaces import (
     MICROPHONE_SAMPLE_RATE_HZ,
     FinalTranscript,
+    Message,
     SynthesisOptions,
     TranscriptionInput,
     TranscriptionOptions,
 )
 
 PIECE_BYTES = 6_400  # 200 ms
+
+
+async def prefill(address: str, opening: Sequence[tuple[str, str]]) -> None:
+    """Have the language model read what every conversation begins with: (role, content)."""
+    client = InferenceClient(address)
+    try:
+        await client.llm.prefill([Message(cast(Any, role), content, is_shared=True) for role, content in opening])
+    finally:
+        await client.close()
 
 
 async def synthesise(address: str, text: str, *, voice: str) -> tuple[NDArray[np.float32], int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import subprocess
@@ -16,6 +17,9 @@ import httpx
 
 from inference.address import make_default_address
 from tests.ports import find_free_port as _find_free_port
+
+# A line for each look at /health says nothing, and there are hundreds in a report of a failure.
+logging.getLogger("httpx").setLevel(logging.WARNING)
 
 ROOT = Path(__file__).resolve().parents[2]
 PASSWORD = "correct horse battery staple"

@@ -16,7 +16,7 @@ from tests.e2e.browser import PHONE, write_speech
 from tests.e2e.conftest import OpenCall
 from tests.e2e.stack import Stack
 
-pytestmark = [pytest.mark.browser, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(360)]
 
 LONG_TEXT = "請慢慢說一個很長的故事，從前有一座山，山裡有一座廟，廟裡有一個老和尚在講故事給小和尚聽。"
 

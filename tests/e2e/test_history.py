@@ -15,7 +15,7 @@ from tests.e2e.browser import PHONE, CallPage, write_speech
 from tests.e2e.conftest import OpenCall
 from tests.e2e.stack import Stack
 
-pytestmark = [pytest.mark.browser, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(360)]
 
 #: Nobody answers the browser's own dialog in a test.
 LEAVE_IT_TO_THE_BROWSER = "() => { window.showSaveFilePicker = undefined; }"

@@ -16,7 +16,7 @@ from tests.e2e.conftest import OpenCall, OpenVoices
 from tests.e2e.stack import Stack
 from voices.fitting.search import HELD_OUT
 
-pytestmark = [pytest.mark.browser, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(360)]
 
 MADE_MS = 60_000
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from tests.e2e.conftest import OpenCall
 
-pytestmark = [pytest.mark.browser, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(360)]
 
 _RESAMPLE = """async ([inputRate, outputRate, frequency, blockSize]) => {
   const { Resampler } = await import("/static/js/resampler.js");
