@@ -45,6 +45,7 @@ from inference.context_window import fit_messages  # noqa: E402
 from inference.device_memory import MIB, get_reader  # noqa: E402
 from inference.engines.base import Engine  # noqa: E402
 from inference.engines.chinese_script import stream_taiwanese  # noqa: E402
+from inference.engines.vllm_worker import OWNER_PID  # noqa: E402
 from inference.interfaces import (  # noqa: E402
     GenerationEvent,
     GenerationFinished,
@@ -114,7 +115,7 @@ class Vllm(Engine):
         self._queue_s: deque[float] = deque(maxlen=FIGURES_OF)
 
     def _start(self) -> AsyncLLM:
-        os.environ["INFERENCE_PID"] = str(os.getpid())  # see vllm_worker: not imported here, it would watch
+        os.environ[OWNER_PID] = str(os.getpid())
         return AsyncLLM.from_engine_args(self._arguments)
 
     async def warm_up(self) -> None:

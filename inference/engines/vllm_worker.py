@@ -1,8 +1,8 @@
 """
 Ends vLLM's process after the inference process, even one ended by `kill -9`: vLLM leaves it behind, with its memory.
 
-vLLM imports it as its worker extension, in the engine's process or, with tensor parallelism, in the workers', whose end
-ends the engine.
+vLLM imports it as its worker extension, in the workers' processes or, where there are none, in the engine's. A worker
+that ends ends the engine.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import NoReturn
 
 logger = logging.getLogger(__name__)
 
-#: The environment variable with the process id of the inference process; without it, the parent is watched.
+#: The environment variable with the process id of the inference process; without it, nothing is watched.
 OWNER_PID = "INFERENCE_PID"
 
 
@@ -25,9 +25,9 @@ class DiesWithOwner:
     """Adds nothing to vLLM's worker. That it is imported is what counts: it happens before the weights are loaded."""
 
 
-def _watch_owner() -> None:
+def _watch_owner(pid: int) -> None:
     try:
-        owner = os.pidfd_open(int(os.environ.get(OWNER_PID, os.getppid())))
+        owner = os.pidfd_open(pid)
     except ProcessLookupError:
         _die()
     except OSError as error:
@@ -49,5 +49,5 @@ def _die() -> NoReturn:
     raise AssertionError("killed")
 
 
-if sys.platform == "linux":
-    _watch_owner()
+if sys.platform == "linux" and OWNER_PID in os.environ:
+    _watch_owner(int(os.environ[OWNER_PID]))

@@ -23,6 +23,7 @@ import pytest_asyncio
 from inference.config import InferenceConfig
 from inference.device_memory import MIB
 from inference.engines.openai_chat import OpenAiChat
+from inference.engines.vllm_worker import OWNER_PID
 from inference.interfaces import (
     DeviceMemory,
     GenerationFinished,
@@ -82,7 +83,7 @@ def vllm_address(smollm2_folder: Path, tmp_path_factory: pytest.TempPathFactory)
         *("--worker-extension-cls", "inference.engines.vllm_worker.DiesWithOwner"),
     ]
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1"}
-    environment.pop("INFERENCE_PID", None)  # of this process: the server owns its engine itself
+    environment[OWNER_PID] = str(os.getpid())
     log = tmp_path_factory.mktemp("vllm") / "serve.log"
     with log.open("w") as output:
         server = subprocess.Popen(tie_to_tests(command), env=environment, stdout=output, stderr=output)

@@ -42,7 +42,7 @@ class StubbornModel(FakeLanguageModel):
         with self.calls.count():
             try:
                 await asyncio.sleep(3600)
-                yield  # type: ignore[misc]  # never reached: it makes this a generator
+                yield  # never reached: it makes this a generator
             finally:
                 await asyncio.sleep(self.ending_s)
 
