@@ -56,9 +56,9 @@ MAX_PREAMBLES = 8
 #: A slot belongs to a conversation that shares more than this part of the slot's text.
 MIN_OWN_SHARE = 0.6
 TOKENIZE_TIMEOUT_S = 10.0
-#: Niceness, 0 (normal) to 19 (only idle time): a third of the weight of a thread of the voice engine. It counts against
-#: other programs too: at 10, two busy ones leave so little that no answer begins within 30 s.
-BACKGROUND_NICENESS = 5
+#: Niceness, 0 (normal) to 19 (only idle time). With Linux's autogroups it counts within a session only, and the supervisor
+#: gives the inference process a session of its own.
+BACKGROUND_NICENESS = 10
 #: Scripts that no voice here can speak: from Greek to Cherokee (with Cyrillic, Hebrew, Arabic, Thai), kana, Hangul.
 #: They are excluded by a grammar, which sees characters: a bias on tokens misses characters made of byte tokens.
 #: llama.cpp checks it against the sampled token, and against all tokens only if that one fails.

@@ -108,6 +108,7 @@ class Stack:
                 env=self._environment | environment,
                 stdout=log,
                 stderr=log,
+                start_new_session=True,  # as the supervisor does it: niceness then counts within a process only
             )
 
     def stop(self, name: str) -> None:
