@@ -17,7 +17,6 @@ import httpx
 
 from inference.address import make_default_address
 from tests.ports import find_free_port as _find_free_port
-from tests.processes import tie_to_tests
 
 # A line for each look at /health says nothing, and there are hundreds in a report of a failure.
 logging.getLogger("httpx").setLevel(logging.WARNING)
@@ -104,7 +103,7 @@ class Stack:
         }[name]
         with self._log(name).open("ab") as log:
             self._processes[name] = subprocess.Popen(
-                tie_to_tests([sys.executable, "-m", *command]),
+                [sys.executable, "-m", *command],
                 cwd=ROOT,
                 env=self._environment | environment,
                 stdout=log,
