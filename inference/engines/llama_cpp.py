@@ -56,8 +56,8 @@ MAX_PREAMBLES = 8
 #: A slot belongs to a conversation that shares more than this part of the slot's text.
 MIN_OWN_SHARE = 0.6
 TOKENIZE_TIMEOUT_S = 10.0
-#: Niceness, 0 (normal) to 19 (only idle time). With Linux's autogroups it counts within a session only, and the supervisor
-#: gives the inference process a session of its own.
+#: Niceness, 0 (normal) to 19 (only idle time). With Linux's autogroups it counts within a session only, and the
+#: supervisor gives the inference process a session of its own.
 BACKGROUND_NICENESS = 10
 #: Scripts that no voice here can speak: from Greek to Cherokee (with Cyrillic, Hebrew, Arabic, Thai), kana, Hangul.
 #: They are excluded by a grammar, which sees characters: a bias on tokens misses characters made of byte tokens.
