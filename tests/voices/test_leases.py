@@ -64,6 +64,38 @@ class TestClaimAtOnce:
             factories.set_job(other, "fit", state="running")
 
 
+def do_at_once(*changes: tuple[Callable[[], Any], tuple[str, ...]]) -> list[str]:
+    """
+    Do changes in threads of their own. Each waits for the others before its first statement that begins so.
+
+    No longer than a second: where locks are taken in one order, the others cannot get there.
+    """
+    all_there = threading.Barrier(len(changes), timeout=1)
+
+    def run(change: Callable[[], Any], beginnings: tuple[str, ...]) -> str:
+        has_waited = False
+
+        def wait_for_the_others(execute: Any, sql: str, *arguments: Any) -> Any:
+            nonlocal has_waited
+            if sql.startswith(beginnings) and not has_waited:
+                has_waited = True
+                with contextlib.suppress(threading.BrokenBarrierError):
+                    all_there.wait()
+            return execute(sql, *arguments)
+
+        try:
+            with connection.execute_wrapper(wait_for_the_others):
+                change()
+        except LeaseLost:
+            return "lost"
+        finally:
+            connection.close()
+        return "done"
+
+    with ThreadPoolExecutor(len(changes)) as threads:
+        return list(threads.map(run, *zip(*changes, strict=True)))
+
+
 @pytest.mark.django_db(transaction=True)
 class TestFinishAndDisableAtOnce:
     def test_neither_deadlock_nor_write_half(self, alice: User) -> None:
@@ -71,31 +103,12 @@ class TestFinishAndDisableAtOnce:
         factories.set_job(profile, "fit", state="queued")
         lease = Lease.claim(profile.pk, JobKind.FIT)
         assert lease is not None
-        both_began = threading.Barrier(2, timeout=10)
+        began = ("BEGIN", "UPDATE", "SELECT")
 
-        def run(change: Callable[[], None]) -> str:
-            has_waited = False
-
-            def wait_for_the_other(execute: Any, sql: str, *arguments: Any) -> Any:
-                nonlocal has_waited
-                if sql.startswith(("BEGIN", "UPDATE", "SELECT")) and not has_waited:
-                    has_waited = True
-                    both_began.wait()
-                return execute(sql, *arguments)
-
-            try:
-                with connection.execute_wrapper(wait_for_the_other):
-                    change()
-            except LeaseLost:
-                return "lost"
-            finally:
-                connection.close()
-            return "done"
-
-        with ThreadPoolExecutor(2) as threads:
-            finished, disabled = threads.map(
-                run, [lambda: lease.finish(version=7), lambda: services.disable(profile=profile)]
-            )
+        finished, disabled = do_at_once(
+            (lambda: lease.finish(version=7), began),
+            (lambda: services.disable(profile=profile), began),
+        )
 
         profile.refresh_from_db()
         assert (profile.state, disabled) == ("disabled", "done")
@@ -110,35 +123,11 @@ class TestFinishAndDeleteTheOwnerAtOnce:
         factories.set_job(profile, "fit", state="queued")
         lease = Lease.claim(profile.pk, JobKind.FIT)
         assert lease is not None
-        # Met only by two that hold a lock each, and want the other's.
-        both_hold_a_lock = threading.Barrier(2, timeout=1)
 
-        def run(change: Callable[[], Any], wants: str) -> str:
-            has_waited = False
-
-            def wait_for_the_other(execute: Any, sql: str, *arguments: Any) -> Any:
-                nonlocal has_waited
-                if sql.startswith(wants) and not has_waited:
-                    has_waited = True
-                    with contextlib.suppress(threading.BrokenBarrierError):
-                        both_hold_a_lock.wait()
-                return execute(sql, *arguments)
-
-            try:
-                with connection.execute_wrapper(wait_for_the_other):
-                    change()
-            except LeaseLost:
-                return "lost"
-            finally:
-                connection.close()
-            return "done"
-
-        with ThreadPoolExecutor(2) as threads:
-            finished, deleted = threads.map(
-                run,
-                [lambda: lease.finish(version=7), alice.delete],
-                ['UPDATE "voices_voicejob"', 'DELETE FROM "voices_voiceprofile"'],
-            )
+        finished, deleted = do_at_once(
+            (lambda: lease.finish(version=7), ('UPDATE "voices_voicejob"',)),
+            (alice.delete, ('DELETE FROM "voices_voiceprofile"',)),
+        )
 
         assert finished in ("done", "lost")
         assert deleted == "done"
