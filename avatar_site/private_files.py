@@ -9,7 +9,7 @@ from pathlib import Path
 
 OTHERS = stat.S_IRWXG | stat.S_IRWXO
 #: Folders whose content is protected by their own mode; they may hold 100,000 files.
-_CLOSED_AS_A_WHOLE = frozenset({"media", "queue"})
+_CLOSED_AS_A_WHOLE = frozenset({"backups", "media", "queue"})
 
 
 def restrict_new_files() -> None:

@@ -80,6 +80,21 @@ AVATAR_RETENTION_AUDIO_DAYS = env.whole_number("AVATAR_RETENTION_AUDIO_DAYS", 0,
 AVATAR_RETENTION_TEXT_DAYS = env.whole_number("AVATAR_RETENTION_TEXT_DAYS", 0, minimum=0, maximum=3650)
 AVATAR_AUDIO_FORMAT = env.choice("AVATAR_AUDIO_FORMAT", "opus", ("opus", "flac"))
 
+# A folder, or s3://bucket/prefix.
+AVATAR_BACKUP_TARGET = env.text("AVATAR_BACKUP_TARGET", str(AVATAR_DATA_DIR / "backups"))
+# Public keys (age1…): what is backed up can then be read with their private ones only.
+AVATAR_BACKUP_RECIPIENTS = env.names("AVATAR_BACKUP_RECIPIENTS", [])
+AVATAR_BACKUP_IDENTITY_FILE = env.text("AVATAR_BACKUP_IDENTITY_FILE")
+AVATAR_BACKUP_DATABASE_DAYS = env.whole_number("AVATAR_BACKUP_DATABASE_DAYS", 7, minimum=1, maximum=3650)
+AVATAR_BACKUP_AUDIO_DAYS = env.whole_number("AVATAR_BACKUP_AUDIO_DAYS", 30, minimum=1, maximum=3650)
+AVATAR_BACKUP_S3 = {
+    # Empty: Amazon's own; what the machine itself may do (a role, ~/.aws).
+    "endpoint_url": env.text("AVATAR_BACKUP_S3_ENDPOINT_URL") or None,
+    "region_name": env.text("AVATAR_BACKUP_S3_REGION") or None,
+    "access_key": env.text("AVATAR_BACKUP_S3_ACCESS_KEY_ID") or None,
+    "secret_key": env.text("AVATAR_BACKUP_S3_SECRET_ACCESS_KEY") or None,
+}
+
 # --- Django ---
 
 SECRET_KEY = env.secret("AVATAR_SECRET_KEY", kept_at=AVATAR_DATA_DIR / "secret_key")

@@ -1,0 +1,1 @@
+"""Backups of the database and of audio: made, listed, verified by restoring, restored."""
