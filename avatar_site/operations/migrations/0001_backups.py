@@ -6,7 +6,6 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
     dependencies = [
@@ -15,55 +14,101 @@ class Migration(migrations.Migration):
 
     operations = [
         migrations.CreateModel(
-            name='Tombstone',
+            name="Tombstone",
             fields=[
-                ('id', models.BigAutoField(primary_key=True, serialize=False)),
-                ('at', models.CharField(max_length=32, verbose_name='at')),
-                ('table', models.CharField(max_length=64, verbose_name='table')),
-                ('key', models.CharField(max_length=64, verbose_name='key')),
-                ('is_deletion', models.BooleanField(verbose_name='is a deletion')),
-                ('values', models.TextField(blank=True, verbose_name='values')),
+                ("id", models.BigAutoField(primary_key=True, serialize=False)),
+                ("at", models.CharField(max_length=32, verbose_name="at")),
+                ("table", models.CharField(max_length=64, verbose_name="table")),
+                ("key", models.CharField(max_length=64, verbose_name="key")),
+                ("is_deletion", models.BooleanField(verbose_name="is a deletion")),
+                ("values", models.TextField(blank=True, verbose_name="values")),
             ],
             options={
-                'verbose_name': 'tombstone',
-                'verbose_name_plural': 'tombstones',
+                "verbose_name": "tombstone",
+                "verbose_name_plural": "tombstones",
             },
         ),
         migrations.CreateModel(
-            name='Restore',
+            name="Restore",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('name', models.CharField(max_length=32, verbose_name='backup')),
-                ('restored_at', models.DateTimeField(verbose_name='restored at')),
-                ('confirmed_at', models.DateTimeField(blank=True, null=True, verbose_name='confirmed at')),
-                ('safety_name', models.CharField(blank=True, max_length=32, verbose_name='safety backup')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("name", models.CharField(max_length=32, verbose_name="backup")),
+                ("restored_at", models.DateTimeField(verbose_name="restored at")),
+                ("confirmed_at", models.DateTimeField(blank=True, null=True, verbose_name="confirmed at")),
+                ("safety_name", models.CharField(blank=True, max_length=32, verbose_name="safety backup")),
             ],
             options={
-                'verbose_name': 'restore',
-                'verbose_name_plural': 'restores',
-                'indexes': [models.Index(condition=models.Q(('confirmed_at__isnull', True)), fields=['restored_at'], name='restore_unconfirmed')],
+                "verbose_name": "restore",
+                "verbose_name_plural": "restores",
+                "indexes": [
+                    models.Index(
+                        condition=models.Q(("confirmed_at__isnull", True)),
+                        fields=["restored_at"],
+                        name="restore_unconfirmed",
+                    )
+                ],
             },
         ),
         migrations.CreateModel(
-            name='BackupRun',
+            name="BackupRun",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('kind', models.CharField(choices=[('backup', 'backup'), ('verification', 'verification')], max_length=16, verbose_name='kind')),
-                ('state', models.CharField(choices=[('running', 'running'), ('done', 'done'), ('failed', 'failed')], default='running', max_length=8, verbose_name='state')),
-                ('name', models.CharField(blank=True, max_length=32, verbose_name='backup')),
-                ('reason', models.CharField(blank=True, max_length=24, verbose_name='reason')),
-                ('started_at', models.DateTimeField(verbose_name='started at')),
-                ('finished_at', models.DateTimeField(blank=True, null=True, verbose_name='finished at')),
-                ('stored_bytes', models.PositiveBigIntegerField(default=0, verbose_name='bytes written')),
-                ('problem', models.TextField(blank=True, verbose_name='problem')),
-                ('requested_by', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='+', to=settings.AUTH_USER_MODEL, verbose_name='requested by')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                (
+                    "kind",
+                    models.CharField(
+                        choices=[("backup", "backup"), ("verification", "verification")],
+                        max_length=16,
+                        verbose_name="kind",
+                    ),
+                ),
+                (
+                    "state",
+                    models.CharField(
+                        choices=[("running", "running"), ("done", "done"), ("failed", "failed")],
+                        default="running",
+                        max_length=8,
+                        verbose_name="state",
+                    ),
+                ),
+                ("name", models.CharField(blank=True, max_length=32, verbose_name="backup")),
+                ("reason", models.CharField(blank=True, max_length=24, verbose_name="reason")),
+                ("started_at", models.DateTimeField(verbose_name="started at")),
+                ("finished_at", models.DateTimeField(blank=True, null=True, verbose_name="finished at")),
+                ("stored_bytes", models.PositiveBigIntegerField(default=0, verbose_name="bytes written")),
+                ("problem", models.TextField(blank=True, verbose_name="problem")),
+                (
+                    "requested_by",
+                    models.ForeignKey(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.SET_NULL,
+                        related_name="+",
+                        to=settings.AUTH_USER_MODEL,
+                        verbose_name="requested by",
+                    ),
+                ),
             ],
             options={
-                'verbose_name': 'backup run',
-                'verbose_name_plural': 'backup runs',
-                'permissions': (('start_backup', 'Can start a backup'), ('download_backup', 'Can download backups, with all that people said')),
-                'indexes': [models.Index(fields=['-started_at'], name='backup_run_by_age')],
-                'constraints': [models.CheckConstraint(condition=models.Q(('kind__in', ['backup', 'verification'])), name='backup_run_kind_is_known'), models.CheckConstraint(condition=models.Q(('state__in', ['running', 'done', 'failed'])), name='backup_run_state_is_known'), models.CheckConstraint(condition=models.Q(('state', 'running'), ('finished_at__isnull', False), _connector='OR'), name='backup_run_that_ended_has_its_time')],
+                "verbose_name": "backup run",
+                "verbose_name_plural": "backup runs",
+                "permissions": (
+                    ("start_backup", "Can start a backup"),
+                    ("download_backup", "Can download backups, with all that people said"),
+                ),
+                "indexes": [models.Index(fields=["-started_at"], name="backup_run_by_age")],
+                "constraints": [
+                    models.CheckConstraint(
+                        condition=models.Q(("kind__in", ["backup", "verification"])), name="backup_run_kind_is_known"
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(("state__in", ["running", "done", "failed"])),
+                        name="backup_run_state_is_known",
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(("state", "running"), ("finished_at__isnull", False), _connector="OR"),
+                        name="backup_run_that_ended_has_its_time",
+                    ),
+                ],
             },
         ),
     ]
