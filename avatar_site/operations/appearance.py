@@ -84,9 +84,17 @@ def _read_icon_url(request: HttpRequest) -> str:
     return static("img/icon.svg")
 
 
+def _describe_version(request: HttpRequest) -> str:
+    # Imported here, as above: the version is of the site, whose settings import this module.
+    from avatar_site import version
+
+    return f"{version.read_version()} · {version.read_build()}"
+
+
 UNFOLD: dict[str, Any] = {
     "SITE_TITLE": "AVATAR",
     "SITE_HEADER": "AVATAR",
+    "SITE_SUBHEADER": _describe_version,
     "SITE_ICON": _read_icon_url,
     "SITE_FAVICONS": [{"rel": "icon", "type": "image/svg+xml", "href": _read_icon_url}],
     "SHOW_BACK_BUTTON": True,

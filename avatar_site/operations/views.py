@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 from http import HTTPStatus
 
@@ -11,7 +12,7 @@ from django.utils.translation import gettext as _
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
-import avatar_site
+from avatar_site import version
 from avatar_site.operations import status
 
 
@@ -40,7 +41,7 @@ async def health(request: HttpRequest) -> JsonResponse:
 @never_cache
 @require_safe
 async def system_info(request: HttpRequest) -> JsonResponse:
-    """Report version, profile, limits, and each role's engine with its model, device, load time and memory."""
+    """Report version, build, profile, limits, and each role's engine with its model, device, load time and memory."""
     user = await request.auser()
     if not user.is_authenticated:
         return JsonResponse({"code": "not_logged_in", "detail": _("Please log in.")}, status=HTTPStatus.UNAUTHORIZED)
@@ -50,7 +51,7 @@ async def system_info(request: HttpRequest) -> JsonResponse:
         inference |= dataclasses.asdict(report.status)
     return JsonResponse(
         {
-            "version": avatar_site.__version__,
+            **await asyncio.to_thread(version.describe),
             "profile": settings.AVATAR_PROFILE,
             "limits": {
                 "max_sessions": settings.AVATAR_MAX_SESSIONS,

@@ -7,6 +7,7 @@ from typing import Any
 
 from daphne.cli import CommandLineInterface
 
+from avatar_site import version
 from avatar_site.private_files import restrict_new_files
 from avatar_site.web.open_files import raise_limit
 from avatar_site.web.server import Server
@@ -47,6 +48,8 @@ class Command(CommandLineInterface):
 
     def load_asgi_app(self, asgi_app_path: str) -> Any:
         application = super().load_asgi_app(asgi_app_path)
+        # Now, while the files are those that were loaded: an upgrade may replace them.
+        version.read_build()
         # After the application, which sets Django up: these import models.
         from avatar_site.web.upload_limits import SiteGate, read_limits
         from realtime.admission import admission

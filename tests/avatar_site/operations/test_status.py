@@ -5,6 +5,7 @@ import pytest
 from django.contrib.auth.models import User
 from django.test import AsyncClient
 
+from avatar_site import version
 from avatar_site.operations import status
 from avatar_site.operations.status import InferenceProbe
 from inference.interfaces import InferenceStatus, InferenceUnavailable, Role, RoleState, RoleStatus
@@ -193,6 +194,7 @@ class TestSystemInfo:
 
         body = (await async_client.get("/api/system/info")).json()
 
+        assert {name: body[name] for name in ("version", "build", "schema")} == version.describe()
         assert body["profile"] == "fake"
         assert body["limits"]["max_sessions"] == 5
         assert body["inference"]["is_ready"] is False
