@@ -57,6 +57,11 @@ def _damaged(detail: str) -> Finding:
     )
 
 
+def is_newer_than_program() -> bool:
+    """Return whether the database has migrations that this program does not know."""
+    return _check_migrations() is not None
+
+
 def _check_migrations() -> Finding | None:
     known = MigrationLoader(None, ignore_no_migrations=True).disk_migrations
     ours = {config.label for config in apps.get_app_configs()}

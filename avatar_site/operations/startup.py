@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import fcntl
 import json
 import os
 import socket
@@ -18,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, NoReturn
+from typing import Any, NoReturn
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
@@ -27,6 +26,7 @@ from django.db.migrations.executor import MigrationExecutor
 
 from avatar_site import env
 from avatar_site.operations import database_checks, processes, services
+from avatar_site.operations.locks import SERVE_LOCK, LockHeld, hold_lock
 from avatar_site.operations.serving import ServePlan, become_supervisor, describe_role, make_memory_table
 from avatar_site.private_files import close_to_others, restrict_new_files
 from inference.address import AddressTaken, hold_socket, parse_socket_path
@@ -87,7 +87,7 @@ def serve(*, only: str, prepare: bool, is_verbose: bool, say: Say) -> NoReturn:
     names = tuple(name.strip() for name in only.split(",") if name.strip())
     if not names or not set(names) <= set(processes.NAMES):
         raise StartRefused(f"--only {only}: expected some of {', '.join(processes.NAMES)}")
-    with _lock(settings.AVATAR_DATA_DIR / "serve.lock") as lock:
+    with _lock(settings.AVATAR_DATA_DIR) as lock:
         restrict_new_files()
         for path in close_to_others(settings.AVATAR_DATA_DIR):
             say(f"{path} could be read by other users of this machine; it is closed to them now.")
@@ -109,7 +109,7 @@ def describe_running() -> Iterator[str]:
     """Yield what `serve --status` prints. Raises StartRefused when nothing runs with the data folder."""
     try:
         # A running supervisor holds the lock; the state file of one that was killed means nothing.
-        with _lock(settings.AVATAR_DATA_DIR / "serve.lock"):
+        with _lock(settings.AVATAR_DATA_DIR):
             raise StartRefused(f"Nothing runs with the data folder {settings.AVATAR_DATA_DIR}.")
     except AlreadyServing:
         try:
@@ -198,16 +198,13 @@ def _child_environment() -> dict[str, str]:
 
 
 @contextmanager
-def _lock(path: Path) -> Iterator[int]:
-    """Hold a lock on the data folder, by a descriptor; the kernel releases it however we end. Raises AlreadyServing."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    file: IO[str]
-    with path.open("a", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise AlreadyServing(f"AVATAR already runs with the data folder {path.parent}.") from None
-        yield file.fileno()
+def _lock(data_dir: Path) -> Iterator[int]:
+    """Hold the supervisor's lock on the data folder, by a descriptor. Raises AlreadyServing."""
+    try:
+        with hold_lock(data_dir, SERVE_LOCK) as lock:
+            yield lock
+    except LockHeld:
+        raise AlreadyServing(f"AVATAR already runs with the data folder {data_dir}.") from None
 
 
 def _check_ports(names: tuple[str, ...]) -> None:

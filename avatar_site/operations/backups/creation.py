@@ -1,0 +1,185 @@
+"""Makes a backup: a snapshot of the database, the audio that it names, a manifest; then verifies it by restoring."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import pyrage
+from django.conf import settings
+
+import avatar_site
+from avatar_site import version
+from avatar_site.lib import inference_client
+from avatar_site.operations.backups import audio, catalogue, database, packing, runs, verification
+from avatar_site.operations.backups.copies import hold_backup_lock, make_scratch
+from avatar_site.operations.backups.manifest import Manifest, Member, Reason, VerificationRecord, make_name
+from avatar_site.operations.models import RunKind
+from avatar_site.operations.tombstones import log, shipping
+from inference.interfaces import InferenceError
+
+if TYPE_CHECKING:
+    from django.contrib.auth.models import User
+
+    from avatar_site.operations.backups.targets import Target
+
+logger = logging.getLogger(__name__)
+
+Part = Literal["database", "audio"]
+PARTS: frozenset[Part] = frozenset({"database", "audio"})
+#: A backup does not wait longer to learn which models run.
+INFERENCE_TIMEOUT_S = 2.0
+
+#: What happens next, for the operator.
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Created:
+    """A backup that was made. `record` is None if it was not to be verified."""
+
+    manifest: Manifest
+    record: VerificationRecord | None
+    #: Bytes that this run wrote: what earlier backups have already is not written again.
+    stored_bytes: int
+    took_s: float
+
+
+def create_backup(
+    *,
+    target: Target,
+    parts: Collection[Part] = PARTS,
+    recipients: Sequence[str] = (),
+    reason: Reason = "manual",
+    requested_by: User | None = None,
+    say: Say = logger.info,
+    progress: audio.Progress = audio.no_progress,
+    is_verified: bool = True,
+) -> Created:
+    """
+    Make a backup of the site while it serves, and verify it by restoring it into a scratch folder.
+
+    Raises LockHeld, database.SnapshotFailed, TargetError, packing.BadKey, OSError (a full disk), and
+    verification.VerificationFailed: then the backup is kept, marked as damaged.
+    """
+    with hold_backup_lock():
+        return create_while_locked(
+            target=target,
+            parts=parts,
+            recipients=recipients,
+            reason=reason,
+            requested_by=requested_by,
+            say=say,
+            progress=progress,
+            is_verified=is_verified,
+        )
+
+
+def create_while_locked(
+    *,
+    target: Target,
+    parts: Collection[Part] = PARTS,
+    recipients: Sequence[str] = (),
+    reason: Reason = "manual",
+    requested_by: User | None = None,
+    say: Say = logger.info,
+    progress: audio.Progress = audio.no_progress,
+    is_verified: bool = True,
+) -> Created:
+    """As `create_backup`, for a caller that holds the lock."""
+    began_s = time.monotonic()
+    packing.check_recipients(recipients)
+    # Lives until this run has verified what it wrote, and nowhere else.
+    ephemeral = pyrage.x25519.Identity.generate() if recipients else None
+    keys = [*recipients, str(ephemeral.to_public())] if ephemeral else []
+    with runs.recorded(RunKind.BACKUP, reason=reason, requested_by=requested_by) as run:
+        log.drain()
+        shipping.ship(target, recipients)
+        with make_scratch("backup") as scratch:
+            say("Taking a snapshot of the database …")
+            snapshot = database.take_snapshot(scratch)
+            name = make_name(snapshot.taken_at)
+            run.name = name
+            stored_bytes = 0
+            database_member = None
+            if "database" in parts:
+                suffix, is_dump = ("sqlite3", False) if snapshot.vendor == "sqlite" else ("pgdump", True)
+                database_member = _store(
+                    snapshot.path,
+                    f"db/{name}.{suffix}",
+                    target=target,
+                    scratch=scratch,
+                    keys=keys,
+                    compress=not is_dump,
+                )
+                stored_bytes += database_member.size_bytes
+            audio_part = None
+            if "audio" in parts:
+                say(f"Copying audio: {len(snapshot.audio_names)} files …")
+                copied = audio.copy_audio(
+                    snapshot.audio_names,
+                    name=name,
+                    target=target,
+                    scratch=scratch,
+                    recipients=keys,
+                    progress=progress,
+                )
+                audio_part, stored_bytes = copied.part, stored_bytes + copied.stored_bytes
+            manifest = Manifest(
+                name=name,
+                taken_at=snapshot.taken_at,
+                reason=reason,
+                version=avatar_site.__version__,
+                build=version.read_build(),
+                schema=snapshot.schema,
+                vendor=snapshot.vendor,
+                row_counts=snapshot.row_counts,
+                database=database_member,
+                audio=audio_part,
+                recipients=tuple(recipients),
+                engines=_read_engines(),
+            )
+            catalogue.write_manifest(target, manifest)
+        run.stored_bytes = stored_bytes
+    record = None
+    if is_verified:
+        say("Verifying it by restoring it into a scratch folder …")
+        record = verification.verify_while_locked(
+            target=target, name=name, identities=[ephemeral] if ephemeral else [], requested_by=requested_by
+        )
+    return Created(manifest, record, stored_bytes, time.monotonic() - began_s)
+
+
+def _store(source: Path, key: str, *, target: Target, scratch: Path, keys: Sequence[str], compress: bool) -> Member:
+    """Pack a file, write it to the target under `key` and the suffixes of its packing, and return what was written."""
+    key = f"{key}{'.gz' if compress else ''}{'.age' if keys else ''}"
+    packed_path = scratch / "packed"
+    packed = packing.pack(source, packed_path, compress=compress, recipients=keys)
+    target.write(key, packed_path)
+    packed_path.unlink()
+    return Member(
+        key=key,
+        size_bytes=packed.size_bytes,
+        sha256=packed.sha256,
+        content_bytes=packed.content_bytes,
+        content_sha256=packed.content_sha256,
+    )
+
+
+def _read_engines() -> dict[str, str]:
+    """Return engine and model of each role; empty when the inference process does not run."""
+    inference = inference_client.get_inference()
+    try:
+        status = inference_client.ask(inference.status(), timeout_s=INFERENCE_TIMEOUT_S)
+    except (InferenceError, TimeoutError):
+        return {}
+    return {role.role.value: f"{role.engine} {role.model}".strip() for role in status.roles}
+
+
+def read_recipients(given: Sequence[str] = ()) -> tuple[str, ...]:
+    """Return the public keys to encrypt to: those given, or those of the settings."""
+    return tuple(given) or tuple(settings.AVATAR_BACKUP_RECIPIENTS)

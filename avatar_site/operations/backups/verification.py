@@ -1,0 +1,196 @@
+"""Verifies a backup: restores it into a scratch folder, opens it there with Django, compares counts and contents."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from django.utils import timezone
+
+from avatar_site.operations.backups import audio, catalogue, database, packing, runs
+from avatar_site.operations.backups.copies import CopyFailed, hold_backup_lock, make_scratch, work_on_copy
+from avatar_site.operations.backups.manifest import (
+    BadManifest,
+    IndexedFile,
+    Manifest,
+    Member,
+    StoredObject,
+    VerificationRecord,
+)
+from avatar_site.operations.backups.preparation import CheckRequest, CheckResult
+from avatar_site.operations.models import RunKind
+
+if TYPE_CHECKING:
+    from typing import BinaryIO
+
+    from django.contrib.auth.models import User
+    from pyrage.x25519 import Identity
+
+    from avatar_site.operations.backups.targets import Target
+
+logger = logging.getLogger(__name__)
+
+
+class VerificationFailed(Exception):
+    """The backup is damaged. The message says what is wrong; the record in the target says it as well."""
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """A backup that was fetched: a folder like a data folder, and the URL of its database if that is not a file."""
+
+    folder: Path
+    database_url: str = ""
+    #: None: without audio.
+    files: list[IndexedFile] | None = None
+
+
+def verify_backup(
+    *, target: Target, name: str, identities: Sequence[Identity] = (), requested_by: User | None = None
+) -> VerificationRecord:
+    """
+    Restore a backup into a scratch folder, compare, and write the record of it into the target.
+
+    An encrypted one without its key is only compared with its checksums, and the record says so. Raises LockHeld,
+    NoSuchBackup, TargetError, VerificationFailed, and OSError when the scratch folder's disk is full.
+    """
+    with hold_backup_lock():
+        return verify_while_locked(target=target, name=name, identities=identities, requested_by=requested_by)
+
+
+def verify_while_locked(
+    *, target: Target, name: str, identities: Sequence[Identity] = (), requested_by: User | None = None
+) -> VerificationRecord:
+    """As `verify_backup`, for a caller that holds the lock."""
+    began_s = time.monotonic()
+    problem, is_checksum_only = "", False
+    with runs.recorded(RunKind.VERIFICATION, name=name, requested_by=requested_by):
+        try:
+            manifest = catalogue.read_manifest(target, name)
+            try:
+                _restore_and_check(manifest, target=target, identities=identities)
+            except packing.NoKey:
+                is_checksum_only = True
+                _compare_checksums(manifest, target=target)
+        except (packing.Damaged, BadManifest, FileNotFoundError, CopyFailed, database.LoadFailed) as error:
+            problem = str(error)
+        except VerificationFailed as error:
+            problem = str(error)
+        record = VerificationRecord(
+            name=name,
+            verified_at=timezone.now(),
+            took_s=round(time.monotonic() - began_s, 1),
+            problem=problem,
+            is_checksum_only=is_checksum_only,
+        )
+        catalogue.write_record(target, record)
+        if problem:
+            raise VerificationFailed(problem)
+    return record
+
+
+def _restore_and_check(manifest: Manifest, *, target: Target, identities: Sequence[Identity]) -> None:
+    with (
+        make_scratch("verify") as scratch,
+        fetch_copy(manifest, target=target, folder=scratch, identities=identities, may_compare=True) as copy,
+    ):
+        check_copy(manifest, copy)
+
+
+@contextmanager
+def fetch_copy(
+    manifest: Manifest,
+    *,
+    target: Target,
+    folder: Path,
+    identities: Sequence[Identity],
+    parts: Collection[str] = ("database", "audio"),
+    may_compare: bool = False,
+) -> Iterator[Copy]:
+    """
+    Fetch, decrypt and decompress a backup into a folder, comparing checksums. A scratch database is dropped at the end.
+
+    `may_compare`: audio that earlier runs encrypted, to a key that is not here, is compared and not fetched. Raises
+    packing.Damaged, packing.NoKey, BadManifest, FileNotFoundError, TargetError, database.LoadFailed.
+    """
+    files = None
+    if manifest.audio is not None and "audio" in parts:
+        files = audio.fetch_audio(
+            manifest, target=target, folder=folder, identities=identities, may_compare=may_compare
+        )
+    if manifest.database is None or "database" not in parts:
+        yield Copy(folder, "", files)
+        return
+    path = folder / ("avatar.sqlite3" if manifest.vendor == "sqlite" else "database.pgdump")
+    fetch_member(manifest.database, path, target=target, scratch=folder, identities=identities)
+    with database.loaded(path, vendor=manifest.vendor) as database_url:
+        yield Copy(folder, database_url, files)
+
+
+def fetch_member(
+    member: Member, destination: Path, *, target: Target, scratch: Path, identities: Sequence[Identity]
+) -> None:
+    """Fetch one file of a backup. Raises packing.Damaged, packing.NoKey, FileNotFoundError, TargetError."""
+    packed = scratch / "fetched"
+    with packed.open("wb") as file:
+        target.read(member.key, file)
+    packing.unpack(
+        packed,
+        destination,
+        is_compressed=packing.is_compressed_key(member.key),
+        identities=list(identities),
+        content_sha256=member.content_sha256,
+        content_bytes=member.content_bytes,
+    )
+    packed.unlink()
+
+
+def check_copy(manifest: Manifest, copy: Copy) -> None:
+    """Have a child process open the copy and compare it with the manifest. Raises VerificationFailed, CopyFailed."""
+    if manifest.database is None:
+        return
+    missing = list(manifest.audio.missing) if manifest.audio else []
+    request = CheckRequest(row_counts=dict(manifest.row_counts), files=copy.files, missing=missing)
+    result = work_on_copy("check", request, CheckResult, folder=copy.folder, database_url=copy.database_url)
+    if result.problems:
+        more = f" (and {len(result.problems) - 3} more)" if len(result.problems) > 3 else ""
+        raise VerificationFailed("; ".join(result.problems[:3]) + more)
+
+
+class _Digest:
+    """A writable that keeps only the size and the SHA-256 of what is written to it."""
+
+    def __init__(self) -> None:
+        self.size_bytes = 0
+        self._hash = hashlib.sha256()
+
+    def write(self, data: bytes) -> int:
+        self.size_bytes += len(data)
+        self._hash.update(data)
+        return len(data)
+
+    def read_sha256(self) -> str:
+        return self._hash.hexdigest()
+
+
+def _compare_checksums(manifest: Manifest, *, target: Target) -> None:
+    """Read every stored file and compare its checksum. Raises VerificationFailed, FileNotFoundError, TargetError."""
+    stored: list[Member | StoredObject] = [manifest.database] if manifest.database else []
+    if manifest.audio:
+        stored += [manifest.audio.index, manifest.audio.objects, *catalogue.read_objects(target, manifest)]
+    for each in stored:
+        compare_stored(each, target=target)
+
+
+def compare_stored(stored: Member | StoredObject, *, target: Target) -> None:
+    """Compare one stored file with its checksum, without decrypting it. Raises as above."""
+    digest = _Digest()
+    target.read(stored.key, cast("BinaryIO", digest))
+    if (digest.size_bytes, digest.read_sha256()) != (stored.size_bytes, stored.sha256):
+        raise VerificationFailed(f"{stored.key} is damaged: its checksum is another one")

@@ -1,0 +1,69 @@
+"""Translates `manage.py restore`."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser
+from typing import Any
+
+from django.conf import settings
+from django.core.management.base import BaseCommand, CommandError
+
+from avatar_site.operations.backups import catalogue, creation, packing, restoring, targets
+
+
+class Command(BaseCommand):
+    help = (
+        "Put the state of a backup in the place of the present one, which is backed up first. AVATAR must be stopped."
+    )
+    # The present database may be damaged, or of another schema.
+    requires_migrations_checks = False
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("name", metavar="NAME", help="as list_backups shows it, or latest")
+        parser.add_argument(
+            "--from", dest="source", metavar="TARGET", help="a folder, or s3://bucket/prefix (AVATAR_BACKUP_TARGET)"
+        )
+        parser.add_argument("--only", choices=sorted(creation.PARTS), help="only this part")
+        parser.add_argument(
+            "--identity", metavar="FILE", help="the private key of an encrypted backup (AVATAR_BACKUP_IDENTITY_FILE)"
+        )
+        parser.add_argument("--yes", action="store_true", help="do not ask")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        try:
+            target = targets.open_target(options["source"] or settings.AVATAR_BACKUP_TARGET)
+            name = catalogue.find_newest(target) if options["name"] == "latest" else options["name"]
+            manifest = catalogue.read_manifest(target, name)
+            identities = packing.read_identities(options["identity"] or settings.AVATAR_BACKUP_IDENTITY_FILE)
+            if not options["yes"] and not self._is_agreed(f"{name}, taken {manifest.taken_at:%Y-%m-%d %H:%M} UTC"):
+                raise CommandError("Nothing was changed.")
+            restored = restoring.restore(
+                target=target,
+                name=name,
+                parts={options["only"]} if options["only"] else creation.PARTS,
+                identities=identities,
+                recipients=creation.read_recipients(),
+                say=self.stdout.write,
+            )
+        except restoring.RestoreRefused as error:
+            raise CommandError(str(error)) from error
+        except (targets.BadTarget, packing.BadKey, catalogue.NoSuchBackup, OSError) as error:
+            raise CommandError(f"{error} Nothing was changed.") from error
+        for line in restored.applied:
+            self.stdout.write(f"  {line}")
+        if restored.safety_name:
+            self.stdout.write(f"The state before it is in backup {restored.safety_name}.")
+        if restored.missing_files:
+            self.stdout.write(f"{restored.missing_files} files that rows name are not in the storage.")
+        if "database" in ({options["only"]} if options["only"] else creation.PARTS):
+            self.stdout.write("All logins were ended. Look at the site, then run `manage.py confirm_restore`.")
+        self.stdout.write(
+            f"Backup {name} was restored, {restored.audio_files} files of audio were added, {restored.took_s:.0f} s."
+        )
+
+    def _is_agreed(self, what: str) -> bool:
+        self.stdout.write(f"Backup {what}, will take the place of the present state, which is backed up first.")
+        try:
+            return input("Type yes to go on: ").strip().lower() == "yes"
+        except EOFError:
+            return False

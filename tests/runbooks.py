@@ -1,0 +1,126 @@
+"""Runs the commands of the pages in docs/runbooks/ as an operator would: by copying them from the page."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from django.conf import settings
+
+FOLDER = settings.BASE_DIR / "docs" / "runbooks"
+#: What is between the fences of ```sh is for the operator's shell; any other language is not: output, settings.
+_FENCE = re.compile(r"^ *```(\w*) *$")
+_HEADING = re.compile(r"^#+ +(.*?) *$")
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Commands that a page has in one place, to be copied together."""
+
+    page: str
+    line: int
+    heading: str
+    commands: str
+
+    def __str__(self) -> str:
+        return f"docs/runbooks/{self.page}:{self.line}"
+
+
+class CommandFailed(AssertionError):
+    """A command of a page ended with an error, or none did that should have. Says where it stands, and what it said."""
+
+
+class Runbook:
+    """
+    A page, whose blocks are run one by one, in a folder and an environment.
+
+    `replace` are the page's examples (the name of a backup, an address) and what to put in their places. A test ends
+    with `assert runbook.left == []`: each block was run.
+    """
+
+    def __init__(
+        self,
+        page: str,
+        *,
+        folder: Path,
+        environment: Mapping[str, str],
+        replace: Mapping[str, str] | None = None,
+        timeout_s: float = 120,
+    ) -> None:
+        self.left = read_blocks(page)
+        self.replace = dict(replace or {})
+        self._page = page
+        self._folder = folder
+        self._environment = environment
+        self._timeout_s = timeout_s
+
+    def take(self, words: str) -> str:
+        """Return the commands of the first block left that has these words, for a test that runs them itself."""
+        return self._fill_in(self._take(words))
+
+    def run(self, words: str, *, stdin: str = "", code: int = 0) -> str:
+        """Run the first block left that has these words. Return what it wrote. Raises CommandFailed."""
+        block = self._take(words)
+        commands = self._fill_in(block)
+        # -e: as careful as an operator, who does not go on after an error.
+        done = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", commands],
+            cwd=self._folder,
+            env=dict(self._environment),
+            input=stdin,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=self._timeout_s,
+        )
+        if done.returncode != code:
+            raise CommandFailed(f"{block}: code {done.returncode} instead of {code}\n{commands}\n{done.stdout}")
+        return done.stdout
+
+    def run_all(self) -> str:
+        """Run the blocks that are left, in their order. Return what they wrote."""
+        return "".join(self.run(block.commands) for block in list(self.left))
+
+    def _take(self, words: str) -> Block:
+        for block in self.left:
+            if words in block.commands:
+                self.left.remove(block)
+                return block
+        raise AssertionError(f"{self._page} has no block left with {words!r}: {[each.commands for each in self.left]}")
+
+    def _fill_in(self, block: Block) -> str:
+        commands = block.commands
+        for example, value in self.replace.items():
+            commands = commands.replace(example, value)
+        return commands
+
+
+def read_blocks(page: str) -> list[Block]:
+    """Return what docs/runbooks/`page` has for a shell, in order."""
+    blocks: list[Block] = []
+    heading, language, begins_at = "", None, 0
+    lines: list[str] = []
+    for number, line in enumerate((FOLDER / page).read_text(encoding="utf-8").splitlines(), start=1):
+        if match := _FENCE.match(line):
+            if language is None:
+                language, lines, begins_at = match[1], [], number + 1
+            else:
+                if language == "sh":
+                    blocks.append(Block(page, begins_at, heading, "\n".join(lines)))
+                language = None
+        elif language is not None:
+            lines.append(line.strip())
+        elif match := _HEADING.match(line):
+            heading = match[1]
+    assert language is None, f"{page}: the fence before line {begins_at} is not closed"
+    return blocks
+
+
+def read_commands(page: str) -> list[str]:
+    """Return a page's commands without comments, to compare with those of its translation."""
+    return [
+        line for block in read_blocks(page) for line in block.commands.splitlines() if line and not line.startswith("#")
+    ]
