@@ -88,7 +88,8 @@ def read_installation() -> str:
 
 def drain(*, max_rows: int | None = None, timeout_s: float = TIMEOUT_S) -> int:
     """
-    Move the rows of the table to the log. Return how many; 0 within a transaction, which may roll back, and in `suspended`.
+    Move the rows of the table to the log. Return how many: none within a transaction, which may roll back, and
+    while `suspended`.
 
     Costs one small query if there is none. Raises OSError, LogBusy among them, and DatabaseError: then what was not
     moved is still in the table.

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 from django.db import connections, transaction
 
 if TYPE_CHECKING:
-    from django.db.backends.base.base import BaseDatabaseWrapper
     from django.db.backends.utils import CursorWrapper
 
 #: Of the names of triggers and functions.

@@ -35,9 +35,7 @@ def may_write_tombstones(sql: object) -> bool:
     return isinstance(sql, str) and _WRITES.match(sql) is not None
 
 
-def _drain_after_commit(
-    execute: Callable[..., Any], sql: str, params: Any, many: bool, context: dict[str, Any]
-) -> Any:
+def _drain_after_commit(execute: Callable[..., Any], sql: str, params: Any, many: bool, context: dict[str, Any]) -> Any:
     result = execute(sql, params, many, context)
     if may_write_tombstones(sql):
         connection: BaseDatabaseWrapper = context["connection"]
