@@ -117,9 +117,9 @@ def copy_audio(
     `also_to` are keys of this run alone; contents that earlier runs encrypted to the same `recipients` are used again.
     With `is_mistrusting`, they are read and compared first, and those that are damaged are written again.
 
-    A name without a file is missing only if a row has it still. One that cannot be read is logged and counts as missing;
-    some in a row mean that the storage is away. Raises StorageUnavailable, TargetError, BadKey, and OSError for a full
-    disk. A run that is interrupted leaves objects that the next one uses.
+    A name without a file is missing only if a row has it still. A file that cannot be read is logged and is missing;
+    several in a row mean that the storage is away. Raises StorageUnavailable, TargetError, BadKey, and OSError for a
+    full disk. A run that is interrupted leaves objects that the next one uses.
     """
     cache = AudioCache(Path(settings.AVATAR_DATA_DIR) / CACHE)
     wanted = set(names)
@@ -216,9 +216,9 @@ def merge_audio(
     Add the files of these names in a folder to the live storage, where they are not. Nothing there is overwritten.
 
     A name that the storage has for another content is left, and the file added under a new one; with `is_missing_only`
-    it is not added. `files`, with the contents' SHA-256, spare reading what the storage has and the last backup knew. On
-    one disk files are linked: then those in the folder must not change. A second attempt finds what the first has added.
-    Raises OSError; then what was added has no row yet.
+    it is not added. `files`, with the contents' SHA-256, spare reading what the storage has and the last backup knew.
+    On one disk files are linked: then those in the folder must not change. Raises OSError; then what was added has no
+    row yet, and a second attempt finds it.
     """
     wanted = set(names)
     present = {entry.name: entry for entry in get_site_storage().list_entries() if entry.name in wanted}
@@ -271,8 +271,8 @@ class _ObjectStore:
     The objects of a target that a backup may use: those of contents that were stored, for the same readers, before.
 
     An object that some backup has must not be written again: encrypted once more it is another file, and no longer what
-    that backup's list says. So an object that is there, and of which this machine remembers nothing, is looked for in the
-    lists of earlier backups, the newest first.
+    that backup's list says. So an object that is there, and of which this machine remembers nothing, is looked for in
+    the lists of earlier backups, the newest first.
     """
 
     def __init__(self, target: Target, cache: AudioCache, recipients: Sequence[str], *, is_mistrusting: bool) -> None:
@@ -417,7 +417,7 @@ class _Copying:
         self._progress(len(self._files), self._file_count, self._bytes_done)
 
     def _copy_file(self, entry: StoredEntry) -> tuple[IndexedFile, int]:
-        """Read a file, unless that is known; store its content, unless that is there. Return how much was stored, too."""
+        """Read a file and store its content, unless that was done before. Return how many bytes were stored, too."""
         known = self._cache.find_digest(entry.name, size_bytes=entry.size_bytes, version=entry.version)
         if known and self._store.find(known):
             return IndexedFile(entry.name, entry.size_bytes, known), 0
