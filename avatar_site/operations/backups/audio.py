@@ -432,7 +432,7 @@ class _Copying:
             key = self._store.make_key(digest, is_compressed=is_compressed)
             if is_compressed or self.keys:
                 packed = packing.pack(path, packed_path, compress=is_compressed, recipients=self.keys)
-                stored = StoredObject(key, packed.stored_bytes, packed.stored_sha256, digest)
+                stored = StoredObject(key, packed.size_bytes, packed.sha256, digest)
             else:
                 packed_path = path
                 stored = StoredObject(key, size_bytes, digest, digest)
