@@ -143,6 +143,7 @@ def fetch_member(
     packing.unpack(
         packed,
         destination,
+        is_encrypted=packing.is_encrypted_key(member.key),
         is_compressed=packing.is_compressed_key(member.key),
         identities=list(identities),
         content_sha256=member.content_sha256,
