@@ -1,4 +1,4 @@
-"""Celery tasks of operations. Safe to deliver twice: one at a time by a lock, and a night that is done is left alone."""
+"""Celery tasks of operations. Safe to deliver twice: by a lock, and a night that has its backup is left alone."""
 
 from __future__ import annotations
 
