@@ -36,7 +36,7 @@ def back_up(*, requested_by_id: int | None = None, attempt: int = 0) -> None:
     """Make a backup, as an operator has asked."""
     maintenance.forget_request()
     try:
-        maintenance.back_up(requested_by=User.objects.filter(pk=requested_by_id).first())
+        maintenance.back_up(requested_by=_find_user(requested_by_id))
     except LockHeld:
         _queue_again(back_up, requested_by_id=requested_by_id, attempt=attempt)
 
@@ -46,7 +46,7 @@ def verify_backup(*, name: str, requested_by_id: int | None = None, attempt: int
     """Restore a backup into a scratch folder, as an operator has asked."""
     maintenance.forget_request()
     try:
-        maintenance.verify(name=name, requested_by=User.objects.filter(pk=requested_by_id).first())
+        maintenance.verify(name=name, requested_by=_find_user(requested_by_id))
     except LockHeld:
         _queue_again(verify_backup, name=name, requested_by_id=requested_by_id, attempt=attempt)
 
@@ -64,6 +64,11 @@ def ship_tombstones() -> None:
 def replay_spooled_turns() -> None:
     """Save what calls could not save while the database was away. Run twice, the second run has nothing to save."""
     replay_all_spooled_turns()
+
+
+def _find_user(pk: int | None) -> User | None:
+    """Return None also for one who was deleted since."""
+    return None if pk is None else User.objects.filter(pk=pk).first()
 
 
 def _queue_again(task: Task, *, attempt: int, **arguments: object) -> None:
