@@ -180,8 +180,12 @@ class SmallProduct:
             "environment": (self.root / ".venv" / "installed").read_text(),
             "database": self.read_state()["schema"]["voices"],
             "files": ",".join(name for name in ("static/old.css", "templates/new.html") if (self.root / name).exists()),
-            "journal": "there" if (self.root / ".releases" / "journal.json").exists() else "",
+            "journal": "there" if self.is_switching else "",
         }
+
+    @property
+    def is_switching(self) -> bool:
+        return (self.root / ".releases" / "journal.json").exists()
 
     def _write(self, name: str, text: str) -> None:
         path = self.source / name
