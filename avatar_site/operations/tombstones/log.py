@@ -144,6 +144,10 @@ def read_log() -> Iterator[Entry]:
         yield from decode_lines(file, address=str(find_log()))
 
 
+def encode_line(entry: Entry) -> bytes:
+    return msgspec.json.encode(entry) + b"\n"
+
+
 def decode_lines(lines: Iterable[bytes], *, address: str) -> Iterator[Entry]:
     """Yield the entries of lines. One that cannot be read is left out, with a warning, but for the cut off last one."""
     for number, line in enumerate(lines, 1):
@@ -179,10 +183,10 @@ def prune(*, before: dt.datetime) -> int:
         if len(kept) == len(entries):
             return 0
         last = max(entry.sequence for entry in entries)
-        lines = [msgspec.json.encode(entry) + b"\n" for entry in kept]
+        lines = [encode_line(entry) for entry in kept]
         if not kept or kept[-1].sequence != last:
             # So that the next entry has a sequence of its own.
-            lines.append(msgspec.json.encode(_make_mark(entries[-1], last)) + b"\n")
+            lines.append(encode_line(_make_mark(entries[-1], last)))
         write_atomically(find_log(), b"".join(lines))
     return len(entries) - len(kept)
 
@@ -193,7 +197,7 @@ def compact(entries: Iterable[Entry]) -> list[Entry]:
     replaced: set[tuple[str, ...]] = set()
     gone: set[tuple[str, ...]] = set()
     gone_conversations: set[str] = set()
-    for entry in sorted(entries, key=order, reverse=True):
+    for entry in sorted(entries, key=order)[::-1]:
         row = identify(entry)
         if row in gone:
             # Earlier values; a second deletion of the same row says nothing either.
@@ -332,7 +336,7 @@ def _append(rows: list[Tombstone], installation: str) -> None:
         for row in rows:
             if (values := described.get(row.pk)) is not None:
                 sequence += 1
-                lines.append(msgspec.json.encode(_make_entry(row, values, installation, sequence)) + b"\n")
+                lines.append(encode_line(_make_entry(row, values, installation, sequence)))
         try:
             _write_all(descriptor, b"".join(lines))
             os.fsync(descriptor)

@@ -121,7 +121,7 @@ def prune(target: Target, *, before: dt.datetime) -> int:
 
 
 def _write_shipment(entries: Iterable[Entry], target: Target, recipients: Sequence[str]) -> None:
-    lines = b"".join(msgspec.json.encode(entry) + b"\n" for entry in entries)
+    lines = b"".join(map(log.encode_line, entries))
     name = f"{timezone.now().astimezone(dt.UTC):%Y%m%dT%H%M%SZ}-{len(lines)}-{hashlib.sha256(lines).hexdigest()}.jsonl"
     key = packing.make_key(
         f"{PREFIX}{log.read_installation()}/{name}", is_compressed=True, is_encrypted=bool(recipients)
