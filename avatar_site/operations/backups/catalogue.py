@@ -46,7 +46,7 @@ MIN_UNNAMED_AGE = dt.timedelta(days=1)
 _MANIFEST_KEY = re.compile(rf"manifests/({NAME.pattern})\.json")
 _RECORD_KEY = re.compile(rf"manifests/({NAME.pattern})\.verified\.json")
 _MEMBER_KEY = re.compile(rf"(?:db|audio)/({NAME.pattern})(?:\.[a-z0-9]+)+")
-_OBJECT_KEY = re.compile(r"audio/objects/([0-9a-f]{2})/\1[0-9a-f]{62}(\.gz)?(\.age)?")
+_OBJECT_KEY = re.compile(r"audio/objects/([0-9a-f]{2})/\1[0-9a-f]{62}(\.[0-9a-f]{8})?(\.gz)?(\.age)?")
 
 
 class NoSuchBackup(Exception):
@@ -233,7 +233,7 @@ def check_stored(target: Target, member: Member | StoredObject) -> None:
 
 
 def choose_to_prune(
-    backups: Collection[ListedBackup], *, now: dt.datetime, database_days: int, audio_days: int
+    backups: Collection[ListedBackup], *, now: dt.datetime, database_days: float, audio_days: float
 ) -> Choice:
     """
     Choose what is too old: databases and audio each after their days, a backup once no part of it is left.
@@ -267,7 +267,7 @@ def choose_to_prune(
     return Choice(tuple(whole), tuple(databases), tuple(audio))
 
 
-def prune(target: Target, *, now: dt.datetime, database_days: int, audio_days: int) -> Pruned:
+def prune(target: Target, *, now: dt.datetime, database_days: float, audio_days: float) -> Pruned:
     """
     Remove what is too old, then every file that no manifest names any more and that is at least a day old.
 
