@@ -179,12 +179,25 @@ def decode_lines(lines: Iterable[bytes], *, address: str) -> Iterator[Entry]:
 
 
 def read_last_sequence() -> int:
-    """Return the sequence of the newest entry, 0 without any. Reads the end of the file only."""
+    """Return the sequence of the newest entry, 0 if there never was one. Reads the end of the file only."""
     try:
         with find_log().open("rb") as file:
             return _read_last_sequence(file.fileno())
     except FileNotFoundError:
-        return 0
+        return _read_last_shipped()
+
+
+def read_shipped() -> dict[str, int]:
+    """Return up to which sequence each target has the log. If that cannot be read, no target has any of it."""
+    try:
+        return msgspec.json.decode((_find_folder() / "shipped.json").read_bytes(), type=dict[str, int])
+    except (FileNotFoundError, msgspec.DecodeError, UnicodeDecodeError):
+        return {}
+
+
+def write_shipped(shipped: dict[str, int]) -> None:
+    """Save what `read_shipped` returns. Raises OSError."""
+    write_atomically(_find_folder() / "shipped.json", msgspec.json.encode(shipped))
 
 
 def prune(*, before: dt.datetime) -> int:
@@ -452,7 +465,12 @@ def _read_last_sequence(descriptor: int) -> int:
         with suppress(msgspec.DecodeError, UnicodeDecodeError):
             return _decoder.decode(line).sequence
         end = start
-    return 0
+    return _read_last_shipped()
+
+
+def _read_last_shipped() -> int:
+    """A log that was lost does not count from the beginning: a target takes what is beyond what it has."""
+    return max(read_shipped().values(), default=0)
 
 
 def _find_line_end(descriptor: int, end: int) -> int:
