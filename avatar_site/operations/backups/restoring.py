@@ -148,7 +148,7 @@ class _Restoring:
         return parts
 
     def _replace_database(self, manifest: Manifest, copy: Copy) -> Restored:
-        present, safety_name = self._keep_present()
+        present, safety_name = self._keep_present(manifest)
         self.say("Preparing the copy: migrations, deletions since, retention …")
         # Read after the safety backup, which has shipped the newest.
         entries = shipping.read_all(self.target, self.identities)
@@ -185,13 +185,19 @@ class _Restoring:
         cache.clear()
         return Restored(manifest, safety_name, result.applied, added, missing, time.monotonic() - self.began_s)
 
-    def _keep_present(self) -> tuple[applying.PresentKeys | None, str]:
-        """Back up the present state, and read which rows it has. None and empty if it cannot be read, or has none."""
+    def _keep_present(self, manifest: Manifest) -> tuple[applying.PresentKeys | None, str]:
+        """
+        Back up the present state, and read which rows it has. None and empty if it cannot be read, or has none.
+
+        The rows are of use only if this database went on from the backup: what one that was restored since does not
+        have may never have been deleted.
+        """
         try:
             if not database.has_content():
                 return None, ""
             log.drain()
-            present = applying.read_present_keys()
+            went_on = not Restore.objects.filter(restored_at__gte=manifest.taken_at).exists()
+            present = applying.read_present_keys() if went_on else None
         except DatabaseError as error:
             self.say(f"The present database cannot be read ({error}): it is kept aside as it is.")
             return None, ""
