@@ -12,6 +12,8 @@ from django.apps import AppConfig
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Tags, Warning, register
 
+from avatar_site.private_files import OTHERS
+
 
 @register
 def check_data_dir(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
@@ -65,6 +67,82 @@ def check_microphone_works(app_configs: Sequence[AppConfig] | None, **kwargs: An
             id="avatar.W001",
         )
     ]
+
+
+@register
+def check_backup_retention(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
+    """What the retention removes is still in backups: where those are kept for longer, it promises too much."""
+    return [
+        Warning(
+            f"{backup}={getattr(settings, backup)} keeps backups longer than {site}={getattr(settings, site)} keeps "
+            f"{what}.",
+            hint=f"What the retention removes stays in backups for so long. Lower {backup}, or tell people.",
+            id="avatar.W002",
+        )
+        for backup, site, what in (
+            ("AVATAR_BACKUP_AUDIO_DAYS", "AVATAR_RETENTION_AUDIO_DAYS", "recordings"),
+            ("AVATAR_BACKUP_DATABASE_DAYS", "AVATAR_RETENTION_TEXT_DAYS", "what was said"),
+        )
+        if 0 < getattr(settings, site) < getattr(settings, backup)
+    ]
+
+
+@register
+def check_backup_recipients(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
+    """A backup that cannot be encrypted is not made: better known now than at night."""
+    if not settings.AVATAR_BACKUP_RECIPIENTS:
+        return []
+    # Imported only where it is used: most processes need none of it.
+    from avatar_site.operations.backups import packing
+
+    try:
+        packing.check_recipients(settings.AVATAR_BACKUP_RECIPIENTS)
+    except packing.BadKey as error:
+        return [Error(f"AVATAR_BACKUP_RECIPIENTS: {error}", id="avatar.E004")]
+    return []
+
+
+@register
+def check_backup_target(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
+    """Whether the target is one; it is not connected to. The default is not looked at: it is right, and costs boto3."""
+    if Path(settings.AVATAR_BACKUP_TARGET) == Path(settings.AVATAR_DATA_DIR) / "backups":
+        return []
+    from avatar_site.operations.backups import targets
+
+    try:
+        targets.open_target(settings.AVATAR_BACKUP_TARGET)
+    except targets.BadTarget as error:
+        return [Error(f"AVATAR_BACKUP_TARGET: {error}", id="avatar.E005")]
+    return []
+
+
+@register
+def check_backup_identity(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
+    """The private key of backups. It may be on a disk that is not there today: that does not stop the start."""
+    if not settings.AVATAR_BACKUP_IDENTITY_FILE:
+        return []
+    from avatar_site.operations.backups import packing
+
+    path = Path(settings.AVATAR_BACKUP_IDENTITY_FILE)
+    try:
+        packing.read_identities(path)
+    except packing.BadKey as error:
+        return [
+            Warning(
+                f"AVATAR_BACKUP_IDENTITY_FILE: {error}",
+                hint="Encrypted backups cannot be verified or restored with it.",
+                id="avatar.W003",
+            )
+        ]
+    if path.stat().st_mode & OTHERS:
+        return [
+            Warning(
+                f"AVATAR_BACKUP_IDENTITY_FILE={path}: other users of this machine may read the private key.",
+                hint=f"chmod 600 {path}",
+                id="avatar.W004",
+            )
+        ]
+    return []
 
 
 def is_loopback(host: str) -> bool:

@@ -18,11 +18,13 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from celery import shared_task
 from django.core.cache import cache
 from django.db import OperationalError, connection, transaction
+
+from avatar_site.lib import fts5
 
 logger = logging.getLogger(__name__)
 
@@ -36,10 +38,6 @@ MAX_ATTEMPTS = 3
 BUSY_TIMEOUT_MS = 500
 #: A run that is still queued after this is taken for lost.
 _QUEUED_FOR_S = 15 * 60
-#: Pages of an index that are merged in one transaction: other writers wait for its end.
-PAGES_A_STEP = 64
-#: Far more than an index has: a bound, should a merge find work without end.
-MAX_STEPS = 100_000
 #: The key in the cache that is set while a run is queued.
 IS_QUEUED = "sqlite_erasure.is_queued"
 #: What VACUUM leaves of a disk to those who write at the same time.
@@ -105,8 +103,7 @@ def erase_deleted_rows(*, measure_free_bytes: Callable[[Path], int] = measure_fr
     started_at = time.monotonic()
     with _impatient():
         try:
-            for table in _list_fts5_tables():
-                _merge_all(table)
+            _merge_indexes()
             lacking = _describe_lack_of_room(measure_free_bytes)
             if lacking is None:
                 with connection.cursor() as cursor:
@@ -189,29 +186,15 @@ def _warn_of_lack_of_room(lacking: str) -> None:
         )
 
 
-def _list_fts5_tables() -> list[str]:
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT name FROM sqlite_master WHERE sql LIKE 'CREATE VIRTUAL TABLE%USING fts5%' ORDER BY name")
-        return [name for (name,) in cursor.fetchall()]
-
-
-def _merge_all(table: str) -> None:
-    """Merge an index into one segment without deleted rows, in steps between which others can write."""
-    pages = -PAGES_A_STEP  # negative: all segments at once, whatever their sizes
-    for _ in range(MAX_STEPS):
-        if not _merge(table, pages):
-            return
-        pages = PAGES_A_STEP
-    logger.error("the index %s was not merged to its end", table)
-
-
-def _merge(table: str, pages: int) -> bool:
-    """Merge about this many pages. Return whether there was anything to merge: then there is more than one change."""
-    name = connection.ops.quote_name(table)
-    with connection.cursor() as cursor:
-        before = cast(int, connection.connection.total_changes)
-        cursor.execute(f"INSERT INTO {name}({name}, rank) VALUES ('merge', %s)", [pages])  # noqa: S608 — quoted
-        return cast(int, connection.connection.total_changes) - before > 1
+def _merge_indexes() -> None:
+    """Raises django.db.OperationalError."""
+    connection.ensure_connection()
+    with connection.wrap_database_errors:
+        for table in fts5.list_tables(connection.connection):
+            try:
+                fts5.merge_all(connection.connection, table)
+            except fts5.MergeUnfinished:
+                logger.error("the index %s was not merged to its end", table)
 
 
 def _truncate_log() -> bool:

@@ -105,7 +105,7 @@ class Serving:
             log_dir=Path(plan.data_dir) / "logs",
             environment=os.environ,
             on_event=self._handle_event,
-            on_line=(lambda name, line: say(f"{name:<9} | {line}")) if plan.is_verbose else None,
+            on_line=(lambda name, line: say(f"{name:<11} | {line}")) if plan.is_verbose else None,
         )
 
     async def run(self) -> bool:

@@ -11,7 +11,7 @@ from django.utils.translation import gettext_lazy as _
 
 import avatar_site
 from avatar_site import env
-from avatar_site.operations import appearance
+from avatar_site.operations import appearance, queues
 from inference.address import make_default_address
 from realtime.call import prompt
 
@@ -154,6 +154,7 @@ TEMPLATES = [
                 "django.contrib.auth.context_processors.auth",
                 "django.contrib.messages.context_processors.messages",
             ],
+            "libraries": {"backups": "avatar_site.lib.backup_notice"},
         },
     }
 ]
@@ -229,6 +230,8 @@ CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_WORKER_ENABLE_REMOTE_CONTROL = False
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+CELERY_TASK_DEFAULT_QUEUE = queues.DEFAULT
+CELERY_TASK_ROUTES = {name: {"queue": queues.MAINTENANCE} for name in queues.MAINTENANCE_TASKS}
 # While people sleep; pages promise it. Beat makes up for a night in which the machine was off.
 _AT_NIGHT = crontab(hour=3, minute=30)
 CELERY_BEAT_SCHEDULE = {

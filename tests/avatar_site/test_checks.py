@@ -1,6 +1,7 @@
 import os
 from pathlib import Path
 
+import pyrage
 import pytest
 from pytest_django import Settings
 
@@ -67,3 +68,100 @@ class TestMicrophone:
         settings.AVATAR_HOST, settings.AVATAR_HTTPS = host, https
 
         assert ids(checks.check_microphone_works(None)) == expected
+
+
+class TestBackupRetention:
+    @pytest.mark.parametrize(
+        ("audio_days", "text_days", "expected"),
+        [
+            # The site keeps everything: backups keep nothing for longer.
+            (0, 0, []),
+            (30, 7, []),
+            (29, 7, ["avatar.W002"]),
+            (1, 1, ["avatar.W002", "avatar.W002"]),
+        ],
+    )
+    def test_should_not_be_longer_than_the_sites(
+        self, settings: Settings, audio_days: int, text_days: int, expected: list[str]
+    ) -> None:
+        settings.AVATAR_BACKUP_AUDIO_DAYS, settings.AVATAR_BACKUP_DATABASE_DAYS = 30, 7
+        settings.AVATAR_RETENTION_AUDIO_DAYS, settings.AVATAR_RETENTION_TEXT_DAYS = audio_days, text_days
+
+        assert ids(checks.check_backup_retention(None)) == expected
+
+    def test_names_both_settings(self, settings: Settings) -> None:
+        settings.AVATAR_BACKUP_AUDIO_DAYS, settings.AVATAR_RETENTION_AUDIO_DAYS = 30, 7
+
+        (warning,) = checks.check_backup_retention(None)
+
+        assert "AVATAR_BACKUP_AUDIO_DAYS=30" in warning.msg
+        assert "AVATAR_RETENTION_AUDIO_DAYS=7" in warning.msg
+
+
+class TestBackupRecipients:
+    def test_may_be_none(self, settings: Settings) -> None:
+        settings.AVATAR_BACKUP_RECIPIENTS = []
+
+        assert checks.check_backup_recipients(None) == []
+
+    def test_are_public_keys(self, settings: Settings) -> None:
+        settings.AVATAR_BACKUP_RECIPIENTS = [str(pyrage.x25519.Identity.generate().to_public())]
+
+        assert checks.check_backup_recipients(None) == []
+
+    @pytest.mark.parametrize("is_private", [True, False])
+    def test_are_named_when_they_are_none(self, settings: Settings, is_private: bool) -> None:
+        key = str(pyrage.x25519.Identity.generate()) if is_private else "age1nothing"
+        settings.AVATAR_BACKUP_RECIPIENTS = [key]
+
+        (error,) = checks.check_backup_recipients(None)
+
+        assert error.id == "avatar.E004"
+        assert error.msg.startswith("AVATAR_BACKUP_RECIPIENTS: ")
+        # A private key in the wrong place must not get into logs as well.
+        assert not is_private or key not in error.msg
+
+
+class TestBackupTarget:
+    @pytest.mark.parametrize(
+        ("target", "expected"),
+        [("s3://backups/avatar", []), ("s3://b", ["avatar.E005"]), ("ftp://host/folder", ["avatar.E005"])],
+    )
+    def test_is_a_folder_or_a_bucket(self, settings: Settings, target: str, expected: list[str]) -> None:
+        settings.AVATAR_BACKUP_TARGET = target
+
+        assert ids(checks.check_backup_target(None)) == expected
+
+    def test_may_be_the_default(self, settings: Settings, tmp_path: Path) -> None:
+        settings.AVATAR_DATA_DIR, settings.AVATAR_BACKUP_TARGET = tmp_path, str(tmp_path / "backups")
+
+        assert checks.check_backup_target(None) == []
+
+    def test_is_not_among_the_data(self, settings: Settings, tmp_path: Path) -> None:
+        settings.AVATAR_DATA_DIR, settings.AVATAR_BACKUP_TARGET = tmp_path, str(tmp_path / "media" / "backups")
+
+        assert ids(checks.check_backup_target(None)) == ["avatar.E005"]
+
+
+class TestBackupIdentity:
+    @pytest.mark.parametrize(("mode", "expected"), [(0o600, []), (0o640, ["avatar.W004"]), (0o604, ["avatar.W004"])])
+    def test_is_for_its_owner_alone(self, settings: Settings, tmp_path: Path, mode: int, expected: list[str]) -> None:
+        path = tmp_path / "key.txt"
+        path.write_text(f"{pyrage.x25519.Identity.generate()}\n")
+        path.chmod(mode)
+        settings.AVATAR_BACKUP_IDENTITY_FILE = str(path)
+
+        assert ids(checks.check_backup_identity(None)) == expected
+
+    def test_that_cannot_be_read_is_warned_of(self, settings: Settings, tmp_path: Path) -> None:
+        settings.AVATAR_BACKUP_IDENTITY_FILE = str(tmp_path / "on-a-disk-that-is-away.txt")
+
+        (warning,) = checks.check_backup_identity(None)
+
+        assert warning.id == "avatar.W003"
+        assert "on-a-disk-that-is-away.txt" in warning.msg
+
+    def test_may_be_kept_elsewhere(self, settings: Settings) -> None:
+        settings.AVATAR_BACKUP_IDENTITY_FILE = ""
+
+        assert checks.check_backup_identity(None) == []

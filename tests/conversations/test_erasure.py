@@ -16,7 +16,7 @@ from django.db import connection
 from django.test import Client
 from django.utils import timezone
 
-from avatar_site.lib import sqlite_erasure
+from avatar_site.lib import fts5, sqlite_erasure
 from conversations import deletion, retention, services
 from conversations.models import Conversation, Turn
 from tests import factories
@@ -152,18 +152,18 @@ class TestDeletedWords:
         assert cache.get(sqlite_erasure.IS_QUEUED) is None
 
     def test_go_in_steps_between_which_others_write(self, secret: Turn, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(sqlite_erasure, "PAGES_A_STEP", 1)
+        monkeypatch.setattr(fts5, "PAGES_A_STEP", 1)
         steps: list[int] = []
-        merge = sqlite_erasure._merge
+        merge = fts5._merge
 
-        def count(table: str, pages: int) -> bool:
+        def count(database: sqlite3.Connection, table: str, pages: int) -> bool:
             steps.append(pages)
             if len(steps) == 2:
                 factories.create_turn(secret.conversation, text="said meanwhile")
-            return merge(table, pages)
+            return merge(database, table, pages)
 
         Turn.objects.filter(pk=secret.pk).delete()
-        monkeypatch.setattr(sqlite_erasure, "_merge", count)
+        monkeypatch.setattr(fts5, "_merge", count)
         sqlite_erasure.erase_deleted_rows()
 
         assert steps[:2] == [-1, 1]

@@ -57,7 +57,7 @@ class Product:
 
 @pytest.fixture(scope="module")
 def product(stand_ins: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]:
-    """AVATAR as `manage.py serve` runs it: web, worker, beat and inference."""
+    """AVATAR as `manage.py serve` runs it: web, worker, maintenance, beat and inference."""
     data_dir = tmp_path_factory.mktemp("data")
     port, inference_address = find_free_port(), make_default_address(data_dir)
     kept = {

@@ -3,10 +3,53 @@
 from __future__ import annotations
 
 import datetime as dt
+import errno
+import ipaddress
+import os
+import re
+import secrets
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cached_property
+from http import HTTPStatus
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol
+from urllib.parse import urlsplit
+
+from boto3.exceptions import Boto3Error
+from boto3.s3.transfer import TransferConfig
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    EndpointConnectionError,
+    HTTPClientError,
+    IncompleteReadError,
+    NoCredentialsError,
+)
+from django.conf import settings
+from django.utils.translation import gettext as _
+from urllib3.exceptions import HTTPError
+
+from avatar_site.lib.disk import is_disk_full
+from avatar_site.storage import Bucket
+
+#: What is held of a file in memory at a time.
+CHUNK_BYTES = 1 << 20
+#: Of a file that is being written to a folder: `.NAME.TOKEN.part`, beside where it goes.
+PARTIAL = re.compile(r"\..+\.[0-9a-f]{16}\.part")
+#: A bucket's name, by the rules of S3.
+BUCKET_NAME = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+#: One part of a file at a time, and no threads of its own: callers write from several already.
+TRANSFER = TransferConfig(use_threads=False)
+#: A download that is cut off goes on where it stopped, so often.
+MAX_DOWNLOAD_ATTEMPTS = 3
+#: Codes with which servers of S3 say that a quota or a disk is used up (the last two are MinIO's).
+FULL_CODES = frozenset({"QuotaExceeded", "InsufficientStorage", "XMinioStorageFull", "XMinioAdminBucketQuotaExceeded"})
+#: Codes with which they refuse a key, or what it may do.
+REFUSED_CODES = frozenset(
+    {"AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "ExpiredToken", "Forbidden", "403"}
+)
 
 
 class TargetError(OSError):
@@ -30,17 +73,18 @@ class Target(Protocol):
     """
     Files by key, `/` between folders. Safe to use from several threads.
 
-    Everything but reading a missing key raises TargetError when it fails.
+    Everything but reading a missing key raises TargetError when it fails, also for a key that leads out of the target.
+    An error of the file that is read from or written to on this side is raised as it is.
     """
 
     #: For operators: the folder, or s3://bucket/prefix.
     address: str
 
     def write(self, key: str, source: Path) -> None:
-        """Store a file, whole and synced or not at all. Replaces what has this key."""
+        """Store a file, whole and synced or not at all. Replaces what has this key; of two at once, one wins."""
 
     def read(self, key: str, destination: BinaryIO) -> None:
-        """Copy a file to an open one. Raises FileNotFoundError."""
+        """Copy a file to an open one, in constant memory. Raises FileNotFoundError."""
 
     def list(self, prefix: str) -> Iterator[Entry]:
         """Yield the files whose keys begin with `prefix` (a folder, ending in `/`); none if there is none."""
@@ -48,10 +92,413 @@ class Target(Protocol):
     def delete(self, key: str) -> None:
         """Delete a file, if there is one of this key."""
 
+    def remove_partial_writes(self, *, before: dt.datetime) -> int:
+        """Remove what writes that began before then and were interrupted have left. Return how many."""
+
     def describe_risk(self) -> str:
         """Say, in the operator's language, why what is kept here may be lost together with the data; empty if not."""
 
 
 def open_target(address: str) -> Target:
-    """Return the target of a path or of s3://bucket/prefix. Raises BadTarget."""
-    raise NotImplementedError
+    """Return the target of a path or of s3://bucket/prefix. Connects to nothing. Raises BadTarget."""
+    text = address.strip()
+    if text.lower().startswith("s3:"):
+        return _open_bucket(text)
+    if not text or "\0" in text:
+        raise BadTarget("A target is a folder or s3://bucket/prefix; it is empty.")
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", text):
+        raise BadTarget(f"{text.partition('://')[0]}:// is no target: give a folder or s3://bucket/prefix.")
+    folder = Path(text).expanduser().absolute()
+    if folder.exists() and not folder.is_dir():
+        raise BadTarget(f"{folder} is not a folder.")
+    resolved, data_dir = folder.resolve(), Path(settings.AVATAR_DATA_DIR).resolve()
+    if resolved == data_dir or resolved.is_relative_to(data_dir / "media"):
+        raise BadTarget(f"{folder} holds the data itself: give another folder, better on another disk.")
+    return FolderTarget(folder)
+
+
+class FolderTarget:
+    """
+    A folder. Files have mode 0600 and folders 0700.
+
+    A file is written under a temporary name, synced and renamed; then its folder is synced. A crash leaves at worst the
+    temporary file, which `list` does not show. The folder itself is made if the one above it exists: a disk that is not
+    mounted is an error, not a new folder on the system's disk.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.address = str(folder)
+
+    def write(self, key: str, source: Path) -> None:
+        path = self._path(key)
+        with source.open("rb") as file:
+            size_bytes = os.fstat(file.fileno()).st_size
+            with self._translating_errors(size_bytes=size_bytes):
+                self._make_folder(path.parent)
+                # Hidden, and unique: another process may write the same key now.
+                partial = path.with_name(f".{path.name[:200]}.{secrets.token_hex(8)}.part")
+                descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+            try:
+                with os.fdopen(descriptor, "wb", buffering=0) as copy:
+                    while chunk := file.read(CHUNK_BYTES):
+                        with self._translating_errors(size_bytes=size_bytes):
+                            _write_all(copy.fileno(), chunk)
+                    with self._translating_errors(size_bytes=size_bytes):
+                        os.fsync(copy.fileno())
+                with self._translating_errors():
+                    partial.replace(path)
+                    _sync_folder(path.parent)
+            except BaseException:
+                with suppress(OSError):
+                    partial.unlink()
+                raise
+
+    def read(self, key: str, destination: BinaryIO) -> None:
+        path = self._path(key)
+        try:
+            file = path.open("rb", buffering=0)
+        except (FileNotFoundError, NotADirectoryError) as error:
+            self._check_is_there()
+            raise FileNotFoundError(errno.ENOENT, "no such file in the target", key) from error
+        except OSError as error:
+            raise self._translate(error) from error
+        with file:
+            while True:
+                with self._translating_errors():
+                    chunk = file.read(CHUNK_BYTES)
+                if not chunk:
+                    return
+                destination.write(chunk)
+
+    def list(self, prefix: str) -> Iterator[Entry]:
+        folder = self._path(prefix.removesuffix("/")) if prefix else self._folder
+        if prefix and not prefix.endswith("/"):
+            raise ValueError(f"{prefix!r}: expected a folder, ending in /")
+        for path, status in self._walk(folder):
+            if not PARTIAL.fullmatch(path.name):
+                modified_at = dt.datetime.fromtimestamp(status.st_mtime, dt.UTC)
+                yield Entry(path.relative_to(self._folder).as_posix(), status.st_size, modified_at)
+
+    def delete(self, key: str) -> None:
+        path = self._path(key)
+        with self._translating_errors(), suppress(FileNotFoundError, NotADirectoryError):
+            path.unlink()
+
+    def remove_partial_writes(self, *, before: dt.datetime) -> int:
+        count = 0
+        for path, status in self._walk(self._folder):
+            if PARTIAL.fullmatch(path.name) and status.st_mtime < before.timestamp():
+                with self._translating_errors():
+                    path.unlink(missing_ok=True)
+                count += 1
+        return count
+
+    def describe_risk(self) -> str:
+        try:
+            if _find_device(self._folder) != _find_device(Path(settings.AVATAR_DATA_DIR)):
+                return ""
+        except OSError:
+            # Whoever uses it is told why it cannot be read.
+            return ""
+        return _(
+            "Backups in %(target)s lie on the same disk as the data: if that disk is lost, so are both. "
+            "Set AVATAR_BACKUP_TARGET to a folder on another disk, or to s3://bucket/prefix."
+        ) % {"target": self.address}
+
+    def _path(self, key: str) -> Path:
+        _check_key(key, self.address)
+        return self._folder / key
+
+    def _make_folder(self, folder: Path) -> None:
+        """Make a folder of the target, with those above it that are missing, and sync the folders that list them."""
+        if folder.is_dir():
+            return
+        if folder == self._folder:
+            self._check_is_there()
+        else:
+            self._make_folder(folder.parent)
+        # Another thread or process may make it at the same time.
+        folder.mkdir(mode=0o700, exist_ok=True)
+        _sync_folder(folder.parent)
+
+    def _walk(self, folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
+        """Yield the files under a folder, sorted by name. What is deleted at the same time is skipped; links are."""
+        with self._translating_errors():
+            try:
+                entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+            except (FileNotFoundError, NotADirectoryError):
+                self._check_is_there()
+                return
+        for entry in entries:
+            with self._translating_errors():
+                if entry.is_dir(follow_symlinks=False):
+                    status = None
+                else:
+                    try:
+                        status = entry.stat(follow_symlinks=False)
+                    except FileNotFoundError:
+                        continue
+            if status is None:
+                yield from self._walk(Path(entry.path))
+            elif entry.is_file(follow_symlinks=False):
+                yield Path(entry.path), status
+
+    def _check_is_there(self) -> None:
+        """Raise TargetError if not even the folder above the target exists: a target not used yet can be made there."""
+        if not self._folder.is_dir() and not self._folder.parent.is_dir():
+            raise TargetError(f"{self.address}: {self._folder.parent} is not there. Is its disk mounted?")
+
+    @contextmanager
+    def _translating_errors(self, *, size_bytes: int = 0) -> Iterator[None]:
+        try:
+            yield
+        except TargetError:
+            raise
+        except OSError as error:
+            raise self._translate(error, size_bytes=size_bytes) from error
+
+    def _translate(self, error: OSError, *, size_bytes: int = 0) -> TargetError:
+        if is_disk_full(error):
+            message = f"the disk is full: a file of {size_bytes:,} bytes did not fit. Free some, or use another target."
+        elif error.errno in (errno.EACCES, errno.EPERM):
+            message = f"access to {error.filename or 'it'} is denied: it must belong to the user that runs AVATAR."
+        elif error.errno == errno.EROFS:
+            message = "this disk can only be read."
+        else:
+            message = f"{error.strerror or error} ({error.filename})" if error.filename else str(error)
+        return _make_error(f"{self.address}: {message}", error)
+
+
+class BucketTarget:
+    """
+    A bucket, or what is under a prefix in it, at settings.AVATAR_BACKUP_S3.
+
+    Uploads and downloads hold 8 MiB of a file in memory. A bucket stores an object whole or not at all; the parts of a
+    large one that was interrupted stay, invisible and paid for, until `remove_partial_writes`.
+    """
+
+    def __init__(self, bucket: str, prefix: str = "") -> None:
+        self._bucket = bucket
+        self._prefix = f"{prefix}/" if prefix else ""
+        self.address = f"s3://{bucket}/{prefix}" if prefix else f"s3://{bucket}"
+        self._endpoint_url: str | None = settings.AVATAR_BACKUP_S3["endpoint_url"]
+        self._storage = Bucket(bucket_name=bucket, **settings.AVATAR_BACKUP_S3)
+
+    @cached_property
+    def _client(self) -> Any:
+        """
+        One for all threads: a client of boto3 is safe to share, while django-storages makes one for each thread.
+
+        Made when it is used: without keys in the settings, it asks the network for those of the machine.
+        """
+        return self._storage.connection.meta.client
+
+    def write(self, key: str, source: Path) -> None:
+        with source.open("rb") as file, self._translating_errors(key):
+            self._client.upload_fileobj(file, self._bucket, self._key(key), Config=TRANSFER)
+
+    def read(self, key: str, destination: BinaryIO) -> None:
+        arguments: dict[str, Any] = {"Bucket": self._bucket, "Key": self._key(key)}
+        position = 0
+        attempt = 0
+        while True:
+            attempt += 1
+            with self._translating_errors(key):
+                answer = self._client.get_object(**arguments)
+            end = position + int(answer["ContentLength"])
+            try:
+                for chunk in answer["Body"].iter_chunks(CHUNK_BYTES):
+                    destination.write(chunk)
+                    position += len(chunk)
+            except (BotoCoreError, HTTPError) as error:
+                if attempt == MAX_DOWNLOAD_ATTEMPTS:
+                    raise self._translate(error) from error
+            finally:
+                answer["Body"].close()
+            if position >= end:
+                return
+            # Of the same object: another one may have replaced it since.
+            arguments |= {"Range": f"bytes={position}-", "IfMatch": answer["ETag"]}
+
+    def list(self, prefix: str) -> Iterator[Entry]:
+        if prefix and not prefix.endswith("/"):
+            raise ValueError(f"{prefix!r}: expected a folder, ending in /")
+        if prefix:
+            _check_key(prefix.removesuffix("/"), self.address)
+        pages = iter(
+            self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=self._prefix + prefix)
+        )
+        while True:
+            with self._translating_errors(prefix):
+                page = next(pages, None)
+            if page is None:
+                return
+            for entry in page.get("Contents", ()):
+                key = entry["Key"].removeprefix(self._prefix)
+                # Others may have put names there that lead out of a folder; they are not ours.
+                if is_safe_key(key):
+                    yield Entry(key, int(entry["Size"]), entry["LastModified"].astimezone(dt.UTC))
+
+    def delete(self, key: str) -> None:
+        with self._translating_errors(key):
+            self._client.delete_object(Bucket=self._bucket, Key=self._key(key))
+
+    def remove_partial_writes(self, *, before: dt.datetime) -> int:
+        count = 0
+        pages = iter(
+            self._client.get_paginator("list_multipart_uploads").paginate(Bucket=self._bucket, Prefix=self._prefix)
+        )
+        while True:
+            with self._translating_errors(""):
+                page = next(pages, None)
+                if page is None:
+                    return count
+                for upload in page.get("Uploads", ()):
+                    if upload["Initiated"] < before:
+                        self._client.abort_multipart_upload(
+                            Bucket=self._bucket, Key=upload["Key"], UploadId=upload["UploadId"]
+                        )
+                        count += 1
+
+    def describe_risk(self) -> str:
+        if self._endpoint_url and _is_loopback(self._endpoint_url):
+            return _(
+                "The bucket %(target)s is served by this machine: if the machine is lost, so are the data and their "
+                "backups. Use a bucket elsewhere."
+            ) % {"target": self.address}
+        options = settings.STORAGES["default"].get("OPTIONS", {})
+        if (options.get("bucket_name"), options.get("endpoint_url")) == (self._bucket, self._endpoint_url):
+            return _(
+                "The bucket %(target)s also holds the site's audio: if it is lost, so are both. Use another bucket."
+            ) % {"target": self.address}
+        return ""
+
+    def _key(self, key: str) -> str:
+        _check_key(key, self.address)
+        return self._prefix + key
+
+    @contextmanager
+    def _translating_errors(self, key: str) -> Iterator[None]:
+        try:
+            yield
+        except ClientError as error:
+            if _status(error) == HTTPStatus.NOT_FOUND and error.response["Error"].get("Code") != "NoSuchBucket":
+                raise FileNotFoundError(errno.ENOENT, "no such file in the bucket", key) from error
+            raise self._translate(error) from error
+        except (BotoCoreError, Boto3Error) as error:
+            raise self._translate(error) from error
+
+    def _translate(self, error: Exception) -> TargetError:
+        translated = _make_error(f"{self.address}: {self._describe(error)}", error)
+        if isinstance(error, ClientError) and _is_full(error):
+            translated.errno = errno.ENOSPC
+        return translated
+
+    def _describe(self, error: Exception) -> str:
+        server = self._endpoint_url or "Amazon S3"
+        match error:
+            case ClientError():
+                code = str(error.response["Error"].get("Code", ""))
+                if code == "NoSuchBucket":
+                    return f"there is no bucket {self._bucket} at {server}. Create it, or correct the target."
+                if _is_full(error):
+                    return f"the bucket is full ({code}). Free some space, or raise its quota."
+                if code == "RequestTimeTooSkewed":
+                    return "the clock of this machine differs from the server's: set it, then try again."
+                if code in REFUSED_CODES:
+                    return (
+                        f"{server} refuses ({code}). Check AVATAR_BACKUP_S3_ACCESS_KEY_ID and "
+                        "AVATAR_BACKUP_S3_SECRET_ACCESS_KEY, and what this key may do with the bucket."
+                    )
+            case NoCredentialsError():
+                return (
+                    "there is no key for it. Set AVATAR_BACKUP_S3_ACCESS_KEY_ID and AVATAR_BACKUP_S3_SECRET_ACCESS_KEY."
+                )
+            case EndpointConnectionError():
+                return f"{server} cannot be reached. Check AVATAR_BACKUP_S3_ENDPOINT_URL and the network."
+            case HTTPClientError() | IncompleteReadError() | HTTPError():
+                return f"the connection to {server} was lost: {error}"
+        return str(error)
+
+
+def is_safe_key(key: str) -> bool:
+    """Return whether a key names a file below the target: no `..`, no empty part, nothing hidden, no backslash."""
+    return all(
+        part and not part.startswith(".") and not any(c in "\\\0" or ord(c) < 32 for c in part)
+        for part in key.split("/")
+    )
+
+
+def _check_key(key: str, address: str) -> None:
+    if not is_safe_key(key):
+        raise TargetError(f"{address}: {key!r} is not the name of a file in a target")
+
+
+def _open_bucket(text: str) -> BucketTarget:
+    parts = urlsplit(text)
+    if parts.scheme != "s3" or not text.lower().startswith("s3://"):
+        raise BadTarget("The address of a bucket is s3://bucket/prefix.")
+    # It may be a key: it is not repeated.
+    if "@" in parts.netloc or parts.query or parts.fragment:
+        raise BadTarget("The address of a bucket is s3://bucket/prefix; keys are set with AVATAR_BACKUP_S3_….")
+    if not BUCKET_NAME.fullmatch(parts.netloc):
+        raise BadTarget(f"{parts.netloc!r} is not the name of a bucket: 3 to 63 of a-z, 0-9, hyphen and full stop.")
+    prefix = parts.path.strip("/")
+    if prefix and not is_safe_key(prefix):
+        raise BadTarget(f"{prefix!r} is not a prefix of names in a bucket.")
+    return BucketTarget(parts.netloc, prefix)
+
+
+def _make_error(message: str, cause: BaseException) -> TargetError:
+    error = TargetError(message)
+    # Alone, without `strerror`, it does not change the message.
+    error.errno = getattr(cause, "errno", None)
+    return error
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        # Some network file systems cannot sync a folder.
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def _find_device(path: Path) -> int:
+    """Return the device of a path, or of the nearest folder above it that exists."""
+    while True:
+        try:
+            return path.stat().st_dev
+        except FileNotFoundError:
+            if path == path.parent:
+                raise
+            path = path.parent
+
+
+def _is_loopback(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _status(error: ClientError) -> int:
+    return int(error.response["ResponseMetadata"]["HTTPStatusCode"])
+
+
+def _is_full(error: ClientError) -> bool:
+    return error.response["Error"].get("Code") in FULL_CODES or _status(error) == HTTPStatus.INSUFFICIENT_STORAGE

@@ -129,12 +129,11 @@ class TestWithoutRoom:
     def test_does_all_but_rewrite_the_pages_and_does_that_once_there_is_room(self, deleted: list[int]) -> None:
         statements: list[str] = []
 
-        def note(run: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
-            statements.append(sql)
-            return run(sql, params, many, context)
-
-        with connection.execute_wrapper(note):
+        connection.connection.set_trace_callback(statements.append)
+        try:
             assert not erase_deleted_rows(measure_free_bytes=lambda folder: SPARE_BYTES)
+        finally:
+            connection.connection.set_trace_callback(None)
 
         assert "VACUUM" not in statements
         assert any("'merge'" in sql for sql in statements)

@@ -78,7 +78,7 @@ class TestServe:
         for said in ("Sign in as admin / ", "stt    ready", "llm    ready", "tts    ready", "Resident memory:"):
             assert said in serve.output
         pids = serve.pids()
-        assert set(pids) == {"supervisor", "web", "worker", "beat", "inference"}
+        assert set(pids) == {"supervisor", "web", "worker", "maintenance", "beat", "inference"}
 
         serve.process.send_signal(signal.SIGTERM)
 

@@ -12,7 +12,7 @@ from avatar_site.operations import processes, startup
 
 
 class Command(BaseCommand):
-    help = "Run AVATAR: web, worker, beat and inference, until Ctrl-C."
+    help = "Run AVATAR: web, worker, maintenance, beat and inference, until Ctrl-C."
     # Checks run before anything is started; `migrate` has not run yet when --prepare is given.
     requires_migrations_checks = False
 

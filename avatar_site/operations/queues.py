@@ -1,0 +1,15 @@
+"""The queues of tasks, one a worker process, and which tasks go to the one of maintenance. Imports nothing."""
+
+#: Of the worker: what people wait for. Celery's own name, so that messages of earlier versions are found.
+DEFAULT = "celery"
+#: Of backups, erasure and the tasks of the night.
+MAINTENANCE = "maintenance"
+
+#: By name, for beat does not load the tasks. A fit of minutes must not delay these, nor a backup of an hour a voice.
+MAINTENANCE_TASKS = (
+    "avatar_site.operations.tasks.clear_expired_logins",
+    "conversations.tasks.erase_deleted_words",
+    "conversations.tasks.purge_expired",
+    "conversations.tasks.remove_orphans",
+    "voices.tasks.delete_orphans",
+)

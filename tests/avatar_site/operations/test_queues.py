@@ -1,0 +1,135 @@
+"""Which queue a task goes to; and with workers in processes of their own, that neither queue waits for the other."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from django.conf import settings
+
+from avatar_site.celery import app
+from avatar_site.operations import processes, queues
+from tests.ports import find_free_port
+from tests.processes import OutputProcess, tie_to_tests
+
+#: Tasks that somebody waits for, or that must not wait for a backup.
+_FOR_THE_WORKER = {
+    "avatar_site.operations.tasks.replay_spooled_turns",
+    "conversations.tasks.render_in_high_quality",
+    "voices.tasks.extract_embedding",
+    "voices.tasks.finish_deletions",
+    "voices.tasks.fit_style",
+    "voices.tasks.renew",
+    "voices.tasks.requeue_lost_work",
+}
+
+
+class TestQueues:
+    def test_each_have_their_tasks(self) -> None:
+        app.loader.import_default_modules()
+
+        ours = {name for name in app.tasks if not name.startswith("celery.")}
+        assert ours == _FOR_THE_WORKER | set(queues.MAINTENANCE_TASKS)
+        assert not _FOR_THE_WORKER & set(queues.MAINTENANCE_TASKS)
+
+    def test_each_have_a_process(self) -> None:
+        specs = processes.build_specs(
+            names=("worker", "maintenance"), host="127.0.0.1", port=8000, is_behind_proxy=False
+        )
+
+        served = {spec.name: spec.command[spec.command.index("--queues") + 1] for spec in specs}
+        assert served == {"worker": queues.DEFAULT, "maintenance": queues.MAINTENANCE}
+
+
+class Site:
+    """Both workers as the supervisor starts them, with a broker, and engines that take minutes to hear a recording."""
+
+    def __init__(self, folder: Path, **environment: str) -> None:
+        self.folder = folder
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("AVATAR_", "DJANGO_"))}
+        self._environment = {
+            **kept,
+            "AVATAR_ENV_FILE": "",
+            "AVATAR_PROFILE": "fake",
+            "AVATAR_DATA_DIR": str(folder),
+            "AVATAR_FAKE_RECOGNITION_S": "600",
+            "DJANGO_SETTINGS_MODULE": "avatar_site.settings.prod",
+            "PYTHONPATH": str(settings.BASE_DIR),
+            **environment,
+        }
+        self.run("manage.py", "migrate", "--verbosity", "0")
+        self.run("manage.py", "createcachetable")
+        specs = processes.build_specs(
+            names=("inference", "worker", "maintenance"), host="127.0.0.1", port=8000, is_behind_proxy=False
+        )
+        self.processes = {
+            spec.name: OutputProcess(tie_to_tests(spec.command), environment=self._environment, patience_s=120)
+            for spec in specs
+        }
+        self.processes["inference"].wait_for("encoder is ready")
+        for name in ("worker", "maintenance"):
+            self.processes[name].wait_for(r" ready\.$")
+
+    def run(self, *arguments: str) -> str:
+        done = subprocess.run(
+            [sys.executable, *arguments],
+            cwd=settings.BASE_DIR,
+            env=self._environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def ask(self, *lines: str) -> str:
+        return self.run("manage.py", "shell", "--no-imports", "--command", "\n".join(lines))
+
+    def close(self) -> None:
+        for process in self.processes.values():
+            # What hangs would be waited for.
+            process.process.kill()
+            process.close()
+
+
+@pytest.fixture(params=["filesystem", "redis"])
+def site(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Site]:
+    environment: dict[str, str] = {}
+    redis: OutputProcess | None = None
+    if request.param == "redis":
+        port = find_free_port()
+        command = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(tmp_path)]
+        redis = OutputProcess(tie_to_tests(command))
+        redis.wait_for("Ready to accept connections")
+        environment["REDIS_URL"] = f"redis://127.0.0.1:{port}/0"
+    site = Site(tmp_path / "data", **environment)
+    yield site
+    site.close()
+    if redis is not None:
+        redis.close()
+
+
+class TestWorkers:
+    @pytest.mark.timeout(300)
+    def test_do_not_wait_for_each_other(self, site: Site) -> None:
+        site.ask(
+            "from django.contrib.auth.models import User",
+            "from tests import factories",
+            "for name in ('alice', 'bob'):",
+            "    factories.upload_voice(User.objects.create_user(name))",
+        )
+        worker, maintenance = site.processes["worker"], site.processes["maintenance"]
+        worker.wait_for(r"(?s)extract_embedding\[.*extract_embedding\[.* received")
+
+        site.ask("from avatar_site.operations import tasks", "tasks.clear_expired_logins.delay()")
+
+        maintenance.wait_for(r"clear_expired_logins\[.* succeeded")
+        # Both of its threads hang.
+        assert "succeeded" not in worker.output
+        states = site.ask("from voices.models import VoiceJob", "print([job.state for job in VoiceJob.objects.all()])")
+        assert re.findall(r"\w+", states) == ["running", "running"]
