@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -56,8 +57,8 @@ _ROWS = """
 import hashlib, json
 from django.db import connection
 from avatar_site.operations.backups import database
+tables = sorted(database.count_rows())
 with connection.cursor() as cursor:
-    tables = sorted(database.count_rows(cursor))
     found = {}
     for table in tables:
         cursor.execute(f'SELECT * FROM {connection.ops.quote_name(table)}')
@@ -65,6 +66,10 @@ with connection.cursor() as cursor:
         found[table] = [len(rows), hashlib.sha256("\\n".join(rows).encode()).hexdigest()]
 print(json.dumps(found))
 """
+
+
+#: Tables that a restore itself writes, and a backup.
+WRITTEN_BY_OPERATIONS = {"operations_backuprun", "operations_restore", "operations_tombstone"}
 
 
 class CommandFailed(AssertionError):
@@ -92,27 +97,20 @@ class BackupSite:
         }
 
     @property
-    def command(self) -> tuple[str, str]:
-        return sys.executable, "manage.py"
-
-    @property
-    def root(self) -> Path:
-        return ROOT
-
-    @property
     def media_dir(self) -> Path:
         return self.data_dir / "media"
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
-        """Start a command; the caller waits for its end."""
+        """Start a command, in a process group of its own; the caller waits for its end."""
         return subprocess.Popen(
-            [*self.command, *arguments],
-            cwd=self.root,
+            [sys.executable, "manage.py", *arguments],
+            cwd=ROOT,
             env=self.environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            start_new_session=True,
         )
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -166,3 +164,20 @@ class BackupSite:
             for path in self.media_dir.rglob("*")
             if path.is_file()
         }
+
+
+def without_own(rows: dict[str, list[Any]]) -> dict[str, list[Any]]:
+    """Return the rows but for those that backups and restores write themselves."""
+    return {table: found for table, found in rows.items() if table not in WRITTEN_BY_OPERATIONS}
+
+
+def kill_after(site: BackupSite, *arguments: str, after_s: float) -> bool:
+    """Kill a command with its children after so long. Return whether it was still running."""
+    process = site.start(*arguments)
+    try:
+        process.communicate(timeout=after_s)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        return True
+    return False

@@ -156,18 +156,12 @@ def create_while_locked(
 
 def _store(source: Path, key: str, *, target: Target, scratch: Path, keys: Sequence[str], compress: bool) -> Member:
     """Pack a file, write it to the target under `key` and the suffixes of its packing, and return what was written."""
-    key = f"{key}{'.gz' if compress else ''}{'.age' if keys else ''}"
+    key = packing.make_key(key, is_compressed=compress, is_encrypted=bool(keys))
     packed_path = scratch / "packed"
     packed = packing.pack(source, packed_path, compress=compress, recipients=keys)
     target.write(key, packed_path)
     packed_path.unlink()
-    return Member(
-        key=key,
-        size_bytes=packed.size_bytes,
-        sha256=packed.sha256,
-        content_bytes=packed.content_bytes,
-        content_sha256=packed.content_sha256,
-    )
+    return packed.as_member(key)
 
 
 def _read_engines() -> dict[str, str]:
@@ -183,3 +177,9 @@ def _read_engines() -> dict[str, str]:
 def read_recipients(given: Sequence[str] = ()) -> tuple[str, ...]:
     """Return the public keys to encrypt to: those given, or those of the settings."""
     return tuple(given) or tuple(settings.AVATAR_BACKUP_RECIPIENTS)
+
+
+def read_identities(given: str = "") -> list[pyrage.x25519.Identity]:
+    """Return the private keys in the file that is given, or in that of the settings; or none. Raises BadKey."""
+    path = given or settings.AVATAR_BACKUP_IDENTITY_FILE
+    return packing.read_identities(Path(path)) if path else []

@@ -9,7 +9,7 @@ import msgspec
 from django.contrib.sessions.models import Session
 from django.core.files.storage import default_storage
 from django.core.management import call_command
-from django.db import connection, transaction
+from django.db import transaction
 
 from avatar_site.lib import sqlite_erasure
 from avatar_site.operations import database_checks, services
@@ -71,8 +71,7 @@ class NewerSchema(Exception):
 def check(request: CheckRequest) -> CheckResult:
     """Compare the copy with its manifest. One of an older schema is migrated, to see that it can be."""
     problems = []
-    with connection.cursor() as cursor:
-        counts = database.count_rows(cursor)
+    counts = database.count_rows()
     for table in sorted(counts.keys() | request.row_counts.keys()):
         if counts.get(table) != request.row_counts.get(table):
             problems.append(f"{table} has {counts.get(table)} rows instead of {request.row_counts.get(table)}")

@@ -43,10 +43,11 @@ class VerificationFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """A backup that was fetched: a folder like a data folder, and the URL of its database if that is not a file."""
+    """A backup that was fetched: a folder like a data folder, and its database, which PostgreSQL has elsewhere."""
 
     folder: Path
-    database_url: str = ""
+    #: None: without a database.
+    database: database.LoadedDatabase | None = None
     #: None: without audio.
     files: list[IndexedFile] | None = None
 
@@ -125,12 +126,12 @@ def fetch_copy(
             manifest, target=target, folder=folder, identities=identities, may_compare=may_compare
         )
     if manifest.database is None or "database" not in parts:
-        yield Copy(folder, "", files)
+        yield Copy(folder, None, files)
         return
     path = folder / ("avatar.sqlite3" if manifest.vendor == "sqlite" else "database.pgdump")
     fetch_member(manifest.database, path, target=target, scratch=folder, identities=identities)
-    with database.loaded(path, vendor=manifest.vendor) as database_url:
-        yield Copy(folder, database_url, files)
+    with database.loaded(path, vendor=manifest.vendor) as loaded:
+        yield Copy(folder, loaded, files)
 
 
 def fetch_member(
@@ -143,21 +144,22 @@ def fetch_member(
     packing.unpack(
         packed,
         destination,
+        is_encrypted=packing.is_encrypted_key(member.key),
         is_compressed=packing.is_compressed_key(member.key),
-        identities=list(identities),
-        content_sha256=member.content_sha256,
+        identities=identities,
         content_bytes=member.content_bytes,
+        content_sha256=member.content_sha256,
     )
     packed.unlink()
 
 
 def check_copy(manifest: Manifest, copy: Copy) -> None:
     """Have a child process open the copy and compare it with the manifest. Raises VerificationFailed, CopyFailed."""
-    if manifest.database is None:
+    if copy.database is None:
         return
     missing = list(manifest.audio.missing) if manifest.audio else []
     request = CheckRequest(row_counts=dict(manifest.row_counts), files=copy.files, missing=missing)
-    result = work_on_copy("check", request, CheckResult, folder=copy.folder, database_url=copy.database_url)
+    result = work_on_copy("check", request, CheckResult, folder=copy.folder, database_url=copy.database.database_url)
     if result.problems:
         more = f" (and {len(result.problems) - 3} more)" if len(result.problems) > 3 else ""
         raise VerificationFailed("; ".join(result.problems[:3]) + more)

@@ -1,10 +1,8 @@
 """Backups and restores that are killed, run out of disk, or lose their target."""
 
 import json
-import os
 import random
 import shutil
-import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -12,34 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.avatar_site.operations.backups.test_restoring import without_own
-from tests.backup_site import BackupSite
+from tests.backup_site import BackupSite, kill_after, without_own
 
 # Each command is a process that loads Django.
 pytestmark = pytest.mark.timeout(300)
 
 #: Moments of a kill in one test; `make bench-backup --kills 10` tries more of them, on more data.
 MOMENTS = 3
-
-
-def run_and_kill(site: BackupSite, *arguments: str, after_s: float) -> bool:
-    """Kill a command with its children after so long. Return whether it was still running."""
-    process = subprocess.Popen(
-        [*site.command, *arguments],
-        cwd=site.root,
-        env=site.environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    try:
-        process.wait(after_s)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        return True
-    return False
 
 
 class TestKilled:
@@ -54,7 +31,7 @@ class TestKilled:
             site.fill(20, label=f"later {number}")
             rows, files = site.read_rows(), site.read_files()
 
-            killed += run_and_kill(site, "backup", after_s=generator.uniform(0.2, 1.0) * took_s)
+            killed += kill_after(site, "backup", after_s=generator.uniform(0.2, 1.0) * took_s)
 
             assert without_own(site.read_rows()) == without_own(rows)
             assert site.read_files() == files
@@ -78,7 +55,7 @@ class TestKilled:
         generator = random.Random()
         killed = 0
         for _ in range(MOMENTS):
-            killed += run_and_kill(site, "restore", name, "--yes", after_s=generator.uniform(0.2, 1.0) * took_s)
+            killed += kill_after(site, "restore", name, "--yes", after_s=generator.uniform(0.2, 1.0) * took_s)
 
             found = without_own(site.read_rows())
             assert found in (old, new)

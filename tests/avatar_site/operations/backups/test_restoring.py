@@ -5,21 +5,14 @@ import shutil
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import pytest
 
-from tests.backup_site import BackupSite
+from tests.backup_site import BackupSite, without_own
 
 # Each command is a process that loads Django.
 pytestmark = pytest.mark.timeout(300)
-
-#: What a restore itself writes.
-WRITTEN_BY_RESTORE = {"operations_backuprun", "operations_restore", "operations_tombstone"}
-
-
-def without_own(rows: dict[str, list[Any]]) -> dict[str, list[Any]]:
-    return {table: found for table, found in rows.items() if table not in WRITTEN_BY_RESTORE}
 
 
 class TestRestore:
