@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from django.core.files.storage import default_storage
 
 from avatar_site.lib import stored_files
-from avatar_site.lib.stored_files import FEW_ORPHANS, Sweep, remove_files
+from avatar_site.lib.stored_files import FEW_ORPHANS, Sweep, check_guards, remove_files
 from conversations.models import AUDIO_ROOT, StorageCheck, Turn
 
 logger = logging.getLogger(__name__)
@@ -71,8 +71,11 @@ def remove_orphans(*, now: dt.datetime, is_dry_run: bool = False, is_forced: boo
     Remove files without a row, and clear the audio of turns whose file is missing. Return what was found.
 
     Raises DoubtfulOrphans, and changes nothing, where too much is missing for that to be true, unless it `is_forced`:
-    a folder that was not mounted for an hour would cost every recording. Saves a StorageCheck.
+    a folder that was not mounted for an hour would cost every recording. Saves a StorageCheck. Raises SweepRefused, and
+    looks at nothing, where a guard forbids sweeps; `is_forced` does not override it.
     """
+    if not is_dry_run:
+        check_guards()
     orphans = find_orphans(now=now)
     is_refused = bool(orphans.doubt) and not is_forced and not is_dry_run
     if not is_dry_run:

@@ -11,7 +11,7 @@ import datetime as dt
 import logging
 import uuid
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from django.conf import settings
@@ -139,7 +139,7 @@ def _remove_turns(turns: TurnQuerySet, expired: Expired, *, opened_since: dt.dat
     for batch in _take_batches(turns):
         if not is_dry_run:
             batch = _without_files(batch)
-            _delete_turns(batch)
+            delete_turns(batch)
         doomed.update(turn.conversation_id for turn in batch)
         with_audio = [turn for turn in batch if turn.audio]
         expired.turns += len(batch)
@@ -176,7 +176,7 @@ def _delete_if_empty(conversation_id: uuid.UUID, *, opened_since: dt.datetime) -
 
 
 @transaction.atomic
-def _delete_turns(batch: list[Turn]) -> None:
+def delete_turns(batch: Collection[Turn]) -> None:
     """Delete turns, their tokens in the index, and the titles made of them."""
     ids = [turn.pk for turn in batch]
     TurnSearch.objects.filter(turn__in=ids).delete()

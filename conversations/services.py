@@ -16,7 +16,7 @@ from django.utils import timezone
 
 from avatar_site.lib import sqlite_erasure
 from avatar_site.lib.handover import delay_on_commit
-from avatar_site.lib.stored_files import write_file
+from avatar_site.lib.stored_files import remove_files, write_file
 from avatar_site.lib.text import strip_unseen
 from conversations import retention, tasks
 from conversations.encode import suffix_of
@@ -28,7 +28,7 @@ from voices.services import mark_used
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
 
-    from conversations.models import ConversationQuerySet
+    from conversations.models import ConversationQuerySet, TurnQuerySet
 
 logger = logging.getLogger(__name__)
 
@@ -172,6 +172,28 @@ def correct_turn(*, conversation_id: uuid.UUID, turn_id: uuid.UUID, text: str, s
     if supersede:
         conversation.turns.filter(sequence__gt=turn.sequence).update(is_superseded=True)
     return turn
+
+
+def index_again(*, turn_id: uuid.UUID) -> None:
+    """Bring the search index to the text of a turn, which was changed by another way than `correct_turn`."""
+    turn = Turn.objects.select_related("conversation").get(pk=turn_id)
+    _index(turn, owner_id=turn.conversation.owner_id)
+
+
+def delete_turns(*, turns: TurnQuerySet) -> int:
+    """
+    Delete turns, within a transaction of the caller, which may roll back, and derive the titles made of them anew.
+
+    Return how many. A conversation that has none then is left to the retention. Files are removed once it is committed.
+    """
+    batch = list(turns)
+    names = [turn.audio_name for turn in batch if turn.audio]
+    retention.delete_turns(batch)
+    emptied = Conversation.objects.filter(pk__in={turn.conversation_id for turn in batch}, turns=None)
+    emptied.update(last_turn_at=None)
+    transaction.on_commit(lambda: remove_files(names), robust=True)
+    sqlite_erasure.erase_on_commit()
+    return len(batch)
 
 
 def change_conversation(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import uuid
 from contextlib import suppress
 
@@ -9,7 +10,10 @@ from celery import shared_task
 from django.utils import timezone
 
 from avatar_site.lib import inference_client
+from avatar_site.lib.stored_files import SweepRefused
 from conversations import orphans, resynthesis, retention
+
+logger = logging.getLogger(__name__)
 
 
 @shared_task
@@ -28,4 +32,7 @@ def purge_expired() -> None:
 def remove_orphans() -> None:
     """Sweep audio without rows, and rows without audio. A doubtful result is logged, and changes nothing."""
     with suppress(orphans.DoubtfulOrphans):
-        orphans.remove_orphans(now=timezone.now())
+        try:
+            orphans.remove_orphans(now=timezone.now())
+        except SweepRefused as refusal:
+            logger.warning("orphans are left alone: %s", refusal)

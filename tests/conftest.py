@@ -91,6 +91,16 @@ def spool_dir(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> I
         shutil.rmtree(root)
 
 
+@pytest.fixture(autouse=True)
+def tombstones_dir(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A log of deletions of the test's own, as the media folder."""
+    root = tmp_path_factory.getbasetemp() / "tombstones"
+    settings.AVATAR_TOMBSTONES_DIR = root
+    yield root
+    if root.exists():
+        shutil.rmtree(root)
+
+
 @pytest.fixture
 def alice(db: None) -> User:
     return factories.create_user("alice")

@@ -54,7 +54,9 @@ def delete_orphans(*, now: dt.datetime, is_forced: bool = False) -> int:
     Delete files of voices that no row names, and empty folders of voices that have no row. Return how many files.
 
     Where most files would go, the database is taken for another one's, and nothing is deleted unless it `is_forced`.
+    Raises SweepRefused where a guard forbids sweeps, forced or not.
     """
+    stored_files.check_guards()
     sweep = stored_files.find_orphans(ROOT, find_named=_find_named, now=now)
     if sweep.is_doubtful and not is_forced:
         logger.error(

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
 from django.contrib.auth import get_user_model
@@ -18,7 +19,7 @@ from avatar_site.lib import inference_client
 from avatar_site.lib.handover import delay_on_commit
 from avatar_site.lib.live_calls import tell_voice_changed
 from avatar_site.lib.problems import ProblemError
-from avatar_site.lib.stored_files import delete_file
+from avatar_site.lib.stored_files import delete_file, remove_files
 from avatar_site.lib.text import clean_line
 from voices import deletion, files, leases, previews, tasks
 from voices.archive import MAX_ARCHIVE_BYTES as MAX_ARCHIVE_BYTES
@@ -59,6 +60,20 @@ MAX_NAME_LENGTH = 80
 MAX_PREVIEW_TEXT = 200
 #: The problem of a voice that is not used for replies.
 _UNAVAILABLE: dict[str, str] = {Availability.DISABLED: "disabled", Availability.DELETING: "deleting"}
+#: A voice that was never built, or whose recordings are all gone.
+_UNBUILT: dict[str, Any] = {
+    "version": 0,
+    "embedding": b"",
+    "clip": "",
+    "clip_transcript": "",
+    "clip_bytes": 0,
+    "engine_voice": "",
+    "kind": Kind.MATCHED,
+    "similarity": None,
+    "fitting_similarity": None,
+    "style": b"",
+}
+_CANCELLED: dict[str, Any] = {"state": JobState.CANCELLED, "token": None, "claimed_at": None}
 
 
 def create_voice_profile(
@@ -162,6 +177,47 @@ def remove_recording(*, recording: Recording) -> None:
         Consent.objects.filter(pk=recording.consent_id, profile=None, recordings=None).delete()
         rebuild(profile=profile)
     delete_file(recording.audio.name)
+
+
+def delete_recordings(*, ids: Collection[uuid.UUID]) -> int:
+    """
+    Delete recordings that were removed before, and are back with an old database. Return how many.
+
+    Their voices are built again from the others, by a worker or with `enable`; one without others is as before it
+    was built. Files are removed once it is committed.
+    """
+    recordings = list(Recording.objects.filter(pk__in=ids).select_related("profile").order_by("pk"))
+    for recording in recordings:
+        profile = recording.profile
+        names = [recording.audio.name]
+        with transaction.atomic():
+            leases.lock_profile(profile.pk)
+            recording.delete()
+            delete_unused_consents(ids=[recording.consent_id])
+            jobs = VoiceJob.objects.filter(profile=profile)
+            if not profile.recordings.exists():
+                names += [profile.clip.name] if profile.clip else []
+                VoiceProfile.objects.filter(pk=profile.pk).update(**_UNBUILT)
+                jobs.update(**_CANCELLED)
+            elif not leases.queue(profile.pk, JobKind.BUILD, now=timezone.now()):
+                # Disabled: `enable` builds a voice whose build is not done.
+                jobs.filter(kind=JobKind.BUILD).update(**_CANCELLED)
+            transaction.on_commit(partial(remove_files, names), robust=True)
+    return len(recordings)
+
+
+def delete_previews(*, ids: Collection[uuid.UUID]) -> int:
+    """Delete previews that were deleted before, and are back with an old database. Return how many."""
+    previews_found = Preview.objects.filter(pk__in=ids)
+    names = list(previews_found.values_list("audio", flat=True))
+    previews_found.delete()
+    transaction.on_commit(partial(remove_files, names), robust=True)
+    return len(names)
+
+
+def delete_unused_consents(*, ids: Collection[uuid.UUID]) -> int:
+    """Delete consents of neither a voice nor a recording. Return how many. The consent of a voice goes with it."""
+    return Consent.objects.filter(pk__in=ids, profile=None, recordings=None).delete()[0]
 
 
 def rebuild(*, profile: VoiceProfile) -> None:

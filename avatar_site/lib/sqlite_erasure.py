@@ -17,6 +17,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,7 @@ SPARE_BYTES = 16 * 1024 * 1024
 #: The key in the cache that is set once operators were told that there is no room for VACUUM, and for how long.
 IS_ROOM_WARNED = "sqlite_erasure.is_room_warned"
 _ROOM_WARNED_FOR_S = 24 * 60 * 60
+_is_left_to_caller = ContextVar("is_left_to_caller", default=False)
 
 
 def erase_on_commit() -> None:
@@ -53,7 +55,18 @@ def erase_on_commit() -> None:
 
     Call it with every deletion of content. What is neither erased nor queued is left to the nightly retention run.
     """
-    transaction.on_commit(_erase_or_queue, robust=True)
+    if not _is_left_to_caller.get():
+        transaction.on_commit(_erase_or_queue, robust=True)
+
+
+@contextmanager
+def left_to_caller() -> Iterator[None]:
+    """Erase nothing by `erase_on_commit`: the caller deletes much, and calls `erase_deleted_rows` at the end."""
+    token = _is_left_to_caller.set(True)
+    try:
+        yield
+    finally:
+        _is_left_to_caller.reset(token)
 
 
 def _erase_or_queue() -> None:

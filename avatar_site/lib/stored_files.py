@@ -34,9 +34,17 @@ MAX_FAILURES = 3
 #: Names that are looked for in one query.
 BATCH = 500
 
+#: Each returns why no sweep may remove files now, for an operator to read; empty if it knows of no reason.
+Guard = Callable[[], str]
+_guards: list[Guard] = []
+
 
 class StorageUnavailable(OSError):
     """The storage cannot be reached, or refuses. Not raised for a missing file, which is FileNotFoundError."""
+
+
+class SweepRefused(Exception):
+    """No sweep may remove files now. The message says why, and what an operator can do about it."""
 
 
 class RemovalAborted(Exception):
@@ -145,6 +153,19 @@ def list_folders(folder: str) -> list[str]:
         return default_storage.listdir(folder)[0]
     except FileNotFoundError:
         return []
+
+
+def add_guard(guard: Guard) -> None:
+    """Let a guard say, before each sweep, whether it may remove anything."""
+    if guard not in _guards:
+        _guards.append(guard)
+
+
+def check_guards() -> None:
+    """Raises SweepRefused."""
+    for guard in _guards:
+        if reason := guard():
+            raise SweepRefused(reason)
 
 
 @dataclass(slots=True)

@@ -251,6 +251,8 @@ CELERY_BEAT_SCHEDULE_FILENAME = str(AVATAR_DATA_DIR / "beat-schedule")
 MEDIA_ROOT = AVATAR_DATA_DIR / "media"
 # What calls could not save while the database was away.
 AVATAR_SPOOL_DIR = AVATAR_DATA_DIR / "spool"
+# What was deleted and revoked, to be applied again after a restore.
+AVATAR_TOMBSTONES_DIR = AVATAR_DATA_DIR / "tombstones"
 # Recordings have owners: views check them, and nothing under MEDIA_ROOT has an address of its own.
 MEDIA_URL = "/media-is-not-served/"
 STATIC_URL = "/static/"

@@ -62,16 +62,16 @@ class Writer(Protocol):
 class Packed:
     """A file as it is stored, and as it was before."""
 
-    stored_bytes: int
-    stored_sha256: str
+    size_bytes: int
+    sha256: str
     content_bytes: int
     content_sha256: str
 
     def as_member(self, key: str) -> Member:
         return Member(
             key=key,
-            size_bytes=self.stored_bytes,
-            sha256=self.stored_sha256,
+            size_bytes=self.size_bytes,
+            sha256=self.sha256,
             content_bytes=self.content_bytes,
             content_sha256=self.content_sha256,
         )

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from boto3.exceptions import Boto3Error
@@ -32,6 +32,7 @@ from django.utils.translation import gettext as _
 from urllib3.exceptions import HTTPError
 
 from avatar_site.lib.disk import is_disk_full
+from avatar_site.operations.backups.packing import Writer
 from avatar_site.storage import Bucket
 
 #: What is held of a file in memory at a time.
@@ -83,7 +84,7 @@ class Target(Protocol):
     def write(self, key: str, source: Path) -> None:
         """Store a file, whole and synced or not at all. Replaces what has this key; of two at once, one wins."""
 
-    def read(self, key: str, destination: BinaryIO) -> None:
+    def read(self, key: str, destination: Writer) -> None:
         """Copy a file to an open one, in constant memory. Raises FileNotFoundError."""
 
     def list(self, prefix: str) -> Iterator[Entry]:
@@ -154,7 +155,7 @@ class FolderTarget:
                     partial.unlink()
                 raise
 
-    def read(self, key: str, destination: BinaryIO) -> None:
+    def read(self, key: str, destination: Writer) -> None:
         path = self._path(key)
         try:
             file = path.open("rb", buffering=0)
@@ -298,7 +299,7 @@ class BucketTarget:
         with source.open("rb") as file, self._translating_errors(key):
             self._client.upload_fileobj(file, self._bucket, self._key(key), Config=TRANSFER)
 
-    def read(self, key: str, destination: BinaryIO) -> None:
+    def read(self, key: str, destination: Writer) -> None:
         arguments: dict[str, Any] = {"Bucket": self._bucket, "Key": self._key(key)}
         position = 0
         attempt = 0

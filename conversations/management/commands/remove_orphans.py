@@ -6,6 +6,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 from django.utils import timezone
 
+from avatar_site.lib.stored_files import SweepRefused
 from conversations.orphans import DoubtfulOrphans, remove_orphans
 from voices.services import delete_orphans
 
@@ -22,6 +23,8 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         try:
             orphans = remove_orphans(now=timezone.now(), is_dry_run=options["dry_run"], is_forced=options["force"])
+        except SweepRefused as refusal:
+            raise CommandError(f"Nothing was removed. {refusal}") from refusal
         except DoubtfulOrphans as error:
             raise CommandError(f"Nothing was removed. {error} If not, and this is to be done: --force.") from error
         if options["dry_run"]:

@@ -73,7 +73,7 @@ class TestPacking:
             len(CONTENT),
             hashlib.sha256(CONTENT).hexdigest(),
         )
-        assert packing.measure(stored) == (packed.stored_bytes, packed.stored_sha256)
+        assert packing.measure(stored) == (packed.size_bytes, packed.sha256)
 
     @pytest.mark.parametrize(("compress", "encrypt"), HOW)
     def test_takes_an_empty_file(self, source: Path, compress: bool, encrypt: bool) -> None:
@@ -87,7 +87,7 @@ class TestPacking:
         stored, packed = pack_it(source, compress=True, encrypt=False)
 
         assert gzip.decompress(stored.read_bytes()) == CONTENT
-        assert packed.stored_bytes < packed.content_bytes / 4
+        assert packed.size_bytes < packed.content_bytes / 4
 
     def test_stores_equal_content_equally(self, source: Path) -> None:
         _stored, first = pack_it(source, compress=True, encrypt=False)

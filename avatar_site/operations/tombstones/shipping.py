@@ -1,0 +1,163 @@
+"""
+Takes the log to the target of backups, and reads it there: the disk that has the log may be the one that is lost.
+
+A shipment is `tombstones/INSTALLATION/TIME-BYTES-SHA256.jsonl.gz`, `.age` after it where there are recipients; size and
+SHA-256 are those of its lines. It is written once. One that was written twice, by a process that was killed before it
+noted the first, has the same entries again.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import io
+import re
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import msgspec
+from django.utils import timezone
+from pyrage.x25519 import Identity
+
+from avatar_site.operations.backups import packing
+from avatar_site.operations.backups.targets import Target
+from avatar_site.operations.tombstones import log
+from avatar_site.operations.tombstones.log import Entry
+
+PREFIX = "tombstones/"
+#: Entries of one shipment: about 3 MB.
+BATCH = 10_000
+TIMEOUT_S = 60.0
+_STATE = "shipped.json"
+_KEY = re.compile(
+    r"tombstones/(?P<installation>[0-9a-f]{16})/(?P<time>[0-9]{8}T[0-9]{6}Z)-(?P<size>[0-9]+)-(?P<sha256>[0-9a-f]{64})"
+    r"\.jsonl(?:\.gz)?(?:\.age)?"
+)
+
+
+class UnreadableShipment(Exception):
+    """A shipment is damaged, or encrypted to other keys. The message names it, for the operator."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shipment:
+    """What the key of a shipment says of it. Nothing in it is newer than `shipped_at`."""
+
+    key: str
+    installation: str
+    shipped_at: dt.datetime
+    content_bytes: int
+    content_sha256: str
+
+
+def ship(target: Target, recipients: Sequence[str]) -> int:
+    """
+    Take to the target what it does not have yet. Return how many entries. Drains nothing: see `log.drain`.
+
+    Costs a look at the ends of two files where there is nothing new. Raises TargetError, packing.BadKey and OSError.
+    """
+    shipped_count = 0
+    with log.locked_file("shipping.lock", TIMEOUT_S):
+        state = _read_state()
+        last = log.read_last_sequence()
+        # A log that was lost has begun to count anew.
+        shipped = state.get(target.address, 0) if state.get(target.address, 0) <= last else 0
+        if shipped == last:
+            return 0
+        entries = (entry for entry in log.read_log() if entry.sequence > shipped)
+        while batch := list(islice(entries, BATCH)):
+            _write_shipment(batch, target, recipients)
+            state[target.address] = batch[-1].sequence
+            _write_state(state)
+            shipped_count += len(batch)
+        if state.get(target.address) != last:
+            # The end of the log is a mark, left by pruning.
+            state[target.address] = last
+            _write_state(state)
+    return shipped_count
+
+
+def read_all(target: Target, identities: Sequence[Identity], *, is_forced: bool = False) -> list[Entry]:
+    """
+    Return the entries of the local log and of all shipments, of every installation that shipped there, each once.
+
+    Sorted by time. A shipment of this installation that cannot be read is no loss while the log is here. Raises
+    UnreadableShipment for another one, unless it `is_forced`: then that one is left out. Raises TargetError, OSError.
+    """
+    local = list(log.read_log())
+    entries = {(entry.installation, entry.sequence, entry.at): entry for entry in local}
+    own = log.read_installation() if local else ""
+    for shipment in list_shipments(target):
+        try:
+            found = _read_shipment(shipment, target, identities)
+        except (packing.Damaged, packing.NoKey, FileNotFoundError) as error:
+            if shipment.installation == own or is_forced:
+                log.logger.warning("%s of %s is left out: %s", shipment.key, target.address, error)
+                continue
+            raise UnreadableShipment(f"{shipment.key} in {target.address}: {error}") from error
+        for entry in found:
+            entries.setdefault((entry.installation, entry.sequence, entry.at), entry)
+    return sorted(entries.values(), key=log.order)
+
+
+def list_shipments(target: Target) -> Iterator[Shipment]:
+    """Yield the shipments in a target; what else lies there is left out. Raises TargetError."""
+    for found in target.list(PREFIX):
+        if match := _KEY.fullmatch(found.key):
+            shipped_at = dt.datetime.strptime(match["time"], "%Y%m%dT%H%M%SZ").replace(tzinfo=dt.UTC)
+            yield Shipment(found.key, match["installation"], shipped_at, int(match["size"]), match["sha256"])
+
+
+def prune(target: Target, *, before: dt.datetime) -> int:
+    """Delete shipments all of which is older than a moment. Return how many. Raises TargetError."""
+    # The time in the key is in whole seconds, rounded down.
+    outdated = [each for each in list_shipments(target) if each.shipped_at + dt.timedelta(seconds=1) < before]
+    for shipment in outdated:
+        target.delete(shipment.key)
+    return len(outdated)
+
+
+def _write_shipment(entries: Iterable[Entry], target: Target, recipients: Sequence[str]) -> None:
+    lines = b"".join(msgspec.json.encode(entry) + b"\n" for entry in entries)
+    name = f"{timezone.now().astimezone(dt.UTC):%Y%m%dT%H%M%SZ}-{len(lines)}-{hashlib.sha256(lines).hexdigest()}.jsonl"
+    key = packing.make_key(
+        f"{PREFIX}{log.read_installation()}/{name}", is_compressed=True, is_encrypted=bool(recipients)
+    )
+    # 0700, and beside the log: nothing of it lies in /tmp.
+    with tempfile.TemporaryDirectory(dir=log.find_log().parent, prefix=".shipping-") as folder:
+        source, packed = Path(folder) / "lines", Path(folder) / "packed"
+        source.write_bytes(lines)
+        packing.pack(source, packed, compress=True, recipients=recipients)
+        target.write(key, packed)
+
+
+def _read_shipment(shipment: Shipment, target: Target, identities: Sequence[Identity]) -> list[Entry]:
+    stored, lines = io.BytesIO(), io.BytesIO()
+    target.read(shipment.key, stored)
+    stored.seek(0)
+    packing.unpack_stream(
+        stored,
+        lines,
+        is_encrypted=packing.is_encrypted_key(shipment.key),
+        is_compressed=packing.is_compressed_key(shipment.key),
+        identities=identities,
+        content_bytes=shipment.content_bytes,
+        content_sha256=shipment.content_sha256,
+    )
+    lines.seek(0)
+    return list(log.decode_lines(lines, address=shipment.key))
+
+
+def _read_state() -> dict[str, int]:
+    """Return the sequence up to which each target has the log. A state that cannot be read ships everything again."""
+    try:
+        return msgspec.json.decode((log.find_log().parent / _STATE).read_bytes(), type=dict[str, int])
+    except (FileNotFoundError, msgspec.DecodeError):
+        return {}
+
+
+def _write_state(state: dict[str, int]) -> None:
+    log.write_atomically(log.find_log().parent / _STATE, msgspec.json.encode(state))

@@ -1,0 +1,44 @@
+"""Drains the table of tombstones after each commit that may have written to it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from django.db import DEFAULT_DB_ALIAS, transaction
+
+from avatar_site.operations.tombstones.log import drain_or_leave
+from avatar_site.operations.tombstones.triggers import WATCHED
+
+if TYPE_CHECKING:
+    from django.db.backends.base.base import BaseDatabaseWrapper
+
+#: Looks at the beginning only: most statements are over after one character.
+_WRITES = re.compile(
+    r"\s*(?:(?:DELETE\s+FROM|UPDATE)\s+\"?(?:{})|INSERT\s+INTO\s+\"?(?:{}))[\"\s]".format(
+        "|".join(each.table for each in WATCHED),
+        "|".join(each.table for each in WATCHED if each.has_insertions),
+    ),
+    re.IGNORECASE,
+)
+
+
+def watch_connection(connection: BaseDatabaseWrapper, **kwargs: Any) -> None:
+    """Handle `connection_created`: look at what this connection executes from now on."""
+    if connection.alias == DEFAULT_DB_ALIAS and _drain_after_commit not in connection.execute_wrappers:
+        # First: who adds a wrapper for a while takes the last one away.
+        connection.execute_wrappers.insert(0, _drain_after_commit)
+
+
+def may_write_tombstones(sql: object) -> bool:
+    return isinstance(sql, str) and _WRITES.match(sql) is not None
+
+
+def _drain_after_commit(execute: Callable[..., Any], sql: str, params: Any, many: bool, context: dict[str, Any]) -> Any:
+    result = execute(sql, params, many, context)
+    if may_write_tombstones(sql):
+        connection: BaseDatabaseWrapper = context["connection"]
+        if connection.in_atomic_block or connection.get_autocommit():
+            transaction.on_commit(drain_or_leave, using=connection.alias, robust=True)
+    return result
