@@ -88,7 +88,7 @@ def restore(
         ) from error
     except packing.NoKey as error:
         raise RestoreRefused(f"{error} Name the file with the private key: --identity FILE.") from error
-    except (packing.Damaged, BadManifest, FileNotFoundError, VerificationFailed, CopyFailed) as error:
+    except (packing.Damaged, BadManifest, VerificationFailed, CopyFailed, shipping.UnreadableShipment) as error:
         raise RestoreRefused(f"Backup {name} cannot be restored: {error}. Nothing was changed.") from error
     except (database.LoadFailed, database.SwapRefused) as error:
         raise RestoreRefused(f"{error} Nothing was changed.") from error
@@ -146,7 +146,7 @@ class _Restoring:
         return parts
 
     def _replace_database(self, manifest: Manifest, copy: Copy, prepared: database.LoadedDatabase) -> Restored:
-        present, safety_name = self._keep_present(manifest)
+        present, safety_name = self._keep_present()
         self.say("Preparing the copy: migrations, deletions since, retention …")
         # Read after the safety backup, which has shipped the newest.
         entries = shipping.read_all(self.target, self.identities)
@@ -183,19 +183,13 @@ class _Restoring:
         cache.clear()
         return Restored(manifest, safety_name, result.applied, added, missing, time.monotonic() - self.began_s)
 
-    def _keep_present(self, manifest: Manifest) -> tuple[applying.PresentKeys | None, str]:
-        """
-        Back up the present state, and read which rows it has. None and empty if it cannot be read, or has none.
-
-        The rows are of use only if this database went on from the backup: what one that was restored since does not
-        have may never have been deleted.
-        """
+    def _keep_present(self) -> tuple[applying.PresentKeys | None, str]:
+        """Back up the present state, and read which rows it has. None and empty if it cannot be read, or has none."""
         try:
             if not database.has_content():
                 return None, ""
             log.drain()
-            went_on = not Restore.objects.filter(restored_at__gte=manifest.taken_at).exists()
-            present = applying.read_present_keys() if went_on else None
+            present = applying.read_present_keys()
         except DatabaseError as error:
             self.say(f"The present database cannot be read ({error}): it is kept aside as it is.")
             return None, ""
