@@ -53,6 +53,25 @@ help: ## List these targets
 run: $(STAMP)-$(LIST) $(MESSAGES) ## Prepare everything, start AVATAR (PROFILE=gpu: on a GPU) and serve until Ctrl-C
 	@exec $(BIN)/python manage.py serve --prepare $(if $(filter-out file,$(origin PROFILE)),--profile $(PROFILE)) $(ARGS)
 
+# Started by the system's Python: it replaces the code and the environment. One that was interrupted has left itself.
+SWITCH = $(PYTHON) $(firstword $(wildcard .releases/release_switch.py) avatar_site/operations/release_switch.py)
+PROFILE_GIVEN = $(if $(filter-out file,$(origin PROFILE)),AVATAR_PROFILE=$(PROFILE))
+
+.PHONY: upgrade
+upgrade: ## Install the release TO (a git ref, or an archive), after a backup; go back by itself if it is not healthy
+	@$(PROFILE_GIVEN) $(SWITCH) upgrade --to "$(TO)" $(ARGS)
+
+.PHONY: rollback
+rollback: ## Return to the release before, or to the release TO: code, environment and database; needs no network
+	@$(PROFILE_GIVEN) $(SWITCH) rollback $(if $(TO),--to "$(TO)") $(ARGS)
+
+.PHONY: releases
+releases: ## List the releases that can be returned to
+	@$(SWITCH) list
+
+.PHONY: translations
+translations: $(MESSAGES)
+
 .PHONY: prepare
 prepare: $(STAMP)-dev $(STAMP)-test $(NPM)/.requirements $(ENGINES)/.requirements $(MESSAGES) models ## Install and fetch what tests and checks need
 	@$(call install,$(TEST_PACKAGES))

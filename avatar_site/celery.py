@@ -1,8 +1,10 @@
 """The Celery application of the worker: `celery --app avatar_site.celery worker`."""
 
 import os
+from typing import Any
 
 from celery import Celery
+from celery.signals import worker_init
 
 from avatar_site.celery_broker import install_transport
 from avatar_site.private_files import restrict_new_files
@@ -15,3 +17,12 @@ app.config_from_object("django.conf:settings", namespace="CELERY")
 app.autodiscover_tasks()
 
 install_transport()
+
+
+@worker_init.connect
+def refuse_newer_database(**kwargs: Any) -> None:
+    """End a worker whose tasks do not know the schema of the database."""
+    # Models: they can be imported once Django is set up.
+    from avatar_site.operations import database_checks
+
+    database_checks.refuse_newer_database()

@@ -9,12 +9,16 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import uuid
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from django.core.files.storage import FileSystemStorage
+
+from avatar_site.lib.stored_files import StoredEntry
 
 TEMPORARY_SUFFIX = ".part"
 #: What file systems without hard links answer.
@@ -38,6 +42,47 @@ class Folder(FileSystemStorage):
                 source.unlink()
         _sync(source.parent)
         return name.replace("\\", "/")
+
+    def list_entries(self, prefix: str = "") -> Iterator[StoredEntry]:
+        """As `SiteStorage` says."""
+        folders = [(self.path(prefix) if prefix else self.location, f"{prefix}/" if prefix else "")]
+        while folders:
+            path, names = folders.pop()
+            try:
+                entries = os.scandir(path)
+            except FileNotFoundError:
+                continue
+            with entries:
+                for entry in entries:
+                    # What is removed while it is listed is not there.
+                    with suppress(FileNotFoundError):
+                        if entry.is_dir():
+                            folders.append((entry.path, f"{names}{entry.name}/"))
+                        elif not entry.name.endswith(TEMPORARY_SUFFIX):
+                            status = entry.stat()
+                            yield StoredEntry(f"{names}{entry.name}", status.st_size, str(status.st_mtime_ns))
+
+    def add_file(self, name: str, source: Path) -> None:
+        """As `SiteStorage` says."""
+        target = Path(self.path(name))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _sync(source)
+        near = target.parent / f".{uuid.uuid4().hex}{TEMPORARY_SUFFIX}"
+        try:
+            try:
+                os.link(source, near)
+            except OSError as error:
+                if error.errno not in (*_NO_LINKS, errno.EXDEV):
+                    raise
+                shutil.copyfile(source, near)
+                _sync(near)
+            if self.file_permissions_mode is not None:
+                near.chmod(self.file_permissions_mode)
+            if not _give_name(near, target):
+                raise FileExistsError(errno.EEXIST, "the storage has a file of this name", name)
+        finally:
+            near.unlink(missing_ok=True)
+        _sync(target.parent)
 
 
 def _give_name(source: Path, target: Path) -> bool:

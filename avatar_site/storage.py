@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any
 
 from boto3.exceptions import Boto3Error
@@ -16,7 +17,7 @@ from django.core.files.base import ContentFile, File
 from storages.backends.s3 import S3Storage
 from storages.utils import clean_name
 
-from avatar_site.lib.stored_files import StorageUnavailable
+from avatar_site.lib.stored_files import StorageUnavailable, StoredEntry
 
 #: Buckets that are not Amazon's know neither names as subdomains nor, many of them, the newer checksums.
 CLIENT_CONFIG = Config(
@@ -64,6 +65,31 @@ class Bucket(S3Storage):
         with failing_as_files_do(path):
             folders, files = super().listdir(path)
             return folders, files
+
+    def list_entries(self, prefix: str = "") -> Iterator[StoredEntry]:
+        """As `SiteStorage` says. One request for each 1,000 files."""
+        root = f"{self.location.strip('/')}/" if self.location.strip("/") else ""
+        pages = iter(
+            self.connection.meta.client.get_paginator("list_objects_v2").paginate(
+                Bucket=self.bucket_name, Prefix=f"{root}{prefix}/" if prefix else root
+            )
+        )
+        while True:
+            with failing_as_files_do(prefix):
+                page = next(pages, None)
+            if page is None:
+                return
+            for entry in page.get("Contents", ()):
+                name = str(entry["Key"]).removeprefix(root)
+                # Some consoles make an empty object for a folder.
+                if name and not name.endswith("/"):
+                    version = f"{entry['ETag']} {entry['LastModified'].isoformat()}"
+                    yield StoredEntry(name, int(entry["Size"]), version)
+
+    def add_file(self, name: str, source: Path) -> None:
+        """As `SiteStorage` says."""
+        with source.open("rb") as file, failing_as_files_do(name):
+            super()._save(name, File(file))
 
     def size(self, name: str) -> int:
         with failing_as_files_do(name):

@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
-from pathlib import PurePosixPath
-from typing import TYPE_CHECKING
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Protocol, cast
 
 from django.core.files.base import ContentFile
 from django.core.files.storage import default_storage
@@ -41,6 +41,40 @@ _guards: list[Guard] = []
 
 class StorageUnavailable(OSError):
     """The storage cannot be reached, or refuses. Not raised for a missing file, which is FileNotFoundError."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredEntry:
+    """A file in the storage, as a listing has it."""
+
+    name: str
+    size_bytes: int
+    #: Another one for another content of this name: when it was written, in a bucket its ETag as well.
+    version: str
+
+
+class SiteStorage(Protocol):
+    """What both our storages can do besides what Django asks of one."""
+
+    def list_entries(self, prefix: str = "") -> Iterator[StoredEntry]:
+        """
+        Yield the files under a folder, or all, but for those that are being written; none if there is no folder.
+
+        One listing: no request, nor look at the disk, a file. Raises OSError.
+        """
+
+    def add_file(self, name: str, source: Path) -> None:
+        """
+        Let the storage have a file of this disk, whole or not at all; the source may be linked, and must not change.
+
+        The caller has seen in a listing that the name is free: a bucket would overwrite, a folder raises
+        FileExistsError. Raises OSError.
+        """
+
+
+def get_site_storage() -> SiteStorage:
+    """Return the default storage, which is one of ours."""
+    return cast(SiteStorage, default_storage)
 
 
 class SweepRefused(Exception):

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import logging
+import sys
+import threading
 from dataclasses import dataclass
 
 from django.apps import apps
 from django.conf import settings
 from django.contrib.auth.models import User
 from django.core.files.storage import default_storage
-from django.db import DatabaseError, OperationalError, connection
+from django.db import DatabaseError, OperationalError, connection, connections
 from django.db.migrations.loader import MigrationLoader
 from django.db.migrations.recorder import MigrationRecorder
 from django.db.models import Model
@@ -18,6 +21,9 @@ from conversations.models import AUDIO_ROOT, Turn
 from voices.models import Recording
 
 VOICES_ROOT = "voices"
+SCHEMA_TIMEOUT_S = 10.0
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +37,7 @@ class Finding:
 def check_before_start() -> Finding | None:
     """Return the first problem; None if the database can be used. Reads a whole SQLite file once."""
     try:
-        return _check_file() or _check_migrations() or _check_rows()
+        return _check_file() or check_schema() or _check_rows()
     except OperationalError as error:
         # Away or locked, not damaged: the processes that use it report that and retry.
         if connection.vendor == "sqlite" and "malformed" not in str(error):
@@ -59,10 +65,11 @@ def _damaged(detail: str) -> Finding:
 
 def is_newer_than_program() -> bool:
     """Return whether the database has migrations that this program does not know."""
-    return _check_migrations() is not None
+    return check_schema() is not None
 
 
-def _check_migrations() -> Finding | None:
+def check_schema() -> Finding | None:
+    """Find a database that a newer version has migrated. Reads the list of migrations only."""
     known = MigrationLoader(None, ignore_no_migrations=True).disk_migrations
     ours = {config.label for config in apps.get_app_configs()}
     # A squashed migration is recorded under the names that it replaces.
@@ -99,6 +106,31 @@ def _check_rows() -> Finding | None:
                 "recordings out of the way first.",
             )
     return None
+
+
+def refuse_newer_database() -> None:
+    """
+    End this process, with a sentence, if the database was made by a newer version.
+
+    For a process that is started alone; a supervisor has checked before. A database that is away ends nothing: whoever
+    uses it reports that and tries again.
+    """
+    found: list[Finding | None] = []
+
+    def check() -> None:
+        try:
+            found.append(check_schema())
+        except DatabaseError as error:
+            logger.warning("the schema of the database cannot be checked: %s", error)
+        finally:
+            connections.close_all()
+
+    # In a thread: connecting to a machine that is switched off takes minutes.
+    checking = threading.Thread(target=check, name="schema", daemon=True)
+    checking.start()
+    checking.join(SCHEMA_TIMEOUT_S)
+    if found and (finding := found[0]) is not None:
+        sys.exit(f"{finding.problem}\n{finding.remedy}")
 
 
 def _count_files(folder: str, *, limit: int) -> int:

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import secrets
+import time
+from collections.abc import Callable
+from typing import Any
 
 from django.contrib.auth.models import User
 from django.core.management import call_command
-from django.db import transaction
+from django.core.management.commands.migrate import Command as MigrateCommand
+from django.db import connection, transaction
+from django.db.migrations.executor import MigrationExecutor
 
 #: Letters and digits that are not confused when read from a screen.
 _READABLE = "abcdefghjkmnpqrstuvwxyz23456789"
@@ -30,7 +35,38 @@ def ensure_operator(*, username: str, password: str) -> tuple[User, str] | None:
     return user, password
 
 
-def prepare_database() -> None:
-    """Migrate, and create the cache table. Changes nothing when both are done."""
-    call_command("migrate", interactive=False, verbosity=0)
+def has_users() -> bool:
+    """Return whether anybody has used this database, whatever its schema."""
+    return User._meta.db_table in connection.introspection.table_names() and User.objects.exists()
+
+
+def list_pending_migrations() -> list[str]:
+    """Return the migrations that the database lacks, in the order in which they will be applied, as app.name."""
+    executor = MigrationExecutor(connection)
+    return [str(migration) for migration, _ in executor.migration_plan(executor.loader.graph.leaf_nodes())]
+
+
+def prepare_database(*, say: Callable[[str], None] = lambda line: None) -> None:
+    """
+    Migrate, and create the cache table. Changes nothing when both are done.
+
+    Each migration is announced before it runs and timed after: one that rewrites a large table takes minutes.
+    """
+    call_command(_Migrate(say), interactive=False, verbosity=0)
     call_command("createcachetable", verbosity=0)
+
+
+class _Migrate(MigrateCommand):
+    """Django's command, telling the operator about each migration."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        super().__init__()
+        self._say = say
+        self._began_s = 0.0
+
+    def migration_progress_callback(self, action: str, migration: Any = None, fake: bool = False) -> None:
+        if action == "apply_start":
+            self._began_s = time.monotonic()
+            self._say(f"  {migration} …")
+        elif action == "apply_success":
+            self._say(f"  {migration} took {time.monotonic() - self._began_s:.1f} s")

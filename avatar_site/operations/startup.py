@@ -21,8 +21,7 @@ from typing import Any, NoReturn
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
-from django.db import connection, connections
-from django.db.migrations.executor import MigrationExecutor
+from django.db import connections
 
 from avatar_site import env
 from avatar_site.operations import database_checks, processes, services
@@ -76,17 +75,19 @@ def apply_flags(flags: Mapping[str, Any]) -> None:
         raise StartRefused(str(error)) from None
 
 
-def serve(*, only: str, prepare: bool, is_verbose: bool, say: Say) -> NoReturn:
+def serve(*, only: str, prepare: bool, is_backed_up: bool, is_verbose: bool, say: Say) -> NoReturn:
     """
     Check everything that can be checked before a process is started, and become the supervisor. Raises StartRefused.
 
-    `only` names the processes, separated by commas. With `prepare`, models are fetched, the database is migrated and
-    the first operator account is created.
+    `only` names the processes, separated by commas. With `prepare`, models are fetched, the database is migrated,
+    with `is_backed_up` after a backup of it, and the first operator account is created.
     """
     began_s = time.monotonic()
     names = tuple(name.strip() for name in only.split(",") if name.strip())
     if not names or not set(names) <= set(processes.NAMES):
         raise StartRefused(f"--only {only}: expected some of {', '.join(processes.NAMES)}")
+    if problem := find_interrupted_switch():
+        raise StartRefused(problem)
     with _lock(settings.AVATAR_DATA_DIR) as lock:
         restrict_new_files()
         for path in close_to_others(settings.AVATAR_DATA_DIR):
@@ -96,7 +97,7 @@ def serve(*, only: str, prepare: bool, is_verbose: bool, say: Say) -> NoReturn:
             raise StartRefused(f"{finding.problem}\n{finding.remedy}")
         new_password = ""
         if prepare:
-            new_password = _prepare(names, say)
+            new_password = _prepare(names, say, is_backed_up=is_backed_up)
         else:
             _check_migrations()
         # The supervisor needs no database, and children must not share a connection.
@@ -137,11 +138,16 @@ async def _describe_roles() -> list[str]:
         await client.close()
 
 
-def _prepare(names: tuple[str, ...], say: Say) -> str:
+def _prepare(names: tuple[str, ...], say: Say, *, is_backed_up: bool) -> str:
     """Fetch models, migrate, create the first operator account. Return its password if it was made up."""
     if "inference" in names:
+        say(f"Fetching the models of profile {settings.AVATAR_PROFILE} that are missing …")
         _fetch_models()
-    services.prepare_database()
+    if pending := services.list_pending_migrations():
+        if is_backed_up and services.has_users():
+            _back_up(say)
+        say(f"Migrating the database, in {len(pending)} steps …")
+    services.prepare_database(say=say)
     created = services.ensure_operator(username=settings.AVATAR_ADMIN_USERNAME, password=settings.AVATAR_ADMIN_PASSWORD)
     if not created or settings.AVATAR_ADMIN_PASSWORD:
         return ""
@@ -150,9 +156,24 @@ def _prepare(names: tuple[str, ...], say: Say) -> str:
     return created[1]
 
 
+def _back_up(say: Say) -> None:
+    """Back up the database before it is migrated. Raises StartRefused."""
+    # Imported here: the library of buckets is loaded only when there is something to migrate.
+    from avatar_site.operations import releases
+
+    say(f"Backing up the database into {settings.AVATAR_BACKUP_TARGET} before it is migrated …")
+    try:
+        created = releases.back_up_database(say=lambda line: say(f"  {line}"))
+    except releases.BackupFailed as error:
+        raise StartRefused(
+            f"The database was not backed up: {error}\nNothing was migrated. Once that is mended, the same command "
+            "goes on; with --without-backup, it migrates without a backup, and there is no way back."
+        ) from error
+    say(f"  backup {created.manifest.name} took {created.took_s:.1f} s")
+
+
 def _check_migrations() -> None:
-    executor = MigrationExecutor(connection)
-    if executor.migration_plan(executor.loader.graph.leaf_nodes()):
+    if services.list_pending_migrations():
         raise StartRefused("The database is not up to date: run `manage.py migrate`, or `serve --prepare`.")
 
 
@@ -195,6 +216,22 @@ def _child_environment() -> dict[str, str]:
         "PYTHONPATH": os.pathsep.join(filter(None, [str(settings.BASE_DIR), os.environ.get("PYTHONPATH")])),
         "PYTHONUNBUFFERED": "1",
     }
+
+
+def find_interrupted_switch() -> str:
+    """Return what to do about a switch of releases that was interrupted; empty if none was, or one is under way."""
+    folder = settings.BASE_DIR / ".releases"
+    if not (folder / "journal.json").exists():
+        return ""
+    try:
+        with hold_lock(folder, "lock"):
+            return (
+                "An upgrade or a rollback was interrupted: `make upgrade` with the same TO goes on where it stopped, "
+                "`make rollback` goes back."
+            )
+    except LockHeld:
+        # The health check of an upgrade starts us.
+        return ""
 
 
 @contextmanager

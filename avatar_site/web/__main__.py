@@ -51,9 +51,11 @@ class Command(CommandLineInterface):
         # Now, while the files are those that were loaded: an upgrade may replace them.
         version.read_build()
         # After the application, which sets Django up: these import models.
+        from avatar_site.operations.database_checks import refuse_newer_database
         from avatar_site.web.upload_limits import SiteGate, read_limits
         from realtime.admission import admission
 
+        refuse_newer_database()
         self.server_class = partial(
             Server, gate=SiteGate(), limits=read_limits(open_files=raise_limit()), drain=admission.drain
         )

@@ -46,7 +46,7 @@ MIN_UNNAMED_AGE = dt.timedelta(days=1)
 _MANIFEST_KEY = re.compile(rf"manifests/({NAME.pattern})\.json")
 _RECORD_KEY = re.compile(rf"manifests/({NAME.pattern})\.verified\.json")
 _MEMBER_KEY = re.compile(rf"(?:db|audio)/({NAME.pattern})(?:\.[a-z0-9]+)+")
-_OBJECT_KEY = re.compile(r"audio/objects/([0-9a-f]{2})/\1[0-9a-f]{62}(\.gz)?(\.age)?")
+_OBJECT_KEY = re.compile(r"audio/objects/([0-9a-f]{2})/\1[0-9a-f]{62}(\.[0-9a-f]{8})?(\.gz)?(\.age)?")
 
 
 class NoSuchBackup(Exception):

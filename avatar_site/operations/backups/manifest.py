@@ -8,7 +8,8 @@ In a target lie, of a backup called NAME:
     db/NAME.sqlite3.gz or NAME.pgdump   the database
     audio/NAME.index.json.gz            `AudioIndex`: the file names in the storage, each with its content's SHA-256
     audio/NAME.objects.json.gz          `ObjectList`: the objects that they are in; readable without the key
-    audio/objects/ab/abcdef…[.gz]       contents, by their SHA-256; shared by all backups
+    audio/objects/ab/abcdef…[.gz]       contents, by their SHA-256; shared by all backups. The key of an encrypted one
+                                        has a mark of its recipients as well: abcdef….1234abcd.gz.age
 
 `.age` is appended to the names of what is encrypted: all but manifests, records and lists of objects.
 """
@@ -169,7 +170,7 @@ def decode_objects(data: bytes) -> list[StoredObject]:
     for each in objects:
         digest = each.content_sha256
         if not SHA256.fullmatch(digest) or not re.fullmatch(
-            rf"audio/objects/{digest[:2]}/{digest}(\.gz)?(\.age)?", each.key
+            rf"audio/objects/{digest[:2]}/{digest}(\.[0-9a-f]{{8}})?(\.gz)?(\.age)?", each.key
         ):
             raise BadManifest(f"{each.key!r} is not the key of an object")
     return objects

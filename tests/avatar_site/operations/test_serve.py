@@ -4,21 +4,31 @@ import os
 import re
 import signal
 import socket
+import sqlite3
+import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+from django.conf import settings
 
 from avatar_site.operations.serving import ServePlan, Serving
 from tests.ports import find_free_port
 from tests.processes import OutputProcess
+
+
+def make_environment() -> dict[str, str]:
+    """Without the settings of the tests, and of whoever runs them."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("AVATAR_", "DJANGO_"))}
+    return environment | {"AVATAR_ENV_FILE": ""}
 
 
 class Serve(OutputProcess):
@@ -33,10 +43,7 @@ class Serve(OutputProcess):
                 *("--profile", "fake", "--data-dir", str(data_dir), "--port", str(self.port)),
                 *flags,
             ],
-            environment={
-                name: value for name, value in os.environ.items() if not name.startswith(("AVATAR_", "DJANGO_"))
-            }
-            | {"AVATAR_ENV_FILE": ""},
+            environment=make_environment(),
             patience_s=60,
         )
 
@@ -159,6 +166,34 @@ class TestServe:
         finally:
             second.close()
             status.close()
+
+    @pytest.mark.parametrize(
+        "command",
+        [
+            ("manage.py", "serve", "--only", "web,worker"),
+            ("-m", "avatar_site.web", "--port", "0", "avatar_site.asgi:application"),
+            ("-m", "celery", "--app", "avatar_site.celery", "worker", "--pool", "threads"),
+        ],
+        ids=["serve", "web", "worker"],
+    )
+    def test_refuses_the_database_of_a_newer_version(self, data_dir: Path, command: tuple[str, ...]) -> None:
+        data_dir.mkdir()
+        with closing(sqlite3.connect(data_dir / "avatar.sqlite3")) as database, database:
+            database.execute("CREATE TABLE django_migrations (id INTEGER, app TEXT, name TEXT, applied TEXT)")
+            database.execute("INSERT INTO django_migrations VALUES (1, 'voices', '9999_from_the_future', '2030-01-01')")
+
+        done = subprocess.run(
+            [sys.executable, *command],
+            cwd=settings.BASE_DIR,
+            env=make_environment() | {"AVATAR_DATA_DIR": str(data_dir), "AVATAR_PROFILE": "fake"},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+
+        assert done.returncode == 1
+        assert "was made by a newer AVATAR: it knows voices.9999_from_the_future" in done.stderr
+        assert "Traceback" not in done.stderr
 
     def test_says_which_port_is_taken(self, data_dir: Path) -> None:
         with socket.socket() as taken:

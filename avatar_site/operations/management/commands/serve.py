@@ -32,7 +32,10 @@ class Command(BaseCommand):
         parser.add_argument(
             "--prepare",
             action="store_true",
-            help="fetch models, migrate, create the first operator account; then serve",
+            help="fetch models, back up the database and migrate it, create the first operator account; then serve",
+        )
+        parser.add_argument(
+            "--without-backup", action="store_true", help="with --prepare: migrate without a backup before it"
         )
         parser.add_argument("--status", action="store_true", help="show the processes that run, and leave")
 
@@ -46,6 +49,7 @@ class Command(BaseCommand):
             startup.serve(
                 only=options["only"],
                 prepare=options["prepare"],
+                is_backed_up=not options["without_backup"],
                 is_verbose=options["verbosity"] > 1,
                 say=self._say,
             )
