@@ -141,6 +141,14 @@ def list_backups(target: Target) -> list[ListedBackup]:
     return sorted(backups, key=lambda backup: (backup.taken_at, backup.name), reverse=True)
 
 
+def find_newest(target: Target) -> str:
+    """Return the name of the newest backup that can be used. Raises NoSuchBackup and TargetError."""
+    for backup in list_backups(target):
+        if backup.manifest is not None and not backup.problem:
+            return backup.name
+    raise NoSuchBackup(f"There is no backup in {target.address}.")
+
+
 def read_manifest(target: Target, name: str) -> Manifest:
     """Raises NoSuchBackup, BadManifest and TargetError."""
     if not is_name(name):

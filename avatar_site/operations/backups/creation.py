@@ -97,7 +97,7 @@ def create_while_locked(
     # Lives until this run has verified what it wrote, and nowhere else.
     ephemeral = pyrage.x25519.Identity.generate() if recipients else None
     also_to = [ephemeral.to_public()] if ephemeral else []
-    keys = [*recipients, *also_to]
+    keys: list[str | Recipient] = [*recipients, *also_to]
     with runs.recorded(RunKind.BACKUP, reason=reason, requested_by=requested_by) as run:
         log.drain()
         shipping.ship(target, recipients)

@@ -141,5 +141,7 @@ def check_copy(manifest: Manifest, copy: Copy) -> None:
 
 def _compare_checksums(manifest: Manifest, *, target: Target) -> None:
     """Read every stored file, and compare its checksum. Raises packing.Damaged, BadManifest, TargetError."""
-    for stored in (*catalogue.list_members(manifest), *catalogue.read_objects(target, manifest)):
+    for member in catalogue.list_members(manifest):
+        catalogue.check_stored(target, member)
+    for stored in catalogue.read_objects(target, manifest):
         catalogue.check_stored(target, stored)
