@@ -12,14 +12,14 @@ from django.contrib import admin
 from django.contrib.admin.models import CHANGE, LogEntry
 from django.contrib.admin.utils import unquote
 from django.core.exceptions import PermissionDenied
-from django.db.models import Model, QuerySet
+from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.template.defaultfilters import filesizeformat
 from django.utils.html import format_html
 from django.utils.translation import gettext_lazy as _
 from unfold.admin import ModelAdmin, TabularInline
 
-from avatar_site.lib.admin import ListedLookupsMixin
+from avatar_site.lib.admin import ListedLookupsMixin, ReadOnlyMixin
 from conversations import deletion
 from conversations.models import Conversation, ConversationQuerySet, RetentionRun, StorageCheck, Turn
 
@@ -124,27 +124,14 @@ class ConversationAdmin(ListedLookupsMixin, ModelAdmin):
         deletion.delete_rows_of_conversations(conversations=chosen)
 
 
-class _RecordAdmin(ListedLookupsMixin, ModelAdmin):
-    """A read-only log."""
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
-        return False
-
-
 @admin.register(RetentionRun)
-class RetentionRunAdmin(_RecordAdmin):
+class RetentionRunAdmin(ReadOnlyMixin, ListedLookupsMixin, ModelAdmin):
     list_display = ("started_at", "finished_at", "audio_files", "audio_bytes", "turns", "conversations")
     ordering = ("-started_at", "-pk")
 
 
 @admin.register(StorageCheck)
-class StorageCheckAdmin(_RecordAdmin):
+class StorageCheckAdmin(ReadOnlyMixin, ListedLookupsMixin, ModelAdmin):
     list_display = ("checked_at", "was_refused", "files", "files_without_turn", "turns", "turns_without_file")
     list_filter = ("was_refused",)
     ordering = ("-checked_at", "-pk")

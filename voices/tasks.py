@@ -9,8 +9,7 @@ from celery import shared_task
 from django.utils import timezone
 
 from avatar_site.lib import inference_client
-from avatar_site.lib.stored_files import SweepRefused
-from voices import deletion, files, leases
+from voices import deletion, leases
 from voices.build import job as build_job
 from voices.build import renewal
 from voices.fitting import job as fitting_job
@@ -46,15 +45,6 @@ def requeue_lost_work() -> None:
         extract_embedding.delay(voice_profile_id=str(voice_profile_id))
     for voice_profile_id in to_fit:
         fit_style.delay(voice_profile_id=str(voice_profile_id))
-
-
-@shared_task
-def delete_orphans() -> None:
-    """Delete files that no row of a voice names. Where a guard forbids it, all are left."""
-    try:
-        files.delete_orphans(now=timezone.now())
-    except SweepRefused as refusal:
-        logger.warning("files of voices are left alone: %s", refusal)
 
 
 @shared_task

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django.http import HttpRequest
+
+if TYPE_CHECKING:
+    from django.db.models import Model
 
 #: The lookups of a list filter's choices.
 _FILTERS = frozenset({"", "exact", "in", "isnull"})
@@ -25,3 +28,16 @@ class ListedLookupsMixin:
         # A filter of its own class names its parameter, as Django names those of columns.
         listed = {str(getattr(each, "parameter_name", each)).partition("__")[0] for each in self.list_filter}
         return name in listed and how in _FILTERS
+
+
+class ReadOnlyMixin:
+    """A log: rows are looked at, and neither made, changed nor deleted."""
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False

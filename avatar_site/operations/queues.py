@@ -7,9 +7,9 @@ MAINTENANCE = "maintenance"
 
 #: By name, for beat does not load the tasks. A fit of minutes must not delay these, nor a backup of an hour a voice.
 MAINTENANCE_TASKS = (
-    "avatar_site.operations.tasks.clear_expired_logins",
+    "avatar_site.operations.tasks.back_up",
+    "avatar_site.operations.tasks.run_night",
+    "avatar_site.operations.tasks.ship_tombstones",
+    "avatar_site.operations.tasks.verify_backup",
     "conversations.tasks.erase_deleted_words",
-    "conversations.tasks.purge_expired",
-    "conversations.tasks.remove_orphans",
-    "voices.tasks.delete_orphans",
 )

@@ -232,17 +232,19 @@ CELERY_WORKER_ENABLE_REMOTE_CONTROL = False
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_TASK_DEFAULT_QUEUE = queues.DEFAULT
 CELERY_TASK_ROUTES = {name: {"queue": queues.MAINTENANCE} for name in queues.MAINTENANCE_TASKS}
-# While people sleep; pages promise it. Beat makes up for a night in which the machine was off.
-_AT_NIGHT = crontab(hour=3, minute=30)
 CELERY_BEAT_SCHEDULE = {
-    "clear-expired-logins": {"task": "avatar_site.operations.tasks.clear_expired_logins", "schedule": _AT_NIGHT},
+    # While people sleep; pages promise it. Beat makes up for a night in which the machine was off.
+    "run-night": {"task": "avatar_site.operations.tasks.run_night", "schedule": crontab(hour=3, minute=30)},
+    # Behind a backup of an hour, one of them is enough.
+    "ship-tombstones": {
+        "task": "avatar_site.operations.tasks.ship_tombstones",
+        "schedule": 60,
+        "options": {"expires": 60},
+    },
     "requeue-lost-voices": {"task": "voices.tasks.requeue_lost_work", "schedule": 30},
     "finish-deletions-of-voices": {"task": "voices.tasks.finish_deletions", "schedule": 60},
     "renew-voices": {"task": "voices.tasks.renew", "schedule": 5 * 60},
-    "delete-orphaned-voice-files": {"task": "voices.tasks.delete_orphans", "schedule": 60 * 60},
     "replay-spooled-turns": {"task": "avatar_site.operations.tasks.replay_spooled_turns", "schedule": 60},
-    "purge-expired": {"task": "conversations.tasks.purge_expired", "schedule": _AT_NIGHT},
-    "remove-orphans": {"task": "conversations.tasks.remove_orphans", "schedule": _AT_NIGHT},
 }
 CELERY_BEAT_SCHEDULE_FILENAME = str(AVATAR_DATA_DIR / "beat-schedule")
 

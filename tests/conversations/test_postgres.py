@@ -3,69 +3,25 @@
 from __future__ import annotations
 
 import os
-import pwd
-import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from django.conf import settings as django_settings
 
+from tests.postgres import TOOLS, Postgres, running_postgres
+
 ROOT = Path(__file__).parents[2]
-FOLDERS = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
-PORT = "54329"
 
-pytestmark = pytest.mark.skipif(not FOLDERS, reason="PostgreSQL is not installed (make test installs it)")
-
-
-@dataclass(frozen=True)
-class Postgres:
-    """A server, to be stopped and started. `address` is its socket's folder and its port."""
-
-    address: str
-    run: Callable[..., None]
-
-    def stop(self) -> None:
-        self.run("-m", "immediate", "-w", "stop")
-
-    def start(self) -> None:
-        self.run("-w", "start")
+pytestmark = pytest.mark.skipif(not TOOLS, reason="PostgreSQL is not installed (make test installs it)")
 
 
 @pytest.fixture(scope="module")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
-    """A server on a socket in a folder that is thrown away. It refuses to run as root: then it is another user's."""
-    folder = tmp_path_factory.mktemp("postgres")
-    as_user: list[str] = []
-    if os.geteuid() == 0:
-        account = pwd.getpwnam("postgres")
-        # Its parents belong to root alone.
-        folder = Path("/tmp") / f"avatar-postgres-{os.getpid()}"  # noqa: S108 — made here, and removed below
-        folder.mkdir(mode=0o700)
-        os.chown(folder, account.pw_uid, account.pw_gid)
-        as_user = ["runuser", "-u", "postgres", "--"]
-    data = str(folder / "data")
-    tools = FOLDERS[-1]
-
-    def run(*command: str) -> None:
-        subprocess.run([*as_user, *command], check=True, capture_output=True, cwd="/", timeout=120)
-
-    try:
-        run(str(tools / "initdb"), "-D", data, "-A", "trust", "-U", "avatar", "-E", "UTF8", "--locale=C", "--no-sync")
-        options = f"-k {folder} -p {PORT} -c listen_addresses= -c fsync=off"
-        control = (str(tools / "pg_ctl"), "-D", data, "-o", options, "-l", str(folder / "log"))
-        server = Postgres(f"{folder}:{PORT}", partial(run, *control))
-        server.start()
-        try:
-            yield server
-        finally:
-            server.stop()
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+def postgres() -> Iterator[Postgres]:
+    with running_postgres("postgres") as server:
+        yield server
 
 
 #: A call, in a process of its own. What it says is what its person is told; a line in is something said.
@@ -102,10 +58,9 @@ print(*conversation.turns.in_order().values_list("text", flat=True), flush=True)
 
 def test_a_restart_of_postgresql_costs_a_call_nothing(postgres: Postgres, tmp_path: Path) -> None:
     """Its connection is kept, and dead afterwards. What is said while there is no server waits on the disk."""
-    folder, _, port = postgres.address.rpartition(":")
     environment = {name: value for name, value in os.environ.items() if not name.startswith("AVATAR_")} | {
         "DJANGO_SETTINGS_MODULE": "avatar_site.settings.base",
-        "DATABASE_URL": f"postgres://avatar@/postgres?host={folder}&port={port}",
+        "DATABASE_URL": postgres.make_url("postgres"),
         "AVATAR_ENV_FILE": "",
         "AVATAR_PROFILE": "fake",
         "AVATAR_DATA_DIR": str(tmp_path),

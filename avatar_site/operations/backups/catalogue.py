@@ -241,7 +241,7 @@ def check_stored(target: Target, member: Member | StoredObject) -> None:
 
 
 def choose_to_prune(
-    backups: Collection[ListedBackup], *, now: dt.datetime, database_days: int, audio_days: int
+    backups: Collection[ListedBackup], *, now: dt.datetime, database_days: float, audio_days: float
 ) -> Choice:
     """
     Choose what is too old: databases and audio each after their days, a backup once no part of it is left.
@@ -275,7 +275,7 @@ def choose_to_prune(
     return Choice(tuple(whole), tuple(databases), tuple(audio))
 
 
-def prune(target: Target, *, now: dt.datetime, database_days: int, audio_days: int) -> Pruned:
+def prune(target: Target, *, now: dt.datetime, database_days: float, audio_days: float) -> Pruned:
     """
     Remove what is too old, then every file that no manifest names any more and that is at least a day old.
 

@@ -126,9 +126,9 @@ class TestWorkers:
         worker, maintenance = site.processes["worker"], site.processes["maintenance"]
         worker.wait_for(r"(?s)extract_embedding\[.*extract_embedding\[.* received")
 
-        site.ask("from avatar_site.operations import tasks", "tasks.clear_expired_logins.delay()")
+        site.ask("from avatar_site.lib.sqlite_erasure import erase", "erase.delay()")
 
-        maintenance.wait_for(r"clear_expired_logins\[.* succeeded")
+        maintenance.wait_for(r"erase_deleted_words\[.* succeeded")
         # Both of its threads hang.
         assert "succeeded" not in worker.output
         states = site.ask("from voices.models import VoiceJob", "print([job.state for job in VoiceJob.objects.all()])")

@@ -1,36 +1,103 @@
-from datetime import timedelta
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
 
 import pytest
+from celery import Task
 from celery.schedules import crontab
-from django.conf import settings
-from django.contrib.sessions.models import Session
-from django.test import Client
-from django.utils import timezone
+from django.conf import settings as django_settings
+from pytest_django import Settings
 
 from avatar_site.celery import app
-from avatar_site.operations import tasks
+from avatar_site.operations import maintenance, tasks
+from avatar_site.operations.backups.copies import hold_backup_lock
+from avatar_site.operations.tombstones import shipping
 from tests import factories
 
 
+@pytest.fixture
+def data_dir(settings: Settings, tmp_path: Path) -> Path:
+    settings.AVATAR_DATA_DIR = tmp_path / "data"
+    settings.AVATAR_BACKUP_TARGET = str(tmp_path / "target")
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def queued(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict[str, Any]]]:
+    """What is queued instead of being run at once."""
+    queued: list[tuple[str, dict[str, Any]]] = []
+    monkeypatch.setattr(Task, "apply_async", lambda task, **options: queued.append((task.name, options)))
+    return queued
+
+
 @pytest.mark.django_db
-class TestClearExpiredLogins:
-    def test_removes_those_and_no_others(self, client: Client) -> None:
-        client.force_login(factories.create_user())
-        Session.objects.create(session_key="old", session_data="", expire_date=timezone.now() - timedelta(days=1))
+@pytest.mark.usefixtures("data_dir")
+class TestTasksThatMakeBackups:
+    @pytest.mark.parametrize(
+        ("task", "arguments"),
+        [
+            (tasks.run_night, {}),
+            (tasks.back_up, {"requested_by_id": None}),
+            (tasks.verify_backup, {"name": "20260101T033000Z-abcd", "requested_by_id": None}),
+        ],
+    )
+    def test_free_their_thread_while_another_has_the_lock(
+        self, queued: list[tuple[str, dict[str, Any]]], task: Task, arguments: dict[str, Any]
+    ) -> None:
+        with hold_backup_lock():
+            task(**arguments)
 
-        tasks.clear_expired_logins.delay()
+        assert queued == [(task.name, {"kwargs": {**arguments, "attempt": 1}, "countdown": tasks.RETRY_S})]
 
-        assert Session.objects.get().session_key == client.session.session_key
+    def test_give_up_in_the_end(
+        self, queued: list[tuple[str, dict[str, Any]]], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        with hold_backup_lock():
+            tasks.run_night(attempt=tasks.MAX_ATTEMPTS)
+
+        assert queued == []
+        assert "run_night is given up: backups have been locked for 180 minutes" in caplog.text
+
+    def test_let_operators_ask_again_once_they_have_begun(self, queued: list[tuple[str, dict[str, Any]]]) -> None:
+        assert maintenance.note_request(for_s=60)
+
+        with hold_backup_lock():
+            tasks.back_up()
+
+        assert not maintenance.is_requested()
+
+
+@pytest.mark.django_db(transaction=True)
+class TestShipTombstones:
+    def test_takes_what_was_deleted_to_the_target_once_it_is_there(
+        self, settings: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        settings.AVATAR_TOMBSTONES_DIR = tmp_path / "tombstones"
+        settings.AVATAR_BACKUP_TARGET = str(tmp_path / "disk" / "target")
+        factories.create_conversation(factories.create_user()).delete()
+
+        tasks.ship_tombstones.delay()
+
+        assert "deletions are not at the target of backups yet" in caplog.text
+
+        (tmp_path / "disk").mkdir()
+        tasks.ship_tombstones.delay()
+
+        entries = shipping.read_all(maintenance.open_target(), [])
+        assert "conversations_conversation" in {entry.table for entry in entries}
 
 
 class TestSchedule:
     def test_names_tasks_that_exist(self) -> None:
         app.loader.import_default_modules()
 
-        assert {entry["task"] for entry in settings.CELERY_BEAT_SCHEDULE.values()} <= set(app.tasks)
+        assert {entry["task"] for entry in django_settings.CELERY_BEAT_SCHEDULE.values()} <= set(app.tasks)
 
-    @pytest.mark.parametrize("name", ["clear-expired-logins", "purge-expired", "remove-orphans"])
-    def test_does_what_is_daily_at_half_past_three_at_night(self, name: str) -> None:
-        assert app.conf.beat_schedule[name]["schedule"] == crontab(hour=3, minute=30)
+    def test_has_one_task_for_the_night(self) -> None:
+        nightly = [name for name, entry in app.conf.beat_schedule.items() if isinstance(entry["schedule"], crontab)]
+
+        assert nightly == ["run-night"]
+        assert app.conf.beat_schedule["run-night"]["schedule"] == crontab(hour=3, minute=30)
         # Where people are, not in London.
-        assert str(app.timezone) == settings.TIME_ZONE
+        assert str(app.timezone) == django_settings.TIME_ZONE

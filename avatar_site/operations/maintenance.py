@@ -1,0 +1,171 @@
+"""
+What the maintenance worker does: the night, and the backups and verifications that operators ask for.
+
+One at a time, by the lock of backups. What an operator asks for is queued once: the request is remembered in the cache
+until its task begins, or both expire.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import logging
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from django.conf import settings
+from django.core.cache import cache
+from django.core.management import call_command
+from django.utils import timezone
+
+from avatar_site.lib import sqlite_erasure
+from avatar_site.operations import nightly
+from avatar_site.operations.backups import catalogue, creation, packing, targets, verification
+from avatar_site.operations.backups.copies import hold_backup_lock
+from avatar_site.operations.models import BackupRun, RunKind, RunState
+from avatar_site.operations.tombstones import log, shipping
+from conversations.orphans import remove_orphans
+from conversations.retention import purge_expired
+from voices.services import delete_orphans
+
+if TYPE_CHECKING:
+    from django.contrib.auth.models import User
+    from pyrage.x25519 import Identity
+
+    from avatar_site.operations.backups.targets import Target
+
+logger = logging.getLogger(__name__)
+
+#: A night that has its backup is not repeated within this time: its message was delivered twice. Longer than Redis
+#: waits before it delivers the message of a task that still runs again, which is an hour.
+SAME_NIGHT = dt.timedelta(hours=6)
+#: Backups are pruned once a day. One that would be too old before the next time goes now: so that "at most 30 days", as
+#: pages promise, is true of what is deleted an hour after a backup as well.
+NIGHT_DAYS = 0.5
+#: Entries of the tombstone log that are kept beyond the oldest backup: clocks differ.
+TOMBSTONE_MARGIN = dt.timedelta(days=1)
+
+#: The key in the cache that is set while a backup or a verification that was asked for is queued.
+IS_QUEUED = "operations.maintenance.is_queued"
+
+
+class NotErased(Exception):
+    """Deleted rows are still in the database's file. The log says why; the next night tries again."""
+
+
+class NotPruned(Exception):
+    """Not everything that is too old could be removed. The message says what, and why."""
+
+
+def run_night(*, now: dt.datetime) -> list[nightly.Outcome]:
+    """
+    Do what is done at night, and return how each step ended; nothing if this night has its backup.
+
+    Raises LockHeld while a backup is made, verified or restored.
+    """
+    with hold_backup_lock():
+        if _find_backup_of_night(since=now - SAME_NIGHT) is not None:
+            logger.info("night: there is a backup of this night already")
+            return []
+        actions = nightly.Actions(
+            clear_logins=lambda: call_command("clearsessions"),
+            purge=lambda: purge_expired(now=timezone.now()),
+            erase=_erase,
+            back_up=_back_up,
+            prune=_prune,
+            remove_orphans=_remove_orphans,
+            verify_oldest=_verify_oldest,
+        )
+        return nightly.run(actions, today=timezone.localdate(now), clock=time.monotonic)
+
+
+def back_up(*, requested_by: User | None) -> creation.Created:
+    """Make the backup that an operator has asked for. Raises what `creation.create_backup` does."""
+    return creation.create_backup(
+        target=open_target(), recipients=creation.read_recipients(), reason="manual", requested_by=requested_by
+    )
+
+
+def verify(*, name: str, requested_by: User | None) -> None:
+    """Verify the backup that an operator has asked for. Raises what `verification.verify_backup` does."""
+    verification.verify_backup(target=open_target(), name=name, identities=read_identities(), requested_by=requested_by)
+
+
+def ship_tombstones() -> int:
+    """Take what was deleted and revoked to the target. Return how many entries. Raises TargetError, LogBusy."""
+    log.drain()
+    return shipping.ship(open_target(), creation.read_recipients())
+
+
+def open_target() -> Target:
+    return targets.open_target(settings.AVATAR_BACKUP_TARGET)
+
+
+def read_identities() -> list[Identity]:
+    """Return the private keys of the settings; none if no file is named. Raises packing.BadKey."""
+    path = settings.AVATAR_BACKUP_IDENTITY_FILE
+    return packing.read_identities(Path(path)) if path else []
+
+
+def _find_backup_of_night(*, since: dt.datetime) -> BackupRun | None:
+    return BackupRun.objects.filter(
+        kind=RunKind.BACKUP, state=RunState.DONE, reason="nightly", finished_at__gte=since
+    ).first()
+
+
+def _erase() -> None:
+    if not sqlite_erasure.erase_deleted_rows():
+        raise NotErased("deleted rows are not erased from the database's file yet")
+
+
+def _back_up() -> None:
+    created = creation.create_while_locked(
+        target=open_target(), recipients=creation.read_recipients(), reason="nightly"
+    )
+    audio = created.manifest.audio
+    if audio is not None and audio.missing:
+        # Not a failure of the backup: the sweep of orphans, which runs next, says so in these turns.
+        logger.error(
+            "%d files of audio are missing in the storage, %s among them", len(audio.missing), audio.missing[0]
+        )
+
+
+def _prune() -> None:
+    target = open_target()
+    pruned = catalogue.prune(
+        target,
+        now=timezone.now(),
+        database_days=settings.AVATAR_BACKUP_DATABASE_DAYS - NIGHT_DAYS,
+        audio_days=settings.AVATAR_BACKUP_AUDIO_DAYS - NIGHT_DAYS,
+    )
+    if backups := catalogue.list_backups(target):
+        before = backups[-1].taken_at - TOMBSTONE_MARGIN
+        log.prune(before=before)
+        shipping.prune(target, before=before)
+    if pruned.problem:
+        raise NotPruned(pruned.problem)
+
+
+def _remove_orphans() -> None:
+    remove_orphans(now=timezone.now())
+    delete_orphans(now=timezone.now())
+
+
+def _verify_oldest() -> None:
+    target = open_target()
+    readable = [backup for backup in catalogue.list_backups(target) if backup.manifest is not None]
+    if readable:
+        verification.verify_while_locked(target=target, name=readable[-1].name, identities=read_identities())
+
+
+def note_request(*, for_s: float) -> bool:
+    """Remember that something was asked for. Return whether nothing was: only then it is to be queued."""
+    return bool(cache.add(IS_QUEUED, True, for_s))
+
+
+def forget_request() -> None:
+    cache.delete(IS_QUEUED)
+
+
+def is_requested() -> bool:
+    return bool(cache.get(IS_QUEUED))
