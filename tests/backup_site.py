@@ -68,8 +68,11 @@ print(json.dumps(found))
 """
 
 
-#: Tables that a restore itself writes, and a backup.
-WRITTEN_BY_OPERATIONS = {"operations_backuprun", "operations_restore", "operations_tombstone"}
+#: Tables that backups and restores themselves write; a restore runs the retention.
+WRITTEN_BY_OPERATIONS = {
+    *("operations_backuprun", "operations_restore", "operations_tombstone"),
+    "conversations_retentionrun",
+}
 
 
 class CommandFailed(AssertionError):

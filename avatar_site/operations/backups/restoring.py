@@ -181,6 +181,8 @@ class _Restoring:
         if kept := database.swap(prepared, now=timezone.now()):
             self.say(f"The database before it is kept as {kept}.")
         cache.clear()
+        # The tombstones that preparing has added: names of deleted people are in them.
+        log.drain_or_leave()
         return Restored(manifest, safety_name, result.applied, added, missing, time.monotonic() - self.began_s)
 
     def _keep_present(self) -> tuple[applying.PresentKeys | None, str]:

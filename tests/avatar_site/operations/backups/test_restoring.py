@@ -190,7 +190,8 @@ from voices.models import VoiceProfile
         site.shell(
             self.CHANGES
             + """
-alice, bob, eve = User.objects.get(username="alice"), factories.create_user("bob"), factories.create_user("eve")
+alice, bob = User.objects.get(username="alice"), factories.create_user("bob")
+factories.create_user("zebediah")
 for name in ("deleted", "disabled", "unshared", "kept"):
     factories.upload_voice(alice, name=name)
 VoiceProfile.objects.filter(name="unshared").update(is_shared=True)
@@ -202,7 +203,7 @@ bob.save()
         site.shell(
             self.CHANGES
             + """
-alice, bob, eve = (User.objects.get(username=name) for name in ("alice", "bob", "eve"))
+alice, bob, zebediah = (User.objects.get(username=name) for name in ("alice", "bob", "zebediah"))
 voices.delete_voice_profile(profile=VoiceProfile.objects.get(name="deleted"))
 voices.disable(profile=VoiceProfile.objects.get(name="disabled"))
 voices.unshare(profile=VoiceProfile.objects.get(name="unshared"))
@@ -211,7 +212,7 @@ delete_conversations(conversations=Conversation.objects.filter(pk=first.pk))
 turn = second.turns.get(sequence=1)
 conversations.correct_turn(conversation_id=second.pk, turn_id=turn.pk, text="改過的句子", supersede=False)
 conversations.choose_retention(user=alice, audio_days=3, text_days=None)
-eve.delete()
+zebediah.delete()
 bob.is_active = bob.is_staff = False
 bob.set_password("a password of today")
 bob.save()
@@ -231,7 +232,7 @@ print(json.dumps({
     "conversations": Conversation.objects.count(),
     "corrected": list(Turn.objects.exclude(heard_text="").values_list("text", flat=True)),
     "bob": [bob.is_active, bob.is_staff, bob.check_password("a password of today")],
-    "eve": User.objects.filter(username="eve").exists(),
+    "zebediah": User.objects.filter(username="zebediah").exists(),
     "audio_days": list(RetentionChoice.objects.values_list("audio_days", flat=True)),
     "titles": Conversation.objects.filter(title__contains="改過").count(),
 }))
@@ -242,7 +243,7 @@ print(json.dumps({
         "conversations": 1,
         "corrected": ["改過的句子"],
         "bob": [False, False, True],
-        "eve": False,
+        "zebediah": False,
         "audio_days": [3],
         "titles": 0,
     }
@@ -281,5 +282,5 @@ print(json.dumps({
         site.manage("restore", changed, "--yes")
 
         content = (site.data_dir / "avatar.sqlite3").read_bytes()
-        assert b"eve" not in content
+        assert b"zebediah" not in content
         assert "第 0 句".encode() not in content
