@@ -129,6 +129,48 @@ async def photograph_administration(stack: Stack, context: BrowserContext, photo
     await page.close()
 
 
+async def photograph_backups(stack: Stack, context: BrowserContext, photographer: Photographer) -> None:
+    """Backups in all their states, then none, then a target that is away."""
+    page = await context.new_page()
+    address = f"{stack.url}/admin/operations/backuprun/"
+    await page.goto(address)
+    await photographer.take(page, "admin-backups", is_whole=True)
+    target = stack.data_dir / "backups"
+    kept = target.rename(stack.data_dir / "kept")
+    await page.goto(address)
+    await photographer.take(page, "admin-backups-none", is_whole=True)
+    target.write_text("a file in its place")
+    await page.goto(address)
+    await photographer.take(page, "admin-backups-away", is_whole=True)
+    target.unlink()
+    kept.rename(target)
+    await page.close()
+
+
+def make_backups(stack: Stack) -> None:
+    stack.manage(
+        "shell",
+        "--no-imports",
+        "--command",
+        "import datetime as dt\n"
+        "from django.utils import timezone\n"
+        "from avatar_site.operations.models import BackupRun, Restore\n"
+        "from tests.listed_backups import write_backup\n"
+        "damaged = write_backup(hours_ago=50, problem='conversations_turn has 2310 rows instead of 2312')\n"
+        "write_backup(hours_ago=26, is_encrypted=True, problem=None)\n"
+        "newest = write_backup(hours_ago=2, is_encrypted=True)\n"
+        "ago = lambda hours: timezone.now() - dt.timedelta(hours=hours)\n"
+        "made = {'kind': 'backup', 'reason': 'nightly'}\n"
+        "BackupRun.objects.create(**made, state='done', name=newest, stored_bytes=52_000_000, started_at=ago(2.01),"
+        " finished_at=ago(2))\n"
+        "BackupRun.objects.create(kind='verification', state='done', name=newest, started_at=ago(2),"
+        " finished_at=ago(1.9))\n"
+        "BackupRun.objects.create(kind='verification', state='failed', name=damaged, started_at=ago(50),"
+        " finished_at=ago(49.9), problem='conversations_turn has 2310 rows instead of 2312')\n"
+        "Restore.objects.create(name=damaged, restored_at=ago(1))\n",
+    )
+
+
 async def photograph_accounts(stack: Stack, context: BrowserContext, photographer: Photographer) -> None:
     """One's own account, and users as an operator adds and changes them."""
     page = await context.new_page()
@@ -487,6 +529,10 @@ async def photograph(stack: Stack, folder: Path, *, only: str, part: str) -> Non
                         if part == "accounts":
                             await started.close()
                             continue
+                        await photograph_backups(stack, context, photographer)
+                        if part == "backups":
+                            await started.close()
+                            continue
                         await photograph_voice_sheet(call, photographer, language)
                         await photograph_voices(stack, context, photographer, language)
                         await photograph_new_voice(stack, context, photographer, language, recording)
@@ -508,12 +554,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=ROOT / "screenshots", help="folder for the pictures")
     parser.add_argument("--only", default="", help="part of a name, such as phone, dark-zh")
-    parser.add_argument("--part", choices=("all", "accounts", "voices"), default="all", help="stop after these pages")
+    parser.add_argument(
+        "--part", choices=("all", "accounts", "backups", "voices"), default="all", help="stop after these pages"
+    )
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     pace = {"AVATAR_FAKE_FIRST_TOKEN_S": "1.5", "AVATAR_FAKE_TRANSCRIPTS": ""}
     many = {"AVATAR_MAX_SESSIONS": "50", "AVATAR_MAX_CALLS_PER_PERSON": "50", "AVATAR_INFERENCE_MAX_CALLS": "60"}
     with Stack(profile="fake", ready_timeout_s=60, **many, **pace) as stack:
+        make_backups(stack)
         asyncio.run(photograph(stack, arguments.out, only=arguments.only, part=arguments.part))
 
 

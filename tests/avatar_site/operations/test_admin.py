@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import hashlib
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +11,6 @@ from typing import Any
 import pytest
 from asgiref.sync import sync_to_async as sync
 from celery import Task
-from django.conf import settings
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Permission, User
 from django.test import AsyncClient, Client
@@ -20,16 +18,15 @@ from django.utils import timezone
 from pytest_django import Settings as SettingsFixture
 
 from avatar_site.operations import admin, maintenance
-from avatar_site.operations.backups import catalogue, listing
+from avatar_site.operations.backups import listing
 from avatar_site.operations.backups.copies import hold_backup_lock
 from avatar_site.operations.backups.listing import Lister, Listing
-from avatar_site.operations.backups.manifest import AudioPart, Manifest, Member, VerificationRecord, make_name
 from avatar_site.operations.backups.targets import TargetError
 from avatar_site.operations.models import BackupRun, Restore, RunKind
 from tests import factories
+from tests.listed_backups import CONTENT, write_backup
 
 PAGE = "/admin/operations/backuprun/"
-CONTENT = b"what everybody said" * 10_000
 
 
 @pytest.fixture(autouse=True)
@@ -61,48 +58,6 @@ def create_operator(*permissions: str) -> User:
     operator.user_permissions.set(Permission.objects.filter(codename__in=wanted))
     assert operator.user_permissions.count() == len(wanted)
     return operator
-
-
-def write_backup(*, hours_ago: float = 1, problem: str | None = "", is_encrypted: bool = False) -> str:
-    """Write a backup into the target. `problem` is that of its verification, None if there was none."""
-    target = maintenance.open_target()
-    taken_at = timezone.now() - dt.timedelta(hours=hours_ago)
-    name = make_name(taken_at)
-    suffix = ".age" if is_encrypted else ""
-    source = Path(settings.AVATAR_BACKUP_TARGET).parent / "content"
-    source.write_bytes(CONTENT)
-
-    def store(key: str) -> Member:
-        target.write(key, source)
-        digest = hashlib.sha256(CONTENT).hexdigest()
-        return Member(
-            key=key, size_bytes=len(CONTENT), sha256=digest, content_bytes=len(CONTENT), content_sha256=digest
-        )
-
-    audio = AudioPart(
-        index=store(f"audio/{name}.index.json.gz{suffix}"),
-        objects=store(f"audio/{name}.objects.json.gz"),
-        file_count=2312,
-        content_bytes=3 * 2**30,
-    )
-    made = Manifest(
-        name=name,
-        taken_at=taken_at,
-        reason="nightly",
-        version="1.4.0",
-        build="abcdef",
-        schema={},
-        vendor="sqlite",
-        row_counts={},
-        database=store(f"db/{name}.sqlite3.gz{suffix}"),
-        audio=audio,
-        recipients=("age1something",) if is_encrypted else (),
-    )
-    catalogue.write_manifest(target, made)
-    if problem is not None:
-        record = VerificationRecord(name=name, verified_at=timezone.now(), took_s=4.2, problem=problem)
-        catalogue.write_record(target, record)
-    return name
 
 
 @pytest.mark.django_db
@@ -208,6 +163,7 @@ class TestTargetThatIsAway:
         page = log_in().get(PAGE).content.decode()
 
         assert "s3://backups does not answer within five seconds" in page
+        assert "unknown" in page
 
     def test_is_named_once_it_fails(self, settings: SettingsFixture, target: Path) -> None:
         target.write_text("a file in its place")
