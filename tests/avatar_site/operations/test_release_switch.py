@@ -262,51 +262,43 @@ class TestRollback:
 class TestInterruption:
     """Points are what changes files or starts programs; an upgrade has some fifty. Some spread over them are chosen."""
 
-    @pytest.mark.parametrize("point", range(10, 60, 4))
+    @pytest.mark.parametrize("point", [12, 17, 22, 27, 32])
     def test_of_an_upgrade_is_made_up_for_by_the_same_command(self, product: SmallProduct, point: int) -> None:
         to = product.release("0002", requirements="django==6")
 
-        if not self.kill(product, point, "upgrade", "--to", to):
-            pytest.skip("it has fewer points")
+        self.kill(product, point, "upgrade", "--to", to)
         product.switch("upgrade", "--to", to)
 
         assert product.look() == TWO
         assert product.read_state()["turns"] == ["one"]
 
-    @pytest.mark.parametrize("point", range(12, 60, 4))
+    @pytest.mark.parametrize("point", [16, 21, 26, 31])
     def test_of_an_upgrade_can_be_rolled_back(self, product: SmallProduct, point: int) -> None:
         to = product.release("0002", requirements="django==6")
 
-        if not self.kill(product, point, "upgrade", "--to", to):
-            pytest.skip("it has fewer points")
+        self.kill(product, point, "upgrade", "--to", to)
         if product.is_switching:
             product.switch("rollback", "--yes")
 
         assert product.look() == ONE
         assert product.read_state()["turns"] == ["one"]
 
-    @pytest.mark.parametrize("point", range(8, 50, 4))
+    @pytest.mark.parametrize("point", [11, 15, 19])
     def test_of_a_rollback_is_made_up_for_by_the_same_command(self, product: SmallProduct, point: int) -> None:
         product.switch("upgrade", "--to", product.release("0002", requirements="django==6"))
 
-        if not self.kill(product, point, "rollback", "--yes"):
-            pytest.skip("it has fewer points")
+        self.kill(product, point, "rollback", "--yes")
         if product.is_switching or product.look() == TWO:
             product.switch("rollback", "--yes")
 
         assert product.look() == ONE
 
-    def kill(self, product: SmallProduct, point: int, *arguments: str) -> bool:
-        """Return whether it was killed; False if it was done before."""
-        try:
-            product.switch(*arguments, prefix=("-c", KILL, str(point)), code=-9)
-        except AssertionError:
-            return False
-        return True
+    def kill(self, product: SmallProduct, point: int, *arguments: str) -> None:
+        product.switch(*arguments, prefix=("-c", KILL, str(point)), code=-9)
 
     def test_is_said_to_one_who_asks_for_another_release(self, checkout: SmallProduct) -> None:
         to, other = checkout.release("0002", requirements="django==6"), checkout.release("0003")
-        assert self.kill(checkout, 20, "upgrade", "--to", to)
+        self.kill(checkout, 20, "upgrade", "--to", to)
 
         output = checkout.switch("upgrade", "--to", other, code=1)
 
