@@ -19,6 +19,7 @@ from pyrage.x25519 import Identity
 from avatar_site.operations.backups import packing
 from avatar_site.operations.backups.manifest import (
     NAME,
+    OBJECT_KEY,
     BadManifest,
     IndexedFile,
     Manifest,
@@ -46,7 +47,6 @@ MIN_UNNAMED_AGE = dt.timedelta(days=1)
 _MANIFEST_KEY = re.compile(rf"manifests/({NAME.pattern})\.json")
 _RECORD_KEY = re.compile(rf"manifests/({NAME.pattern})\.verified\.json")
 _MEMBER_KEY = re.compile(rf"(?:db|audio)/({NAME.pattern})(?:\.[a-z0-9]+)+")
-_OBJECT_KEY = re.compile(r"audio/objects/([0-9a-f]{2})/\1[0-9a-f]{62}(\.[0-9a-f]{8})?(\.gz)?(\.age)?")
 
 
 class NoSuchBackup(Exception):
@@ -139,6 +139,15 @@ def list_backups(target: Target) -> list[ListedBackup]:
             record = read_record(target, name) if make_record_key(name) in keys else None
             backups.append(_look_at(target, name, record, sizes))
     return sorted(backups, key=lambda backup: (backup.taken_at, backup.name), reverse=True)
+
+
+def find_newest(target: Target) -> str:
+    """Return the name of the newest backup, whatever its state. Raises NoSuchBackup if there is none, TargetError."""
+    # Names begin with the time.
+    names = [match[1] for entry in target.list("manifests/") if (match := _MANIFEST_KEY.fullmatch(entry.key))]
+    if not names:
+        raise NoSuchBackup(f"There are no backups in {target.address}.")
+    return max(names)
 
 
 def read_manifest(target: Target, name: str) -> Manifest:
@@ -331,7 +340,7 @@ def _remove_unnamed(target: Target, kept: list[ListedBackup], pruned: Pruned, *,
             if entry.key in members or match[1] in unreadable:
                 return False
             return match[1] in just_pruned or entry.modified_at < before
-        if _OBJECT_KEY.fullmatch(entry.key):
+        if OBJECT_KEY.fullmatch(entry.key):
             return needed is not None and entry.key not in needed and entry.modified_at < before
         if match := _RECORD_KEY.fullmatch(entry.key):
             return match[1] not in names and entry.modified_at < before

@@ -29,6 +29,10 @@ FORMAT = 1
 #: A name has its time in it: names sort by age. Anything else is not one, `../` least of all.
 NAME = re.compile(r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{4}")
 SHA256 = re.compile(r"[0-9a-f]{64}")
+#: The key of an object: the SHA-256 of its content, a mark of its recipients if it is encrypted, its packing.
+OBJECT_KEY = re.compile(
+    r"audio/objects/(?P<folder>[0-9a-f]{2})/(?P<digest>(?P=folder)[0-9a-f]{62})(\.[0-9a-f]{8})?(\.gz)?(\.age)?"
+)
 
 Reason = Literal["manual", "nightly", "before-migration", "before-restore", "before-upgrade"]
 
@@ -168,10 +172,8 @@ def decode_objects(data: bytes) -> list[StoredObject]:
     except msgspec.MsgspecError as error:
         raise BadManifest(str(error)) from error
     for each in objects:
-        digest = each.content_sha256
-        if not SHA256.fullmatch(digest) or not re.fullmatch(
-            rf"audio/objects/{digest[:2]}/{digest}(\.[0-9a-f]{{8}})?(\.gz)?(\.age)?", each.key
-        ):
+        match = OBJECT_KEY.fullmatch(each.key)
+        if match is None or match["digest"] != each.content_sha256:
             raise BadManifest(f"{each.key!r} is not the key of an object")
     return objects
 

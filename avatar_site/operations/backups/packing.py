@@ -176,14 +176,16 @@ def check_recipients(recipients: Sequence[str | Recipient]) -> list[Recipient]:
     return [each if isinstance(each, Recipient) else _parse_recipient(each.strip()) for each in recipients]
 
 
-def read_identities(path: Path) -> list[Identity]:
+def read_identities(path: Path | str) -> list[Identity]:
     """
-    Read the private keys in a file as `age-keygen` writes it: one a line, comments after `#`.
+    Read the private keys in a file as `age-keygen` writes it: one a line, comments after `#`. No path: no keys.
 
     Raises BadKey, also if the file cannot be read.
     """
+    if not path:
+        return []
     try:
-        with path.open("rb") as file:
+        with Path(path).expanduser().open("rb") as file:
             data = file.read(CHUNK_BYTES)
     except OSError as error:
         raise BadKey(f"{path}: {error.strerror}") from error

@@ -34,7 +34,7 @@ class Command(BaseCommand):
             target = targets.open_target(options["source"] or settings.AVATAR_BACKUP_TARGET)
             name = catalogue.find_newest(target) if options["name"] == "latest" else options["name"]
             manifest = catalogue.read_manifest(target, name)
-            identities = packing.read_identities(options["identity"] or settings.AVATAR_BACKUP_IDENTITY_FILE)
+            identities = creation.read_identities(options["identity"])
             if not options["yes"] and not self._is_agreed(f"{name}, taken {manifest.taken_at:%Y-%m-%d %H:%M} UTC"):
                 raise CommandError("Nothing was changed.")
             restored = restoring.restore(

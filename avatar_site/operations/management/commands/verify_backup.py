@@ -8,7 +8,7 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
-from avatar_site.operations.backups import catalogue, packing, targets, verification
+from avatar_site.operations.backups import catalogue, creation, packing, targets, verification
 from avatar_site.operations.locks import LockHeld
 
 
@@ -28,7 +28,7 @@ class Command(BaseCommand):
         try:
             target = targets.open_target(options["source"] or settings.AVATAR_BACKUP_TARGET)
             name = options["name"] or catalogue.find_newest(target)
-            identities = packing.read_identities(options["identity"] or settings.AVATAR_BACKUP_IDENTITY_FILE)
+            identities = creation.read_identities(options["identity"])
             record = verification.verify_backup(target=target, name=name, identities=identities)
         except LockHeld as error:
             raise CommandError("Another backup is being made, verified or restored: try again later.") from error

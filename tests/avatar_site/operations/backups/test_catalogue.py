@@ -3,6 +3,7 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import os
+import re
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 from pyrage.x25519 import Identity
+from pytest_django import Settings
 
 from avatar_site.operations.backups import catalogue, manifest, packing
 from avatar_site.operations.backups.catalogue import Choice, ListedBackup, NoSuchBackup, list_backups, prune
@@ -23,7 +25,8 @@ from avatar_site.operations.backups.manifest import (
     VerificationRecord,
 )
 from avatar_site.operations.backups.packing import Damaged, NoKey
-from avatar_site.operations.backups.targets import FolderTarget, TargetError
+from avatar_site.operations.backups.targets import FolderTarget, TargetError, open_target
+from tests.seaweed import OWNER, SeaweedServer
 
 NOW = dt.datetime(2026, 11, 27, 3, 30, tzinfo=dt.UTC)
 KEY = Identity.generate()
@@ -56,9 +59,10 @@ class Maker:
         self.target.write(key, packed_path)
         return packed.as_member(key)
 
-    def store_object(self, content: bytes, *, age: dt.timedelta = 2 * DAY) -> StoredObject:
+    def store_object(self, content: bytes, *, age: dt.timedelta = 2 * DAY, encrypt: bool = False) -> StoredObject:
         digest = hashlib.sha256(content).hexdigest()
-        member = self.store(f"audio/objects/{digest[:2]}/{digest}", content)
+        mark = ".0123abcd" if encrypt else ""
+        member = self.store(f"audio/objects/{digest[:2]}/{digest}{mark}", content, encrypt=encrypt)
         self.set_age(member.key, age)
         return StoredObject(member.key, member.size_bytes, member.sha256, digest)
 
@@ -77,7 +81,7 @@ class Maker:
         database = self.store(f"db/{name}.sqlite3", b"SQLite", encrypt=encrypt) if "database" in parts else None
         audio = None
         if "audio" in parts:
-            objects = [self.store_object(content) for content in files]
+            objects = [self.store_object(content, encrypt=encrypt) for content in files]
             indexed = [
                 IndexedFile(f"conversations/{number}.opus", len(content), hashlib.sha256(content).hexdigest())
                 for number, content in enumerate(files)
@@ -229,6 +233,19 @@ class TestListing:
         (backup,) = list_backups(maker.target)
 
         assert "more than" in backup.problem
+
+
+class TestFindingTheNewest:
+    def test_takes_it_whatever_its_state(self, maker: Maker) -> None:
+        maker.make(age=DAY, verified=True)
+        newest = maker.make(verified=False)
+        (maker.folder / f"manifests/{newest}.json").write_text("{")
+
+        assert catalogue.find_newest(maker.target) == newest
+
+    def test_says_where_there_is_none(self, maker: Maker) -> None:
+        with pytest.raises(NoSuchBackup, match=re.escape(str(maker.folder))):
+            catalogue.find_newest(maker.target)
 
 
 class TestReadingAManifest:
@@ -449,10 +466,11 @@ class TestPruning:
     def prune(self, maker: Maker, **options: Any) -> catalogue.Pruned:
         return prune(maker.target, **{"now": NOW, "database_days": 7, "audio_days": 30} | options)
 
-    def test_removes_a_backup_with_its_files_and_what_only_it_needs(self, maker: Maker) -> None:
+    @pytest.mark.parametrize("encrypt", [False, True])
+    def test_removes_a_backup_with_its_files_and_what_only_it_needs(self, maker: Maker, encrypt: bool) -> None:
         maker.make(verified=True, files=[b"shared"])
         before = maker.list_keys()
-        old = maker.make(age=31 * DAY, verified=True, files=[b"shared", b"only old"])
+        old = maker.make(age=31 * DAY, verified=True, files=[b"only old"], encrypt=encrypt)
 
         pruned = self.prune(maker)
 
@@ -610,3 +628,51 @@ class _FailsAfter(FolderTarget):
         if self.changes_left == 0:
             raise TargetError("gone")
         self.changes_left -= 1
+
+
+class TestInABucket:
+    def test_backups_are_listed_fetched_and_pruned(self, bucket: str, maker: Maker, tmp_path: Path) -> None:
+        target = open_target(f"s3://{bucket}/site")
+        newest = maker.make(verified=True, files=[b"shared", b"new"], encrypt=True)
+        middle = maker.make(age=8 * DAY, verified=True, files=[b"middle"])
+        oldest = maker.make(age=40 * DAY, verified=True, files=[b"old"])
+        for entry in list(maker.target.list("")):
+            target.write(entry.key, maker.folder / entry.key)
+        keys = {entry.key for entry in target.list("")}
+
+        listed_names = [backup.name for backup in list_backups(target)]
+        index = catalogue.read_index(target, catalogue.read_manifest(target, newest), [KEY])
+        database = catalogue.read_manifest(target, newest).database
+        assert database
+        catalogue.fetch_member(target, database, tmp_path / "fetched", identities=[KEY])
+        # The server says when objects were stored: now. So "now" has to be two days later for it.
+        pruned = prune(target, now=NOW, database_days=7, audio_days=30)
+        later = prune(target, now=dt.datetime.now(dt.UTC) + 2 * DAY, database_days=3650, audio_days=3650)
+
+        assert listed_names == [newest, middle, oldest]
+        assert [file.content_bytes for file in index] == [6, 3]
+        assert (tmp_path / "fetched").read_bytes() == b"SQLite"
+        assert pruned.choice == Choice(backups=(oldest,), databases=(middle,))
+        assert later.object_count == 1
+        left = {entry.key for entry in target.list("")}
+        assert {key for key in keys - left if not key.startswith("audio/objects/")} == {
+            key for key in keys if oldest in key or key.startswith(f"db/{middle}")
+        }
+        for name in (newest, middle):
+            for each in catalogue.read_objects(target, catalogue.read_manifest(target, name)):
+                catalogue.check_stored(target, each)
+
+    def test_that_goes_away_is_not_read_as_one_without_backups(
+        self, seaweed: SeaweedServer, bucket: str, settings: Settings
+    ) -> None:
+        settings.AVATAR_BACKUP_S3 = seaweed.make_settings((OWNER[0], "wrong"))
+        target = open_target(f"s3://{bucket}")
+
+        for call in (
+            lambda: list_backups(target),
+            lambda: catalogue.find_newest(target),
+            lambda: catalogue.read_manifest(target, "20260101T000000Z-0000"),
+            lambda: prune(target, now=NOW, database_days=7, audio_days=30),
+        ):
+            with pytest.raises(TargetError, match="SignatureDoesNotMatch"):
+                call()

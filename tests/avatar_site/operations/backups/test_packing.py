@@ -238,6 +238,10 @@ class TestKeys:
         path.write_text(f"# created: 2026\n# public key: {KEY.to_public()}\n{KEY}\n\n", encoding="ascii")
 
         assert [str(each) for each in packing.read_identities(path)] == [str(KEY)]
+        assert [str(each) for each in packing.read_identities(str(path))] == [str(KEY)]
+
+    def test_are_none_where_no_file_is_named(self) -> None:
+        assert packing.read_identities("") == []
 
     @pytest.mark.parametrize(
         ("content", "problem"),
