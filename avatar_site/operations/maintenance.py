@@ -141,10 +141,12 @@ def _prune() -> None:
         database_days=settings.AVATAR_BACKUP_DATABASE_DAYS - NIGHT_DAYS,
         audio_days=settings.AVATAR_BACKUP_AUDIO_DAYS - NIGHT_DAYS,
     )
-    if backups := catalogue.list_backups(target):
-        before = backups[-1].taken_at - TOMBSTONE_MARGIN
-        log.prune(before=before)
-        shipping.prune(target, before=before)
+    backups = catalogue.list_backups(target)
+    oldest_at = (
+        backups[-1].taken_at if backups else timezone.now() - dt.timedelta(days=settings.AVATAR_BACKUP_DATABASE_DAYS)
+    )
+    log.prune(before=oldest_at - TOMBSTONE_MARGIN)
+    shipping.prune(target, before=oldest_at - TOMBSTONE_MARGIN)
     if pruned.problem:
         raise NotPruned(pruned.problem)
 

@@ -93,7 +93,10 @@ def read_all(target: Target, identities: Sequence[Identity], *, is_forced: bool 
             if shipment.installation == own or is_forced:
                 log.logger.warning("%s of %s is left out: %s", shipment.key, target.address, error)
                 continue
-            raise UnreadableShipment(f"{shipment.key} in {target.address}: {error}") from error
+            raise UnreadableShipment(
+                f"{shipment.key} in {target.address} says what was deleted, and {error}. Once it is moved away, a"
+                " restore brings that back"
+            ) from error
         for entry in found:
             entries.setdefault(_identify(entry), entry)
     return sorted(entries.values(), key=log.order)
