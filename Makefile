@@ -168,6 +168,10 @@ bench-recognition: $(STAMP)-test models ## Measure errors of recognition, and ho
 bench-history: $(STAMP)-test ## Measure listing and searching a hundred thousand turns
 	@$(BIN)/python -m tests.bench.history $(ARGS)
 
+.PHONY: bench-backup
+bench-backup: $(STAMP)-test ## Measure backup and restore of 20,000 turns with 2 GB of audio
+	@$(BIN)/python -m tests.bench.backup $(ARGS)
+
 .PHONY: bench-strangers
 bench-strangers: $(STAMP)-test $(MESSAGES) ## Measure how quickly /health is answered while clients misbehave
 	@$(BIN)/python -m tests.bench.strangers $(ARGS)

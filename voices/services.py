@@ -189,14 +189,14 @@ def delete_recordings(*, ids: Collection[uuid.UUID]) -> int:
     recordings = list(Recording.objects.filter(pk__in=ids).select_related("profile").order_by("pk"))
     for recording in recordings:
         profile = recording.profile
-        names = [recording.audio.name]
+        names = [recording.audio.name or ""]
         with transaction.atomic():
             leases.lock_profile(profile.pk)
             recording.delete()
             delete_unused_consents(ids=[recording.consent_id])
             jobs = VoiceJob.objects.filter(profile=profile)
             if not profile.recordings.exists():
-                names += [profile.clip.name] if profile.clip else []
+                names += [profile.clip.name] if profile.clip.name else []
                 VoiceProfile.objects.filter(pk=profile.pk).update(**_UNBUILT)
                 jobs.update(**_CANCELLED)
             elif not leases.queue(profile.pk, JobKind.BUILD, now=timezone.now()):

@@ -23,7 +23,7 @@ from avatar_site.operations import nightly
 from avatar_site.operations.backups import catalogue, creation, packing, targets, verification
 from avatar_site.operations.backups.copies import hold_backup_lock
 from avatar_site.operations.models import BackupRun, RunKind, RunState
-from avatar_site.operations.tombstones import log, shipping
+from avatar_site.operations.tombstones import log, shipping, triggers
 from conversations.orphans import remove_orphans
 from conversations.retention import purge_expired
 from voices.services import delete_orphans
@@ -93,6 +93,9 @@ def verify(*, name: str, requested_by: User | None) -> None:
 
 def ship_tombstones() -> int:
     """Take what was deleted and revoked to the target. Return how many entries. Raises TargetError, LogBusy."""
+    if missing := triggers.install():
+        # A migration was killed. `serve` migrates before it starts anything; other ways to start may not.
+        logger.error("deletions were not logged since a migration that did not end: %s", ", ".join(missing))
     log.drain()
     return shipping.ship(open_target(), creation.read_recipients())
 
@@ -138,10 +141,12 @@ def _prune() -> None:
         database_days=settings.AVATAR_BACKUP_DATABASE_DAYS - NIGHT_DAYS,
         audio_days=settings.AVATAR_BACKUP_AUDIO_DAYS - NIGHT_DAYS,
     )
-    if backups := catalogue.list_backups(target):
-        before = backups[-1].taken_at - TOMBSTONE_MARGIN
-        log.prune(before=before)
-        shipping.prune(target, before=before)
+    backups = catalogue.list_backups(target)
+    oldest_at = (
+        backups[-1].taken_at if backups else timezone.now() - dt.timedelta(days=settings.AVATAR_BACKUP_DATABASE_DAYS)
+    )
+    log.prune(before=oldest_at - TOMBSTONE_MARGIN)
+    shipping.prune(target, before=oldest_at - TOMBSTONE_MARGIN)
     if pruned.problem:
         raise NotPruned(pruned.problem)
 

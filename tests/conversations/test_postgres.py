@@ -120,8 +120,9 @@ def test_a_restart_of_postgresql_costs_a_call_nothing(postgres: Postgres, tmp_pa
             for name in ("search_rows", "services", "queries", "retention", "api", "views")
         ],
         ["voices/test_leases.py", "voices/test_migrations.py"],
+        [f"avatar_site/operations/tombstones/test_{name}.py" for name in ("triggers", "watching", "log", "applying")],
     ],
-    ids=["conversations", "voices"],
+    ids=["conversations", "voices", "tombstones"],
 )
 def test_postgresql_does_what_sqlite_does(postgres: Postgres, paths: list[str]) -> None:
     """In a process of its own: this one's settings are for SQLite, and are read once."""

@@ -372,3 +372,42 @@ class TestTurnInProgress:
         begin(factories.create_conversation(alice))
         deletion.delete_conversations(conversations=Conversation.objects.all())
         assert not Turn.objects.exists()
+
+
+@pytest.mark.django_db
+class TestDeleteTurns:
+    def test_takes_what_belongs_to_them(
+        self, alice: User, media_root: Path, django_capture_on_commit_callbacks: DjangoCaptureOnCommitCallbacks
+    ) -> None:
+        conversation = factories.create_conversation(alice)
+        first = factories.create_turn(conversation, text="a secret", audio=FLAC)
+        second = factories.create_turn(conversation, text="the weather", audio=FLAC)
+
+        with django_capture_on_commit_callbacks(execute=True):
+            assert services.delete_turns(turns=Turn.objects.filter(pk=first.pk)) == 1
+
+        assert list_files(media_root) == [media_root / second.audio_name]
+        conversation.refresh_from_db()
+        assert conversation.title == "the weather"
+        assert conversation.last_turn_at == second.created_at
+        assert not Conversation.objects.matching("secret", owner=alice).exists()
+
+    def test_leaves_a_conversation_without_turns_to_the_retention(self, alice: User) -> None:
+        turn = factories.create_turn(factories.create_conversation(alice))
+
+        services.delete_turns(turns=Turn.objects.filter(pk=turn.pk))
+
+        later = timezone.now() + retention.EMPTY_FOR
+        assert list(Conversation.objects.without_turns_since(later)) == [turn.conversation]
+
+
+@pytest.mark.django_db
+class TestIndexAgain:
+    def test_finds_the_text_that_the_turn_has_now(self, alice: User) -> None:
+        turn = factories.create_turn(factories.create_conversation(alice, title="x"), text="before")
+        Turn.objects.filter(pk=turn.pk).update(text="after")
+
+        services.index_again(turn_id=turn.pk)
+
+        found = [Conversation.objects.matching(text, owner=alice).count() for text in ("before", "after")]
+        assert found == [0, 1]

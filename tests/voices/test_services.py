@@ -25,7 +25,7 @@ from tests.files import list_files
 from voices import archive, files, leases, services, tasks
 from voices.build import steps
 from voices.consents import word_consent
-from voices.models import Consent, Recording, VoicePreference, VoiceProfile
+from voices.models import Consent, Preview, Recording, VoicePreference, VoiceProfile
 from voices.recordings import quality
 from voices.stock import write_stock_voices
 
@@ -288,6 +288,80 @@ class TestRecordings:
 
         assert len(list_files(media_root)) == 1
         assert profile.recordings.count() == 1
+
+
+class TestDeleteRecordings:
+    """Those that were removed before, and are back with an old database."""
+
+    def test_takes_file_and_consent_and_builds_the_voice_from_the_others(
+        self, alice: User, media_root: Path, django_capture_on_commit_callbacks: DjangoCaptureOnCommitCallbacks
+    ) -> None:
+        profile = create(alice)
+        removed = services.add_recording(profile=profile, audio=WAV, attestation="permission")
+        factories.set_job(profile, "build", state="done")
+
+        with django_capture_on_commit_callbacks(execute=True):
+            assert services.delete_recordings(ids=[removed.pk, uuid.uuid4()]) == 1
+
+        assert list_files(media_root) == [media_root / str(profile.recordings.get().audio.name)]
+        assert [consent.attestation for consent in Consent.objects.all()] == ["own_voice"]
+        assert VoiceProfile.objects.get(pk=profile.pk).state == "pending"
+
+    def test_leaves_a_voice_without_any_unbuilt_until_it_is_given_one(
+        self, alice: User, media_root: Path, django_capture_on_commit_callbacks: DjangoCaptureOnCommitCallbacks
+    ) -> None:
+        profile = create(alice)
+        files.write(profile.clip, b"fLaC")
+        profile.version, profile.engine_voice, profile.embedding = 1, "zf_xiaoxiao", b"1" * 1024
+        profile.save()
+        factories.set_job(profile, "build", state="done")
+        factories.set_job(profile, "fit", state="running")
+
+        with django_capture_on_commit_callbacks(execute=True):
+            services.delete_recordings(ids=profile.recordings.values_list("pk", flat=True))
+
+        assert list_files(media_root) == []
+        profile = VoiceProfile.objects.get(pk=profile.pk)
+        assert (profile.state, profile.is_speakable, bytes(profile.embedding)) == ("failed", False, b"")
+        assert {job.state for job in profile.jobs.all()} == {"cancelled"}
+        services.add_recording(profile=profile, audio=WAV, attestation="own_voice")
+        assert VoiceProfile.objects.get(pk=profile.pk).state == "pending"
+
+
+class TestDeletePreviews:
+    def test_takes_their_files(
+        self, alice: User, media_root: Path, django_capture_on_commit_callbacks: DjangoCaptureOnCommitCallbacks
+    ) -> None:
+        profile = factories.create_voice_profile(owner=alice)
+        preview = Preview(
+            profile=profile,
+            requested_by=alice,
+            text_sha256="0" * 64,
+            voice_version=1,
+            quality="fast",
+            made_with="fast",
+            duration_ms=1,
+        )
+        files.write(preview.audio, b"RIFF")
+        preview.save()
+
+        with django_capture_on_commit_callbacks(execute=True):
+            assert services.delete_previews(ids=[preview.pk]) == 1
+
+        assert list_files(media_root) == []
+        assert not Preview.objects.exists()
+
+
+class TestDeleteUnusedConsents:
+    def test_leaves_those_of_a_voice_or_a_recording(self, alice: User) -> None:
+        profile = create(alice)
+        services.add_recording(profile=profile, audio=WAV, attestation="permission")
+        unused = services.declare_consent(user=alice, attestation="own_voice")
+        unused.save()
+
+        assert services.delete_unused_consents(ids=Consent.objects.values_list("pk", flat=True)) == 1
+
+        assert Consent.objects.count() == 2
 
 
 class TestChange:

@@ -24,6 +24,7 @@ from inference.interfaces import InferenceError
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
+    from pyrage.x25519 import Recipient
 
     from avatar_site.operations.backups.targets import Target
 
@@ -95,7 +96,8 @@ def create_while_locked(
     packing.check_recipients(recipients)
     # Lives until this run has verified what it wrote, and nowhere else.
     ephemeral = pyrage.x25519.Identity.generate() if recipients else None
-    keys = [*recipients, str(ephemeral.to_public())] if ephemeral else []
+    also_to = [ephemeral.to_public()] if ephemeral else []
+    keys: list[str | Recipient] = [*recipients, *also_to]
     with runs.recorded(RunKind.BACKUP, reason=reason, requested_by=requested_by) as run:
         log.drain()
         shipping.ship(target, recipients)
@@ -125,7 +127,8 @@ def create_while_locked(
                     name=name,
                     target=target,
                     scratch=scratch,
-                    recipients=keys,
+                    recipients=recipients,
+                    also_to=also_to,
                     progress=progress,
                 )
                 audio_part, stored_bytes = copied.part, stored_bytes + copied.stored_bytes
@@ -154,20 +157,16 @@ def create_while_locked(
     return Created(manifest, record, stored_bytes, time.monotonic() - began_s)
 
 
-def _store(source: Path, key: str, *, target: Target, scratch: Path, keys: Sequence[str], compress: bool) -> Member:
+def _store(
+    source: Path, key: str, *, target: Target, scratch: Path, keys: Sequence[str | Recipient], compress: bool
+) -> Member:
     """Pack a file, write it to the target under `key` and the suffixes of its packing, and return what was written."""
-    key = f"{key}{'.gz' if compress else ''}{'.age' if keys else ''}"
+    key = packing.make_key(key, is_compressed=compress, is_encrypted=bool(keys))
     packed_path = scratch / "packed"
     packed = packing.pack(source, packed_path, compress=compress, recipients=keys)
     target.write(key, packed_path)
     packed_path.unlink()
-    return Member(
-        key=key,
-        size_bytes=packed.size_bytes,
-        sha256=packed.sha256,
-        content_bytes=packed.content_bytes,
-        content_sha256=packed.content_sha256,
-    )
+    return packed.as_member(key)
 
 
 def _read_engines() -> dict[str, str]:
@@ -183,3 +182,9 @@ def _read_engines() -> dict[str, str]:
 def read_recipients(given: Sequence[str] = ()) -> tuple[str, ...]:
     """Return the public keys to encrypt to: those given, or those of the settings."""
     return tuple(given) or tuple(settings.AVATAR_BACKUP_RECIPIENTS)
+
+
+def read_identities(given: str = "") -> list[pyrage.x25519.Identity]:
+    """Return the private keys in the file that is given, or in that of the settings; or none. Raises BadKey."""
+    path = given or settings.AVATAR_BACKUP_IDENTITY_FILE
+    return packing.read_identities(Path(path)) if path else []

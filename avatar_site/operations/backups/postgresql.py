@@ -116,7 +116,7 @@ class Scratch:
 
     name: str
     #: As DATABASE_URL takes it. It may have the password in it.
-    url: str
+    url: str = field(repr=False)
     lease: psycopg.Connection[Any] = field(repr=False)
 
     def drop(self) -> None:
@@ -179,7 +179,7 @@ def swap(scratch: Scratch, *, now: dt.datetime) -> str | None:
         if exists:
             _check_rights(server, live)
             _check_sessions(server, live)
-            _copy_settings(server, live, scratch.name)
+            _copy_settings(server, live, scratch)
         scratch.lease.close()
         try:
             with server.transaction():
@@ -335,7 +335,7 @@ def _check_sessions(server: psycopg.Connection[Any], live: str) -> None:
         raise SwapRefused(f"{total} sessions are connected to the database {live}: {who}. Stop them first.")
 
 
-def _copy_settings(server: psycopg.Connection[Any], live: str, scratch: str) -> None:
+def _copy_settings(server: psycopg.Connection[Any], live: str, scratch: Scratch) -> None:
     """Give the scratch database what `ALTER DATABASE … SET` gave the live one: a dump does not have it."""
     rows = server.execute(
         "SELECT unnest(setconfig) FROM pg_db_role_setting s JOIN pg_database d ON d.oid = s.setdatabase"
@@ -344,11 +344,16 @@ def _copy_settings(server: psycopg.Connection[Any], live: str, scratch: str) -> 
     ).fetchall()
     for (setting,) in rows:
         name, _, value = setting.partition("=")
-        server.execute(
-            sql.SQL("ALTER DATABASE {} SET {} TO {}").format(
-                sql.Identifier(scratch), sql.Identifier(name), sql.Literal(value)
+        try:
+            # By way of the session: some settings are lists of names, which are quoted in their own way.
+            scratch.lease.execute("SELECT set_config(%s, %s, false)", [name, value])
+            scratch.lease.execute(
+                sql.SQL("ALTER DATABASE {} SET {} FROM CURRENT").format(
+                    sql.Identifier(scratch.name), sql.Identifier(*name.split("."))
+                )
             )
-        )
+        except psycopg.Error as error:
+            logger.warning("the setting %s of the database is not taken over: %s", setting, _describe_error(error))
 
 
 def _rename(server: psycopg.Connection[Any], name: str, new_name: str) -> None:

@@ -9,14 +9,14 @@ import msgspec
 from django.contrib.sessions.models import Session
 from django.core.files.storage import default_storage
 from django.core.management import call_command
-from django.db import connection, transaction
+from django.db import transaction
 
 from avatar_site.lib import sqlite_erasure
 from avatar_site.operations import database_checks, services
 from avatar_site.operations.backups import database
 from avatar_site.operations.backups.manifest import IndexedFile
 from avatar_site.operations.models import BackupRun, Restore, RunState
-from avatar_site.operations.tombstones import applying
+from avatar_site.operations.tombstones import applying, log
 
 
 class CheckRequest(msgspec.Struct):
@@ -71,8 +71,7 @@ class NewerSchema(Exception):
 def check(request: CheckRequest) -> CheckResult:
     """Compare the copy with its manifest. One of an older schema is migrated, to see that it can be."""
     problems = []
-    with connection.cursor() as cursor:
-        counts = database.count_rows(cursor)
+    counts = database.count_rows()
     for table in sorted(counts.keys() | request.row_counts.keys()):
         if counts.get(table) != request.row_counts.get(table):
             problems.append(f"{table} has {counts.get(table)} rows instead of {request.row_counts.get(table)}")
@@ -115,15 +114,21 @@ def prepare(request: PrepareRequest) -> PrepareResult:
     services.prepare_database()
     entries = applying.decode_entries(Path(request.entries).read_bytes())
     present = applying.decode_present(Path(request.present).read_bytes()) if request.present else None
-    applied = applying.apply(entries, since=request.taken_at, present=present)
-    with transaction.atomic():
-        Session.objects.all().delete()
-        # The run that made the backup was going on when the snapshot was taken.
-        BackupRun.objects.filter(state=RunState.RUNNING).delete()
-        Restore.objects.create(name=request.name, restored_at=request.restored_at, safety_name=request.safety_name)
-    call_command("purge_expired", verbosity=0)
+    # The tombstones that this adds to the outbox are drained once the copy is live.
+    with log.suspended():
+        applied = applying.apply(entries, since=request.taken_at, present=present)
+        _settle(request)
+        call_command("purge_expired", verbosity=0)
     sqlite_erasure.erase_deleted_rows()
-    return PrepareResult(sorted(database.list_audio_names()), applied.describe())
+    return PrepareResult(list(database.list_audio_names()), applied.describe())
+
+
+@transaction.atomic
+def _settle(request: PrepareRequest) -> None:
+    """End all logins, forget the run that made the backup, which the snapshot shows as going on, and set the mark."""
+    Session.objects.all().delete()
+    BackupRun.objects.filter(state=RunState.RUNNING).delete()
+    Restore.objects.create(name=request.name, restored_at=request.restored_at, safety_name=request.safety_name)
 
 
 def rename(request: RenameRequest) -> RenameResult:

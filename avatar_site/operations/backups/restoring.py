@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from django.conf import settings
 from django.core.cache import cache
-from django.db import DatabaseError, connections
+from django.db import DatabaseError
 from django.db.migrations.loader import MigrationLoader
 from django.utils import timezone
 
@@ -88,7 +88,7 @@ def restore(
         ) from error
     except packing.NoKey as error:
         raise RestoreRefused(f"{error} Name the file with the private key: --identity FILE.") from error
-    except (packing.Damaged, BadManifest, FileNotFoundError, VerificationFailed, CopyFailed) as error:
+    except (packing.Damaged, BadManifest, VerificationFailed, CopyFailed, shipping.UnreadableShipment) as error:
         raise RestoreRefused(f"Backup {name} cannot be restored: {error}. Nothing was changed.") from error
     except (database.LoadFailed, database.SwapRefused) as error:
         raise RestoreRefused(f"{error} Nothing was changed.") from error
@@ -121,8 +121,8 @@ class _Restoring:
             ) as copy:
                 self.say("Verifying it …")
                 check_copy(manifest, copy)
-                if "database" in parts:
-                    return self._replace_database(manifest, copy)
+                if copy.database is not None:
+                    return self._replace_database(manifest, copy, copy.database)
                 return self._add_audio(manifest, copy)
 
     def _check(self, manifest: Manifest) -> set[Part]:
@@ -137,9 +137,7 @@ class _Restoring:
             raise RestoreRefused(f"Backup {self.name} has no {' and no '.join(sorted(self.parts))}.")
         if "database" not in parts:
             return parts
-        vendor = database.read_vendor()
-        if manifest.vendor != vendor:
-            raise RestoreRefused(f"Backup {self.name} is of {manifest.vendor}, and this site is on {vendor}.")
+        database.check_replaceable(vendor=manifest.vendor)
         if newer := find_unknown_migrations(manifest):
             raise RestoreRefused(
                 f"Backup {self.name} was made by AVATAR {manifest.version}, which is newer than this one: it knows "
@@ -147,7 +145,7 @@ class _Restoring:
             )
         return parts
 
-    def _replace_database(self, manifest: Manifest, copy: Copy) -> Restored:
+    def _replace_database(self, manifest: Manifest, copy: Copy, prepared: database.LoadedDatabase) -> Restored:
         present, safety_name = self._keep_present()
         self.say("Preparing the copy: migrations, deletions since, retention …")
         # Read after the safety backup, which has shipped the newest.
@@ -164,7 +162,7 @@ class _Restoring:
             entries=str(entries_path),
             present=str(present_path) if present is not None else "",
         )
-        result = work_on_copy("prepare", request, PrepareResult, folder=copy.folder, database_url=copy.database_url)
+        result = work_on_copy("prepare", request, PrepareResult, folder=copy.folder, database_url=prepared.database_url)
         added = 0
         if copy.files is not None:
             self.say("Adding audio to the storage …")
@@ -176,13 +174,15 @@ class _Restoring:
                     RenameRequest(merged.renamed),
                     RenameResult,
                     folder=copy.folder,
-                    database_url=copy.database_url,
+                    database_url=prepared.database_url,
                 )
         missing = audio.count_missing(result.audio_names)
         self.say("Replacing the database …")
-        connections.close_all()
-        database.swap(copy.folder / "avatar.sqlite3", database_url=copy.database_url)
+        if kept := database.swap(prepared, now=timezone.now()):
+            self.say(f"The database before it is kept as {kept}.")
         cache.clear()
+        # The tombstones that preparing has added: names of deleted people are in them.
+        log.drain_or_leave()
         return Restored(manifest, safety_name, result.applied, added, missing, time.monotonic() - self.began_s)
 
     def _keep_present(self) -> tuple[applying.PresentKeys | None, str]:

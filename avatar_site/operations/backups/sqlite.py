@@ -9,7 +9,7 @@ import os
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
@@ -44,6 +44,9 @@ COMPANIONS = ("-wal", "-shm", "-journal")
 SPARE_BYTES = 16 * 1024 * 1024
 #: More problems than this are not read from a damaged database.
 _MAX_PROBLEMS = 5
+#: Python raises UnicodeDecodeError for an error of SQLite that quotes what is not text.
+_UNREADABLE_MESSAGE = "its schema is not text"
+_INTEGRITY_CHECK = f"PRAGMA integrity_check({_MAX_PROBLEMS})"
 
 
 def find_live() -> Path:
@@ -105,12 +108,11 @@ def check(database: sqlite3.Connection) -> None:
 
 
 def check_replaceable() -> None:
-    """Raise SwapRefused if another process has the live database open; it is left as it is, damaged or not."""
+    """Raise SwapRefused if another process has the live database open. A damaged one can be replaced."""
     connections.close_all()
     live = find_live()
-    if live.exists():
-        with suppress(DamagedDatabase):
-            _close_log(live)
+    if live.exists() and _is_intact(live):
+        _close_log(live)
 
 
 def swap(prepared: Path, *, now: dt.datetime) -> Path | None:
@@ -178,7 +180,12 @@ def _clean(database: sqlite3.Connection) -> None:
 
 
 def _check_pages(database: sqlite3.Connection) -> None:
-    found = [str(line) for (line,) in database.execute(f"PRAGMA integrity_check({_MAX_PROBLEMS})")]
+    text_factory, database.text_factory = database.text_factory, bytes
+    try:
+        # It quotes what is in the damaged places, which need not be text.
+        found = [line.decode(errors="replace") for (line,) in database.execute(_INTEGRITY_CHECK)]
+    finally:
+        database.text_factory = text_factory
     if found != ["ok"]:
         raise DamagedDatabase("; ".join(found))
 
@@ -216,6 +223,8 @@ def _as_failure(live: Path) -> Iterator[None]:
         yield
     except DamagedDatabase as error:
         raise DamagedDatabase(f"The database {live} is damaged: {error}.") from error
+    except UnicodeDecodeError as error:
+        raise DamagedDatabase(f"The database {live} is damaged: {_UNREADABLE_MESSAGE}.") from error
     except sqlite3.Error as error:
         code = _find_code(error)
         if code == sqlite3.SQLITE_FULL:
@@ -242,44 +251,61 @@ def _open(path: Path, *, mode: str = "rw", timeout_s: float = BUSY_TIMEOUT_S) ->
         yield database
 
 
+def _is_intact(live: Path) -> bool:
+    """Return whether a database agrees with itself. Reads all of it, and changes nothing, which may be evidence."""
+    try:
+        # Only a reader does not write the log into the database when it leaves.
+        with _open(live, mode="ro", timeout_s=SWAP_TIMEOUT_S) as database:
+            _check_pages(database)
+    except sqlite3.Error as error:
+        if _is_busy(error):
+            raise _make_refusal(live) from error
+        logger.warning("the database %s is damaged: %s", live, error)
+        return False
+    except (DamagedDatabase, UnicodeDecodeError) as error:
+        logger.warning("the database %s is damaged: %s", live, error)
+        return False
+    return True
+
+
 def _close_log(live: Path) -> None:
     """
-    Write the log into the database and remove it. Raises SwapRefused, or DamagedDatabase.
+    Write the log into the database and remove it. Raises SwapRefused.
 
     Leaving WAL takes a lock on the whole file, which SQLite gives only to the one connection that there is.
     """
     try:
         with _open(live, timeout_s=SWAP_TIMEOUT_S) as database:
             ((mode,),) = database.execute("PRAGMA journal_mode=DELETE")
-            if mode != "delete":
-                raise SwapRefused(f"Another process has {live} open: stop it first.")
-            _check_pages(database)
-    except sqlite3.Error as error:
-        if _find_code(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-            raise SwapRefused(f"Another process has {live} open: stop it first.") from error
-        if not _is_damage(error):
-            raise
-        raise DamagedDatabase(f"The database {live} is damaged: {error}.") from error
+    except sqlite3.OperationalError as error:
+        if _is_busy(error):
+            raise _make_refusal(live) from error
+        raise
+    if mode != "delete":
+        raise _make_refusal(live)
 
 
 @contextmanager
 def _holding(live: Path) -> Iterator[bool]:
     """Keep others from the live database; yield whether there is an intact one. Raises SwapRefused."""
-    if not live.exists():
+    if not live.exists() or not _is_intact(live):
         yield False
         return
-    try:
-        _close_log(live)
-    except DamagedDatabase as error:
-        logger.warning("%s", error)
-        yield False
-        return
+    _close_log(live)
     with _open(live, timeout_s=SWAP_TIMEOUT_S) as database:
         try:
             database.execute("BEGIN EXCLUSIVE")
         except sqlite3.OperationalError as error:
-            raise SwapRefused(f"Another process has {live} open: stop it first.") from error
+            raise _make_refusal(live) from error
         yield True
+
+
+def _is_busy(error: sqlite3.Error) -> bool:
+    return _find_code(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+
+
+def _make_refusal(live: Path) -> SwapRefused:
+    return SwapRefused(f"Another process has {live} open: stop it first.")
 
 
 def _set_aside(live: Path, now: dt.datetime) -> Path | None:

@@ -2,33 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from django.utils import timezone
 
 from avatar_site.operations.backups import audio, catalogue, database, packing, runs
 from avatar_site.operations.backups.copies import CopyFailed, hold_backup_lock, make_scratch, work_on_copy
-from avatar_site.operations.backups.manifest import (
-    BadManifest,
-    IndexedFile,
-    Manifest,
-    Member,
-    StoredObject,
-    VerificationRecord,
-)
+from avatar_site.operations.backups.manifest import BadManifest, IndexedFile, Manifest, VerificationRecord
 from avatar_site.operations.backups.preparation import CheckRequest, CheckResult
 from avatar_site.operations.models import RunKind
 
 if TYPE_CHECKING:
-    from typing import BinaryIO
-
     from django.contrib.auth.models import User
     from pyrage.x25519 import Identity
 
@@ -43,12 +33,15 @@ class VerificationFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """A backup that was fetched: a folder like a data folder, and the URL of its database if that is not a file."""
+    """A backup that was fetched: a folder like a data folder, and its database, which PostgreSQL has elsewhere."""
 
     folder: Path
-    database_url: str = ""
+    #: None: without a database.
+    database: database.LoadedDatabase | None = None
     #: None: without audio.
     files: list[IndexedFile] | None = None
+    #: Names of audio that was only compared, for want of its key.
+    compared: list[str] = field(default_factory=list)
 
 
 def verify_backup(
@@ -78,7 +71,7 @@ def verify_while_locked(
             except packing.NoKey:
                 is_checksum_only = True
                 _compare_checksums(manifest, target=target)
-        except (packing.Damaged, BadManifest, FileNotFoundError, CopyFailed, database.LoadFailed) as error:
+        except (packing.Damaged, BadManifest, CopyFailed, database.LoadFailed) as error:
             problem = str(error)
         except VerificationFailed as error:
             problem = str(error)
@@ -117,81 +110,38 @@ def fetch_copy(
     Fetch, decrypt and decompress a backup into a folder, comparing checksums. A scratch database is dropped at the end.
 
     `may_compare`: audio that earlier runs encrypted, to a key that is not here, is compared and not fetched. Raises
-    packing.Damaged, packing.NoKey, BadManifest, FileNotFoundError, TargetError, database.LoadFailed.
+    packing.Damaged, packing.NoKey, BadManifest, TargetError, database.LoadFailed.
     """
-    files = None
+    files, compared = None, []
     if manifest.audio is not None and "audio" in parts:
-        files = audio.fetch_audio(
+        fetched = audio.fetch_audio(
             manifest, target=target, folder=folder, identities=identities, may_compare=may_compare
         )
+        files, compared = fetched.files, fetched.compared
     if manifest.database is None or "database" not in parts:
-        yield Copy(folder, "", files)
+        yield Copy(folder, None, files, compared)
         return
     path = folder / ("avatar.sqlite3" if manifest.vendor == "sqlite" else "database.pgdump")
-    fetch_member(manifest.database, path, target=target, scratch=folder, identities=identities)
-    with database.loaded(path, vendor=manifest.vendor) as database_url:
-        yield Copy(folder, database_url, files)
-
-
-def fetch_member(
-    member: Member, destination: Path, *, target: Target, scratch: Path, identities: Sequence[Identity]
-) -> None:
-    """Fetch one file of a backup. Raises packing.Damaged, packing.NoKey, FileNotFoundError, TargetError."""
-    packed = scratch / "fetched"
-    with packed.open("wb") as file:
-        target.read(member.key, file)
-    packing.unpack(
-        packed,
-        destination,
-        is_encrypted=packing.is_encrypted_key(member.key),
-        is_compressed=packing.is_compressed_key(member.key),
-        identities=list(identities),
-        content_sha256=member.content_sha256,
-        content_bytes=member.content_bytes,
-    )
-    packed.unlink()
+    catalogue.fetch_member(target, manifest.database, path, identities=identities)
+    with database.loaded(path, vendor=manifest.vendor) as loaded:
+        yield Copy(folder, loaded, files, compared)
 
 
 def check_copy(manifest: Manifest, copy: Copy) -> None:
     """Have a child process open the copy and compare it with the manifest. Raises VerificationFailed, CopyFailed."""
-    if manifest.database is None:
+    if copy.database is None:
         return
-    missing = list(manifest.audio.missing) if manifest.audio else []
+    missing = [*copy.compared, *manifest.audio.missing] if manifest.audio else []
     request = CheckRequest(row_counts=dict(manifest.row_counts), files=copy.files, missing=missing)
-    result = work_on_copy("check", request, CheckResult, folder=copy.folder, database_url=copy.database_url)
+    result = work_on_copy("check", request, CheckResult, folder=copy.folder, database_url=copy.database.database_url)
     if result.problems:
         more = f" (and {len(result.problems) - 3} more)" if len(result.problems) > 3 else ""
         raise VerificationFailed("; ".join(result.problems[:3]) + more)
 
 
-class _Digest:
-    """A writable that keeps only the size and the SHA-256 of what is written to it."""
-
-    def __init__(self) -> None:
-        self.size_bytes = 0
-        self._hash = hashlib.sha256()
-
-    def write(self, data: bytes) -> int:
-        self.size_bytes += len(data)
-        self._hash.update(data)
-        return len(data)
-
-    def read_sha256(self) -> str:
-        return self._hash.hexdigest()
-
-
 def _compare_checksums(manifest: Manifest, *, target: Target) -> None:
-    """Read every stored file and compare its checksum. Raises VerificationFailed, FileNotFoundError, TargetError."""
-    stored: list[Member | StoredObject] = [manifest.database] if manifest.database else []
-    if manifest.audio:
-        stored += [manifest.audio.index, manifest.audio.objects, *catalogue.read_objects(target, manifest)]
-    for each in stored:
-        compare_stored(each, target=target)
-
-
-def compare_stored(stored: Member | StoredObject, *, target: Target) -> None:
-    """Compare one stored file with its checksum, without decrypting it. Raises as above."""
-    digest = _Digest()
-    target.read(stored.key, cast("BinaryIO", digest))
-    if (digest.size_bytes, digest.read_sha256()) != (stored.size_bytes, stored.sha256):
-        raise VerificationFailed(f"{stored.key} is damaged: its checksum is another one")
+    """Read every stored file, and compare its checksum. Raises packing.Damaged, BadManifest, TargetError."""
+    for member in catalogue.list_members(manifest):
+        catalogue.check_stored(target, member)
+    for stored in catalogue.read_objects(target, manifest):
+        catalogue.check_stored(target, stored)

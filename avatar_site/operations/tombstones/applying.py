@@ -12,7 +12,7 @@ import uuid
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 from django.contrib.auth.models import Group, Permission, User
@@ -253,7 +253,7 @@ def _find_users(entries: Iterable[Entry]) -> list[User]:
     return [user for user in found if user is not None]
 
 
-def _find_user(key: object, values: Mapping[str, Any]) -> User | None:
+def _find_user(key: str | int, values: Mapping[str, Any]) -> User | None:
     """Return the user of this id, if it is the same one: its name may have been changed, its id given to another."""
     user = User.objects.filter(pk=key).first()
     joined_at = _read_time_of(values.get("date_joined"))
@@ -370,7 +370,7 @@ def _change_row(row: models.Model | None, columns: Mapping[str, Any]) -> bool:
 
 def _read_value(row: models.Model, name: str, value: Any) -> Any:
     # SQLite writes booleans as numbers, and times without a zone.
-    field = row._meta.get_field(name)
+    field = cast("models.Field[Any, Any]", row._meta.get_field(name))
     return _read_time_of(value) if isinstance(field, models.DateTimeField) else field.to_python(value)
 
 

@@ -15,7 +15,7 @@ import os
 import secrets
 import time
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -144,6 +144,27 @@ def read_log() -> Iterator[Entry]:
         yield from decode_lines(file, address=str(find_log()))
 
 
+def make_entries(rows: Sequence[Tombstone], *, installation: str, after: int) -> list[Entry]:
+    """Return rows as entries, with what their ids stand for. Sequences follow `after`. Up to four queries."""
+    values = _describe(rows)
+    return [
+        Entry(
+            sequence=after + number,
+            installation=installation,
+            at=dt.datetime.fromisoformat(row.at),
+            table=row.table,
+            key=_read_key(row.table, row.key),
+            is_deletion=row.is_deletion,
+            values=values[row.pk],
+        )
+        for number, row in enumerate((row for row in rows if row.pk in values), 1)
+    ]
+
+
+def encode_line(entry: Entry) -> bytes:
+    return msgspec.json.encode(entry) + b"\n"
+
+
 def decode_lines(lines: Iterable[bytes], *, address: str) -> Iterator[Entry]:
     """Yield the entries of lines. One that cannot be read is left out, with a warning, but for the cut off last one."""
     for number, line in enumerate(lines, 1):
@@ -158,12 +179,25 @@ def decode_lines(lines: Iterable[bytes], *, address: str) -> Iterator[Entry]:
 
 
 def read_last_sequence() -> int:
-    """Return the sequence of the newest entry, 0 without any. Reads the end of the file only."""
+    """Return the sequence of the newest entry, 0 if there never was one. Reads the end of the file only."""
     try:
         with find_log().open("rb") as file:
             return _read_last_sequence(file.fileno())
     except FileNotFoundError:
-        return 0
+        return _read_last_shipped()
+
+
+def read_shipped() -> dict[str, int]:
+    """Return up to which sequence each target has the log. If that cannot be read, no target has any of it."""
+    try:
+        return msgspec.json.decode((_find_folder() / "shipped.json").read_bytes(), type=dict[str, int])
+    except (FileNotFoundError, msgspec.DecodeError, UnicodeDecodeError):
+        return {}
+
+
+def write_shipped(shipped: dict[str, int]) -> None:
+    """Save what `read_shipped` returns. Raises OSError."""
+    write_atomically(_find_folder() / "shipped.json", msgspec.json.encode(shipped))
 
 
 def prune(*, before: dt.datetime) -> int:
@@ -179,10 +213,10 @@ def prune(*, before: dt.datetime) -> int:
         if len(kept) == len(entries):
             return 0
         last = max(entry.sequence for entry in entries)
-        lines = [msgspec.json.encode(entry) + b"\n" for entry in kept]
+        lines = [encode_line(entry) for entry in kept]
         if not kept or kept[-1].sequence != last:
             # So that the next entry has a sequence of its own.
-            lines.append(msgspec.json.encode(_make_mark(entries[-1], last)) + b"\n")
+            lines.append(encode_line(_make_mark(entries[-1], last)))
         write_atomically(find_log(), b"".join(lines))
     return len(entries) - len(kept)
 
@@ -193,7 +227,7 @@ def compact(entries: Iterable[Entry]) -> list[Entry]:
     replaced: set[tuple[str, ...]] = set()
     gone: set[tuple[str, ...]] = set()
     gone_conversations: set[str] = set()
-    for entry in sorted(entries, key=order, reverse=True):
+    for entry in sorted(entries, key=order)[::-1]:
         row = identify(entry)
         if row in gone:
             # Earlier values; a second deletion of the same row says nothing either.
@@ -218,8 +252,19 @@ def compact(entries: Iterable[Entry]) -> list[Entry]:
 #: Tables whose rows are there or not, by what they connect.
 MEMBERSHIPS = ("auth_group_permissions", "auth_user_groups", "auth_user_user_permissions")
 #: Values that say which row it is; all others are columns that were changed.
-DESCRIPTIONS = ("username", "date_joined", "user_id", "group_id", "permission_id", "group", "permission", "name")
-DESCRIPTIONS += ("conversation_id",)
+DESCRIPTIONS = frozenset(
+    {
+        "username",
+        "date_joined",
+        "user_id",
+        "group_id",
+        "permission_id",
+        "group",
+        "permission",
+        "name",
+        "conversation_id",
+    }
+)
 
 
 def order(entry: Entry) -> tuple[dt.datetime, str, int]:
@@ -229,16 +274,16 @@ def order(entry: Entry) -> tuple[dt.datetime, str, int]:
 
 def identify(entry: Entry) -> tuple[str, ...]:
     """Return what entries about the same row have in common."""
-    values = entry.values
+    parts: tuple[str, ...] = ()
     if entry.table in MEMBERSHIPS:
         parts = ("user_id", "date_joined", "group_id", "permission_id", "permission")
     elif entry.table == "conversations_retentionchoice":
         parts = ("user_id", "date_joined")
     elif entry.table == "auth_user":
-        return entry.table, entry.key, str(values.get("date_joined", ""))
-    else:
-        return entry.table, entry.key
-    return entry.table, *(str(values.get(part, "")) for part in parts)
+        parts = ("date_joined",)
+    # The key of what connects users to something is that of the connection, and not the same when it is made again.
+    key = entry.key if "user_id" not in parts else ""
+    return entry.table, key, *(str(entry.values.get(part, "")) for part in parts)
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -326,15 +371,9 @@ def _append(rows: list[Tombstone], installation: str) -> None:
     descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
     try:
         size = _cut_torn_line(descriptor)
-        sequence = _read_last_sequence(descriptor)
-        described = _describe(rows)
-        lines = []
-        for row in rows:
-            if (values := described.get(row.pk)) is not None:
-                sequence += 1
-                lines.append(msgspec.json.encode(_make_entry(row, values, installation, sequence)) + b"\n")
+        entries = make_entries(rows, installation=installation, after=_read_last_sequence(descriptor))
         try:
-            _write_all(descriptor, b"".join(lines))
+            _write_all(descriptor, b"".join(map(encode_line, entries)))
             os.fsync(descriptor)
         except OSError:
             # A full disk takes a part: what follows must not be glued to it.
@@ -347,18 +386,6 @@ def _append(rows: list[Tombstone], installation: str) -> None:
         _sync_folder(path.parent)
 
 
-def _make_entry(row: Tombstone, values: dict[str, Any], installation: str, sequence: int) -> Entry:
-    return Entry(
-        sequence=sequence,
-        installation=installation,
-        at=dt.datetime.fromisoformat(row.at),
-        table=row.table,
-        key=_read_key(row.table, row.key),
-        is_deletion=row.is_deletion,
-        values=values,
-    )
-
-
 def _make_mark(entry: Entry, sequence: int) -> Entry:
     """Return an entry about nothing, which keeps the count."""
     return Entry(sequence=sequence, installation=entry.installation, at=entry.at, table="", key="")
@@ -369,7 +396,7 @@ def _read_key(table: str, key: str) -> str:
     return str(uuid.UUID(key)) if table.startswith(_UUID_TABLES) and len(key) == 32 else key
 
 
-def _describe(rows: list[Tombstone]) -> dict[int, dict[str, Any]]:
+def _describe(rows: Sequence[Tombstone]) -> dict[int, dict[str, Any]]:
     """
     Return the values of rows, and what ids among them stand for: their meaning may change in a restored database.
 
@@ -438,7 +465,12 @@ def _read_last_sequence(descriptor: int) -> int:
         with suppress(msgspec.DecodeError, UnicodeDecodeError):
             return _decoder.decode(line).sequence
         end = start
-    return 0
+    return _read_last_shipped()
+
+
+def _read_last_shipped() -> int:
+    """A log that was lost does not count from the beginning: a target takes what is beyond what it has."""
+    return max(read_shipped().values(), default=0)
 
 
 def _find_line_end(descriptor: int, end: int) -> int:

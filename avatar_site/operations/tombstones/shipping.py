@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-import msgspec
 from django.utils import timezone
 from pyrage.x25519 import Identity
 
@@ -31,7 +30,6 @@ PREFIX = "tombstones/"
 #: Entries of one shipment: about 3 MB.
 BATCH = 10_000
 TIMEOUT_S = 60.0
-_STATE = "shipped.json"
 _KEY = re.compile(
     r"tombstones/(?P<installation>[0-9a-f]{16})/(?P<time>[0-9]{8}T[0-9]{6}Z)-(?P<size>[0-9]+)-(?P<sha256>[0-9a-f]{64})"
     r"\.jsonl(?:\.gz)?(?:\.age)?"
@@ -61,22 +59,20 @@ def ship(target: Target, recipients: Sequence[str]) -> int:
     """
     shipped_count = 0
     with log.locked_file("shipping.lock", TIMEOUT_S):
-        state = _read_state()
-        last = log.read_last_sequence()
-        # A log that was lost has begun to count anew.
-        shipped = state.get(target.address, 0) if state.get(target.address, 0) <= last else 0
+        state = log.read_shipped()
+        last, shipped = log.read_last_sequence(), state.get(target.address, 0)
         if shipped == last:
             return 0
         entries = (entry for entry in log.read_log() if entry.sequence > shipped)
         while batch := list(islice(entries, BATCH)):
             _write_shipment(batch, target, recipients)
             state[target.address] = batch[-1].sequence
-            _write_state(state)
+            log.write_shipped(state)
             shipped_count += len(batch)
-        if state.get(target.address) != last:
+        if state.get(target.address, 0) < last:
             # The end of the log is a mark, left by pruning.
             state[target.address] = last
-            _write_state(state)
+            log.write_shipped(state)
     return shipped_count
 
 
@@ -88,7 +84,7 @@ def read_all(target: Target, identities: Sequence[Identity], *, is_forced: bool 
     UnreadableShipment for another one, unless it `is_forced`: then that one is left out. Raises TargetError, OSError.
     """
     local = list(log.read_log())
-    entries = {(entry.installation, entry.sequence, entry.at): entry for entry in local}
+    entries = {_identify(entry): entry for entry in local}
     own = log.read_installation() if local else ""
     for shipment in list_shipments(target):
         try:
@@ -97,9 +93,12 @@ def read_all(target: Target, identities: Sequence[Identity], *, is_forced: bool 
             if shipment.installation == own or is_forced:
                 log.logger.warning("%s of %s is left out: %s", shipment.key, target.address, error)
                 continue
-            raise UnreadableShipment(f"{shipment.key} in {target.address}: {error}") from error
+            raise UnreadableShipment(
+                f"{shipment.key} in {target.address} says what was deleted, and {error}. Once it is moved away, a"
+                " restore brings that back"
+            ) from error
         for entry in found:
-            entries.setdefault((entry.installation, entry.sequence, entry.at), entry)
+            entries.setdefault(_identify(entry), entry)
     return sorted(entries.values(), key=log.order)
 
 
@@ -120,8 +119,12 @@ def prune(target: Target, *, before: dt.datetime) -> int:
     return len(outdated)
 
 
+def _identify(entry: Entry) -> tuple[object, ...]:
+    return entry.installation, entry.sequence, entry.at, entry.table, entry.key
+
+
 def _write_shipment(entries: Iterable[Entry], target: Target, recipients: Sequence[str]) -> None:
-    lines = b"".join(msgspec.json.encode(entry) + b"\n" for entry in entries)
+    lines = b"".join(map(log.encode_line, entries))
     name = f"{timezone.now().astimezone(dt.UTC):%Y%m%dT%H%M%SZ}-{len(lines)}-{hashlib.sha256(lines).hexdigest()}.jsonl"
     key = packing.make_key(
         f"{PREFIX}{log.read_installation()}/{name}", is_compressed=True, is_encrypted=bool(recipients)
@@ -149,15 +152,3 @@ def _read_shipment(shipment: Shipment, target: Target, identities: Sequence[Iden
     )
     lines.seek(0)
     return list(log.decode_lines(lines, address=shipment.key))
-
-
-def _read_state() -> dict[str, int]:
-    """Return the sequence up to which each target has the log. A state that cannot be read ships everything again."""
-    try:
-        return msgspec.json.decode((log.find_log().parent / _STATE).read_bytes(), type=dict[str, int])
-    except (FileNotFoundError, msgspec.DecodeError):
-        return {}
-
-
-def _write_state(state: dict[str, int]) -> None:
-    log.write_atomically(log.find_log().parent / _STATE, msgspec.json.encode(state))

@@ -22,6 +22,8 @@ _WRITES = re.compile(
     ),
     re.IGNORECASE,
 )
+#: Of the hooks of a transaction. One that does not find its own among them drains once more, for one small query.
+_HOOKS_LOOKED_AT = 8
 
 
 def watch_connection(connection: BaseDatabaseWrapper, **kwargs: Any) -> None:
@@ -39,6 +41,14 @@ def _drain_after_commit(execute: Callable[..., Any], sql: str, params: Any, many
     result = execute(sql, params, many, context)
     if may_write_tombstones(sql):
         connection: BaseDatabaseWrapper = context["connection"]
-        if connection.in_atomic_block or connection.get_autocommit():
+        can_hook = connection.in_atomic_block or connection.get_autocommit()
+        if can_hook and not _is_scheduled(connection):
             transaction.on_commit(drain_or_leave, using=connection.alias, robust=True)
     return result
+
+
+def _is_scheduled(connection: BaseDatabaseWrapper) -> bool:
+    """Whether a drain is scheduled that only a rollback of this statement, too, can cancel. One a commit is enough."""
+    savepoints = set(connection.savepoint_ids)
+    recent = connection.run_on_commit[-_HOOKS_LOOKED_AT:]
+    return any(hook is drain_or_leave and needed <= savepoints for needed, hook, *_ in recent)

@@ -104,23 +104,30 @@ class TestRunWithHeartbeat:
     def test_renews_the_lease_only_while_there_is_progress(self) -> None:
         renewed: list[bool] = []
         was_cancelled: list[bool] = []
+        has_begun = threading.Event()
 
         async def hang(report: Any) -> None:
+            has_begun.set()
             try:
                 await asyncio.Event().wait()
             except asyncio.CancelledError:
                 was_cancelled.append(True)
                 raise
 
-        # It looks at the clock at the start and after each wait.
+        # It looks at the clock at the start and after each wait. Work that is cancelled before it begins never learns.
         seconds = itertools.count(0.0, STALLED_AFTER_S / 3)
+
+        def read_clock() -> float:
+            assert has_begun.wait(30)
+            return next(seconds)
+
         with pytest.raises(EngineSilent):
             run_with_heartbeat(
                 hang,
                 on_report=lambda report: None,
                 on_wait=lambda: renewed.append(True),
                 wait_s=0.001,
-                clock=lambda: next(seconds),
+                clock=read_clock,
             )
 
         assert len(renewed) == 3

@@ -215,3 +215,16 @@ class TestErase:
         erase(**queued[-1]["kwargs"])
 
         assert [each["countdown"] for each in queued] == [DELAY_S, 2 * DELAY_S, 4 * DELAY_S, 8 * DELAY_S]
+
+    def test_is_left_to_a_caller_that_deletes_much(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        runs: list[bool] = []
+        monkeypatch.setattr(sqlite_erasure, "erase_deleted_rows", lambda: runs.append(True) or True)
+
+        with sqlite_erasure.left_to_caller(), transaction.atomic():
+            erase_on_commit()
+            # As hooks of a deletion do.
+            transaction.on_commit(erase_on_commit)
+        assert runs == []
+
+        erase_on_commit()
+        assert runs == [True]

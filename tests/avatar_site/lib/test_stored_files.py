@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -8,8 +9,10 @@ from django.core.files.base import ContentFile
 from django.core.files.storage import default_storage
 from django.utils import timezone
 
+from avatar_site.lib import stored_files
 from avatar_site.lib.stored_files import (
     RemovalAborted,
+    SweepRefused,
     find_orphans,
     list_files,
     remove_empty_folders,
@@ -110,3 +113,33 @@ class TestFindOrphans:
 
         assert (young.files, young.file_count) == ([], 2)
         assert (old.files, old.file_bytes, old.file_count) == ([names[1]], 1, 2)
+
+
+class TestGuards:
+    @pytest.fixture(autouse=True)
+    def _no_others(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(stored_files, "_guards", [])
+
+    def test_say_why_no_sweep_may_remove_files(self) -> None:
+        reasons = {"first": "", "second": ""}
+        for name in reasons:
+            stored_files.add_guard(partial(reasons.__getitem__, name))
+        stored_files.check_guards()
+
+        reasons["second"] = "the moon is full"
+
+        with pytest.raises(SweepRefused, match="the moon is full"):
+            stored_files.check_guards()
+
+    def test_are_asked_once_however_often_they_are_added(self) -> None:
+        asked: list[str] = []
+
+        def guard() -> str:
+            asked.append("")
+            return ""
+
+        for _ in range(2):
+            stored_files.add_guard(guard)
+        stored_files.check_guards()
+
+        assert len(asked) == 1

@@ -12,7 +12,7 @@ from pytest_django import Settings
 from avatar_site.celery import app
 from avatar_site.operations import maintenance, tasks
 from avatar_site.operations.backups.copies import hold_backup_lock
-from avatar_site.operations.tombstones import shipping
+from avatar_site.operations.tombstones import shipping, triggers
 from tests import factories
 
 
@@ -86,6 +86,18 @@ class TestShipTombstones:
 
         entries = shipping.read_all(maintenance.open_target(), [])
         assert "conversations_conversation" in {entry.table for entry in entries}
+
+    def test_installs_triggers_that_a_migration_left_out(
+        self, settings: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """It was killed before its end, and the product was started without `--prepare`."""
+        settings.AVATAR_BACKUP_TARGET = str(tmp_path / "target")
+        triggers.remove()
+
+        tasks.ship_tombstones.delay()
+
+        assert triggers.install() == []
+        assert "deletions were not logged since a migration" in caplog.text
 
 
 class TestSchedule:

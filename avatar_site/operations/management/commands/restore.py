@@ -8,6 +8,7 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
+from avatar_site.lib.disk import describe_error
 from avatar_site.operations.backups import catalogue, creation, packing, restoring, targets
 
 
@@ -34,7 +35,7 @@ class Command(BaseCommand):
             target = targets.open_target(options["source"] or settings.AVATAR_BACKUP_TARGET)
             name = catalogue.find_newest(target) if options["name"] == "latest" else options["name"]
             manifest = catalogue.read_manifest(target, name)
-            identities = packing.read_identities(options["identity"] or settings.AVATAR_BACKUP_IDENTITY_FILE)
+            identities = creation.read_identities(options["identity"])
             if not options["yes"] and not self._is_agreed(f"{name}, taken {manifest.taken_at:%Y-%m-%d %H:%M} UTC"):
                 raise CommandError("Nothing was changed.")
             restored = restoring.restore(
@@ -48,7 +49,7 @@ class Command(BaseCommand):
         except restoring.RestoreRefused as error:
             raise CommandError(str(error)) from error
         except (targets.BadTarget, packing.BadKey, catalogue.NoSuchBackup, OSError) as error:
-            raise CommandError(f"{error} Nothing was changed.") from error
+            raise CommandError(f"{describe_error(error)} Nothing was changed.") from error
         for line in restored.applied:
             self.stdout.write(f"  {line}")
         if restored.safety_name:

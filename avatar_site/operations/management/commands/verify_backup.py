@@ -8,7 +8,8 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
-from avatar_site.operations.backups import catalogue, packing, targets, verification
+from avatar_site.lib.disk import describe_error
+from avatar_site.operations.backups import catalogue, creation, packing, targets, verification
 from avatar_site.operations.locks import LockHeld
 
 
@@ -28,14 +29,14 @@ class Command(BaseCommand):
         try:
             target = targets.open_target(options["source"] or settings.AVATAR_BACKUP_TARGET)
             name = options["name"] or catalogue.find_newest(target)
-            identities = packing.read_identities(options["identity"] or settings.AVATAR_BACKUP_IDENTITY_FILE)
+            identities = creation.read_identities(options["identity"])
             record = verification.verify_backup(target=target, name=name, identities=identities)
         except LockHeld as error:
             raise CommandError("Another backup is being made, verified or restored: try again later.") from error
         except verification.VerificationFailed as error:
             raise CommandError(f"Backup {name} is damaged: {error}") from error
         except (targets.BadTarget, packing.BadKey, catalogue.NoSuchBackup, OSError) as error:
-            raise CommandError(str(error)) from error
+            raise CommandError(describe_error(error)) from error
         if record.is_checksum_only:
             self.stdout.write(
                 f"Backup {name}: stored files have their checksums, {record.took_s:g} s. It is encrypted, and was not "

@@ -11,6 +11,7 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import connections
 
 from avatar_site.operations.backups import preparation
+from avatar_site.operations.tombstones import log
 
 _ACTIONS: dict[str, tuple[Any, Any]] = {
     "check": (preparation.check, preparation.CheckRequest),
@@ -34,7 +35,9 @@ class Command(BaseCommand):
         perform, request_type = _ACTIONS[options["action"]]
         request = msgspec.json.decode(options["request"].read_bytes(), type=request_type)
         try:
-            result = perform(request)
+            # The tombstones of what is deleted here are drained once the copy is live, to the log that stays.
+            with log.suspended():
+                result = perform(request)
         except preparation.NewerSchema as error:
             raise CommandError(str(error)) from error
         # The last connection that is closed empties SQLite's log: the copy is one file again.

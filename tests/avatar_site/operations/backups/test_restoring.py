@@ -1,0 +1,285 @@
+"""Whole restores, by the command, of a site in a folder."""
+
+import fcntl
+import shutil
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+
+from tests.backup_site import BackupSite, without_own
+
+# Each command is a process that loads Django.
+pytestmark = pytest.mark.timeout(300)
+
+
+class TestRestore:
+    def test_into_an_empty_folder_is_equal_in_rows_and_bytes(
+        self, site: BackupSite, make_site: Callable[..., BackupSite]
+    ) -> None:
+        site.fill(40)
+        rows, files = site.read_rows(), site.read_files()
+        name = site.back_up()
+        empty = BackupSite(Path(site.data_dir).parent.parent / "empty", target=site.target)
+
+        said = empty.manage("restore", name, "--yes")
+
+        assert without_own(empty.read_rows()) == without_own(rows)
+        assert rows["conversations_turn"][0] == 40
+        assert empty.read_files() == files
+        assert f"Backup {name} was restored, 40 files of audio were added" in said
+
+    def test_brings_back_what_was_lost_and_keeps_the_state_before(self, site: BackupSite) -> None:
+        site.fill(10, label="before")
+        name = site.back_up()
+        rows = site.read_rows()
+        site.fill(6, label="after")
+        later = site.read_rows()
+        shutil.rmtree(site.media_dir / "conversations")
+
+        site.manage("restore", name, "--yes")
+
+        restored = site.read_rows()
+        assert without_own(restored) == without_own(rows)
+        assert len(site.read_files()) == 10
+        # And back again: the state before has a backup of its own.
+        safety = site.ask(
+            "import json; from avatar_site.operations.models import Restore; "
+            "print(json.dumps(Restore.objects.get().safety_name))"
+        )
+        site.manage("restore", safety, "--yes")
+        assert without_own(site.read_rows()) == without_own(later)
+
+    def test_asks_before_it_replaces_anything(self, site: BackupSite) -> None:
+        site.fill(2)
+        name = site.back_up()
+        rows = site.read_rows()
+
+        assert "Nothing was changed" in site.fail("restore", name)
+        assert site.read_rows() == rows
+
+    def test_is_refused_while_the_product_runs(self, site: BackupSite) -> None:
+        site.fill(2)
+        name = site.back_up()
+        with (site.data_dir / "serve.lock").open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            assert "stop AVATAR" in site.fail("restore", name, "--yes")
+
+    def test_ends_all_logins(self, site: BackupSite) -> None:
+        site.fill(2)
+        name = site.back_up()
+        site.shell(
+            "from django.contrib.sessions.backends.db import SessionStore; s = SessionStore(); s['a'] = 1; s.save()"
+        )
+
+        assert "All logins were ended" in site.manage("restore", name, "--yes")
+
+        with sqlite3.connect(site.data_dir / "avatar.sqlite3") as database:
+            assert database.execute("SELECT count(*) FROM django_session").fetchone() == (0,)
+
+    def test_leaves_no_log_of_the_database_before(self, site: BackupSite) -> None:
+        site.fill(2)
+        name = site.back_up()
+        live = site.data_dir / "avatar.sqlite3"
+        # A process that was killed leaves its log behind.
+        database = sqlite3.connect(live)
+        database.execute("UPDATE auth_user SET first_name = 'in the log'")
+        database.commit()
+        kept = {suffix: Path(f"{live}{suffix}").read_bytes() for suffix in ("-wal", "-shm")}
+        database.close()
+        for suffix, content in kept.items():
+            Path(f"{live}{suffix}").write_bytes(content)
+
+        site.manage("restore", name, "--yes")
+
+        with sqlite3.connect(live) as database:
+            assert database.execute("SELECT first_name FROM auth_user").fetchall() == [("",)]
+            assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+    def test_keeps_a_damaged_database_aside(self, site: BackupSite) -> None:
+        site.fill(10)
+        name = site.back_up()
+        rows = site.read_rows()
+        live = site.data_dir / "avatar.sqlite3"
+        content = bytearray(live.read_bytes())
+        content[4096:] = b"\xff" * (len(content) - 4096)
+        live.write_bytes(content)
+        for suffix in ("-wal", "-shm"):
+            Path(f"{live}{suffix}").unlink(missing_ok=True)
+
+        said = site.manage("restore", name, "--yes")
+
+        assert "kept aside" in said
+        assert without_own(site.read_rows()) == without_own(rows)
+        (aside,) = site.data_dir.glob("damaged-*/avatar.sqlite3")
+        assert aside.read_bytes() == content
+
+    def test_of_the_database_alone_costs_no_newer_audio(self, site: BackupSite) -> None:
+        site.fill(6, label="before")
+        name = site.back_up("--only", "database")
+        site.fill(30, label="after")
+        files = site.read_files()
+
+        site.manage("restore", name, "--yes", "--only", "database")
+
+        # Older than an orphan has to be.
+        site.shell(
+            "import os; from pathlib import Path; from django.conf import settings\n"
+            "for path in Path(settings.MEDIA_ROOT).rglob('*.opus'): os.utime(path, (0, 0))"
+        )
+        refused = site.run("remove_orphans", "--force")
+        assert "confirm_restore" in refused.stdout + refused.stderr
+        assert "confirm_restore" in site.run("remove_orphans").stderr
+        assert site.read_files() == files
+
+        site.manage("confirm_restore")
+        site.manage("remove_orphans", "--force")
+        assert len(site.read_files()) == 6
+
+    def test_of_the_audio_alone_adds_what_is_missing_and_changes_no_row(self, site: BackupSite) -> None:
+        site.fill(6)
+        name = site.back_up()
+        rows, files = site.read_rows(), site.read_files()
+        shutil.rmtree(site.media_dir / "conversations")
+
+        said = site.manage("restore", name, "--yes", "--only", "audio")
+
+        assert site.read_files() == files
+        assert without_own(site.read_rows()) == without_own(rows)
+        assert "6 files of audio were added" in said
+
+    def test_never_overwrites_a_file_of_the_same_name(self, site: BackupSite) -> None:
+        site.fill(2)
+        name = site.back_up()
+        changed = sorted(path for path in site.media_dir.rglob("*") if path.is_file())[0]
+        old = changed.read_bytes()
+        changed.write_bytes(b"another content of the same name")
+
+        site.manage("restore", name, "--yes")
+
+        assert changed.read_bytes() == b"another content of the same name"
+        audio = site.ask(
+            "import json; from conversations.models import Turn; "
+            "print(json.dumps([[t.audio.name, t.audio.read().hex()] for t in Turn.objects.exclude(audio='')]))"
+        )
+        assert old.hex() in [content for _, content in audio]
+        assert str(changed.relative_to(site.media_dir)) not in [each for each, _ in audio]
+
+
+class TestWhatWasDeletedOrRevoked:
+    """After the restore of the day before: by the tombstone log where the database is lost, and where it is there."""
+
+    CHANGES = """
+from django.contrib.auth.models import User
+from django.core.files.base import ContentFile
+from conversations import services as conversations
+from conversations.deletion import delete_conversations
+from conversations.models import Conversation, Turn
+from tests import factories
+from voices import services as voices
+from voices.models import VoiceProfile
+"""
+
+    @pytest.fixture
+    def changed(self, site: BackupSite) -> str:
+        """The name of a backup of a site in which much was deleted and revoked since."""
+        site.fill(40)
+        site.shell(
+            self.CHANGES
+            + """
+alice, bob = User.objects.get(username="alice"), factories.create_user("bob")
+factories.create_user("zebediah")
+for name in ("deleted", "disabled", "unshared", "kept"):
+    factories.upload_voice(alice, name=name)
+VoiceProfile.objects.filter(name="unshared").update(is_shared=True)
+bob.is_staff = True
+bob.save()
+"""
+        )
+        name = site.back_up()
+        site.shell(
+            self.CHANGES
+            + """
+alice, bob, zebediah = (User.objects.get(username=name) for name in ("alice", "bob", "zebediah"))
+voices.delete_voice_profile(profile=VoiceProfile.objects.get(name="deleted"))
+voices.disable(profile=VoiceProfile.objects.get(name="disabled"))
+voices.unshare(profile=VoiceProfile.objects.get(name="unshared"))
+first, second = Conversation.objects.order_by("title")[:2]
+delete_conversations(conversations=Conversation.objects.filter(pk=first.pk))
+turn = second.turns.get(sequence=1)
+conversations.correct_turn(conversation_id=second.pk, turn_id=turn.pk, text="改過的句子", supersede=False)
+conversations.choose_retention(user=alice, audio_days=3, text_days=None)
+zebediah.delete()
+bob.is_active = bob.is_staff = False
+bob.set_password("a password of today")
+bob.save()
+"""
+        )
+        return name
+
+    READ = """
+import json
+from django.contrib.auth.models import User
+from conversations.models import Conversation, RetentionChoice, Turn
+from voices.models import VoiceProfile
+bob = User.objects.get(username="bob")
+print(json.dumps({
+    "voices": dict(VoiceProfile.objects.exclude(owner=None).order_by("name").values_list("name", "availability")),
+    "shared": VoiceProfile.objects.filter(is_shared=True).count(),
+    "conversations": Conversation.objects.count(),
+    "corrected": list(Turn.objects.exclude(heard_text="").values_list("text", flat=True)),
+    "bob": [bob.is_active, bob.is_staff, bob.check_password("a password of today")],
+    "zebediah": User.objects.filter(username="zebediah").exists(),
+    "audio_days": list(RetentionChoice.objects.values_list("audio_days", flat=True)),
+    "titles": Conversation.objects.filter(title__contains="改過").count(),
+}))
+"""
+    EXPECTED: ClassVar = {
+        "voices": {"disabled": "disabled", "kept": "available", "unshared": "available"},
+        "shared": 0,
+        "conversations": 1,
+        "corrected": ["改過的句子"],
+        "bob": [False, False, True],
+        "zebediah": False,
+        "audio_days": [3],
+        "titles": 0,
+    }
+
+    def test_stays_so(self, site: BackupSite, changed: str) -> None:
+        before = site.ask(self.READ)
+        assert before == self.EXPECTED
+
+        site.manage("restore", changed, "--yes")
+
+        assert site.ask(self.READ) == self.EXPECTED
+        # Neither the deleted voice's recording nor the deleted conversation's audio is back.
+        assert len([name for name in site.read_files() if name.startswith("conversations/")]) == 20
+        assert len({name.split("/")[2] for name in site.read_files() if name.startswith("voices/")}) == 3
+
+    def test_stays_so_though_database_and_audio_are_lost(self, site: BackupSite, changed: str) -> None:
+        for path in site.data_dir.glob("avatar.sqlite3*"):
+            path.unlink()
+        shutil.rmtree(site.media_dir)
+
+        site.manage("restore", changed, "--yes")
+
+        assert site.ask(self.READ) == self.EXPECTED
+        assert len([name for name in site.read_files() if name.startswith("conversations/")]) == 20
+
+    def test_stays_so_on_another_machine(self, site: BackupSite, changed: str) -> None:
+        # Beat does this each minute.
+        site.shell("from avatar_site.operations.tasks import ship_tombstones; ship_tombstones()")
+        other = BackupSite(site.data_dir.parent.parent / "other", target=site.target)
+
+        other.manage("restore", changed, "--yes")
+
+        assert other.ask(self.READ) == self.EXPECTED
+
+    def test_is_not_in_the_bytes_of_the_restored_database(self, site: BackupSite, changed: str) -> None:
+        site.manage("restore", changed, "--yes")
+
+        content = (site.data_dir / "avatar.sqlite3").read_bytes()
+        assert b"zebediah" not in content
+        assert "第 0 句".encode() not in content
