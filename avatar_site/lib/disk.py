@@ -1,4 +1,4 @@
-"""Recognises a full disk in the errors of files and databases."""
+"""Recognises a full disk in the errors of files and databases, and words errors of files for operators."""
 
 from __future__ import annotations
 
@@ -18,3 +18,10 @@ def is_disk_full(error: BaseException | None) -> bool:
     if isinstance(cause, sqlite3.Error):
         return getattr(cause, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
     return getattr(cause, "sqlstate", None) == _POSTGRESQL_DISK_FULL
+
+
+def describe_error(error: BaseException) -> str:
+    """Return the sentence of an error for an operator: of one of the system without its number, with its file."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+    return str(error)

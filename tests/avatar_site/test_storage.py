@@ -22,6 +22,7 @@ from django.utils import timezone
 from pytest_django import Settings
 
 from avatar_site.lib import inference_client
+from avatar_site.lib.stored_files import StorageUnavailable, get_site_storage
 from conversations.archive import write_archive
 from conversations.orphans import remove_orphans
 from tests import factories, sounds
@@ -110,6 +111,47 @@ class TestBucket:
 
         with pytest.raises(OSError, match=r"127\.0\.0\.1:9"):
             default_storage.save("a", ContentFile(b"x"))
+
+    def test_lists_all_files_and_tells_another_content(self, bucket: S3Server) -> None:
+        for name in ("a/b.ogg", "ab/c.ogg"):
+            default_storage.save(name, ContentFile(b"1234"))
+        # As consoles make a folder; and what is not the site's.
+        bucket.client.put_object(Bucket=BUCKET, Key="site/a/", Body=b"")
+        bucket.client.put_object(Bucket=BUCKET, Key="sites/other.ogg", Body=b"")
+        before = {entry.name: entry for entry in get_site_storage().list_entries()}
+
+        default_storage.delete("a/b.ogg")
+        default_storage.save("a/b.ogg", ContentFile(b"4321"))
+        after = {entry.name: entry for entry in get_site_storage().list_entries()}
+
+        assert sorted(after) == ["a/b.ogg", "ab/c.ogg"]
+        assert [name for name in after if after[name] != before[name]] == ["a/b.ogg"]
+        assert [entry.name for entry in get_site_storage().list_entries("a")] == ["a/b.ogg"]
+
+    def test_lists_more_than_a_page(self, bucket: S3Server) -> None:
+        for number in range(1003):
+            bucket.client.put_object(Bucket=BUCKET, Key=f"site/{number:04}", Body=b"")
+
+        assert len(list(get_site_storage().list_entries())) == 1003
+
+    def test_lists_without_a_prefix(self, bucket: S3Server, settings: Settings) -> None:
+        settings.STORAGES = settings.STORAGES | {"default": bucket.as_storage(location="")}
+        default_storage.save("a/b.ogg", ContentFile(b"1"))
+
+        assert [entry.name for entry in get_site_storage().list_entries()] == ["a/b.ogg"]
+
+    def test_is_given_a_file_of_this_disk(self, bucket: S3Server, tmp_path: Path) -> None:
+        path = tmp_path / "source"
+        path.write_bytes(b"fLaC")
+
+        get_site_storage().add_file("a/b.flac", path)
+
+        assert bucket.read("site/a/b.flac") == b"fLaC"
+
+    @pytest.mark.usefixtures("broken")
+    def test_that_is_away_lists_nothing(self) -> None:
+        with pytest.raises(StorageUnavailable, match="NoSuchBucket"):
+            list(get_site_storage().list_entries())
 
     @pytest.mark.usefixtures("bucket")
     def test_is_not_written_to_by_open(self) -> None:

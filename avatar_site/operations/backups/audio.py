@@ -571,7 +571,8 @@ def _check_room(folder: Path, size_bytes: int) -> None:
     if free_bytes < size_bytes + SPARE_BYTES:
         raise OSError(
             errno.ENOSPC,
-            f"the audio of the backup takes {size_bytes / 2**20:.0f} MiB, and {free_bytes / 2**20:.0f} MiB are free",
+            f"the audio of the backup needs {(size_bytes + SPARE_BYTES) / 2**20:.0f} MiB, and "
+            f"{free_bytes / 2**20:.0f} MiB are free",
             str(folder),
         )
 

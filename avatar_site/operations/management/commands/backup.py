@@ -10,6 +10,7 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 from django.template.defaultfilters import filesizeformat
 
+from avatar_site.lib.disk import describe_error
 from avatar_site.operations.backups import creation, database, packing, targets, verification
 from avatar_site.operations.backups.progress import TerminalProgress
 from avatar_site.operations.locks import LockHeld
@@ -53,7 +54,7 @@ class Command(BaseCommand):
         except verification.VerificationFailed as error:
             raise CommandError(f"The backup was made, and is damaged: {error}") from error
         except (targets.BadTarget, packing.BadKey, database.SnapshotFailed, OSError) as error:
-            raise CommandError(str(error)) from error
+            raise CommandError(describe_error(error)) from error
         if not options["verbosity"]:
             return
         manifest = created.manifest

@@ -8,6 +8,7 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
+from avatar_site.lib.disk import describe_error
 from avatar_site.operations.backups import catalogue, creation, packing, restoring, targets
 
 
@@ -48,7 +49,7 @@ class Command(BaseCommand):
         except restoring.RestoreRefused as error:
             raise CommandError(str(error)) from error
         except (targets.BadTarget, packing.BadKey, catalogue.NoSuchBackup, OSError) as error:
-            raise CommandError(f"{error} Nothing was changed.") from error
+            raise CommandError(f"{describe_error(error)} Nothing was changed.") from error
         for line in restored.applied:
             self.stdout.write(f"  {line}")
         if restored.safety_name:

@@ -8,6 +8,7 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
+from avatar_site.lib.disk import describe_error
 from avatar_site.operations.backups import catalogue, creation, packing, targets, verification
 from avatar_site.operations.locks import LockHeld
 
@@ -35,7 +36,7 @@ class Command(BaseCommand):
         except verification.VerificationFailed as error:
             raise CommandError(f"Backup {name} is damaged: {error}") from error
         except (targets.BadTarget, packing.BadKey, catalogue.NoSuchBackup, OSError) as error:
-            raise CommandError(str(error)) from error
+            raise CommandError(describe_error(error)) from error
         if record.is_checksum_only:
             self.stdout.write(
                 f"Backup {name}: stored files have their checksums, {record.took_s:g} s. It is encrypted, and was not "

@@ -132,7 +132,6 @@ class TestRestore:
         refused = site.run("remove_orphans", "--force")
         assert "confirm_restore" in refused.stdout + refused.stderr
         assert "confirm_restore" in site.run("remove_orphans").stderr
-        site.shell("from voices.tasks import delete_orphans; delete_orphans()")
         assert site.read_files() == files
 
         site.manage("confirm_restore")
