@@ -93,8 +93,12 @@ class Target(Protocol):
     def delete(self, key: str) -> None:
         """Delete a file, if there is one of this key."""
 
-    def remove_partial_writes(self, *, before: dt.datetime) -> int:
-        """Remove what writes that began before then and were interrupted have left. Return how many."""
+    def remove_partial_writes(self, prefix: str, *, before: dt.datetime) -> int:
+        """
+        Remove what writes of such keys have left that began before then and were interrupted. Return how many.
+
+        `prefix` as in `list`: a bucket may be shared with others, whose uploads are not ours to abort.
+        """
 
     def describe_risk(self) -> str:
         """Say, in the operator's language, why what is kept here may be lost together with the data; empty if not."""
@@ -173,10 +177,7 @@ class FolderTarget:
                 destination.write(chunk)
 
     def list(self, prefix: str) -> Iterator[Entry]:
-        folder = self._path(prefix.removesuffix("/")) if prefix else self._folder
-        if prefix and not prefix.endswith("/"):
-            raise ValueError(f"{prefix!r}: expected a folder, ending in /")
-        for path, status in self._walk(folder):
+        for path, status in self._walk(self._find_folder(prefix)):
             if not PARTIAL.fullmatch(path.name):
                 modified_at = dt.datetime.fromtimestamp(status.st_mtime, dt.UTC)
                 yield Entry(path.relative_to(self._folder).as_posix(), status.st_size, modified_at)
@@ -186,9 +187,9 @@ class FolderTarget:
         with self._translating_errors(), suppress(FileNotFoundError, NotADirectoryError):
             path.unlink()
 
-    def remove_partial_writes(self, *, before: dt.datetime) -> int:
+    def remove_partial_writes(self, prefix: str, *, before: dt.datetime) -> int:
         count = 0
-        for path, status in self._walk(self._folder):
+        for path, status in self._walk(self._find_folder(prefix)):
             if PARTIAL.fullmatch(path.name) and status.st_mtime < before.timestamp():
                 with self._translating_errors():
                     path.unlink(missing_ok=True)
@@ -210,6 +211,10 @@ class FolderTarget:
     def _path(self, key: str) -> Path:
         _check_key(key, self.address)
         return self._folder / key
+
+    def _find_folder(self, prefix: str) -> Path:
+        _check_prefix(prefix, self.address)
+        return self._folder / prefix
 
     def _make_folder(self, folder: Path) -> None:
         """Make a folder of the target, with those above it that are missing, and sync the folders that list them."""
@@ -323,10 +328,7 @@ class BucketTarget:
             arguments |= {"Range": f"bytes={position}-", "IfMatch": answer["ETag"]}
 
     def list(self, prefix: str) -> Iterator[Entry]:
-        if prefix and not prefix.endswith("/"):
-            raise ValueError(f"{prefix!r}: expected a folder, ending in /")
-        if prefix:
-            _check_key(prefix.removesuffix("/"), self.address)
+        _check_prefix(prefix, self.address)
         pages = iter(
             self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=self._prefix + prefix)
         )
@@ -345,13 +347,16 @@ class BucketTarget:
         with self._translating_errors(key):
             self._client.delete_object(Bucket=self._bucket, Key=self._key(key))
 
-    def remove_partial_writes(self, *, before: dt.datetime) -> int:
+    def remove_partial_writes(self, prefix: str, *, before: dt.datetime) -> int:
+        _check_prefix(prefix, self.address)
         count = 0
         pages = iter(
-            self._client.get_paginator("list_multipart_uploads").paginate(Bucket=self._bucket, Prefix=self._prefix)
+            self._client.get_paginator("list_multipart_uploads").paginate(
+                Bucket=self._bucket, Prefix=self._prefix + prefix
+            )
         )
         while True:
-            with self._translating_errors(""):
+            with self._translating_errors(prefix):
                 page = next(pages, None)
                 if page is None:
                     return count
@@ -434,6 +439,13 @@ def is_safe_key(key: str) -> bool:
 def _check_key(key: str, address: str) -> None:
     if not is_safe_key(key):
         raise TargetError(f"{address}: {key!r} is not the name of a file in a target")
+
+
+def _check_prefix(prefix: str, address: str) -> None:
+    if prefix and not prefix.endswith("/"):
+        raise ValueError(f"{prefix!r}: expected a folder, ending in /")
+    if prefix:
+        _check_key(prefix.removesuffix("/"), address)
 
 
 def _open_bucket(text: str) -> BucketTarget:
