@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import pytest
 from django.conf import settings
@@ -25,17 +26,22 @@ def tie_to_tests(command: Sequence[str]) -> list[str]:
 
 
 class OutputProcess:
-    """A process of its own in the project's folder. Its output can be waited for, while it runs and afterwards."""
+    """A process of its own, by default in the project's folder. Its output can be waited for, even after its end."""
 
     def __init__(
-        self, command: Sequence[str], *, environment: Mapping[str, str] | None = None, patience_s: float = 20
+        self,
+        command: Sequence[str],
+        *,
+        environment: Mapping[str, str] | None = None,
+        patience_s: float = 20,
+        folder: Path | None = None,
     ) -> None:
         self.output = ""
         self._patience_s = patience_s
         self._has_more = threading.Condition()
         self.process = subprocess.Popen(
             list(command),
-            cwd=settings.BASE_DIR,
+            cwd=folder or settings.BASE_DIR,
             env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

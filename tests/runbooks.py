@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,8 +37,8 @@ class Runbook:
     """
     A page, whose blocks are run one by one, in a folder and an environment.
 
-    `replace` are the page's examples (the name of a backup, an address) and what to put in their places. A test ends
-    with `assert runbook.left == []`: each block was run.
+    `replace` are the page's examples (the name of a backup, an address) and what to put in their places; `prefix` is a
+    program that runs the shell. A test ends with `assert runbook.left == []`: each block was run.
     """
 
     def __init__(
@@ -48,13 +48,15 @@ class Runbook:
         folder: Path,
         environment: Mapping[str, str],
         replace: Mapping[str, str] | None = None,
+        prefix: Sequence[str] = (),
         timeout_s: float = 120,
     ) -> None:
         self.left = read_blocks(page)
         self.replace = dict(replace or {})
+        self.environment = dict(environment)
         self._page = page
         self._folder = folder
-        self._environment = environment
+        self._prefix = prefix
         self._timeout_s = timeout_s
 
     def take(self, words: str) -> str:
@@ -67,9 +69,9 @@ class Runbook:
         commands = self._fill_in(block)
         # -e: as careful as an operator, who does not go on after an error.
         done = subprocess.run(
-            ["bash", "-euo", "pipefail", "-c", commands],
+            [*self._prefix, "bash", "-euo", "pipefail", "-c", commands],
             cwd=self._folder,
-            env=dict(self._environment),
+            env=self.environment,
             input=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

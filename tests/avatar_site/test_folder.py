@@ -9,12 +9,14 @@ from pathlib import Path
 
 import pytest
 from django.contrib.auth.models import User
+from django.core.exceptions import SuspiciousFileOperation
 from django.core.files.base import ContentFile
 from django.core.files.storage import default_storage
 from django.test import Client
 from django.utils import timezone
 
 from avatar_site import folder
+from avatar_site.lib.stored_files import get_site_storage
 from conversations import orphans
 from tests import factories
 
@@ -89,6 +91,87 @@ class TestFolder:
 
         assert list_names(media_root) == sorted(["a/b.ogg", second])
         assert (media_root / "a/b.ogg").read_bytes() == b"first"
+
+
+class TestListing:
+    def test_names_all_files_and_tells_another_content(self, media_root: Path) -> None:
+        for name in ("a/b/c.ogg", "a/d.ogg", "e/f.ogg"):
+            default_storage.save(name, ContentFile(b"1234"))
+        before = {entry.name: entry for entry in get_site_storage().list_entries()}
+
+        default_storage.delete("a/d.ogg")
+        default_storage.save("a/d.ogg", ContentFile(b"4321"))
+        after = {entry.name: entry for entry in get_site_storage().list_entries()}
+
+        assert sorted(after) == ["a/b/c.ogg", "a/d.ogg", "e/f.ogg"]
+        assert {entry.size_bytes for entry in after.values()} == {4}
+        assert [name for name in after if after[name] != before[name]] == ["a/d.ogg"]
+
+    def test_is_of_one_folder_if_that_is_asked(self) -> None:
+        for name in ("a/b/c.ogg", "ab/d.ogg"):
+            default_storage.save(name, ContentFile(b"1"))
+
+        assert [entry.name for entry in get_site_storage().list_entries("a")] == ["a/b/c.ogg"]
+        assert list(get_site_storage().list_entries("none")) == []
+
+    def test_leaves_out_what_is_being_written(self, media_root: Path) -> None:
+        default_storage.save("a/b.ogg", ContentFile(b"1"))
+        (media_root / "a" / f".0123{folder.TEMPORARY_SUFFIX}").write_bytes(b"part")
+
+        assert [entry.name for entry in get_site_storage().list_entries()] == ["a/b.ogg"]
+
+    def test_of_no_folder_is_empty(self, media_root: Path) -> None:
+        assert not media_root.exists()
+        assert list(get_site_storage().list_entries()) == []
+
+
+class TestAdding:
+    @pytest.fixture
+    def source(self, tmp_path: Path) -> Path:
+        path = tmp_path / "source"
+        path.write_bytes(b"added")
+        path.chmod(0o644)
+        return path
+
+    def test_links_a_file(self, source: Path, media_root: Path) -> None:
+        get_site_storage().add_file("a/b/c.ogg", source)
+
+        assert (media_root / "a/b/c.ogg").samefile(source)
+        assert stat.S_IMODE(source.stat().st_mode) == 0o600
+        assert list_names(media_root) == ["a/b/c.ogg"]
+
+    @pytest.mark.parametrize("code", [errno.EXDEV, errno.EPERM], ids=["another disk", "no links"])
+    def test_copies_a_file_that_cannot_be_linked(
+        self, source: Path, media_root: Path, monkeypatch: pytest.MonkeyPatch, code: int
+    ) -> None:
+        link = os.link
+
+        def refuse(file: Path, target: Path) -> None:
+            # Within the folder a disk without links has none either.
+            if file == source or code == errno.EPERM:
+                raise OSError(code, "no")
+            link(file, target)
+
+        monkeypatch.setattr(os, "link", refuse)
+
+        get_site_storage().add_file("a/b.ogg", source)
+
+        assert (media_root / "a/b.ogg").read_bytes() == b"added"
+        assert not (media_root / "a/b.ogg").samefile(source)
+        assert list_names(media_root) == ["a/b.ogg"]
+
+    def test_overwrites_nothing(self, source: Path, media_root: Path) -> None:
+        default_storage.save("a/b.ogg", ContentFile(b"first"))
+
+        with pytest.raises(FileExistsError):
+            get_site_storage().add_file("a/b.ogg", source)
+
+        assert (media_root / "a/b.ogg").read_bytes() == b"first"
+        assert list_names(media_root) == ["a/b.ogg"]
+
+    def test_leads_nowhere_else(self, source: Path, media_root: Path) -> None:
+        with pytest.raises(SuspiciousFileOperation):
+            get_site_storage().add_file("../b.ogg", source)
 
 
 @pytest.mark.django_db(transaction=True)

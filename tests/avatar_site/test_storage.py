@@ -22,11 +22,13 @@ from django.utils import timezone
 from pytest_django import Settings
 
 from avatar_site.lib import inference_client
+from avatar_site.lib.stored_files import StorageUnavailable, get_site_storage
 from conversations.archive import write_archive
 from conversations.orphans import remove_orphans
 from tests import factories, sounds
 from tests.fakes import make_inference
 from tests.s3 import BUCKET, S3Server
+from tests.seaweed import OWNER, SeaweedServer
 from voices import files, services
 from voices.build import job as build_job
 
@@ -51,6 +53,13 @@ def broken(bucket: S3Server, settings: Settings) -> S3Server:
     """A bucket that was removed."""
     settings.STORAGES = settings.STORAGES | {"default": bucket.as_storage(bucket_name="no-such-bucket")}
     return bucket
+
+
+@pytest.fixture(scope="module")
+def seaweed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SeaweedServer]:
+    server = SeaweedServer(tmp_path_factory.mktemp("seaweed"))
+    yield server
+    server.stop()
 
 
 class TestBucket:
@@ -111,6 +120,47 @@ class TestBucket:
         with pytest.raises(OSError, match=r"127\.0\.0\.1:9"):
             default_storage.save("a", ContentFile(b"x"))
 
+    def test_lists_all_files_and_tells_another_content(self, bucket: S3Server) -> None:
+        for name in ("a/b.ogg", "ab/c.ogg"):
+            default_storage.save(name, ContentFile(b"1234"))
+        # As consoles make a folder; and what is not the site's.
+        bucket.client.put_object(Bucket=BUCKET, Key="site/a/", Body=b"")
+        bucket.client.put_object(Bucket=BUCKET, Key="sites/other.ogg", Body=b"")
+        before = {entry.name: entry for entry in get_site_storage().list_entries()}
+
+        default_storage.delete("a/b.ogg")
+        default_storage.save("a/b.ogg", ContentFile(b"4321"))
+        after = {entry.name: entry for entry in get_site_storage().list_entries()}
+
+        assert sorted(after) == ["a/b.ogg", "ab/c.ogg"]
+        assert [name for name in after if after[name] != before[name]] == ["a/b.ogg"]
+        assert [entry.name for entry in get_site_storage().list_entries("a")] == ["a/b.ogg"]
+
+    def test_lists_more_than_a_page(self, bucket: S3Server) -> None:
+        for number in range(1003):
+            bucket.client.put_object(Bucket=BUCKET, Key=f"site/{number:04}", Body=b"")
+
+        assert len(list(get_site_storage().list_entries())) == 1003
+
+    def test_lists_without_a_prefix(self, bucket: S3Server, settings: Settings) -> None:
+        settings.STORAGES = settings.STORAGES | {"default": bucket.as_storage(location="")}
+        default_storage.save("a/b.ogg", ContentFile(b"1"))
+
+        assert [entry.name for entry in get_site_storage().list_entries()] == ["a/b.ogg"]
+
+    def test_is_given_a_file_of_this_disk(self, bucket: S3Server, tmp_path: Path) -> None:
+        path = tmp_path / "source"
+        path.write_bytes(b"fLaC")
+
+        get_site_storage().add_file("a/b.flac", path)
+
+        assert bucket.read("site/a/b.flac") == b"fLaC"
+
+    @pytest.mark.usefixtures("broken")
+    def test_that_is_away_lists_nothing(self) -> None:
+        with pytest.raises(StorageUnavailable, match="NoSuchBucket"):
+            list(get_site_storage().list_entries())
+
     @pytest.mark.usefixtures("bucket")
     def test_is_not_written_to_by_open(self) -> None:
         with pytest.raises(ValueError, match="written by save"):
@@ -118,6 +168,49 @@ class TestBucket:
 
 
 @pytest.mark.django_db(transaction=True)
+class TestSignatures:
+    """Of every request, as SeaweedFS checks them; the other tests' server takes any."""
+
+    def set_up(self, server: SeaweedServer, settings: Settings, bucket: str, keys: tuple[str, str]) -> None:
+        options = {"bucket_name": bucket, "location": "site", **server.make_settings(keys)}
+        settings.STORAGES = settings.STORAGES | {
+            "default": {"BACKEND": "avatar_site.storage.Bucket", "OPTIONS": options}
+        }
+
+    def test_are_made_with_the_secret(self, seaweed: SeaweedServer, settings: Settings) -> None:
+        bucket = seaweed.make_bucket()
+        self.set_up(seaweed, settings, bucket, OWNER)
+
+        name = default_storage.save("voices/1/聲音 a+b.flac", ContentFile(b"fLaC"))
+        default_storage.save(name, ContentFile(b"other"))
+        with default_storage.open(name) as file:
+            content = file.read()
+        entries = list(get_site_storage().list_entries("voices"))
+        size = default_storage.size(name)
+        for entry in entries:
+            default_storage.delete(entry.name)
+
+        assert (content, size, len(entries)) == (b"fLaC", 4, 2)
+        assert seaweed.list_keys(bucket) == []
+        with pytest.raises(FileNotFoundError):
+            default_storage.open(name)
+
+    def test_of_another_secret_are_refused(self, seaweed: SeaweedServer, settings: Settings) -> None:
+        bucket = seaweed.make_bucket()
+        self.set_up(seaweed, settings, bucket, (OWNER[0], "another"))
+
+        for ask in (
+            lambda: default_storage.save("a", ContentFile(b"x")),
+            lambda: default_storage.open("a"),
+            lambda: default_storage.delete("a"),
+            lambda: list(get_site_storage().list_entries()),
+        ):
+            with pytest.raises(OSError, match=r"SignatureDoesNotMatch|403") as caught:
+                ask()
+            assert not isinstance(caught.value, FileNotFoundError)
+        assert seaweed.list_keys(bucket) == []
+
+
 class TestVoices:
     def test_live_and_die_in_a_bucket(
         self, alice: User, alices_client: Client, bucket: S3Server, monkeypatch: pytest.MonkeyPatch
@@ -157,6 +250,7 @@ class TestVoices:
         assert alices_client.get("/api/voice-profiles?owner=me").json()["count"] == 14  # the stock voices
         assert broken.list_keys() == []
 
+    @pytest.mark.django_db
     def test_files_without_a_row_are_found(self, bucket: S3Server) -> None:
         default_storage.save(f"voices/7/{uuid.uuid4()}/lost.flac", ContentFile(b"fLaC"))
 

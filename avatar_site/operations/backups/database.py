@@ -181,7 +181,7 @@ def list_audio_names() -> tuple[str, ...]:
 def list_audio_names_alive(names: Collection[str]) -> set[str]:
     """Return those of the names that a row has in the database that Django has."""
     alive: set[str] = set()
-    rest = iter(names)
+    rest = (name for name in names if name)
     while batch := list(islice(rest, BATCH)):
         for model, field in _list_file_fields():
             found = model._base_manager.filter(**{f"{field.name}__in": batch})

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -46,11 +49,37 @@ class TestQueues:
         assert served == {"worker": queues.DEFAULT, "maintenance": queues.MAINTENANCE}
 
 
+class SilentBucket:
+    """Accepts connections and never answers: what asks it hangs until its own time-out."""
+
+    def __init__(self) -> None:
+        self._socket = socket.create_server(("127.0.0.1", find_free_port()))
+        self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
+        self.was_asked = threading.Event()
+        self._connections: list[socket.socket] = []
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                connection, _ = self._socket.accept()
+                self._connections.append(connection)
+                self.was_asked.set()
+
+    def close(self) -> None:
+        # Wakes the thread, which closing alone does not.
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+        self._socket.close()
+        for connection in self._connections:
+            connection.close()
+
+
 class Site:
-    """Both workers as the supervisor starts them, with a broker, and engines that take minutes to hear a recording."""
+    """Both workers as the supervisor starts them, a broker, engines that take minutes to hear, and a silent bucket."""
 
     def __init__(self, folder: Path, **environment: str) -> None:
-        self.folder = folder
+        self.bucket = SilentBucket()
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("AVATAR_", "DJANGO_"))}
         self._environment = {
             **kept,
@@ -58,6 +87,10 @@ class Site:
             "AVATAR_PROFILE": "fake",
             "AVATAR_DATA_DIR": str(folder),
             "AVATAR_FAKE_RECOGNITION_S": "600",
+            "AVATAR_BACKUP_TARGET": "s3://backups",
+            "AVATAR_BACKUP_S3_ENDPOINT_URL": self.bucket.url,
+            "AVATAR_BACKUP_S3_ACCESS_KEY_ID": "test",
+            "AVATAR_BACKUP_S3_SECRET_ACCESS_KEY": "test",
             "DJANGO_SETTINGS_MODULE": "avatar_site.settings.prod",
             "PYTHONPATH": str(settings.BASE_DIR),
             **environment,
@@ -95,6 +128,7 @@ class Site:
             # What hangs would be waited for.
             process.process.kill()
             process.close()
+        self.bucket.close()
 
 
 @pytest.fixture(params=["filesystem", "redis"])
@@ -133,3 +167,30 @@ class TestWorkers:
         assert "succeeded" not in worker.output
         states = site.ask("from voices.models import VoiceJob", "print([job.state for job in VoiceJob.objects.all()])")
         assert re.findall(r"\w+", states) == ["running", "running"]
+
+    @pytest.mark.timeout(300)
+    def test_work_while_a_backup_hangs(self, site: Site) -> None:
+        # Deleted before, so that there is something to be taken to the target.
+        site.ask(
+            "from django.contrib.auth.models import User",
+            "from tests import factories",
+            "factories.create_conversation(User.objects.create_user('alice')).delete()",
+            "from avatar_site.operations import tasks",
+            "tasks.back_up.delay()",
+        )
+        worker, maintenance = site.processes["worker"], site.processes["maintenance"]
+        assert site.bucket.was_asked.wait(60), maintenance.output
+
+        site.ask(
+            "from avatar_site.lib.sqlite_erasure import erase",
+            "from avatar_site.operations import tasks",
+            "erase.delay()",
+            "tasks.run_night.delay()",
+            "tasks.replay_spooled_turns.delay()",
+        )
+
+        maintenance.wait_for(r"erase_deleted_words\[.* succeeded")
+        # It has found the lock held, and is queued again instead of waiting.
+        maintenance.wait_for(r"run_night\[.* succeeded")
+        worker.wait_for(r"replay_spooled_turns\[.* succeeded")
+        assert not re.search(r"back_up\[.* (succeeded|raised)", maintenance.output)

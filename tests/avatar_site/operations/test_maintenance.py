@@ -1,0 +1,123 @@
+"""The steps of the night, done: with a database, files and a target of the test's own, and a child that verifies."""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+import time
+from pathlib import Path
+
+import pytest
+from django.contrib.auth.models import User
+from django.contrib.sessions.models import Session
+from django.utils import timezone
+from pytest_django import Settings
+
+from avatar_site.operations import maintenance, nightly
+from avatar_site.operations.backups import catalogue
+from avatar_site.operations.backups.copies import hold_backup_lock
+from avatar_site.operations.locks import LockHeld
+from avatar_site.operations.models import BackupRun, Restore, RunKind, RunState
+from avatar_site.operations.nightly import Step
+from conversations.models import Turn
+from tests import factories
+
+FLAC = factories.make_flac()
+#: A Monday and a Sunday, at night in Taipei.
+MONDAY = dt.datetime(2026, 11, 29, 19, 30, tzinfo=dt.UTC)
+SUNDAY = dt.datetime(2026, 11, 28, 19, 30, tzinfo=dt.UTC)
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture(autouse=True)
+def target(settings: Settings, tmp_path: Path) -> Path:
+    settings.AVATAR_DATA_DIR = tmp_path / "data"
+    settings.AVATAR_TOMBSTONES_DIR = tmp_path / "data" / "tombstones"
+    settings.AVATAR_BACKUP_TARGET = str(tmp_path / "target")
+    return tmp_path / "target"
+
+
+@pytest.fixture
+def alice() -> User:
+    return factories.create_user("alice")
+
+
+@pytest.fixture
+def orphan(media_root: Path, alice: User) -> Path:
+    """A file without a row, old enough to be swept, among files that have theirs."""
+    factories.create_turn(factories.create_conversation(alice), audio=FLAC)
+    orphan = media_root / "conversations" / "1" / "orphan.ogg"
+    orphan.parent.mkdir(parents=True, exist_ok=True)
+    orphan.write_bytes(b"OggS")
+    old = time.time() - 2 * 60 * 60
+    os.utime(orphan, (old, old))
+    return orphan
+
+
+def find_problems(outcomes: list[nightly.Outcome]) -> dict[Step, str]:
+    return {outcome.step: outcome.problem for outcome in outcomes if outcome.problem}
+
+
+class TestRunNight:
+    def test_removes_what_is_old_and_leaves_a_verified_backup(
+        self, settings: Settings, alice: User, orphan: Path
+    ) -> None:
+        settings.AVATAR_RETENTION_TEXT_DAYS = 30
+        old = factories.create_turn(factories.create_conversation(alice), text="from last year")
+        Turn.objects.filter(pk=old.pk).update(created_at=timezone.now() - dt.timedelta(days=365))
+        Session.objects.create(session_key="old", session_data="", expire_date=timezone.now() - dt.timedelta(days=1))
+
+        outcomes = maintenance.run_night(now=MONDAY)
+
+        assert find_problems(outcomes) == {}
+        assert [outcome.step for outcome in outcomes] == [step for step in Step if step != Step.VERIFY_OLDEST]
+        (backup,) = catalogue.list_backups(maintenance.open_target())
+        assert backup.is_verified
+        assert backup.manifest is not None
+        # Purged before it was backed up; the other turn is in it.
+        assert backup.manifest.row_counts["conversations_turn"] == 1
+        assert not orphan.exists()
+        assert not Session.objects.exists()
+        (run,) = BackupRun.objects.filter(kind=RunKind.BACKUP)
+        assert (run.state, run.reason, run.name) == (RunState.DONE, "nightly", backup.name)
+
+    def test_is_left_alone_when_its_message_comes_twice(self) -> None:
+        maintenance.run_night(now=timezone.now())
+
+        assert maintenance.run_night(now=timezone.now()) == []
+        assert len(catalogue.list_backups(maintenance.open_target())) == 1
+
+    def test_keeps_orphans_when_the_target_is_away(self, target: Path, orphan: Path) -> None:
+        target.write_text("a file in its place")
+
+        outcomes = maintenance.run_night(now=MONDAY)
+
+        problems = find_problems(outcomes)
+        assert set(problems) == {Step.BACK_UP, Step.PRUNE, Step.REMOVE_ORPHANS}
+        assert str(target) in problems[Step.BACK_UP]
+        assert orphan.exists()
+
+    def test_keeps_orphans_until_a_restore_is_confirmed(self, orphan: Path) -> None:
+        Restore.objects.create(name="20260101T033000Z-abcd", restored_at=timezone.now())
+
+        outcomes = maintenance.run_night(now=MONDAY)
+
+        assert set(find_problems(outcomes)) == {Step.REMOVE_ORPHANS}
+        assert orphan.exists()
+
+    def test_verifies_the_oldest_backup_on_sundays(self, target: Path) -> None:
+        maintenance.run_night(now=timezone.now() - dt.timedelta(days=1))
+        BackupRun.objects.update(finished_at=timezone.now() - dt.timedelta(days=1))
+        (oldest,) = catalogue.list_backups(maintenance.open_target())
+        (target / f"manifests/{oldest.name}.verified.json").unlink()
+
+        outcomes = maintenance.run_night(now=SUNDAY)
+
+        assert outcomes[-1].step == Step.VERIFY_OLDEST
+        assert find_problems(outcomes) == {}
+        assert [backup.is_verified for backup in catalogue.list_backups(maintenance.open_target())] == [True, True]
+
+    def test_waits_for_another_backup(self) -> None:
+        with hold_backup_lock(), pytest.raises(LockHeld):
+            maintenance.run_night(now=MONDAY)
