@@ -302,7 +302,7 @@ class TestPrepare:
 
         assert serve.output.index("Backing up") < serve.output.index("Migrating the database, in ")
         assert re.search(r"^  operations\.0001_\w+ took \d+\.\d s$", serve.output, re.MULTILINE)
-        (manifest,) = (data_dir / "backups" / "manifests").glob("*[0-9a-f].json")
+        (manifest,) = (data_dir / "backups" / "manifests").glob("*-????.json")
         assert json.loads(manifest.read_text())["reason"] == "before-migration"
         assert "operations" not in json.loads(manifest.read_text())["schema"]
         assert self.count_pending(site) == 0
