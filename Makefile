@@ -53,8 +53,8 @@ help: ## List these targets
 run: $(STAMP)-$(LIST) $(MESSAGES) ## Prepare everything, start AVATAR (PROFILE=gpu: on a GPU) and serve until Ctrl-C
 	@exec $(BIN)/python manage.py serve --prepare $(if $(filter-out file,$(origin PROFILE)),--profile $(PROFILE)) $(ARGS)
 
-# Started by the system's Python: it replaces the code and the environment. One that was interrupted has left itself.
-SWITCH = $(PYTHON) $(firstword $(wildcard .releases/release_switch.py) avatar_site/operations/release_switch.py)
+# Run by the system's Python: it replaces the code and the environment. One that was interrupted has left a copy.
+SWITCH = $(PYTHON) $(if $(wildcard .releases/journal.json),.releases,avatar_site/operations)/release_switch.py
 PROFILE_GIVEN = $(if $(filter-out file,$(origin PROFILE)),AVATAR_PROFILE=$(PROFILE))
 
 .PHONY: upgrade

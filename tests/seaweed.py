@@ -88,7 +88,8 @@ class SeaweedServer:
         while True:
             try:
                 bucket = self.make_bucket()
-                self.client.put_object(Bucket=bucket, Key="ready", Body=b"")
+                # Not empty: that would need no volume, and volumes may come seconds later.
+                self.client.put_object(Bucket=bucket, Key="ready", Body=b"yes")
                 return
             except (botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError):
                 if self._process.poll() is not None or time.monotonic() > deadline:

@@ -44,6 +44,7 @@ MAX_LIST_BYTES = 256 << 20
 #: A file that no manifest names and that is younger may belong to a backup that is being made.
 MIN_UNNAMED_AGE = dt.timedelta(days=1)
 
+_FOLDERS = ("db/", "audio/", "manifests/")
 _MANIFEST_KEY = re.compile(rf"manifests/({NAME.pattern})\.json")
 _RECORD_KEY = re.compile(rf"manifests/({NAME.pattern})\.verified\.json")
 _MEMBER_KEY = re.compile(rf"(?:db|audio)/({NAME.pattern})(?:\.[a-z0-9]+)+")
@@ -299,7 +300,8 @@ def prune(target: Target, *, now: dt.datetime, database_days: float, audio_days:
             backup = _drop(target, backup, msgspec.structs.replace(backup.manifest, audio=None))
         kept.append(backup)
     _remove_unnamed(target, kept, pruned, before=now - MIN_UNNAMED_AGE)
-    target.remove_partial_writes(before=now - MIN_UNNAMED_AGE)
+    for folder in _FOLDERS:
+        target.remove_partial_writes(folder, before=now - MIN_UNNAMED_AGE)
     return pruned
 
 
@@ -348,7 +350,7 @@ def _remove_unnamed(target: Target, kept: list[ListedBackup], pruned: Pruned, *,
         return False
 
     names = {backup.name for backup in kept}
-    for folder in ("db/", "audio/", "manifests/"):
+    for folder in _FOLDERS:
         # Listed to the end first: a server may skip keys when others are deleted between its pages.
         for entry in [entry for entry in target.list(folder) if is_removable(entry)]:
             target.delete(entry.key)

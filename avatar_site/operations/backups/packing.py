@@ -353,8 +353,7 @@ class _DecompressingWriter:
         self._decompressor = zlib.decompressobj(_GZIP_WBITS)
 
     def write(self, data: bytes, /) -> None:
-        has_more = bool(data)
-        while has_more:
+        while data:
             if self._decompressor.eof:
                 raise Damaged("something follows its end")
             try:
@@ -363,8 +362,6 @@ class _DecompressingWriter:
                 raise Damaged(f"it cannot be decompressed: {error}") from error
             self._destination.write(content)
             data = self._decompressor.unused_data or self._decompressor.unconsumed_tail
-            # A full chunk: zlib may hold more of the same input.
-            has_more = bool(data) or (len(content) == CHUNK_BYTES and not self._decompressor.eof)
 
     def check_end(self) -> None:
         """Raise Damaged if there should be more: gzip ends with a checksum of all."""

@@ -39,6 +39,8 @@ from avatar_site.storage import Bucket
 CHUNK_BYTES = 1 << 20
 #: Of a file that is being written to a folder: `.NAME.TOKEN.part`, beside where it goes.
 PARTIAL = re.compile(r"\..+\.[0-9a-f]{16}\.part")
+#: Of the data folder: what lies there is swept, or is what is backed up.
+DATA_FOLDERS = ("media", "queue", "scratch", "tombstones")
 #: A bucket's name, by the rules of S3.
 BUCKET_NAME = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 #: One part of a file at a time, and no threads of its own: callers write from several already.
@@ -93,8 +95,12 @@ class Target(Protocol):
     def delete(self, key: str) -> None:
         """Delete a file, if there is one of this key."""
 
-    def remove_partial_writes(self, *, before: dt.datetime) -> int:
-        """Remove what writes that began before then and were interrupted have left. Return how many."""
+    def remove_partial_writes(self, prefix: str, *, before: dt.datetime) -> int:
+        """
+        Remove what writes of such keys have left that began before then and were interrupted. Return how many.
+
+        `prefix` as in `list`: a bucket may be shared with others, whose uploads are not ours to abort.
+        """
 
     def describe_risk(self) -> str:
         """Say, in the operator's language, why what is kept here may be lost together with the data; empty if not."""
@@ -113,7 +119,7 @@ def open_target(address: str) -> Target:
     if folder.exists() and not folder.is_dir():
         raise BadTarget(f"{folder} is not a folder.")
     resolved, data_dir = folder.resolve(), Path(settings.AVATAR_DATA_DIR).resolve()
-    if resolved == data_dir or resolved.is_relative_to(data_dir / "media"):
+    if resolved == data_dir or any(resolved.is_relative_to(data_dir / name) for name in DATA_FOLDERS):
         raise BadTarget(f"{folder} holds the data itself: give another folder, better on another disk.")
     return FolderTarget(folder)
 
@@ -173,22 +179,20 @@ class FolderTarget:
                 destination.write(chunk)
 
     def list(self, prefix: str) -> Iterator[Entry]:
-        folder = self._path(prefix.removesuffix("/")) if prefix else self._folder
-        if prefix and not prefix.endswith("/"):
-            raise ValueError(f"{prefix!r}: expected a folder, ending in /")
-        for path, status in self._walk(folder):
-            if not PARTIAL.fullmatch(path.name):
-                modified_at = dt.datetime.fromtimestamp(status.st_mtime, dt.UTC)
-                yield Entry(path.relative_to(self._folder).as_posix(), status.st_size, modified_at)
+        for path, status in self._walk(self._find_folder(prefix)):
+            key = path.relative_to(self._folder).as_posix()
+            # What is partial is hidden, and what others hide there is not ours.
+            if is_safe_key(key):
+                yield Entry(key, status.st_size, dt.datetime.fromtimestamp(status.st_mtime, dt.UTC))
 
     def delete(self, key: str) -> None:
         path = self._path(key)
         with self._translating_errors(), suppress(FileNotFoundError, NotADirectoryError):
             path.unlink()
 
-    def remove_partial_writes(self, *, before: dt.datetime) -> int:
+    def remove_partial_writes(self, prefix: str, *, before: dt.datetime) -> int:
         count = 0
-        for path, status in self._walk(self._folder):
+        for path, status in self._walk(self._find_folder(prefix)):
             if PARTIAL.fullmatch(path.name) and status.st_mtime < before.timestamp():
                 with self._translating_errors():
                     path.unlink(missing_ok=True)
@@ -210,6 +214,10 @@ class FolderTarget:
     def _path(self, key: str) -> Path:
         _check_key(key, self.address)
         return self._folder / key
+
+    def _find_folder(self, prefix: str) -> Path:
+        _check_prefix(prefix, self.address)
+        return self._folder / prefix
 
     def _make_folder(self, folder: Path) -> None:
         """Make a folder of the target, with those above it that are missing, and sync the folders that list them."""
@@ -264,6 +272,8 @@ class FolderTarget:
             message = f"the disk is full: a file of {size_bytes:,} bytes did not fit. Free some, or use another target."
         elif error.errno in (errno.EACCES, errno.EPERM):
             message = f"access to {error.filename or 'it'} is denied: it must belong to the user that runs AVATAR."
+        elif error.errno == errno.EFBIG:
+            message = f"its file system takes no file of {size_bytes:,} bytes. Format it for large files (exFAT, ext4)."
         elif error.errno == errno.EROFS:
             message = "this disk can only be read."
         else:
@@ -319,14 +329,13 @@ class BucketTarget:
                 answer["Body"].close()
             if position >= end:
                 return
-            # Of the same object: another one may have replaced it since.
-            arguments |= {"Range": f"bytes={position}-", "IfMatch": answer["ETag"]}
+            arguments["Range"] = f"bytes={position}-"
+            # Another object may have replaced it since.
+            if "ETag" in answer:
+                arguments["IfMatch"] = answer["ETag"]
 
     def list(self, prefix: str) -> Iterator[Entry]:
-        if prefix and not prefix.endswith("/"):
-            raise ValueError(f"{prefix!r}: expected a folder, ending in /")
-        if prefix:
-            _check_key(prefix.removesuffix("/"), self.address)
+        _check_prefix(prefix, self.address)
         pages = iter(
             self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=self._prefix + prefix)
         )
@@ -345,13 +354,16 @@ class BucketTarget:
         with self._translating_errors(key):
             self._client.delete_object(Bucket=self._bucket, Key=self._key(key))
 
-    def remove_partial_writes(self, *, before: dt.datetime) -> int:
+    def remove_partial_writes(self, prefix: str, *, before: dt.datetime) -> int:
+        _check_prefix(prefix, self.address)
         count = 0
         pages = iter(
-            self._client.get_paginator("list_multipart_uploads").paginate(Bucket=self._bucket, Prefix=self._prefix)
+            self._client.get_paginator("list_multipart_uploads").paginate(
+                Bucket=self._bucket, Prefix=self._prefix + prefix
+            )
         )
         while True:
-            with self._translating_errors(""):
+            with self._translating_errors(prefix):
                 page = next(pages, None)
                 if page is None:
                     return count
@@ -434,6 +446,13 @@ def is_safe_key(key: str) -> bool:
 def _check_key(key: str, address: str) -> None:
     if not is_safe_key(key):
         raise TargetError(f"{address}: {key!r} is not the name of a file in a target")
+
+
+def _check_prefix(prefix: str, address: str) -> None:
+    if prefix and not prefix.endswith("/"):
+        raise ValueError(f"{prefix!r}: expected a folder, ending in /")
+    if prefix:
+        _check_key(prefix.removesuffix("/"), address)
 
 
 def _open_bucket(text: str) -> BucketTarget:

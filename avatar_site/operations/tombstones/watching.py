@@ -48,7 +48,5 @@ def _drain_after_commit(execute: Callable[..., Any], sql: str, params: Any, many
 
 
 def _is_scheduled(connection: BaseDatabaseWrapper) -> bool:
-    """Whether a drain is scheduled that only a rollback of this statement, too, can cancel. One a commit is enough."""
-    savepoints = set(connection.savepoint_ids)
-    recent = connection.run_on_commit[-_HOOKS_LOOKED_AT:]
-    return any(hook is drain_or_leave and needed <= savepoints for needed, hook, *_ in recent)
+    """Whether this commit drains already. A savepoint that is rolled back takes its hooks away with its statements."""
+    return any(hook is drain_or_leave for _, hook, *_ in connection.run_on_commit[-_HOOKS_LOOKED_AT:])

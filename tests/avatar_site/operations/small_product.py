@@ -147,8 +147,7 @@ class SmallProduct:
 
     def switch(self, *arguments: str, code: int = 0, prefix: Sequence[str] = ()) -> str:
         """Run the program as `make` does. Return what it wrote."""
-        programs = (self.root / ".releases" / "release_switch.py", self.root / PROGRAM)
-        program = next(path for path in programs if path.exists())
+        program = self.root / (".releases/release_switch.py" if self.is_switching else PROGRAM)
         done = subprocess.run(
             [sys.executable, *prefix, str(program), *arguments],
             cwd=self.root.parent,

@@ -7,6 +7,7 @@ import json
 import sys
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -47,6 +48,17 @@ wrap(subprocess.Popen, "__init__")
 del sys.argv[:2]
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
+
+#: With git, and from archives: where each of them renames, links or starts what its steps consist of. Both begin after
+#: what changes nothing.
+UPGRADE = ((11, 14, 15, 20, 23), (12, 16, 21, 28, 39, 44))
+ROLLBACK = ((11, 14, 16), (12, 24, 36, 38))
+
+
+def choose_points(points: tuple[tuple[int, ...], tuple[int, ...]]) -> list[Any]:
+    with_git, without = points
+    cases = [(True, point) for point in with_git] + [(False, point) for point in without]
+    return [pytest.param(*case, id=f"{'git' if case[0] else 'archive'}-{case[1]}") for case in cases]
 
 
 @pytest.fixture(params=[True, False], ids=["git", "archive"])
@@ -260,9 +272,7 @@ class TestRollback:
 
 
 class TestInterruption:
-    """Points are what changes files or starts programs; an upgrade has some fifty. Some spread over them are chosen."""
-
-    @pytest.mark.parametrize("point", [12, 17, 22, 27, 32])
+    @pytest.mark.parametrize(("product", "point"), choose_points(UPGRADE), indirect=["product"])
     def test_of_an_upgrade_is_made_up_for_by_the_same_command(self, product: SmallProduct, point: int) -> None:
         to = product.release("0002", requirements="django==6")
 
@@ -272,7 +282,7 @@ class TestInterruption:
         assert product.look() == TWO
         assert product.read_state()["turns"] == ["one"]
 
-    @pytest.mark.parametrize("point", [16, 21, 26, 31])
+    @pytest.mark.parametrize(("product", "point"), choose_points(UPGRADE), indirect=["product"])
     def test_of_an_upgrade_can_be_rolled_back(self, product: SmallProduct, point: int) -> None:
         to = product.release("0002", requirements="django==6")
 
@@ -283,7 +293,7 @@ class TestInterruption:
         assert product.look() == ONE
         assert product.read_state()["turns"] == ["one"]
 
-    @pytest.mark.parametrize("point", [11, 15, 19])
+    @pytest.mark.parametrize(("product", "point"), choose_points(ROLLBACK), indirect=["product"])
     def test_of_a_rollback_is_made_up_for_by_the_same_command(self, product: SmallProduct, point: int) -> None:
         product.switch("upgrade", "--to", product.release("0002", requirements="django==6"))
 

@@ -571,6 +571,8 @@ class TestPruning:
                 (maker.folder / f"audio/{unreadable}.objects.json.gz").unlink()
         objects = {key for key in maker.list_keys() if key.startswith("audio/objects/")}
         own = {key for key in maker.list_keys() if unreadable in key}
+        for key in own:
+            maker.set_age(key, 2 * DAY)
 
         pruned = self.prune(maker)
 

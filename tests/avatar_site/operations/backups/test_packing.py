@@ -215,7 +215,6 @@ class TestDamage:
 
     @pytest.mark.parametrize("size", [packing.CHUNK_BYTES - 1, packing.CHUNK_BYTES, packing.CHUNK_BYTES + 1, 5 << 20])
     def test_is_not_seen_where_chunks_end(self, tmp_path: Path, size: int) -> None:
-        """zlib holds back output when its buffer is full and its input used up."""
         source = tmp_path / "source"
         source.write_bytes(bytes(size))
 

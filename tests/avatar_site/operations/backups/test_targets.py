@@ -4,6 +4,7 @@ import datetime as dt
 import io
 import os
 import random
+import resource
 import subprocess
 import sys
 import threading
@@ -165,9 +166,57 @@ class TestFolderTarget:
         partial = folder / "db" / ".b.0123456789abcdef.part"
         partial.write_bytes(b"con")
 
+        (folder / "db" / ".DS_Store").write_bytes(b"")
+
         assert list_keys(target) == ["db/a"]
-        assert target.remove_partial_writes(before=EARLIER) == 0
-        assert target.remove_partial_writes(before=LATER) == 1
+        assert target.remove_partial_writes("db/", before=EARLIER) == 0
+        assert target.remove_partial_writes("db/", before=LATER) == 1
+        assert sorted(path.name for path in (folder / "db").iterdir()) == [".DS_Store", "a"]
+
+    def test_names_the_limit_of_a_file_system(self, source: Path, folder: Path, tmp_path: Path) -> None:
+        """As FAT has it at 4 GiB; here a limit of the process."""
+        source.write_bytes(bytes(200_000))
+        program = (
+            "import sys; from pathlib import Path\n"
+            "from avatar_site.operations.backups.targets import FolderTarget, TargetError\n"
+            "try: FolderTarget(Path(sys.argv[1])).write('db/a', Path(sys.argv[2]))\n"
+            "except TargetError as error: print(error)\n"
+        )
+
+        result = subprocess.run(
+            [sys.executable, "-c", program, folder, source],
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)),
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+
+        assert result.stdout.startswith(f"{folder}: its file system takes no file of 200,000 bytes"), result.stderr
+        assert list((folder / "db").iterdir()) == []
+
+    def test_whose_process_is_killed_in_a_write_keeps_the_old_file(
+        self, target: FolderTarget, source: Path, folder: Path, tmp_path: Path
+    ) -> None:
+        target.write("db/a", source)
+        pipe = tmp_path / "pipe"
+        os.mkfifo(pipe)
+        program = (
+            "import sys; from pathlib import Path; from avatar_site.operations.backups.targets import FolderTarget\n"
+            "FolderTarget(Path(sys.argv[1])).write('db/a', Path(sys.argv[2]))\n"
+        )
+        process = subprocess.Popen([sys.executable, "-c", program, folder, pipe])
+
+        with pipe.open("wb", buffering=0) as feed:
+            # More than the pipe and a chunk hold: returns when a part of it was read and written.
+            feed.write(bytes(3 << 20))
+            process.kill()
+            process.wait()
+
+        partial = [path for path in (folder / "db").iterdir() if path.name != "a"]
+        assert [path.stat().st_size >= 1 << 20 for path in partial] == [True]
+        assert read(target, "db/a") == b"content"
+        assert list_keys(target) == ["db/a"]
+        assert target.remove_partial_writes("db/", before=LATER) == 1
         assert [path.name for path in (folder / "db").iterdir()] == ["a"]
 
     def test_does_not_follow_links_out_of_itself_when_it_lists(
@@ -419,17 +468,21 @@ class TestBucketTarget:
     def test_aborts_old_uploads_of_its_own_that_were_interrupted(
         self, target: Target, seaweed: SeaweedServer, bucket: str
     ) -> None:
-        for key in ("site/one/db/a", "other/db/a"):
+        for key in ("site/one/db/a", "site/one/other/a", "other/db/a"):
             upload = seaweed.client.create_multipart_upload(Bucket=bucket, Key=key)
             seaweed.client.upload_part(
                 Bucket=bucket, Key=key, UploadId=upload["UploadId"], PartNumber=1, Body=bytes(5 << 20)
             )
 
-        counts = [target.remove_partial_writes(before=before) for before in (EARLIER, LATER, LATER)]
+        counts = [target.remove_partial_writes("db/", before=before) for before in (EARLIER, LATER, LATER)]
 
         assert counts == [0, 1, 0]
-        left = seaweed.client.list_multipart_uploads(Bucket=bucket, Prefix="other/")["Uploads"]
-        assert [upload["Key"] for upload in left] == ["other/db/a"]
+        left = [
+            upload["Key"]
+            for folder in ("site/", "other/")
+            for upload in seaweed.client.list_multipart_uploads(Bucket=bucket, Prefix=folder).get("Uploads", ())
+        ]
+        assert left == ["site/one/other/a", "other/db/a"]
 
     def test_raises_the_errors_of_files_here_as_they_are(self, target: Target, source: Path, tmp_path: Path) -> None:
         target.write("db/a", source)
@@ -463,7 +516,7 @@ class TestKeysOfABucket:
             lambda: target.read("db/a", io.BytesIO()),
             lambda: list(target.list("db/")),
             lambda: target.delete("db/a"),
-            lambda: target.remove_partial_writes(before=LATER),
+            lambda: target.remove_partial_writes("db/", before=LATER),
         ):
             with pytest.raises(TargetError, match=match) as raised:
                 call()
@@ -773,7 +826,7 @@ class TestOpeningATarget:
         with pytest.raises(BadTarget, match="not a folder"):
             open_target(str(source))
 
-    @pytest.mark.parametrize("name", ["", "media", "media/backups"])
+    @pytest.mark.parametrize("name", ["", "media", "media/backups", "scratch/backups"])
     def test_refuses_the_folders_of_the_data(self, data_dir: Path, name: str) -> None:
         with pytest.raises(BadTarget, match="holds the data itself"):
             open_target(str(data_dir / name))

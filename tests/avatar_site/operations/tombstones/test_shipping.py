@@ -62,6 +62,18 @@ def read_keys(target: Target, *identities: Identity, is_forced: bool = False) ->
     return [entry.key for entry in shipping.read_all(target, identities, is_forced=is_forced)]
 
 
+class FullAfterOne(FolderTarget):
+    """A disk that takes one file."""
+
+    count = 0
+
+    def write(self, key: str, source: Path) -> None:
+        self.count += 1
+        if self.count > 1:
+            raise TargetError("full")
+        super().write(key, source)
+
+
 class TestShip:
     def test_takes_what_is_new(self, target: FolderTarget, folder: Path) -> None:
         first = write_log("1", "2")
@@ -98,6 +110,17 @@ class TestShip:
 
         assert len(list(folder.rglob("*.jsonl.gz"))) == 3
         assert shipping.ship(target, []) == 0
+
+    def test_goes_on_where_a_target_went_away(
+        self, target: FolderTarget, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(shipping, "BATCH", 2)
+        write_log("1", "2", "3")
+
+        with pytest.raises(TargetError):
+            shipping.ship(FullAfterOne(folder), [])
+
+        assert shipping.ship(target, []) == 1
 
     def test_takes_it_again_when_it_was_killed_before_it_noted_it(
         self, target: FolderTarget, tombstones_dir: Path
