@@ -28,6 +28,7 @@ from conversations.orphans import remove_orphans
 from tests import factories, sounds
 from tests.fakes import make_inference
 from tests.s3 import BUCKET, S3Server
+from tests.seaweed import OWNER, SeaweedServer
 from voices import files, services
 from voices.build import job as build_job
 
@@ -52,6 +53,13 @@ def broken(bucket: S3Server, settings: Settings) -> S3Server:
     """A bucket that was removed."""
     settings.STORAGES = settings.STORAGES | {"default": bucket.as_storage(bucket_name="no-such-bucket")}
     return bucket
+
+
+@pytest.fixture(scope="module")
+def seaweed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SeaweedServer]:
+    server = SeaweedServer(tmp_path_factory.mktemp("seaweed"))
+    yield server
+    server.stop()
 
 
 class TestBucket:
@@ -160,6 +168,49 @@ class TestBucket:
 
 
 @pytest.mark.django_db(transaction=True)
+class TestSignatures:
+    """Of every request, as SeaweedFS checks them; the other tests' server takes any."""
+
+    def set_up(self, server: SeaweedServer, settings: Settings, bucket: str, keys: tuple[str, str]) -> None:
+        options = {"bucket_name": bucket, "location": "site", **server.make_settings(keys)}
+        settings.STORAGES = settings.STORAGES | {
+            "default": {"BACKEND": "avatar_site.storage.Bucket", "OPTIONS": options}
+        }
+
+    def test_are_made_with_the_secret(self, seaweed: SeaweedServer, settings: Settings) -> None:
+        bucket = seaweed.make_bucket()
+        self.set_up(seaweed, settings, bucket, OWNER)
+
+        name = default_storage.save("voices/1/聲音 a+b.flac", ContentFile(b"fLaC"))
+        default_storage.save(name, ContentFile(b"other"))
+        with default_storage.open(name) as file:
+            content = file.read()
+        entries = list(get_site_storage().list_entries("voices"))
+        size = default_storage.size(name)
+        for entry in entries:
+            default_storage.delete(entry.name)
+
+        assert (content, size, len(entries)) == (b"fLaC", 4, 2)
+        assert seaweed.list_keys(bucket) == []
+        with pytest.raises(FileNotFoundError):
+            default_storage.open(name)
+
+    def test_of_another_secret_are_refused(self, seaweed: SeaweedServer, settings: Settings) -> None:
+        bucket = seaweed.make_bucket()
+        self.set_up(seaweed, settings, bucket, (OWNER[0], "another"))
+
+        for ask in (
+            lambda: default_storage.save("a", ContentFile(b"x")),
+            lambda: default_storage.open("a"),
+            lambda: default_storage.delete("a"),
+            lambda: list(get_site_storage().list_entries()),
+        ):
+            with pytest.raises(OSError, match=r"SignatureDoesNotMatch|403") as caught:
+                ask()
+            assert not isinstance(caught.value, FileNotFoundError)
+        assert seaweed.list_keys(bucket) == []
+
+
 class TestVoices:
     def test_live_and_die_in_a_bucket(
         self, alice: User, alices_client: Client, bucket: S3Server, monkeypatch: pytest.MonkeyPatch
@@ -199,6 +250,7 @@ class TestVoices:
         assert alices_client.get("/api/voice-profiles?owner=me").json()["count"] == 14  # the stock voices
         assert broken.list_keys() == []
 
+    @pytest.mark.django_db
     def test_files_without_a_row_are_found(self, bucket: S3Server) -> None:
         default_storage.save(f"voices/7/{uuid.uuid4()}/lost.flac", ContentFile(b"fLaC"))
 

@@ -39,6 +39,8 @@ from avatar_site.storage import Bucket
 CHUNK_BYTES = 1 << 20
 #: Of a file that is being written to a folder: `.NAME.TOKEN.part`, beside where it goes.
 PARTIAL = re.compile(r"\..+\.[0-9a-f]{16}\.part")
+#: Of the data folder: what lies there is swept, or is what is backed up.
+DATA_FOLDERS = ("media", "queue", "scratch", "tombstones")
 #: A bucket's name, by the rules of S3.
 BUCKET_NAME = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 #: One part of a file at a time, and no threads of its own: callers write from several already.
@@ -117,7 +119,7 @@ def open_target(address: str) -> Target:
     if folder.exists() and not folder.is_dir():
         raise BadTarget(f"{folder} is not a folder.")
     resolved, data_dir = folder.resolve(), Path(settings.AVATAR_DATA_DIR).resolve()
-    if resolved == data_dir or resolved.is_relative_to(data_dir / "media"):
+    if resolved == data_dir or any(resolved.is_relative_to(data_dir / name) for name in DATA_FOLDERS):
         raise BadTarget(f"{folder} holds the data itself: give another folder, better on another disk.")
     return FolderTarget(folder)
 
@@ -178,9 +180,10 @@ class FolderTarget:
 
     def list(self, prefix: str) -> Iterator[Entry]:
         for path, status in self._walk(self._find_folder(prefix)):
-            if not PARTIAL.fullmatch(path.name):
-                modified_at = dt.datetime.fromtimestamp(status.st_mtime, dt.UTC)
-                yield Entry(path.relative_to(self._folder).as_posix(), status.st_size, modified_at)
+            key = path.relative_to(self._folder).as_posix()
+            # What is partial is hidden, and what others hide there is not ours.
+            if is_safe_key(key):
+                yield Entry(key, status.st_size, dt.datetime.fromtimestamp(status.st_mtime, dt.UTC))
 
     def delete(self, key: str) -> None:
         path = self._path(key)
@@ -269,6 +272,8 @@ class FolderTarget:
             message = f"the disk is full: a file of {size_bytes:,} bytes did not fit. Free some, or use another target."
         elif error.errno in (errno.EACCES, errno.EPERM):
             message = f"access to {error.filename or 'it'} is denied: it must belong to the user that runs AVATAR."
+        elif error.errno == errno.EFBIG:
+            message = f"its file system takes no file of {size_bytes:,} bytes. Format it for large files (exFAT, ext4)."
         elif error.errno == errno.EROFS:
             message = "this disk can only be read."
         else:
@@ -324,8 +329,10 @@ class BucketTarget:
                 answer["Body"].close()
             if position >= end:
                 return
-            # Of the same object: another one may have replaced it since.
-            arguments |= {"Range": f"bytes={position}-", "IfMatch": answer["ETag"]}
+            arguments["Range"] = f"bytes={position}-"
+            # Another object may have replaced it since.
+            if "ETag" in answer:
+                arguments["IfMatch"] = answer["ETag"]
 
     def list(self, prefix: str) -> Iterator[Entry]:
         _check_prefix(prefix, self.address)

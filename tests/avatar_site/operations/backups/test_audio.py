@@ -9,6 +9,7 @@ import itertools
 import os
 import re
 import stat
+import threading
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -162,6 +163,32 @@ class TestCopying:
 
         assert manifest.audio is not None
         assert (manifest.audio.file_count, len(backups.list_objects())) == (8, 1)
+
+    def test_stores_a_content_once_that_two_threads_read_at_once(
+        self, backups: Backups, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The list of objects has one of them; encrypted, the other would be another file."""
+        flac = factories.make_flac()
+        names = [factories.create_turn(audio=flac).audio_name for _ in range(2)]
+        have_both_read = threading.Barrier(2, timeout=20)
+        read_file, write = audio._read_file, backups.target.write
+        written: list[str] = []
+
+        def read_together(name: str, path: Path) -> tuple[int, str]:
+            result = read_file(name, path)
+            have_both_read.wait()
+            return result
+
+        def note(key: str, source: Path) -> None:
+            written.append(key)
+            write(key, source)
+
+        monkeypatch.setattr(audio, "_read_file", read_together)
+        monkeypatch.setattr(backups.target, "write", note)
+
+        backups.copy(names, identity=Identity.generate())
+
+        assert len([key for key in written if key.startswith("audio/objects/")]) == 1
 
     def test_compresses_what_gets_smaller(self, backups: Backups, tmp_path: Path) -> None:
         speech = sounds.make_speech(2.0)

@@ -4,6 +4,7 @@ import datetime as dt
 import io
 import os
 import random
+import resource
 import subprocess
 import sys
 import threading
@@ -165,10 +166,33 @@ class TestFolderTarget:
         partial = folder / "db" / ".b.0123456789abcdef.part"
         partial.write_bytes(b"con")
 
+        (folder / "db" / ".DS_Store").write_bytes(b"")
+
         assert list_keys(target) == ["db/a"]
         assert target.remove_partial_writes("db/", before=EARLIER) == 0
         assert target.remove_partial_writes("db/", before=LATER) == 1
-        assert [path.name for path in (folder / "db").iterdir()] == ["a"]
+        assert sorted(path.name for path in (folder / "db").iterdir()) == [".DS_Store", "a"]
+
+    def test_names_the_limit_of_a_file_system(self, source: Path, folder: Path, tmp_path: Path) -> None:
+        """As FAT has it at 4 GiB; here a limit of the process."""
+        source.write_bytes(bytes(200_000))
+        program = (
+            "import sys; from pathlib import Path\n"
+            "from avatar_site.operations.backups.targets import FolderTarget, TargetError\n"
+            "try: FolderTarget(Path(sys.argv[1])).write('db/a', Path(sys.argv[2]))\n"
+            "except TargetError as error: print(error)\n"
+        )
+
+        result = subprocess.run(
+            [sys.executable, "-c", program, folder, source],
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)),
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+
+        assert result.stdout.startswith(f"{folder}: its file system takes no file of 200,000 bytes"), result.stderr
+        assert list((folder / "db").iterdir()) == []
 
     def test_whose_process_is_killed_in_a_write_keeps_the_old_file(
         self, target: FolderTarget, source: Path, folder: Path, tmp_path: Path
@@ -802,7 +826,7 @@ class TestOpeningATarget:
         with pytest.raises(BadTarget, match="not a folder"):
             open_target(str(source))
 
-    @pytest.mark.parametrize("name", ["", "media", "media/backups"])
+    @pytest.mark.parametrize("name", ["", "media", "media/backups", "scratch/backups"])
     def test_refuses_the_folders_of_the_data(self, data_dir: Path, name: str) -> None:
         with pytest.raises(BadTarget, match="holds the data itself"):
             open_target(str(data_dir / name))
