@@ -108,14 +108,13 @@ def copy_audio(
     recipients: Sequence[str],
     also_to: Sequence[Recipient] = (),
     progress: Progress = no_progress,
-    is_mistrusting: bool = False,
     threads: int = THREADS,
 ) -> CopiedAudio:
     """
     Copy the files of these names into a target, as the audio of backup `name`; what it has already is not written.
 
     `also_to` are keys of this run alone; contents that earlier runs encrypted to the same `recipients` are used again.
-    With `is_mistrusting`, they are read and compared first, and those that are damaged are written again.
+    If the last verification found damage, they are read and compared first, and written again where they are damaged.
 
     A name without a file is missing only if a row has it still. A file that cannot be read is logged and is missing;
     several in a row mean that the storage is away. Raises StorageUnavailable, TargetError, BadKey, and OSError for a
@@ -124,7 +123,7 @@ def copy_audio(
     cache = AudioCache(Path(settings.AVATAR_DATA_DIR) / CACHE)
     wanted = set(names)
     listing = {entry.name: entry for entry in get_site_storage().list_entries() if entry.name in wanted}
-    store = _ObjectStore(target, cache, recipients, is_mistrusting=is_mistrusting)
+    store = _ObjectStore(target, cache, recipients)
     copying = _Copying(store, cache, scratch, [*packing.check_recipients(recipients), *also_to], len(wanted), progress)
     try:
         copying.copy([listing[each] for each in sorted(listing)], threads=threads)
@@ -275,12 +274,13 @@ class _ObjectStore:
     the lists of earlier backups, the newest first.
     """
 
-    def __init__(self, target: Target, cache: AudioCache, recipients: Sequence[str], *, is_mistrusting: bool) -> None:
+    def __init__(self, target: Target, cache: AudioCache, recipients: Sequence[str]) -> None:
         self.target = target
         self._cache = cache
         self._suffix = make_reader_suffix(recipients)
         self._is_encrypted = bool(recipients)
-        self._is_mistrusting = is_mistrusting
+        self._backups = [backup for backup in catalogue.list_backups(target) if backup.has_audio]
+        self._is_mistrusting = _found_damage(self._backups)
         self._sizes = {entry.key: entry.size_bytes for entry in target.list(OBJECTS)}
         self._earlier = self._read_earlier()
         self._listed: dict[str, StoredObject] = {}
@@ -349,7 +349,7 @@ class _ObjectStore:
 
     def _read_earlier(self) -> Iterator[list[StoredObject]]:
         """Yield the objects of each backup in the target, of the newest first."""
-        for backup in catalogue.list_backups(self.target):
+        for backup in self._backups:
             if backup.manifest:
                 try:
                     yield catalogue.read_objects(self.target, backup.manifest)
@@ -466,6 +466,12 @@ def make_reader_suffix(recipients: Sequence[str]) -> str:
     if not recipients:
         return ""
     return "." + hashlib.sha256("\n".join(sorted({each.strip() for each in recipients})).encode()).hexdigest()[:8]
+
+
+def _found_damage(backups: Sequence[catalogue.ListedBackup]) -> bool:
+    """Return whether the last verification of any of these backups found a problem."""
+    records = [backup.record for backup in backups if backup.record]
+    return bool(records) and bool(max(records, key=lambda record: record.verified_at).problem)
 
 
 def _read_file(name: str, path: Path) -> tuple[int, str]:

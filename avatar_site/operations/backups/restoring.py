@@ -166,7 +166,7 @@ class _Restoring:
         added = 0
         if copy.files is not None:
             self.say("Adding audio to the storage …")
-            merged = audio.merge_audio(copy.folder / "media", result.audio_names)
+            merged = audio.merge_audio(copy.folder / "media", result.audio_names, files=copy.files)
             added = merged.added
             if merged.renamed:
                 work_on_copy(
@@ -208,7 +208,7 @@ class _Restoring:
     def _add_audio(self, manifest: Manifest, copy: Copy) -> Restored:
         """Add the audio that rows of the present database name and the storage does not have."""
         names = database.list_audio_names()
-        merged = audio.merge_audio(copy.folder / "media", names, is_missing_only=True)
+        merged = audio.merge_audio(copy.folder / "media", names, files=copy.files or (), is_missing_only=True)
         missing = audio.count_missing(names)
         return Restored(manifest, "", [], merged.added, missing, time.monotonic() - self.began_s)
 

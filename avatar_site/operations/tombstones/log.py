@@ -96,7 +96,15 @@ def drain(*, max_rows: int | None = None, timeout_s: float = TIMEOUT_S) -> int:
     Costs one small query if there is none. Raises OSError, LogBusy among them, and DatabaseError: then what was not
     moved is still in the table.
     """
-    if _is_suspended or connection.in_atomic_block or not _has_rows():
+    if _is_suspended or connection.in_atomic_block:
+        return 0
+    try:
+        if not _has_rows():
+            return 0
+    except DatabaseError:
+        if _has_table():
+            raise
+        # Before the migration that makes it: a backup is made of such a database, too.
         return 0
     installation = read_installation()
     moved = 0

@@ -24,7 +24,14 @@ from pytest_django import Settings
 
 from avatar_site.lib.stored_files import StorageUnavailable, get_site_storage
 from avatar_site.operations.backups import audio, catalogue, packing
-from avatar_site.operations.backups.manifest import BadManifest, IndexedFile, Manifest, encode, make_name
+from avatar_site.operations.backups.manifest import (
+    BadManifest,
+    IndexedFile,
+    Manifest,
+    VerificationRecord,
+    encode,
+    make_name,
+)
 from avatar_site.operations.backups.targets import FolderTarget, TargetError
 from conversations.models import Turn
 from tests import factories, sounds
@@ -442,9 +449,9 @@ class TestDamage:
     def names(self) -> list[str]:
         return say(3)
 
-    def damage(self, backups: Backups, manifest: Manifest, number: int) -> str:
+    def damage(self, backups: Backups, manifest: Manifest, number: int, *identities: Identity) -> str:
         """Flip a bit in the content of the n-th file; return its name."""
-        file = catalogue.read_index(backups.target, manifest, ())[number]
+        file = catalogue.read_index(backups.target, manifest, identities)[number]
         path = backups.find_object(manifest, file.content_sha256)
         content = bytearray(path.read_bytes())
         content[len(content) // 2] ^= 1
@@ -473,18 +480,34 @@ class TestDamage:
         with pytest.raises(packing.Damaged, match="1 of 3 audio files"):
             backups.fetch(manifest, tmp_path / "copy", second_run, may_compare=True)
 
-    def test_is_repaired_by_a_backup_that_trusts_nothing(
-        self, backups: Backups, names: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture
+    @pytest.mark.parametrize("identity", [None, Identity.generate()], ids=["readable", "encrypted"])
+    def test_is_repaired_by_the_backup_after_the_verification_that_found_it(
+        self,
+        backups: Backups,
+        names: list[str],
+        tmp_path: Path,
+        caplog: pytest.LogCaptureFixture,
+        identity: Identity | None,
     ) -> None:
-        self.damage(backups, backups.copy(names), 1)
+        keys = [identity] if identity else []
+        first = backups.copy(names, identity=identity)
+        self.damage(backups, first, 1, *keys)
         # One that trusts what it remembers goes on with what is damaged.
+        second = backups.copy(names, identity=identity)
         with pytest.raises(packing.Damaged):
-            backups.fetch(backups.copy(names), tmp_path / "trusting")
+            backups.fetch(second, tmp_path / "trusting", *keys)
+        objects = backups.list_objects()
 
-        manifest = backups.copy(names, is_mistrusting=True)
+        for manifest, hour, problem in ((first, 1, ""), (second, 2, "1 of 3 audio files")):
+            verified_at = dt.datetime(2026, 11, 27, hour, tzinfo=dt.UTC)
+            record = VerificationRecord(name=manifest.name, verified_at=verified_at, took_s=1.0, problem=problem)
+            catalogue.write_record(backups.target, record)
+        third = backups.copy(names, identity=identity)
 
         assert "an object is damaged, and written again" in caplog.text
-        assert len(backups.fetch(manifest, tmp_path / "copy").files) == 3
+        assert len(backups.fetch(third, tmp_path / "copy", *keys).files) == 3
+        # Only that one: the others are as the lists of the earlier backups say.
+        assert len(objects.items() & backups.list_objects().items()) == 2
 
     def test_of_a_size_is_repaired_without_being_asked(
         self, backups: Backups, names: list[str], tmp_path: Path
