@@ -156,7 +156,7 @@ def make_title(text: str) -> str:
 AUDIO_ROOT = "conversations"
 
 
-#: The name that a turn's audio has for a moment when its file was lost. By it the tombstone log tells it from audio that
+#: What the audio of a turn is called for a moment when its file was lost: the tombstone log tells it from audio that
 #: was removed: a restore may bring it back.
 LOST_AUDIO = "lost:"
 
