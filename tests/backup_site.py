@@ -6,9 +6,11 @@ import hashlib
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +75,10 @@ WRITTEN_BY_OPERATIONS = {
     *("operations_backuprun", "operations_restore", "operations_tombstone"),
     "conversations_retentionrun",
 }
+
+
+#: Of SQLite's tables: its own, the search index's, logins, the cache.
+NOT_IN_BACKUPS = ("sqlite_", "conversations_turnsearch_fts", "django_session", "cache")
 
 
 class CommandFailed(AssertionError):
@@ -155,10 +161,20 @@ class BackupSite:
         """Make a backup and return its name."""
         return self.manage("backup", *arguments).split()[1]
 
+    def find_newest(self) -> str:
+        """Return the name of the newest backup in a target that is a folder."""
+        return max(path.name.split(".")[0] for path in (Path(self.target) / "manifests").iterdir())
+
     def read_rows(self) -> dict[str, list[Any]]:
         """Return the number of rows and a digest of each table that backups have."""
-        rows: dict[str, list[Any]] = self.ask(_ROWS)
-        return rows
+        if self.environment.get("DATABASE_URL"):
+            rows: dict[str, list[Any]] = self.ask(_ROWS)
+            return rows
+        with closing(sqlite3.connect(self.data_dir / "avatar.sqlite3")) as database:
+            names = [name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+            tables = sorted(name for name in names if not name.startswith(NOT_IN_BACKUPS))
+            # Names of tables, and nothing that anyone has written.
+            return {table: _describe(database.execute(f'SELECT * FROM "{table}"').fetchall()) for table in tables}  # noqa: S608
 
     def read_files(self) -> dict[str, str]:
         """Return the digest of each file of the folder storage."""
@@ -167,6 +183,10 @@ class BackupSite:
             for path in self.media_dir.rglob("*")
             if path.is_file()
         }
+
+
+def _describe(rows: list[tuple[Any, ...]]) -> list[Any]:
+    return [len(rows), hashlib.sha256("\n".join(sorted(map(repr, rows))).encode()).hexdigest()]
 
 
 def without_own(rows: dict[str, list[Any]]) -> dict[str, list[Any]]:

@@ -84,7 +84,7 @@ def kill(site: BackupSite, *, kills: int, backup_s: float, restore_s: float) -> 
             if kill_after(site, *command, after_s=after_s):
                 moments.append(after_s)
             found = without_own(site.read_rows())
-            if found != before and (command[0] == "backup" or found != restored_rows(site, last, found)):
+            if found != before and (command[0] == "backup" or found != restore_rows(site, last)):
                 wrong += 1
         print(
             f"{command[0]}: killed {len(moments)} of {kills} times, after {min(moments, default=0):.1f} to "
@@ -96,8 +96,8 @@ def kill(site: BackupSite, *, kills: int, backup_s: float, restore_s: float) -> 
     return is_sound
 
 
-def restored_rows(site: BackupSite, name: str, found: object) -> object:
-    """Return the rows after a restore that is not killed."""
+def restore_rows(site: BackupSite, name: str) -> object:
+    """Restore without a kill, and return the rows then."""
     site.manage("restore", name, "--yes")
     return without_own(site.read_rows())
 
@@ -105,10 +105,14 @@ def restored_rows(site: BackupSite, name: str, found: object) -> object:
 @contextlib.contextmanager
 def _serve_databases(count: int) -> Iterator[list[str]]:
     """Start a PostgreSQL, and yield the URLs of as many empty databases."""
-    from tests.postgres import serve
+    from tests.postgres import running_postgres
 
-    with serve() as server:
-        yield [server.create_database(f"site{number}") for number in range(count)]
+    with running_postgres("bench") as server:
+        names = [f"site{number}" for number in range(count)]
+        with server.connect() as connection:
+            for name in names:
+                connection.execute(f"CREATE DATABASE {name}")
+        yield [server.make_url(name) for name in names]
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from django.core.management.base import BaseCommand, CommandError
 
 from avatar_site.lib.disk import describe_error
 from avatar_site.operations.backups import catalogue, creation, packing, restoring, targets
+from avatar_site.operations.backups.manifest import BadManifest
 
 
 class Command(BaseCommand):
@@ -48,6 +49,8 @@ class Command(BaseCommand):
             )
         except restoring.RestoreRefused as error:
             raise CommandError(str(error)) from error
+        except BadManifest as error:
+            raise CommandError(f"Backup {name} cannot be read: {error}. Nothing was changed.") from error
         except (targets.BadTarget, packing.BadKey, catalogue.NoSuchBackup, OSError) as error:
             raise CommandError(f"{describe_error(error)} Nothing was changed.") from error
         for line in restored.applied:

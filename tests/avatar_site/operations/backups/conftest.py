@@ -49,4 +49,30 @@ def make_site(tmp_path: Path, prepared_data: Path) -> Callable[..., BackupSite]:
 
 @pytest.fixture
 def site(make_site: Callable[..., BackupSite]) -> BackupSite:
+    """A site without content."""
     return make_site()
+
+
+@pytest.fixture(scope="session")
+def filled(tmp_path_factory: pytest.TempPathFactory, prepared_data: Path) -> BackupSite:
+    """A site with two conversations of 20 turns, and its backup. Tests take copies of it."""
+    site = BackupSite(tmp_path_factory.mktemp("filled"))
+    shutil.copytree(prepared_data, site.data_dir)
+    site.fill(40)
+    site.back_up()
+    return site
+
+
+@pytest.fixture
+def full_site(filled: BackupSite, tmp_path: Path) -> BackupSite:
+    """A site with 40 turns, each with its audio, and no backup."""
+    site = BackupSite(tmp_path / "site", target=str(tmp_path / "target"))
+    shutil.copytree(filled.data_dir, site.data_dir)
+    return site
+
+
+@pytest.fixture
+def saved_site(full_site: BackupSite, filled: BackupSite) -> BackupSite:
+    """A site with 40 turns that are all in its one backup."""
+    shutil.copytree(filled.target, full_site.target)
+    return full_site

@@ -3,7 +3,6 @@
 import fcntl
 import shutil
 import sqlite3
-from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar
 
@@ -15,13 +14,20 @@ from tests.backup_site import BackupSite, without_own
 pytestmark = pytest.mark.timeout(300)
 
 
+@pytest.fixture
+def site(saved_site: BackupSite) -> BackupSite:
+    return saved_site
+
+
+@pytest.fixture
+def name(site: BackupSite) -> str:
+    """Of the site's one backup."""
+    return site.find_newest()
+
+
 class TestRestore:
-    def test_into_an_empty_folder_is_equal_in_rows_and_bytes(
-        self, site: BackupSite, make_site: Callable[..., BackupSite]
-    ) -> None:
-        site.fill(40)
+    def test_into_an_empty_folder_is_equal_in_rows_and_bytes(self, site: BackupSite, name: str) -> None:
         rows, files = site.read_rows(), site.read_files()
-        name = site.back_up()
         empty = BackupSite(Path(site.data_dir).parent.parent / "empty", target=site.target)
 
         said = empty.manage("restore", name, "--yes")
@@ -31,9 +37,7 @@ class TestRestore:
         assert empty.read_files() == files
         assert f"Backup {name} was restored, 40 files of audio were added" in said
 
-    def test_brings_back_what_was_lost_and_keeps_the_state_before(self, site: BackupSite) -> None:
-        site.fill(10, label="before")
-        name = site.back_up()
+    def test_brings_back_what_was_lost_and_keeps_the_state_before(self, site: BackupSite, name: str) -> None:
         rows = site.read_rows()
         site.fill(6, label="after")
         later = site.read_rows()
@@ -43,7 +47,7 @@ class TestRestore:
 
         restored = site.read_rows()
         assert without_own(restored) == without_own(rows)
-        assert len(site.read_files()) == 10
+        assert len(site.read_files()) == 40
         # And back again: the state before has a backup of its own.
         safety = site.ask(
             "import json; from avatar_site.operations.models import Restore; "
@@ -52,24 +56,18 @@ class TestRestore:
         site.manage("restore", safety, "--yes")
         assert without_own(site.read_rows()) == without_own(later)
 
-    def test_asks_before_it_replaces_anything(self, site: BackupSite) -> None:
-        site.fill(2)
-        name = site.back_up()
+    def test_asks_before_it_replaces_anything(self, site: BackupSite, name: str) -> None:
         rows = site.read_rows()
 
         assert "Nothing was changed" in site.fail("restore", name)
         assert site.read_rows() == rows
 
-    def test_is_refused_while_the_product_runs(self, site: BackupSite) -> None:
-        site.fill(2)
-        name = site.back_up()
+    def test_is_refused_while_the_product_runs(self, site: BackupSite, name: str) -> None:
         with (site.data_dir / "serve.lock").open("a") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             assert "stop AVATAR" in site.fail("restore", name, "--yes")
 
-    def test_ends_all_logins(self, site: BackupSite) -> None:
-        site.fill(2)
-        name = site.back_up()
+    def test_ends_all_logins(self, site: BackupSite, name: str) -> None:
         site.shell(
             "from django.contrib.sessions.backends.db import SessionStore; s = SessionStore(); s['a'] = 1; s.save()"
         )
@@ -79,9 +77,7 @@ class TestRestore:
         with sqlite3.connect(site.data_dir / "avatar.sqlite3") as database:
             assert database.execute("SELECT count(*) FROM django_session").fetchone() == (0,)
 
-    def test_leaves_no_log_of_the_database_before(self, site: BackupSite) -> None:
-        site.fill(2)
-        name = site.back_up()
+    def test_leaves_no_log_of_the_database_before(self, site: BackupSite, name: str) -> None:
         live = site.data_dir / "avatar.sqlite3"
         # A process that was killed leaves its log behind.
         database = sqlite3.connect(live)
@@ -98,9 +94,7 @@ class TestRestore:
             assert database.execute("SELECT first_name FROM auth_user").fetchall() == [("",)]
             assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
 
-    def test_keeps_a_damaged_database_aside(self, site: BackupSite) -> None:
-        site.fill(10)
-        name = site.back_up()
+    def test_keeps_a_damaged_database_aside(self, site: BackupSite, name: str) -> None:
         rows = site.read_rows()
         live = site.data_dir / "avatar.sqlite3"
         content = bytearray(live.read_bytes())
@@ -116,10 +110,8 @@ class TestRestore:
         (aside,) = site.data_dir.glob("damaged-*/avatar.sqlite3")
         assert aside.read_bytes() == content
 
-    def test_of_the_database_alone_costs_no_newer_audio(self, site: BackupSite) -> None:
-        site.fill(6, label="before")
-        name = site.back_up("--only", "database")
-        site.fill(30, label="after")
+    def test_of_the_database_alone_costs_no_newer_audio(self, site: BackupSite, name: str) -> None:
+        site.fill(60, label="after")
         files = site.read_files()
 
         site.manage("restore", name, "--yes", "--only", "database")
@@ -136,11 +128,9 @@ class TestRestore:
 
         site.manage("confirm_restore")
         site.manage("remove_orphans", "--force")
-        assert len(site.read_files()) == 6
+        assert len(site.read_files()) == 40
 
-    def test_of_the_audio_alone_adds_what_is_missing_and_changes_no_row(self, site: BackupSite) -> None:
-        site.fill(6)
-        name = site.back_up()
+    def test_of_the_audio_alone_adds_what_is_missing_and_changes_no_row(self, site: BackupSite, name: str) -> None:
         rows, files = site.read_rows(), site.read_files()
         shutil.rmtree(site.media_dir / "conversations")
 
@@ -148,11 +138,9 @@ class TestRestore:
 
         assert site.read_files() == files
         assert without_own(site.read_rows()) == without_own(rows)
-        assert "6 files of audio were added" in said
+        assert "40 files of audio were added" in said
 
-    def test_never_overwrites_a_file_of_the_same_name(self, site: BackupSite) -> None:
-        site.fill(2)
-        name = site.back_up()
+    def test_never_overwrites_a_file_of_the_same_name(self, site: BackupSite, name: str) -> None:
         changed = sorted(path for path in site.media_dir.rglob("*") if path.is_file())[0]
         old = changed.read_bytes()
         changed.write_bytes(b"another content of the same name")
@@ -185,7 +173,6 @@ from voices.models import VoiceProfile
     @pytest.fixture
     def changed(self, site: BackupSite) -> str:
         """The name of a backup of a site in which much was deleted and revoked since."""
-        site.fill(40)
         site.shell(
             self.CHANGES
             + """
