@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import gzip
 import hashlib
 import tempfile
 from pathlib import Path
@@ -11,7 +12,7 @@ from django.conf import settings
 from django.utils import timezone
 
 from avatar_site.operations.backups import catalogue, targets
-from avatar_site.operations.backups.manifest import AudioPart, Manifest, Member, VerificationRecord, make_name
+from avatar_site.operations.backups.manifest import AudioPart, Manifest, Member, VerificationRecord, encode, make_name
 
 CONTENT = b"what everybody said" * 10_000
 
@@ -22,20 +23,24 @@ def write_backup(*, hours_ago: float = 1, problem: str | None = "", is_encrypted
     taken_at = timezone.now() - dt.timedelta(hours=hours_ago)
     name = make_name(taken_at)
     suffix = ".age" if is_encrypted else ""
+    no_objects: bytes = encode([])
 
-    def store(key: str) -> Member:
+    def store(key: str, stored: bytes = CONTENT, content: bytes = CONTENT) -> Member:
         with tempfile.NamedTemporaryFile() as source:
-            source.write(CONTENT)
+            source.write(stored)
             source.flush()
             target.write(key, Path(source.name))
-        digest = hashlib.sha256(CONTENT).hexdigest()
         return Member(
-            key=key, size_bytes=len(CONTENT), sha256=digest, content_bytes=len(CONTENT), content_sha256=digest
+            key=key,
+            size_bytes=len(stored),
+            sha256=hashlib.sha256(stored).hexdigest(),
+            content_bytes=len(content),
+            content_sha256=hashlib.sha256(content).hexdigest(),
         )
 
     audio = AudioPart(
         index=store(f"audio/{name}.index.json.gz{suffix}"),
-        objects=store(f"audio/{name}.objects.json.gz"),
+        objects=store(f"audio/{name}.objects.json.gz", gzip.compress(no_objects), no_objects),
         file_count=2312,
         content_bytes=3 * 2**30,
     )

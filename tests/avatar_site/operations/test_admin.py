@@ -15,6 +15,7 @@ from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Permission, User
 from django.test import AsyncClient, Client
 from django.utils import timezone
+from kombu.exceptions import OperationalError
 from pytest_django import Settings as SettingsFixture
 
 from avatar_site.operations import admin, maintenance
@@ -221,6 +222,17 @@ class TestStart:
         log_in("start_backup").post(f"{PAGE}back-up/")
 
         assert len(queued) == 1
+
+    def test_says_when_the_queue_is_away_and_lets_them_try_again(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def fail(task: Task, **options: Any) -> None:
+            raise OperationalError("Connection refused")
+
+        monkeypatch.setattr(Task, "apply_async", fail)
+
+        response = log_in("start_backup").post(f"{PAGE}back-up/", follow=True)
+
+        assert "It could not be queued: Connection refused" in response.content.decode()
+        assert "Start a backup" in response.content.decode()
 
     @pytest.mark.parametrize("address", ["back-up/", "verify/20260101T033000Z-abcd/"])
     def test_takes_the_permission_and_a_button(self, queued: list[tuple[str, Any]], address: str) -> None:

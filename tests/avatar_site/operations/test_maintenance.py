@@ -8,10 +8,11 @@ import time
 from pathlib import Path
 
 import pytest
+from django.conf import settings
 from django.contrib.auth.models import User
 from django.contrib.sessions.models import Session
 from django.utils import timezone
-from pytest_django import Settings
+from pytest_django import Settings as SettingsFixture
 
 from avatar_site.operations import maintenance, nightly
 from avatar_site.operations.backups import catalogue
@@ -21,6 +22,7 @@ from avatar_site.operations.models import BackupRun, Restore, RunKind, RunState
 from avatar_site.operations.nightly import Step
 from conversations.models import Turn
 from tests import factories
+from tests.listed_backups import write_backup
 
 FLAC = factories.make_flac()
 #: A Monday and a Sunday, at night in Taipei.
@@ -31,7 +33,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 
 @pytest.fixture(autouse=True)
-def target(settings: Settings, tmp_path: Path) -> Path:
+def target(settings: SettingsFixture, tmp_path: Path) -> Path:
     settings.AVATAR_DATA_DIR = tmp_path / "data"
     settings.AVATAR_TOMBSTONES_DIR = tmp_path / "data" / "tombstones"
     settings.AVATAR_BACKUP_TARGET = str(tmp_path / "target")
@@ -61,7 +63,7 @@ def find_problems(outcomes: list[nightly.Outcome]) -> dict[Step, str]:
 
 class TestRunNight:
     def test_removes_what_is_old_and_leaves_a_verified_backup(
-        self, settings: Settings, alice: User, orphan: Path
+        self, settings: SettingsFixture, alice: User, orphan: Path
     ) -> None:
         settings.AVATAR_RETENTION_TEXT_DAYS = 30
         old = factories.create_turn(factories.create_conversation(alice), text="from last year")
@@ -117,6 +119,29 @@ class TestRunNight:
         assert outcomes[-1].step == Step.VERIFY_OLDEST
         assert find_problems(outcomes) == {}
         assert [backup.is_verified for backup in catalogue.list_backups(maintenance.open_target())] == [True, True]
+
+    def test_prunes_so_that_nothing_is_older_before_the_next_night(self) -> None:
+        # As nights are: a moment later than exactly so many days ago, or earlier.
+        write_backup(hours_ago=31 * 24)
+        write_backup(hours_ago=30 * 24 - 0.1)
+        kept = write_backup(hours_ago=29 * 24 + 0.1)
+
+        outcomes = maintenance.run_night(now=MONDAY)
+
+        assert find_problems(outcomes) == {}
+        newest, oldest = catalogue.list_backups(maintenance.open_target())
+        # Its database went after seven days.
+        assert (oldest.name, oldest.has_database, oldest.has_audio) == (kept, False, True)
+        assert newest.is_verified
+
+    def test_keeps_the_last_verified_backup_where_new_ones_fail(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        name = write_backup(hours_ago=90 * 24)
+        monkeypatch.setattr(settings, "AVATAR_BACKUP_RECIPIENTS", ["age1nothing"])
+
+        outcomes = maintenance.run_night(now=MONDAY)
+
+        assert set(find_problems(outcomes)) == {Step.BACK_UP, Step.REMOVE_ORPHANS}
+        assert [backup.name for backup in catalogue.list_backups(maintenance.open_target())] == [name]
 
     def test_waits_for_another_backup(self) -> None:
         with hold_backup_lock(), pytest.raises(LockHeld):
