@@ -19,7 +19,7 @@ from django.core.management import call_command
 from django.utils import timezone
 
 from avatar_site.lib import sqlite_erasure
-from avatar_site.operations import nightly
+from avatar_site.operations import nightly, releases
 from avatar_site.operations.backups import catalogue, creation, packing, targets, verification
 from avatar_site.operations.backups.copies import hold_backup_lock
 from avatar_site.operations.models import BackupRun, RunKind, RunState
@@ -134,6 +134,7 @@ def _back_up() -> None:
 
 
 def _prune() -> None:
+    releases.prune_local_backups(now=timezone.now())
     target = open_target()
     pruned = catalogue.prune(
         target,

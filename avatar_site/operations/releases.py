@@ -8,6 +8,7 @@ has to answer those before it and after it: add to the answers, and take nothing
 from __future__ import annotations
 
 import datetime as dt
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -109,25 +110,22 @@ def migrate(*, say: Say) -> None:
     services.prepare_database(say=say)
 
 
-def prune_local_backups(*, now: dt.datetime) -> int:
+def prune_local_backups(*, now: dt.datetime) -> None:
     """
-    Remove copies of the database that are older than backups of it are kept. Return how many.
+    Remove copies in the data folder that are older than backups of the database are kept. The caller holds the lock.
 
-    The last one, too: what people deleted is in it.
+    The last one, too, which the target's pruning would keep: what people deleted is in it, and nothing else is there.
     """
     folder = Path(settings.AVATAR_DATA_DIR) / LOCAL_BACKUPS
     if not folder.is_dir():
-        return 0
+        return
+    days = settings.AVATAR_BACKUP_DATABASE_DAYS
     target = open_target(str(folder))
-    limit = now - dt.timedelta(days=settings.AVATAR_BACKUP_DATABASE_DAYS)
-    old = [each for each in catalogue.list_backups(target) if each.taken_at < limit]
-    for backup in old:
-        keys = [f"manifests/{backup.name}.json", f"manifests/{backup.name}.verified.json"]
-        if backup.manifest is not None and backup.manifest.database is not None:
-            keys.append(backup.manifest.database.key)
-        for key in keys:
-            target.delete(key)
-    return len(old)
+    backups = catalogue.list_backups(target)
+    if not backups or backups[0].taken_at < now - dt.timedelta(days=days):
+        shutil.rmtree(folder)
+    else:
+        catalogue.prune(target, now=now, database_days=days, audio_days=days)
 
 
 @contextmanager

@@ -12,6 +12,7 @@ import errno
 import fcntl
 import logging
 import os
+import re
 import secrets
 import time
 import uuid
@@ -37,6 +38,7 @@ MAX_ROWS_OF_A_REQUEST = 2_000
 TIMEOUT_OF_A_REQUEST_S = 0.5
 TIMEOUT_S = 60.0
 _POLL_S = 0.01
+INSTALLATION = re.compile(r"[0-9a-f]{16}")
 _TAIL_BYTES = 64 * 1024
 _UUID_TABLES = ("conversations_", "voices_")
 
@@ -76,13 +78,13 @@ def find_log() -> Path:
 def read_installation() -> str:
     """Return what tells this installation's tombstones from another's. Raises OSError."""
     path = _find_folder() / "installation"
-    with suppress(FileNotFoundError):
-        return path.read_text().strip()
-    with _locked(TIMEOUT_S):
-        with suppress(FileNotFoundError):
-            return path.read_text().strip()
-        name = secrets.token_hex(8)
-        write_atomically(path, name.encode())
+    name = _read_name(path)
+    if not name:
+        with _locked(TIMEOUT_S):
+            name = _read_name(path)
+            if not name:
+                name = secrets.token_hex(8)
+                write_atomically(path, name.encode())
     return name
 
 
@@ -94,7 +96,15 @@ def drain(*, max_rows: int | None = None, timeout_s: float = TIMEOUT_S) -> int:
     Costs one small query if there is none. Raises OSError, LogBusy among them, and DatabaseError: then what was not
     moved is still in the table.
     """
-    if _is_suspended or connection.in_atomic_block or not _has_rows():
+    if _is_suspended or connection.in_atomic_block:
+        return 0
+    try:
+        if not _has_rows():
+            return 0
+    except DatabaseError:
+        if _has_table():
+            raise
+        # Before the migration that makes it: a backup is made of such a database, too.
         return 0
     installation = read_installation()
     moved = 0
@@ -342,6 +352,15 @@ def locked_file(name: str, timeout_s: float) -> Iterator[None]:
 def _locked(timeout_s: float) -> Iterator[None]:
     with locked_file("lock", timeout_s):
         yield
+
+
+def _read_name(path: Path) -> str:
+    """Return the name in a file; empty if there is none, or what is there is none."""
+    try:
+        name = path.read_text(errors="replace").strip()
+    except FileNotFoundError:
+        return ""
+    return name if INSTALLATION.fullmatch(name) else ""
 
 
 def _has_rows() -> bool:

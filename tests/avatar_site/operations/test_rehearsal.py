@@ -31,8 +31,12 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [("conversations", "{last}")]
-    operations = [migrations.AddField("conversation", "mood", models.CharField(max_length=20, default="calm"))]
+    operations = [
+        migrations.AddField("conversation", "mood", models.CharField(max_length=20, default="calm")),
+        migrations.AlterField("turn", "language", models.CharField(max_length=8, blank=True, db_column="tongue")),
+    ]
 """
+LANGUAGE = '    language = models.CharField(_("language"), max_length=8, blank=True)\n'
 #: A network of its own, which reaches nothing; where the machine does not allow that, what follows is all there is.
 NO_NETWORK = ("unshare", "--map-root-user", "--net")
 NO_INDEX = {
@@ -53,7 +57,7 @@ from conversations.models import Conversation
 from django.db import connection
 with connection.cursor() as cursor:
     table = connection.introspection.get_table_description(cursor, Conversation._meta.db_table)
-titles = list(Conversation.objects.order_by("pk").values_list("title", flat=True))
+titles = list(Conversation.objects.order_by("created_at", "pk").values_list("title", flat=True))
 print(json.dumps({"titles": titles, "has_mood": "mood" in [column.name for column in table]}))
 """
 
@@ -110,7 +114,7 @@ class Site:
         return path
 
     def make_second(self, *, is_broken: bool = False) -> None:
-        """Commit a version with another column, and another requirement."""
+        """Commit a version with another column, one that the first cannot read any more, and another requirement."""
         (self.source / "avatar_site" / "__init__.py").write_text('"""The site."""\n\n__version__ = "0.2.0"\n')
         migrations = self.source / "conversations" / "migrations"
         last = sorted(migrations.glob("0*.py"))[-1].stem
@@ -119,7 +123,9 @@ class Site:
         field = '    mood = models.CharField(max_length=20, default="calm")\n'
         text = models.read_text()
         place = text.index("    title = ", text.index("class Conversation("))
-        models.write_text(text[:place] + field + text[place:])
+        text = text[:place] + field + text[place:]
+        assert LANGUAGE in text
+        models.write_text(text.replace(LANGUAGE, LANGUAGE.replace(")\n", ', db_column="tongue")\n')))
         with (self.source / "requirements" / "cpu.txt").open("a") as file:
             file.write("# another requirement\n")
         if is_broken:

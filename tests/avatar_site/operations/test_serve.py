@@ -2,6 +2,7 @@ import asyncio
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import sqlite3
@@ -21,6 +22,7 @@ import pytest
 from django.conf import settings
 
 from avatar_site.operations.serving import ServePlan, Serving
+from tests.backup_site import BackupSite
 from tests.ports import find_free_port
 from tests.processes import OutputProcess
 
@@ -82,7 +84,17 @@ class TestServe:
         assert address == f"http://127.0.0.1:{serve.port}"
         with urllib.request.urlopen(f"{address}/health", timeout=10) as response:  # noqa: S310 — http, as asserted
             assert json.load(response)["status"] == "ok"
-        for said in ("Sign in as admin / ", "stt    ready", "llm    ready", "tts    ready", "Resident memory:"):
+        # A new database has nothing that could be lost.
+        assert "Backing up" not in serve.output
+        for said in (
+            "Fetching the models",
+            "voices.0001_initial took",
+            "Sign in as admin / ",
+            "stt    ready",
+            "llm    ready",
+            "tts    ready",
+            "Resident memory:",
+        ):
             assert said in serve.output
         pids = serve.pids()
         assert set(pids) == {"supervisor", "web", "worker", "maintenance", "beat", "inference"}
@@ -260,6 +272,58 @@ def make_plan(data_dir: Path, **changes: Any) -> ServePlan:
         began_s=0.0,
     )
     return replace(plan, **changes)
+
+
+@pytest.fixture(scope="module")
+def older_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The data folder of a site whose database lacks the newest tables, as one of the version before it does."""
+    site = BackupSite(tmp_path_factory.mktemp("older"))
+    site.prepare()
+    site.manage("ensure_operator")
+    site.manage("migrate", "operations", "zero", "--verbosity", "0")
+    return site.data_dir
+
+
+class TestPrepare:
+    @pytest.fixture
+    def site(self, older_data: Path, data_dir: Path) -> BackupSite:
+        shutil.copytree(older_data, data_dir)
+        return BackupSite(data_dir.parent)
+
+    def count_pending(self, site: BackupSite) -> int:
+        return site.manage("showmigrations", "operations").count("[ ]")
+
+    def test_backs_up_before_it_migrates_and_says_each_step(self, site: BackupSite, data_dir: Path) -> None:
+        serve = Serve(data_dir, "--prepare", "--only", "web")
+        try:
+            serve.wait_for(r"web    answers")
+        finally:
+            serve.close()
+
+        assert serve.output.index("Backing up") < serve.output.index("Migrating the database, in ")
+        assert re.search(r"^  operations\.0001_\w+ took \d+\.\d s$", serve.output, re.MULTILINE)
+        (manifest,) = (data_dir / "backups" / "manifests").glob("*-????.json")
+        assert json.loads(manifest.read_text())["reason"] == "before-migration"
+        assert "operations" not in json.loads(manifest.read_text())["schema"]
+        assert self.count_pending(site) == 0
+
+    def test_does_not_migrate_without_a_backup_unless_told_to(self, site: BackupSite, data_dir: Path) -> None:
+        (data_dir / "backups").write_text("no folder")
+
+        refused = Serve(data_dir, "--prepare", "--only", "web")
+        assert refused.wait_for_end() == 1
+        refused.close()
+        pending = self.count_pending(site)
+        told = Serve(data_dir, "--prepare", "--only", "web", "--without-backup")
+        try:
+            told.wait_for(r"web    answers")
+        finally:
+            told.close()
+
+        assert "Nothing was migrated." in refused.output
+        assert "--without-backup" in refused.output
+        assert pending > 0
+        assert self.count_pending(site) == 0
 
 
 class CountingServing(Serving):

@@ -21,9 +21,9 @@ from django.utils import translation
 from pytest_django import Settings
 
 from avatar_site.lib.disk import is_disk_full
+from avatar_site.operations.backups.bucket import BucketTarget
 from avatar_site.operations.backups.targets import (
     BadTarget,
-    BucketTarget,
     FolderTarget,
     Target,
     TargetError,
