@@ -104,9 +104,7 @@ def check_backup_recipients(app_configs: Sequence[AppConfig] | None, **kwargs: A
 
 @register
 def check_backup_target(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
-    """Whether the target is one; it is not connected to. The default is not looked at: it is right, and costs boto3."""
-    if Path(settings.AVATAR_BACKUP_TARGET) == Path(settings.AVATAR_DATA_DIR) / "backups":
-        return []
+    """Whether the target is one; it is not connected to."""
     from avatar_site.operations.backups import targets
 
     try:

@@ -156,6 +156,11 @@ def make_title(text: str) -> str:
 AUDIO_ROOT = "conversations"
 
 
+#: What the audio of a turn is called for a moment when its file was lost: the tombstone log tells it from audio that
+#: was removed: a restore may bring it back.
+LOST_AUDIO = "lost:"
+
+
 def audio_path(turn: Turn, filename: str) -> str:
     """Return the name of a turn's audio in the storage: the turn's id with the suffix of `filename`."""
     return f"{turn.conversation.audio_folder}/{turn.pk}.{filename.rpartition('.')[2]}"

@@ -8,10 +8,11 @@ import uuid
 from dataclasses import dataclass, field
 
 from django.core.files.storage import default_storage
+from django.db import transaction
 
 from avatar_site.lib import stored_files
 from avatar_site.lib.stored_files import FEW_ORPHANS, Sweep, check_guards, remove_files
-from conversations.models import AUDIO_ROOT, StorageCheck, Turn
+from conversations.models import AUDIO_ROOT, LOST_AUDIO, StorageCheck, Turn
 
 logger = logging.getLogger(__name__)
 
@@ -93,8 +94,7 @@ def remove_orphans(*, now: dt.datetime, is_dry_run: bool = False, is_forced: boo
     if not is_dry_run:
         remove_files(orphans.sweep.files)
         for pk, name in orphans.turns.items():
-            # On the condition that the turn was not given another file since.
-            Turn.objects.filter(pk=pk, audio=name).update(audio="", audio_bytes=0)
+            _forget_lost_file(pk, name)
     logger.info(
         "orphans%s: %d files (%d bytes), %d turns without their file",
         ", dry run" if is_dry_run else "",
@@ -103,3 +103,10 @@ def remove_orphans(*, now: dt.datetime, is_dry_run: bool = False, is_forced: boo
         len(orphans.turns),
     )
     return orphans
+
+
+@transaction.atomic
+def _forget_lost_file(turn_id: uuid.UUID, name: str) -> None:
+    # On the condition that the turn was not given another file since.
+    if Turn.objects.filter(pk=turn_id, audio=name).update(audio=LOST_AUDIO):
+        Turn.objects.filter(pk=turn_id).update(audio="", audio_bytes=0)

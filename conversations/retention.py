@@ -10,7 +10,7 @@ from __future__ import annotations
 import datetime as dt
 import logging
 import uuid
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
@@ -181,11 +181,13 @@ def delete_turns(batch: Collection[Turn]) -> None:
     ids = [turn.pk for turn in batch]
     TurnSearch.objects.filter(turn__in=ids).delete()
     Turn.objects.filter(pk__in=ids).delete()
+    titles: defaultdict[uuid.UUID, set[str]] = defaultdict(set)
     for turn in batch:
-        for title in {make_title(turn.text), make_title(turn.heard_text)} - {""}:
-            for conversation in Conversation.objects.filter(pk=turn.conversation_id, title=title):
-                conversation.title = conversation.derive_title()
-                conversation.save(update_fields=["title"])
+        titles[turn.conversation_id] |= {make_title(turn.text), make_title(turn.heard_text)} - {""}
+    for conversation in Conversation.objects.filter(pk__in=titles):
+        if conversation.title in titles[conversation.pk]:
+            conversation.title = conversation.derive_title()
+            conversation.save(update_fields=["title"])
 
 
 def _take_batches(turns: TurnQuerySet) -> Iterator[list[Turn]]:

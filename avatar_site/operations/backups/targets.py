@@ -1,39 +1,24 @@
-"""Where backups lie: a folder, or a bucket that speaks S3."""
+"""Where backups lie: what every target does, and folders. Buckets are in `bucket.py`, which costs 18 MiB of boto3."""
 
 from __future__ import annotations
 
 import datetime as dt
 import errno
-import ipaddress
 import os
 import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import cached_property
-from http import HTTPStatus
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 from urllib.parse import urlsplit
 
-from boto3.exceptions import Boto3Error
-from boto3.s3.transfer import TransferConfig
-from botocore.exceptions import (
-    BotoCoreError,
-    ClientError,
-    EndpointConnectionError,
-    HTTPClientError,
-    IncompleteReadError,
-    NoCredentialsError,
-)
 from django.conf import settings
 from django.utils.translation import gettext as _
-from urllib3.exceptions import HTTPError
 
 from avatar_site.lib.disk import is_disk_full
 from avatar_site.operations.backups.packing import Writer
-from avatar_site.storage import Bucket
 
 #: What is held of a file in memory at a time.
 CHUNK_BYTES = 1 << 20
@@ -43,16 +28,6 @@ PARTIAL = re.compile(r"\..+\.[0-9a-f]{16}\.part")
 DATA_FOLDERS = ("media", "queue", "scratch", "tombstones")
 #: A bucket's name, by the rules of S3.
 BUCKET_NAME = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
-#: One part of a file at a time, and no threads of its own: callers write from several already.
-TRANSFER = TransferConfig(use_threads=False)
-#: A download that is cut off goes on where it stopped, so often.
-MAX_DOWNLOAD_ATTEMPTS = 3
-#: Codes with which servers of S3 say that a quota or a disk is used up (the last two are MinIO's).
-FULL_CODES = frozenset({"QuotaExceeded", "InsufficientStorage", "XMinioStorageFull", "XMinioAdminBucketQuotaExceeded"})
-#: Codes with which they refuse a key, or what it may do.
-REFUSED_CODES = frozenset(
-    {"AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "ExpiredToken", "Forbidden", "403"}
-)
 
 
 class TargetError(OSError):
@@ -212,11 +187,11 @@ class FolderTarget:
         ) % {"target": self.address}
 
     def _path(self, key: str) -> Path:
-        _check_key(key, self.address)
+        check_key(key, self.address)
         return self._folder / key
 
     def _find_folder(self, prefix: str) -> Path:
-        _check_prefix(prefix, self.address)
+        check_prefix(prefix, self.address)
         return self._folder / prefix
 
     def _make_folder(self, folder: Path) -> None:
@@ -278,161 +253,7 @@ class FolderTarget:
             message = "this disk can only be read."
         else:
             message = f"{error.strerror or error} ({error.filename})" if error.filename else str(error)
-        return _make_error(f"{self.address}: {message}", error)
-
-
-class BucketTarget:
-    """
-    A bucket, or what is under a prefix in it, at settings.AVATAR_BACKUP_S3.
-
-    Uploads and downloads hold 8 MiB of a file in memory. A bucket stores an object whole or not at all; the parts of a
-    large one that was interrupted stay, invisible and paid for, until `remove_partial_writes`.
-    """
-
-    def __init__(self, bucket: str, prefix: str = "") -> None:
-        self._bucket = bucket
-        self._prefix = f"{prefix}/" if prefix else ""
-        self.address = f"s3://{bucket}/{prefix}" if prefix else f"s3://{bucket}"
-        self._endpoint_url: str | None = settings.AVATAR_BACKUP_S3["endpoint_url"]
-        self._storage = Bucket(bucket_name=bucket, **settings.AVATAR_BACKUP_S3)
-
-    @cached_property
-    def _client(self) -> Any:
-        """
-        One for all threads: a client of boto3 is safe to share, while django-storages makes one for each thread.
-
-        Made when it is used: without keys in the settings, it asks the network for those of the machine.
-        """
-        return self._storage.connection.meta.client
-
-    def write(self, key: str, source: Path) -> None:
-        with source.open("rb") as file, self._translating_errors(key):
-            self._client.upload_fileobj(file, self._bucket, self._key(key), Config=TRANSFER)
-
-    def read(self, key: str, destination: Writer) -> None:
-        arguments: dict[str, Any] = {"Bucket": self._bucket, "Key": self._key(key)}
-        position = 0
-        attempt = 0
-        while True:
-            attempt += 1
-            with self._translating_errors(key):
-                answer = self._client.get_object(**arguments)
-            end = position + int(answer["ContentLength"])
-            try:
-                for chunk in answer["Body"].iter_chunks(CHUNK_BYTES):
-                    destination.write(chunk)
-                    position += len(chunk)
-            except (BotoCoreError, HTTPError) as error:
-                if attempt == MAX_DOWNLOAD_ATTEMPTS:
-                    raise self._translate(error) from error
-            finally:
-                answer["Body"].close()
-            if position >= end:
-                return
-            arguments["Range"] = f"bytes={position}-"
-            # Another object may have replaced it since.
-            if "ETag" in answer:
-                arguments["IfMatch"] = answer["ETag"]
-
-    def list(self, prefix: str) -> Iterator[Entry]:
-        _check_prefix(prefix, self.address)
-        pages = iter(
-            self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=self._prefix + prefix)
-        )
-        while True:
-            with self._translating_errors(prefix):
-                page = next(pages, None)
-            if page is None:
-                return
-            for entry in page.get("Contents", ()):
-                key = entry["Key"].removeprefix(self._prefix)
-                # Others may have put names there that lead out of a folder; they are not ours.
-                if is_safe_key(key):
-                    yield Entry(key, int(entry["Size"]), entry["LastModified"].astimezone(dt.UTC))
-
-    def delete(self, key: str) -> None:
-        with self._translating_errors(key):
-            self._client.delete_object(Bucket=self._bucket, Key=self._key(key))
-
-    def remove_partial_writes(self, prefix: str, *, before: dt.datetime) -> int:
-        _check_prefix(prefix, self.address)
-        count = 0
-        pages = iter(
-            self._client.get_paginator("list_multipart_uploads").paginate(
-                Bucket=self._bucket, Prefix=self._prefix + prefix
-            )
-        )
-        while True:
-            with self._translating_errors(prefix):
-                page = next(pages, None)
-                if page is None:
-                    return count
-                for upload in page.get("Uploads", ()):
-                    if upload["Initiated"] < before:
-                        self._client.abort_multipart_upload(
-                            Bucket=self._bucket, Key=upload["Key"], UploadId=upload["UploadId"]
-                        )
-                        count += 1
-
-    def describe_risk(self) -> str:
-        if self._endpoint_url and _is_loopback(self._endpoint_url):
-            return _(
-                "The bucket %(target)s is served by this machine: if the machine is lost, so are the data and their "
-                "backups. Use a bucket elsewhere."
-            ) % {"target": self.address}
-        options = settings.STORAGES["default"].get("OPTIONS", {})
-        if (options.get("bucket_name"), options.get("endpoint_url")) == (self._bucket, self._endpoint_url):
-            return _(
-                "The bucket %(target)s also holds the site's audio: if it is lost, so are both. Use another bucket."
-            ) % {"target": self.address}
-        return ""
-
-    def _key(self, key: str) -> str:
-        _check_key(key, self.address)
-        return self._prefix + key
-
-    @contextmanager
-    def _translating_errors(self, key: str) -> Iterator[None]:
-        try:
-            yield
-        except ClientError as error:
-            if _status(error) == HTTPStatus.NOT_FOUND and error.response["Error"].get("Code") != "NoSuchBucket":
-                raise FileNotFoundError(errno.ENOENT, "no such file in the bucket", key) from error
-            raise self._translate(error) from error
-        except (BotoCoreError, Boto3Error) as error:
-            raise self._translate(error) from error
-
-    def _translate(self, error: Exception) -> TargetError:
-        translated = _make_error(f"{self.address}: {self._describe(error)}", error)
-        if isinstance(error, ClientError) and _is_full(error):
-            translated.errno = errno.ENOSPC
-        return translated
-
-    def _describe(self, error: Exception) -> str:
-        server = self._endpoint_url or "Amazon S3"
-        match error:
-            case ClientError():
-                code = str(error.response["Error"].get("Code", ""))
-                if code == "NoSuchBucket":
-                    return f"there is no bucket {self._bucket} at {server}. Create it, or correct the target."
-                if _is_full(error):
-                    return f"the bucket is full ({code}). Free some space, or raise its quota."
-                if code == "RequestTimeTooSkewed":
-                    return "the clock of this machine differs from the server's: set it, then try again."
-                if code in REFUSED_CODES:
-                    return (
-                        f"{server} refuses ({code}). Check AVATAR_BACKUP_S3_ACCESS_KEY_ID and "
-                        "AVATAR_BACKUP_S3_SECRET_ACCESS_KEY, and what this key may do with the bucket."
-                    )
-            case NoCredentialsError():
-                return (
-                    "there is no key for it. Set AVATAR_BACKUP_S3_ACCESS_KEY_ID and AVATAR_BACKUP_S3_SECRET_ACCESS_KEY."
-                )
-            case EndpointConnectionError():
-                return f"{server} cannot be reached. Check AVATAR_BACKUP_S3_ENDPOINT_URL and the network."
-            case HTTPClientError() | IncompleteReadError() | HTTPError():
-                return f"the connection to {server} was lost: {error}"
-        return str(error)
+        return make_error(f"{self.address}: {message}", error)
 
 
 def is_safe_key(key: str) -> bool:
@@ -443,19 +264,19 @@ def is_safe_key(key: str) -> bool:
     )
 
 
-def _check_key(key: str, address: str) -> None:
+def check_key(key: str, address: str) -> None:
     if not is_safe_key(key):
         raise TargetError(f"{address}: {key!r} is not the name of a file in a target")
 
 
-def _check_prefix(prefix: str, address: str) -> None:
+def check_prefix(prefix: str, address: str) -> None:
     if prefix and not prefix.endswith("/"):
         raise ValueError(f"{prefix!r}: expected a folder, ending in /")
     if prefix:
-        _check_key(prefix.removesuffix("/"), address)
+        check_key(prefix.removesuffix("/"), address)
 
 
-def _open_bucket(text: str) -> BucketTarget:
+def _open_bucket(text: str) -> Target:
     parts = urlsplit(text)
     if parts.scheme != "s3" or not text.lower().startswith("s3://"):
         raise BadTarget("The address of a bucket is s3://bucket/prefix.")
@@ -467,10 +288,13 @@ def _open_bucket(text: str) -> BucketTarget:
     prefix = parts.path.strip("/")
     if prefix and not is_safe_key(prefix):
         raise BadTarget(f"{prefix!r} is not a prefix of names in a bucket.")
+    # Imported here: every process of the site loads this module, and few of them use a bucket.
+    from avatar_site.operations.backups.bucket import BucketTarget
+
     return BucketTarget(parts.netloc, prefix)
 
 
-def _make_error(message: str, cause: BaseException) -> TargetError:
+def make_error(message: str, cause: BaseException) -> TargetError:
     error = TargetError(message)
     # Alone, without `strerror`, it does not change the message.
     error.errno = getattr(cause, "errno", None)
@@ -504,21 +328,3 @@ def _find_device(path: Path) -> int:
             if path == path.parent:
                 raise
             path = path.parent
-
-
-def _is_loopback(url: str) -> bool:
-    host = urlsplit(url).hostname or ""
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def _status(error: ClientError) -> int:
-    return int(error.response["ResponseMetadata"]["HTTPStatusCode"])
-
-
-def _is_full(error: ClientError) -> bool:
-    return error.response["Error"].get("Code") in FULL_CODES or _status(error) == HTTPStatus.INSUFFICIENT_STORAGE

@@ -336,9 +336,24 @@ def _name_permission(permission: Permission) -> str:
 
 # --- changed values ---
 
+#: The models of tables whose rows change.
+_CHANGED: dict[str, type[models.Model]] = {
+    _USERS: User,
+    "voices_voiceprofile": VoiceProfile,
+    "conversations_conversation": Conversation,
+    "conversations_turn": Turn,
+    "conversations_retentionchoice": RetentionChoice,
+}
+
 
 def _change(entry: Entry, counts: Counter[str]) -> None:
-    columns = {name: value for name, value in entry.values.items() if name not in log.DESCRIPTIONS}
+    model = _CHANGED.get(entry.table)
+    if model is None:
+        # Of a newer version, which watches more.
+        return
+    known = {field.name for field in model._meta.concrete_fields} - log.DESCRIPTIONS
+    columns = {name: value for name, value in entry.values.items() if name in known}
+    is_changed = False
     match entry.table:
         case "auth_user":
             is_changed = _change_row(_find_user(entry.key, entry.values), columns)
@@ -350,9 +365,6 @@ def _change(entry: Entry, counts: Counter[str]) -> None:
             is_changed = _change_turn(Turn.objects.filter(pk=entry.key).first(), columns)
         case "conversations_retentionchoice":
             is_changed = _change_retention(_find_user(entry.values["user_id"], entry.values), columns)
-        case _:
-            # Of a newer version, which watches more.
-            is_changed = False
     if is_changed:
         counts[entry.table] += 1
 

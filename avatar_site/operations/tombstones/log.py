@@ -12,6 +12,7 @@ import errno
 import fcntl
 import logging
 import os
+import re
 import secrets
 import time
 import uuid
@@ -37,6 +38,7 @@ MAX_ROWS_OF_A_REQUEST = 2_000
 TIMEOUT_OF_A_REQUEST_S = 0.5
 TIMEOUT_S = 60.0
 _POLL_S = 0.01
+INSTALLATION = re.compile(r"[0-9a-f]{16}")
 _TAIL_BYTES = 64 * 1024
 _UUID_TABLES = ("conversations_", "voices_")
 
@@ -76,13 +78,13 @@ def find_log() -> Path:
 def read_installation() -> str:
     """Return what tells this installation's tombstones from another's. Raises OSError."""
     path = _find_folder() / "installation"
-    with suppress(FileNotFoundError):
-        return path.read_text().strip()
-    with _locked(TIMEOUT_S):
-        with suppress(FileNotFoundError):
-            return path.read_text().strip()
-        name = secrets.token_hex(8)
-        write_atomically(path, name.encode())
+    name = _read_name(path)
+    if not name:
+        with _locked(TIMEOUT_S):
+            name = _read_name(path)
+            if not name:
+                name = secrets.token_hex(8)
+                write_atomically(path, name.encode())
     return name
 
 
@@ -350,6 +352,15 @@ def locked_file(name: str, timeout_s: float) -> Iterator[None]:
 def _locked(timeout_s: float) -> Iterator[None]:
     with locked_file("lock", timeout_s):
         yield
+
+
+def _read_name(path: Path) -> str:
+    """Return the name in a file; empty if there is none, or what is there is none."""
+    try:
+        name = path.read_text(errors="replace").strip()
+    except FileNotFoundError:
+        return ""
+    return name if INSTALLATION.fullmatch(name) else ""
 
 
 def _has_rows() -> bool:

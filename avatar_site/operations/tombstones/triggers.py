@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 
 from django.db import connections, transaction
 
+from conversations.models import LOST_AUDIO
+
 if TYPE_CHECKING:
     from django.db.backends.utils import CursorWrapper
 
@@ -73,7 +75,7 @@ WATCHED = (
             # A reply in progress grows.
             Change(("text", "heard_text", "corrected_at"), "NOT OLD.is_in_progress"),
             Change(("is_superseded",)),
-            Change(("audio",), "NEW.audio = ''"),
+            Change(("audio",), f"NEW.audio = '' AND OLD.audio <> '{LOST_AUDIO}'"),
         ),
     ),
     Watched("conversations_retentionchoice", ("user_id",), (Change(("audio_days", "text_days")),), has_insertions=True),

@@ -21,9 +21,9 @@ from django.utils import translation
 from pytest_django import Settings
 
 from avatar_site.lib.disk import is_disk_full
+from avatar_site.operations.backups.bucket import BucketTarget
 from avatar_site.operations.backups.targets import (
     BadTarget,
-    BucketTarget,
     FolderTarget,
     Target,
     TargetError,
@@ -493,6 +493,18 @@ class TestBucketTarget:
             target.write("db/b", tmp_path / "no such source")
 
         assert not isinstance(raised.value, TargetError)
+
+    def test_needs_no_region(
+        self, bucket: str, settings: Settings, source: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+        monkeypatch.delenv("AWS_DEFAULT_REGION", raising=False)
+        settings.AVATAR_BACKUP_S3 = settings.AVATAR_BACKUP_S3 | {"region_name": None}
+        target = open_target(f"s3://{bucket}")
+
+        target.write("db/a", source)
+
+        assert list_keys(target) == ["db/a"]
 
     def test_is_shared_by_threads(self, target: Target, tmp_path: Path) -> None:
         sources = []

@@ -17,7 +17,7 @@ from django.utils import timezone
 from pytest_django import DjangoCaptureOnCommitCallbacks
 
 from avatar_site.operations.models import Restore, Tombstone
-from avatar_site.operations.tombstones import applying, log
+from avatar_site.operations.tombstones import applying, log, triggers
 from avatar_site.operations.tombstones.applying import Applied, PresentKeys
 from avatar_site.operations.tombstones.log import Entry
 from conversations import deletion, retention
@@ -312,6 +312,13 @@ class TestDeletions:
         assert list_files(media_root) == [media_root / kept.audio_name]
 
 
+class TestChangesWatched:
+    def test_can_all_be_applied(self) -> None:
+        changed = {each.table for each in triggers.WATCHED if each.changes}
+
+        assert changed == set(applying._CHANGED)
+
+
 class TestChanges:
     def test_of_a_voice_that_was_disabled_or_unshared(self, alice: User) -> None:
         disabled = factories.create_voice_profile(owner=alice)
@@ -482,8 +489,15 @@ class TestApply:
 
         assert Turn.objects.exists()
 
-    def test_passes_over_what_a_newer_version_watches(self) -> None:
-        entry = Entry(sequence=1, installation="", at=timezone.now(), table="voices_new", key="1", values={"x": 1})
+    @pytest.mark.parametrize("table", ["voices_new", "conversations_conversation", "conversations_retentionchoice"])
+    def test_passes_over_what_a_newer_version_watches(self, alice: User, table: str) -> None:
+        """It was shipped before a rollback."""
+        conversation = factories.create_conversation(alice)
+        RetentionChoice.objects.create(user=alice)
+        values = {"new": 1, "user_id": alice.pk, "username": "alice"}
+        entry = Entry(
+            sequence=1, installation="", at=timezone.now(), table=table, key=str(conversation.pk), values=values
+        )
 
         assert applying.apply([entry], since=timezone.now(), present=None) == Applied()
 

@@ -16,7 +16,9 @@ from pathlib import Path
 
 import pytest
 from django.contrib.auth.models import Group, Permission, User
+from django.core.management import call_command
 from django.db import connection, transaction
+from django.db.migrations.executor import MigrationExecutor
 
 from avatar_site.operations.models import Tombstone
 from avatar_site.operations.tombstones import log
@@ -223,6 +225,16 @@ class TestDrainOrLeave:
         assert [record.levelname for record in caplog.records] == ["ERROR", "INFO"]
         assert not Tombstone.objects.exists()
 
+    def test_says_nothing_before_there_is_a_table(self, caplog: pytest.LogCaptureFixture) -> None:
+        """During the migrations of a new site."""
+        MigrationExecutor(connection).migrate([("operations", None)])
+        try:
+            log.drain_or_leave()
+        finally:
+            call_command("migrate", verbosity=0)
+
+        assert [record.message for record in caplog.records if record.name == log.__name__] == []
+
     def test_leaves_it_to_the_process_that_has_the_log(
         self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
@@ -243,6 +255,16 @@ class TestReadInstallation:
 
         assert log.read_installation() == first
         assert (tombstones_dir / "installation").stat().st_mode & 0o777 == 0o600
+
+    @pytest.mark.parametrize("damaged", [b"", b"../../x", b"\xff"])
+    def test_is_made_again_where_it_is_none(self, tombstones_dir: Path, damaged: bytes) -> None:
+        log.read_installation()
+        (tombstones_dir / "installation").write_bytes(damaged)
+
+        name = log.read_installation()
+
+        assert log.INSTALLATION.fullmatch(name)
+        assert log.read_installation() == name
 
 
 class TestPrune:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,9 +16,11 @@ from django.core.management.sql import emit_post_migrate_signal, emit_pre_migrat
 from django.db import connection, models, transaction
 from django.db.migrations import Migration
 from django.db.migrations.executor import MigrationExecutor
+from django.utils import timezone
 
 from avatar_site.operations.models import Tombstone
 from avatar_site.operations.tombstones import triggers
+from conversations import orphans
 from conversations import services as conversations
 from conversations.models import Conversation, RetentionChoice, Turn, TurnSearch
 from tests import factories
@@ -25,6 +28,8 @@ from voices import services as voices
 from voices.models import Preview, Recording, VoiceProfile
 
 pytestmark = pytest.mark.django_db
+
+FLAC = factories.make_flac()
 
 
 def read_outbox() -> list[tuple[str, bool, dict[str, Any]]]:
@@ -280,6 +285,17 @@ class TestChanges:
         Turn.objects.filter(pk=turn.pk).update(audio="", audio_bytes=0)
 
         assert [change["audio"] for change in read_changes("conversations_turn")] == [""]
+
+    def test_of_audio_are_not_those_of_files_that_were_lost(self, alice: User, media_root: Path) -> None:
+        """A restore may bring them back."""
+        turns = [factories.create_turn(factories.create_conversation(alice), audio=FLAC) for _ in range(2)]
+        (media_root / turns[0].audio_name).unlink()
+
+        orphans.remove_orphans(now=timezone.now())
+
+        turns[0].refresh_from_db()
+        assert (turns[0].audio_name, turns[0].audio_bytes) == ("", 0)
+        assert read_outbox() == []
 
     def test_of_a_conversation_are_not_its_first_title(self, alice: User) -> None:
         conversation = factories.create_conversation(alice)
