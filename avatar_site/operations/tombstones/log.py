@@ -126,8 +126,6 @@ def drain_or_leave() -> None:
         # The process that has it drains, or the next task does.
         return
     except (OSError, DatabaseError) as error:
-        if isinstance(error, DatabaseError) and not _has_table():
-            return
         if not _is_failing:
             logger.error("tombstones stay in the database, the log of deletions cannot be written: %s", error)
         _is_failing = True
