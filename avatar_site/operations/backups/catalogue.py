@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import io
+import logging
 import re
 import secrets
 import tempfile
@@ -34,7 +35,9 @@ from avatar_site.operations.backups.manifest import (
     is_name,
 )
 from avatar_site.operations.backups.packing import Damaged, Writer
-from avatar_site.operations.backups.targets import Entry, Target
+from avatar_site.operations.backups.targets import Entry, Target, TargetError
+
+logger = logging.getLogger(__name__)
 
 #: Larger ones are none of ours; a target that is damaged, or another's, must not fill the memory. A manifest names the
 #: missing files; a record is a sentence; a list has some 300 bytes for each file, so this is 800,000 files.
@@ -300,9 +303,21 @@ def prune(target: Target, *, now: dt.datetime, database_days: float, audio_days:
             backup = _drop(target, backup, msgspec.structs.replace(backup.manifest, audio=None))
         kept.append(backup)
     _remove_unnamed(target, kept, pruned, before=now - MIN_UNNAMED_AGE)
-    for folder in _FOLDERS:
-        target.remove_partial_writes(folder, before=now - MIN_UNNAMED_AGE)
+    remove_partial_writes(target, before=now - MIN_UNNAMED_AGE)
     return pruned
+
+
+def remove_partial_writes(target: Target, *, before: dt.datetime) -> None:
+    """
+    Remove what writes of backups left that began before then and were interrupted.
+
+    On failure it is left, and logged: it only takes room, and a bucket's key may not be allowed to look for it.
+    """
+    try:
+        for folder in _FOLDERS:
+            target.remove_partial_writes(folder, before=before)
+    except TargetError as error:
+        logger.warning("what interrupted writes have left was not removed: %s", error)
 
 
 def _look_at(target: Target, name: str, record: VerificationRecord | None, sizes: dict[str, int]) -> ListedBackup:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 import pyrage
 from django.conf import settings
+from django.utils import timezone
 
 import avatar_site
 from avatar_site import version
@@ -99,6 +100,8 @@ def create_while_locked(
     also_to = [ephemeral.to_public()] if ephemeral else []
     keys: list[str | Recipient] = [*recipients, *also_to]
     with runs.recorded(RunKind.BACKUP, reason=reason, requested_by=requested_by) as run:
+        # The lock is held: nothing else writes there.
+        catalogue.remove_partial_writes(target, before=timezone.now())
         log.drain()
         shipping.ship(target, recipients)
         with make_scratch("backup") as scratch:

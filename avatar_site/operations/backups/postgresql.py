@@ -50,6 +50,8 @@ _MAINTENANCE = ("postgres", "template1")
 _MAX_NAME_BYTES = 38
 #: Lines of a client tool's complaint that are passed on.
 _MAX_LINES = 5
+#: But for that of the C library, whose locale is LC_COLLATE and LC_CTYPE.
+_LOCALE_PROVIDERS = {"i": "ICU", "b": "BUILTIN"}
 _SECRETS = ("password", "sslpassword")
 
 #: User tables in the order of their names: ours are where Django finds them, in the search path.
@@ -222,17 +224,19 @@ def _create_scratch() -> Scratch:
 def _write_create(server: psycopg.Connection[Any], live: str, name: str) -> sql.Composed:
     """Write CREATE DATABASE so that texts sort and compare as they do in the live one."""
     create = sql.SQL("CREATE DATABASE {} TEMPLATE template0").format(sql.Identifier(name))
-    rows = server.execute(
-        "SELECT pg_encoding_to_char(encoding), datlocprovider = 'c', datcollate, datctype"
-        " FROM pg_database WHERE datname = %s",
-        [live],
-    ).fetchall()
-    if not rows:
+    # As JSON: versions 15 and 17 added and renamed columns.
+    found = server.execute(
+        "SELECT to_jsonb(d), pg_encoding_to_char(encoding) FROM pg_database d WHERE datname = %s", [live]
+    ).fetchone()
+    if not found:
         return create + sql.SQL(" ENCODING 'UTF8'")
-    encoding, is_libc, collate, ctype = rows[0]
-    create += sql.SQL(" ENCODING {}").format(sql.Literal(encoding))
-    if is_libc:
-        create += sql.SQL(" LC_COLLATE {} LC_CTYPE {}").format(sql.Literal(collate), sql.Literal(ctype))
+    row, encoding = found
+    options = {"ENCODING": encoding, "LC_COLLATE": row["datcollate"], "LC_CTYPE": row["datctype"]}
+    provider = _LOCALE_PROVIDERS.get(row.get("datlocprovider", "c"))
+    if provider:
+        options |= {"LOCALE_PROVIDER": provider, f"{provider}_LOCALE": row.get("datlocale") or row.get("daticulocale")}
+    for option, value in options.items():
+        create += sql.SQL(f" {option} {{}}").format(sql.Literal(value))
     return create
 
 

@@ -87,7 +87,9 @@ def restore(
             f"{error}: stop AVATAR, and wait for a backup that is being made, before restoring."
         ) from error
     except packing.NoKey as error:
-        raise RestoreRefused(f"{error} Name the file with the private key: --identity FILE.") from error
+        raise RestoreRefused(
+            f"{error}. Name the file with the private key: --identity FILE. Nothing was changed."
+        ) from error
     except (packing.Damaged, BadManifest, VerificationFailed, CopyFailed, shipping.UnreadableShipment) as error:
         raise RestoreRefused(f"Backup {name} cannot be restored: {error}. Nothing was changed.") from error
     except (database.LoadFailed, database.SwapRefused) as error:

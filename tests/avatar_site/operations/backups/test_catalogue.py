@@ -557,6 +557,18 @@ class TestPruning:
 
         assert [path.name for path in maker.folder.glob("db/.*")] == [".young.0123456789abcdef.part"]
 
+    def test_is_done_though_a_key_may_not_look_for_interrupted_uploads(
+        self, maker: Maker, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """A policy of a bucket may allow to list, read, write and delete, and nothing else."""
+        maker.make(verified=True)
+        old = maker.make(age=31 * DAY)
+
+        pruned = prune(_MayNotLookForUploads(maker.folder), now=NOW, database_days=7, audio_days=30)
+
+        assert pruned.choice == Choice(backups=(old,))
+        assert "AccessDenied" in caplog.text
+
     @pytest.mark.parametrize("damage", ["manifest", "objects", "objects missing"])
     def test_removes_no_audio_while_it_cannot_say_what_is_needed(self, maker: Maker, damage: str) -> None:
         maker.make(verified=True)
@@ -678,3 +690,8 @@ class TestInABucket:
         ):
             with pytest.raises(TargetError, match="SignatureDoesNotMatch"):
                 call()
+
+
+class _MayNotLookForUploads(FolderTarget):
+    def remove_partial_writes(self, prefix: str, *, before: dt.datetime) -> int:
+        raise TargetError("AccessDenied")

@@ -257,12 +257,28 @@ class TestLoad:
                     ]
                 )
 
-    def test_sorts_texts_as_the_live_one_does(self, server: Postgres, dump: Path) -> None:
-        with database.loaded(dump, vendor="postgresql") as loaded:
+    @pytest.mark.parametrize(
+        "options",
+        ["LC_COLLATE 'C' LC_CTYPE 'C.UTF-8'", "LOCALE_PROVIDER icu ICU_LOCALE 'zh-Hant-TW'"],
+        ids=["c", "icu"],
+    )
+    def test_sorts_texts_as_the_live_one_does(self, server: Postgres, dump: Path, options: str) -> None:
+        name = "avatar_sorted"
+        with server.connect() as admin:
+            admin.execute(f"CREATE DATABASE {name} OWNER {SITE} TEMPLATE template0 {options}")
+
+        with (
+            as_default(server.make_url(name, user=SITE)),
+            database.loaded(dump, vendor="postgresql") as loaded,
+        ):
             assert loaded.scratch
-            statement = "SELECT encoding, datlocprovider, datcollate, datctype FROM pg_database WHERE datname = '{}'"
+            assert loaded.scratch.name.startswith(f"{name}_restore_")
+            statement = (
+                "SELECT encoding, datlocprovider, datcollate, datctype, daticulocale FROM pg_database"
+                " WHERE datname = '{}'"
+            )
             assert ask(server, "postgres", statement.format(loaded.scratch.name)) == ask(
-                server, "postgres", statement.format("avatar")
+                server, "postgres", statement.format(name)
             )
 
     @pytest.mark.parametrize("damage", ["truncated", "changed", "other"])
