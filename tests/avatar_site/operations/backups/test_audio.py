@@ -263,6 +263,13 @@ class TestCopying:
         with pytest.raises(StorageUnavailable):
             backups.copy(names)
 
+    def test_does_not_take_its_own_missing_folder_for_missing_files(self, backups: Backups) -> None:
+        names = say(2)
+        backups.scratch.rmdir()
+
+        with pytest.raises(FileNotFoundError):
+            backups.copy(names)
+
     def test_shows_its_progress(self, backups: Backups) -> None:
         names = say(4)
         seen: list[tuple[int, int, int]] = []

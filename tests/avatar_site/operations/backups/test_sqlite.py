@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import errno
 import os
 import random
 import sqlite3
@@ -218,13 +219,35 @@ class TestTake:
         assert not live.exists()
         assert list_names(tmp_path / "copy") == []
 
-    def test_names_a_full_disk(self, live: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    @pytest.mark.parametrize("share", [0.5, 1.5], ids=["while it copies", "while it cleans"])
+    def test_leaves_nothing_on_a_disk_that_fills_up(
+        self, live: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, share: float
+    ) -> None:
+        """Others write to it as well: what was free at the beginning says little."""
+        monkeypatch.setattr(sqlite, "_check_room", lambda source, folder: None)
+        connection.close()
+        small = tmp_path / "small"
+        small.mkdir()
+        size_bytes = int(share * live.stat().st_size)
+        mount = ["mount", "-t", "tmpfs", "-o", f"size={size_bytes}", "tmpfs", str(small)]
+        if subprocess.run(mount, capture_output=True, check=False).returncode:
+            pytest.skip("no right to mount")
+        try:
+            with pytest.raises(OSError, match="no room for a copy of the database") as caught:
+                sqlite.take(small / "copy")
+
+            assert caught.value.errno == errno.ENOSPC
+            assert list_names(small / "copy") == []
+        finally:
+            subprocess.run(["umount", str(small)], check=True)
+
+    def test_foresees_a_full_disk(self, live: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(sqlite, "SPARE_BYTES", 1 << 60)
 
         with pytest.raises(OSError, match=r"needs \d+ MiB, and \d+ MiB are free") as caught:
             sqlite.take(tmp_path / "copy")
 
-        assert caught.value.errno == 28
+        assert caught.value.errno == errno.ENOSPC
         assert list_names(tmp_path / "copy") == []
 
 

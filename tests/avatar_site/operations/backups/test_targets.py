@@ -494,6 +494,18 @@ class TestBucketTarget:
 
         assert not isinstance(raised.value, TargetError)
 
+    def test_needs_no_region(
+        self, bucket: str, settings: Settings, source: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+        monkeypatch.delenv("AWS_DEFAULT_REGION", raising=False)
+        settings.AVATAR_BACKUP_S3 = settings.AVATAR_BACKUP_S3 | {"region_name": None}
+        target = open_target(f"s3://{bucket}")
+
+        target.write("db/a", source)
+
+        assert list_keys(target) == ["db/a"]
+
     def test_is_shared_by_threads(self, target: Target, tmp_path: Path) -> None:
         sources = []
         for number in range(32):
