@@ -104,7 +104,9 @@ def check_backup_recipients(app_configs: Sequence[AppConfig] | None, **kwargs: A
 
 @register
 def check_backup_target(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
-    """Whether the target is one; it is not connected to."""
+    """Whether the target that was chosen is one. It is not connected to, and the default is no choice."""
+    if Path(settings.AVATAR_BACKUP_TARGET) == Path(settings.AVATAR_DATA_DIR) / "backups":
+        return []
     from avatar_site.operations.backups import targets
 
     try:

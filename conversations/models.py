@@ -157,7 +157,7 @@ AUDIO_ROOT = "conversations"
 
 
 #: What the audio of a turn is called for a moment when its file was lost: the tombstone log tells it from audio that
-#: was removed: a restore may bring it back.
+#: was removed. A restore may bring it back.
 LOST_AUDIO = "lost:"
 
 

@@ -134,6 +134,8 @@ class TestBackupTarget:
 
     def test_may_be_the_default(self, settings: Settings, tmp_path: Path) -> None:
         settings.AVATAR_DATA_DIR, settings.AVATAR_BACKUP_TARGET = tmp_path, str(tmp_path / "backups")
+        # The site serves without; `serve --prepare --without-backup` can still migrate.
+        (tmp_path / "backups").write_text("no folder")
 
         assert checks.check_backup_target(None) == []
 

@@ -336,7 +336,8 @@ def _check_sessions(server: psycopg.Connection[Any], live: str) -> None:
     if found:
         total = sum(count for *_, count in found)
         who = ", ".join(f"{user} with {program} from {address} ({count})" for user, program, address, count in found)
-        raise SwapRefused(f"{total} sessions are connected to the database {live}: {who}. Stop them first.")
+        sessions = "1 session" if total == 1 else f"{total} sessions"
+        raise SwapRefused(f"The database {live} is in use by {sessions}: {who}. Stop what is connected first.")
 
 
 def _copy_settings(server: psycopg.Connection[Any], live: str, scratch: Scratch) -> None:

@@ -151,7 +151,8 @@ class _Restoring:
         present, safety_name = self._keep_present()
         self.say("Preparing the copy: migrations, deletions since, retention …")
         # Read after the safety backup, which has shipped the newest.
-        entries = shipping.read_all(self.target, self.identities)
+        since = manifest.taken_at - applying.MARGIN
+        entries = shipping.read_all(self.target, self.identities, since=since)
         entries_path, present_path = copy.folder / "entries.json", copy.folder / "present.json"
         entries_path.write_bytes(applying.encode_entries(entries))
         if present is not None:

@@ -220,8 +220,8 @@ def _apply_present(present: PresentKeys, applied: Applied, *, since: dt.datetime
 
 def _find_reason_against(present: PresentKeys, *, since: dt.datetime) -> str:
     """Say why the present database may not be what became of the backup; empty: it is."""
-    found = {(user.pk, user.username, user.date_joined) for user in User.objects.all()}
-    if not found & {(user.id, user.username, user.date_joined) for user in present.users}:
+    found = {(user.pk, user.username, _round(user.date_joined)) for user in User.objects.all()}
+    if not found & {(user.id, user.username, _round(user.date_joined)) for user in present.users}:
         return "it has no user in common with the backup"
     for name, restored_at in present.restores:
         if restored_at > since and _read_time(name) < since.replace(microsecond=0):
@@ -236,8 +236,11 @@ def _read_time(backup_name: str) -> dt.datetime:
 
 
 def _is_known(user: User, known: Mapping[int, UserState]) -> bool:
+    """Whether it is the same user, whose name or whose time of joining may have been changed since."""
     state = known.get(user.pk)
-    return state is not None and _is_same(user, state.username, state.date_joined)
+    return state is not None and (
+        user.username == state.username or _round(user.date_joined) == _round(state.date_joined)
+    )
 
 
 def _find_missing(table: str, present: Sequence[str]) -> list[str]:
@@ -254,14 +257,19 @@ def _find_users(entries: Iterable[Entry]) -> list[User]:
 
 
 def _find_user(key: str | int, values: Mapping[str, Any]) -> User | None:
-    """Return the user of this id, if it is the same one: its name may have been changed, its id given to another."""
+    """
+    Return the user of this id who joined at the same second.
+
+    The id may have been given to another since, so may the name; another site that shares the target has an "admin".
+    """
     user = User.objects.filter(pk=key).first()
     joined_at = _read_time_of(values.get("date_joined"))
-    return user if user is not None and _is_same(user, values.get("username"), joined_at) else None
+    return user if user is not None and _round(user.date_joined) == joined_at else None
 
 
-def _is_same(user: User, username: str | None, joined_at: dt.datetime | None) -> bool:
-    return user.username == username or user.date_joined == joined_at
+def _round(at: dt.datetime) -> dt.datetime:
+    # As the admin's form does with every user that it saves.
+    return at.replace(microsecond=0)
 
 
 def _delete_users(users: Iterable[User], counts: Counter[str]) -> None:

@@ -126,8 +126,6 @@ def drain_or_leave() -> None:
         # The process that has it drains, or the next task does.
         return
     except (OSError, DatabaseError) as error:
-        if isinstance(error, DatabaseError) and not _has_table():
-            return
         if not _is_failing:
             logger.error("tombstones stay in the database, the log of deletions cannot be written: %s", error)
         _is_failing = True
@@ -423,6 +421,8 @@ def _describe(rows: Sequence[Tombstone]) -> dict[int, dict[str, Any]]:
     """
     values = {row.pk: msgspec.json.decode(row.values) if row.values else {} for row in rows}
     for each in values.values():
+        if joined_at := each.get("date_joined"):
+            each["date_joined"] = _write_second(dt.datetime.fromisoformat(joined_at))
         if conversation := each.get("conversation_id"):
             each["conversation_id"] = str(uuid.UUID(conversation))
     to_name = {row.pk: values[row.pk] for row in rows if row.table != "auth_user" and row.table.startswith("auth_")}
@@ -448,12 +448,17 @@ def _describe(rows: Sequence[Tombstone]) -> dict[int, dict[str, Any]]:
             del values[pk]
             continue
         if user_id is not None:
-            each |= {"username": users[user_id].username, "date_joined": users[user_id].date_joined.isoformat()}
+            each |= {"username": users[user_id].username, "date_joined": _write_second(users[user_id].date_joined)}
         if group_id is not None:
             each["group"] = groups[group_id]
         if permission_id is not None:
             each["permission"] = permissions[permission_id]
     return values
+
+
+def _write_second(at: dt.datetime) -> str:
+    """SQLite keeps UTC without saying so. The admin's form rounds a time down to the second when a user is saved."""
+    return (at if at.tzinfo else at.replace(tzinfo=dt.UTC)).astimezone(dt.UTC).replace(microsecond=0).isoformat()
 
 
 def _collect(values: dict[int, dict[str, Any]], name: str) -> set[int]:

@@ -14,6 +14,7 @@ import io
 import re
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -30,6 +31,8 @@ PREFIX = "tombstones/"
 #: Entries of one shipment: about 3 MB.
 BATCH = 10_000
 TIMEOUT_S = 60.0
+#: Shipments that are read at once: they are small, and a bucket takes its time for each.
+READERS = 8
 _KEY = re.compile(
     r"tombstones/(?P<installation>[0-9a-f]{16})/(?P<time>[0-9]{8}T[0-9]{6}Z)-(?P<size>[0-9]+)-(?P<sha256>[0-9a-f]{64})"
     r"\.jsonl(?:\.gz)?(?:\.age)?"
@@ -49,6 +52,10 @@ class Shipment:
     shipped_at: dt.datetime
     content_bytes: int
     content_sha256: str
+
+    def is_older_than(self, moment: dt.datetime) -> bool:
+        # The time in the key is in whole seconds, rounded down.
+        return self.shipped_at + dt.timedelta(seconds=1) < moment
 
 
 def ship(target: Target, recipients: Sequence[str]) -> int:
@@ -76,29 +83,37 @@ def ship(target: Target, recipients: Sequence[str]) -> int:
     return shipped_count
 
 
-def read_all(target: Target, identities: Sequence[Identity], *, is_forced: bool = False) -> list[Entry]:
+def read_all(
+    target: Target, identities: Sequence[Identity], *, since: dt.datetime | None = None, is_forced: bool = False
+) -> list[Entry]:
     """
     Return the entries of the local log and of all shipments, of every installation that shipped there, each once.
 
-    Sorted by time. A shipment of this installation that cannot be read is no loss while the log is here. Raises
-    UnreadableShipment for another one, unless it `is_forced`: then that one is left out. Raises TargetError, OSError.
+    Sorted by time. Shipments all of which is older than `since` are left out: there may be one for each minute of a
+    month. One of this installation that cannot be read is no loss while the log is here. Raises UnreadableShipment for
+    another one, unless it `is_forced`: then that one is left out. Raises TargetError, OSError.
     """
     local = list(log.read_log())
     entries = {_identify(entry): entry for entry in local}
     own = log.read_installation() if local else ""
-    for shipment in list_shipments(target):
+    shipments = [each for each in list_shipments(target) if since is None or not each.is_older_than(since)]
+
+    def read(shipment: Shipment) -> list[Entry]:
         try:
-            found = _read_shipment(shipment, target, identities)
+            return _read_shipment(shipment, target, identities)
         except (packing.Damaged, packing.NoKey, FileNotFoundError) as error:
             if shipment.installation == own or is_forced:
                 log.logger.warning("%s of %s is left out: %s", shipment.key, target.address, error)
-                continue
+                return []
             raise UnreadableShipment(
                 f"{shipment.key} in {target.address} says what was deleted, and {error}. Once it is moved away, a"
                 " restore brings that back"
             ) from error
-        for entry in found:
-            entries.setdefault(_identify(entry), entry)
+
+    with ThreadPoolExecutor(READERS) as readers:
+        for found in readers.map(read, shipments):
+            for entry in found:
+                entries.setdefault(_identify(entry), entry)
     return sorted(entries.values(), key=log.order)
 
 
@@ -112,8 +127,7 @@ def list_shipments(target: Target) -> Iterator[Shipment]:
 
 def prune(target: Target, *, before: dt.datetime) -> int:
     """Delete shipments all of which is older than a moment. Return how many. Raises TargetError."""
-    # The time in the key is in whole seconds, rounded down.
-    outdated = [each for each in list_shipments(target) if each.shipped_at + dt.timedelta(seconds=1) < before]
+    outdated = [each for each in list_shipments(target) if each.is_older_than(before)]
     for shipment in outdated:
         target.delete(shipment.key)
     return len(outdated)

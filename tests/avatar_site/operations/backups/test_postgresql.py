@@ -22,6 +22,7 @@ from pytest_django import DjangoDbBlocker
 from avatar_site.operations.backups import database, postgresql
 from avatar_site.operations.models import Tombstone
 from tests import factories
+from tests.backup_site import BackupSite, without_own
 from tests.databases import as_default
 from tests.postgres import SUPERUSER, TOOLS, Postgres, running_postgres
 from tests.processes import OutputProcess
@@ -372,10 +373,10 @@ class TestSwap:
         ):
             with pytest.raises(
                 database.SwapRefused,
-                match=r"1 sessions are connected to the database avatar: site with worker from this machine \(1\)",
+                match=r"The database avatar is in use by 1 session: site with worker from this machine \(1\)",
             ):
                 self.swap(dump)
-            with pytest.raises(database.SwapRefused, match="Stop them first"):
+            with pytest.raises(database.SwapRefused, match="Stop what is connected first"):
                 database.check_replaceable(vendor="postgresql")
 
         assert list_databases(server) == ["avatar"]
@@ -419,3 +420,51 @@ class TestSwap:
 def test_long_names_leave_room_for_what_is_appended() -> None:
     assert postgresql._cut("資料庫" * 10) == "資料庫" * 4
     assert len(f"{postgresql._cut('x' * 63)}_before_20261126t033000z".encode()) <= 63
+
+
+class TestSite:
+    """By the commands, as an operator does it."""
+
+    @pytest.fixture
+    def site(self, server: Postgres, live: str, tmp_path: Path) -> BackupSite:
+        connection.close()
+        site = BackupSite(tmp_path / "site", DATABASE_URL=server.make_url(live, user=SITE))
+        site.prepare()
+        site.fill(20)
+        return site
+
+    def test_is_restored_in_place_and_elsewhere(self, server: Postgres, site: BackupSite, tmp_path: Path) -> None:
+        rows, files = site.read_rows(), site.read_files()
+        name = site.back_up()
+        assert list_databases(server) == ["avatar"]
+        site.fill(6, label="after")
+
+        said = site.manage("restore", name, "--yes")
+
+        before = list_databases(server)[1]
+        assert list_databases(server) == ["avatar", before]
+        assert f"The database before it is kept as {before}." in said
+        assert without_own(site.read_rows()) == without_own(rows)
+        # What was said since stays in the storage until somebody confirms.
+        assert files.items() < site.read_files().items()
+
+        with server.connect() as admin:
+            admin.execute(f"CREATE DATABASE avatar_elsewhere OWNER {SITE}")
+        other = BackupSite(
+            tmp_path / "other", target=site.target, DATABASE_URL=server.make_url("avatar_elsewhere", user=SITE)
+        )
+        other.manage("restore", name, "--yes")
+        assert without_own(other.read_rows()) == without_own(rows)
+        assert other.read_files() == files
+
+    def test_is_not_restored_while_something_is_connected(self, server: Postgres, site: BackupSite) -> None:
+        name = site.back_up()
+        rows = site.read_rows()
+
+        with server.connect("avatar"):
+            said = site.fail("restore", name, "--yes")
+
+        assert "The database avatar is in use by 1 session" in said
+        assert "Nothing was changed" in said
+        assert site.read_rows() == rows
+        assert list_databases(server) == ["avatar"]

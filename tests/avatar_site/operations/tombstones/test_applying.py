@@ -13,6 +13,7 @@ from django.contrib.admin.models import CHANGE, LogEntry
 from django.contrib.auth.models import Group, Permission, User
 from django.contrib.contenttypes.models import ContentType
 from django.db import transaction
+from django.test import Client
 from django.utils import timezone
 from pytest_django import DjangoCaptureOnCommitCallbacks
 
@@ -257,9 +258,11 @@ class TestDeletions:
 
         assert not User.objects.exists()
 
-    def test_spare_another_user_who_has_the_id_of_one_that_was_deleted(self, alice: User) -> None:
+    @pytest.mark.parametrize("username", ["carol", "alice"])
+    def test_spare_another_user_who_has_the_id_of_one_that_was_deleted(self, alice: User, username: str) -> None:
         with undone() as found:
-            User.objects.filter(pk=alice.pk).update(username="carol", date_joined=timezone.now())
+            later = timezone.now() + dt.timedelta(days=1)
+            User.objects.filter(pk=alice.pk).update(username=username, date_joined=later)
             User.objects.get(pk=alice.pk).delete()
 
         assert restore(found).deleted == {}
@@ -412,6 +415,31 @@ class TestChanges:
         bob.refresh_from_db()
         assert (alice.is_active, alice.is_staff, alice.is_superuser) == (False, False, False)
         assert (bob.is_active, bob.is_staff) == (True, True)
+
+    def test_of_a_user_that_were_made_in_the_admin(self, alice: User, admin_client: Client) -> None:
+        """Its form rounds the time of joining."""
+        staff = Group.objects.create(name="staff")
+        alice.groups.add(staff)
+        address = f"/admin/auth/user/{alice.pk}/change/"
+        with undone() as found:
+            page = admin_client.get(address)
+            form = page.context["adminform"].form
+            data = {name: value for name in form.fields if (value := form[name].initial) not in (None, False)}
+            del data["groups"], data["is_active"]
+            joined_at = timezone.localtime(alice.date_joined)
+            data |= {"date_joined_0": f"{joined_at:%Y-%m-%d}", "date_joined_1": f"{joined_at:%H:%M:%S}"}
+            assert admin_client.post(address, data).status_code == 302
+            changed = User.objects.get(pk=alice.pk)
+            assert changed.date_joined != alice.date_joined
+            # Given again afterwards.
+            changed.groups.add(staff)
+
+        restore(found)
+
+        alice.refresh_from_db()
+        assert not alice.is_active
+        assert list(alice.groups.all()) == [staff]
+        assert applying.apply([], since=timezone.now(), present=found.present).refusal == ""
 
     def test_of_a_password_are_the_last_one(self, alice: User) -> None:
         with undone() as found:

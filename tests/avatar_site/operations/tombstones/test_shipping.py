@@ -222,6 +222,21 @@ class TestReadAll:
 
         assert read_keys(target) == ["1", "2"]
 
+    def test_reads_no_shipment_that_is_older_than_what_is_wanted(
+        self, target: FolderTarget, tombstones_dir: Path
+    ) -> None:
+        write_log("1")
+        shipping.ship(target, [])
+        lose_disk(tombstones_dir)
+        (shipment,) = shipping.list_shipments(target)
+
+        found = [
+            len(shipping.read_all(target, [], since=shipment.shipped_at + dt.timedelta(seconds=seconds)))
+            for seconds in (0, 1, 2)
+        ]
+
+        assert found == [1, 1, 0]
+
     def test_of_an_empty_target_is_the_log(self, target: FolderTarget) -> None:
         write_log("1")
 
