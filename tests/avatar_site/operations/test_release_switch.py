@@ -130,7 +130,7 @@ class TestUpgrade:
     def test_goes_back_by_itself_when_nothing_can_be_installed(self, product: SmallProduct) -> None:
         to = product.release("0002", requirements="django==6")
 
-        output = product.switch("upgrade", "--to", to, "--install", "mkdir .venv; false", code=1)
+        output = product.switch("upgrade", "--to", to, "--install", "mkdir .venv && touch .venv/half && false", code=1)
 
         assert product.look() == ONE
         assert "installing the requirements ended with code 1" in output
@@ -313,6 +313,8 @@ class TestInterruption:
 
     def kill(self, product: SmallProduct, point: int, *arguments: str) -> None:
         product.switch(*arguments, prefix=("-c", KILL, str(point)), code=-9)
+        # What `make` needs, to be told once more.
+        assert (product.root / "Makefile").exists()
 
     def test_is_said_to_one_who_asks_for_another_release(self, product: SmallProduct) -> None:
         to, other = product.release("0002", requirements="django==6"), product.release("0003")
