@@ -119,7 +119,9 @@ class Journal:
     leave: Release
     enter: Release
     began_at: str
-    #: The lists and the command that install the environment to enter, and the bound of the health check.
+    #: An upgrade: what was asked for, and its commit or the SHA-256 of its archive; see `UpgradeOptions`.
+    wanted: str = ""
+    source: str = ""
     install: str = ""
     health_timeout_s: float = HEALTH_TIMEOUT_S
     serve_arguments: list[str] = field(default_factory=list)
@@ -171,6 +173,17 @@ class Installation:
         folder = self.releases / release.build
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         _write_json(folder / "release.json", asdict(release))
+
+    def remove(self, path: Path) -> None:
+        """Remove a folder or a file, or nothing. Moved first: a part of one is never taken for a whole."""
+        if path.exists() or path.is_symlink():
+            self.releases.mkdir(mode=0o700, exist_ok=True)
+            draft = self.releases / f".removed-{time.monotonic_ns()}"
+            path.rename(draft)
+            if draft.is_dir() and not draft.is_symlink():
+                shutil.rmtree(draft)
+            else:
+                draft.unlink()
 
     # --- what is run ---
 
@@ -255,14 +268,16 @@ class Installation:
 
     # --- what can be switched ---
 
-    def switch_code(self, leave: Release, enter: Release, *, is_again: bool) -> None:
-        """Put the code of a release in the place of another's. Repeatable, and reversible from any point."""
+    def switch_code(self, leave: Release, enter: Release, *, is_forced: bool, is_again: bool) -> None:
+        """
+        Put the code of a release in the place of another's. Repeatable, and reversible from any point.
+
+        `is_forced`: files are half of each, and of no operator. `is_again`: a git of ours may have been killed.
+        """
         if enter.commit:
-            # Only a switch that was killed has left it: there is one at a time, and it was refused beside others.
             if is_again:
-                (self.root / ".git" / "index.lock").unlink(missing_ok=True)
-            force = ("--force",) if is_again else ()
-            self.git("checkout", "--quiet", *force, "--detach", enter.commit)
+                (self.root / self.git("rev-parse", "--git-path", "index.lock").strip()).unlink(missing_ok=True)
+            self.git("checkout", "--quiet", *(("--force",) if is_forced else ()), "--detach", enter.commit)
             return
         for name in leave.entries:
             self._take_out(leave, name, is_replaced=name in enter.entries)
@@ -292,7 +307,7 @@ class Installation:
             raise Refused(f"{self.venv} is no folder: `make run` makes one.")
         (self.venv / MARKER).write_text(release.environment)
         # One that was kept under this name, before this was installed again.
-        _remove(self.releases / "venvs" / release.environment)
+        self.remove(self.releases / "venvs" / release.environment)
 
     def switch_environment(self, enter: Release, install: Callable[[], None] | None) -> None:
         """Put the environment of a release in its place: by renaming, or by installing it where that is allowed."""
@@ -300,11 +315,11 @@ class Installation:
             kept = self.releases / "venvs"
             kept.mkdir(mode=0o700, exist_ok=True)
             if (present := _read_marker(self.venv)) is not None:
-                _remove(kept / present)
+                self.remove(kept / present)
                 self.venv.rename(kept / present)
             else:
                 # Half installed.
-                _remove(self.venv)
+                self.remove(self.venv)
             if (kept / enter.environment).exists():
                 (kept / enter.environment).rename(self.venv)
             elif install is None:
@@ -321,11 +336,14 @@ class Installation:
         kept = [each for each in self.read_releases() if each.build != present.build]
         kept, removed = kept[:KEPT_RELEASES], kept[KEPT_RELEASES:]
         for release in removed:
-            _remove(self.releases / release.build)
+            self.remove(self.releases / release.build)
+        # What a removal that was killed has left.
+        for path in self.releases.glob(".removed-*"):
+            self.remove(path)
         needed = {each.environment for each in (*kept, present)}
         for path in (self.releases / "venvs").glob("*"):
             if path.name not in needed:
-                _remove(path)
+                self.remove(path)
 
 
 # --- upgrade ---
@@ -350,35 +368,26 @@ def upgrade(installation: Installation, options: UpgradeOptions) -> None:
     if journal is not None and journal.operation == "rollback":
         if not journal.why:
             raise Refused("A rollback was interrupted: `make rollback` finishes it.")
-        _finish_rollback(installation, journal)
-        raise StepFailed(f"The upgrade had failed: {journal.why}. AVATAR is back at {journal.enter.build}")
+        _finish_rollback(installation, journal, is_again=True)
+        raise StepFailed(f"The upgrade had failed: {journal.why}. AVATAR is as it was, at {journal.enter.build}")
     is_again = journal is not None
     if journal is None:
         journal = _begin_upgrade(installation, options)
         if journal is None:
             return
-    elif _find_build(installation, options.to) != journal.enter.build:
+    elif _find_source(installation, options.to) != journal.source:
+        # A branch may have moved since.
+        to = journal.enter.commit or journal.wanted
         raise Refused(
-            f"An upgrade to {journal.enter.build} was interrupted: `make upgrade TO={journal.enter.build}` goes on, "
-            "`make rollback` goes back."
+            f"An upgrade to {journal.wanted} was interrupted. `make upgrade TO={to}` goes on, `make rollback` goes back"
         )
     try:
         _run_upgrade(installation, journal, is_again=is_again)
     except StepFailed as failure:
         say(f"The upgrade failed: {failure}.")
         say(f"Going back to {journal.leave.build} …")
-        present = installation.read_journal() or journal
-        back = replace(
-            present,
-            operation="rollback",
-            step="code",
-            leave=present.enter,
-            enter=present.leave,
-            restores_database=_is_database_changed(present),
-            why=str(failure),
-        )
-        installation.write_journal(back)
-        _finish_rollback(installation, back)
+        back = _turn_back(installation, installation.read_journal() or journal, why=str(failure))
+        _finish_rollback(installation, back, is_again=is_again)
         raise StepFailed(
             f"The upgrade to {journal.enter.build} failed: {failure}. AVATAR is as it was, at {journal.leave.build}"
         ) from failure
@@ -405,7 +414,6 @@ def _begin_upgrade(installation: Installation, options: UpgradeOptions) -> Journ
     left = replace(
         present, backup=Backup(**answer["backup"]) if answer["backup"] else None, left_at=_now(), is_previous=True
     )
-    installation.write_release(left)
     keep_program(installation)
     return Journal(
         operation="upgrade",
@@ -413,6 +421,8 @@ def _begin_upgrade(installation: Installation, options: UpgradeOptions) -> Journ
         leave=left,
         enter=enter,
         began_at=_now(),
+        wanted=options.to,
+        source=_find_source(installation, options.to),
         install=options.install,
         health_timeout_s=options.health_timeout_s,
         serve_arguments=list(options.serve_arguments),
@@ -421,21 +431,21 @@ def _begin_upgrade(installation: Installation, options: UpgradeOptions) -> Journ
 
 def _run_upgrade(installation: Installation, journal: Journal, *, is_again: bool) -> None:
     steps: dict[str, Callable[[Journal], Journal | None]] = {
-        "code": lambda each: installation.switch_code(each.leave, each.enter, is_again=is_again),
+        "code": lambda each: installation.switch_code(each.leave, each.enter, is_forced=is_again, is_again=is_again),
         "environment": lambda each: _enter_environment(installation, each),
         "models": lambda each: _fetch_models(installation, each),
         "migrations": lambda each: _migrate(installation),
         "check": lambda each: check_health(installation, each),
+        "finish": lambda each: _write_releases(installation, each),
     }
     names = list(steps)
     for name in names[names.index(journal.step) :]:
         journal = replace(journal, step=name)
         installation.write_journal(journal)
         with _failing_as_step(), ExitStack() as held:
-            if name != "check":
+            if name not in ("check", "finish"):
                 held.enter_context(hold_serve_lock(journal.leave.data_dir, timeout_s=STOP_TIMEOUT_S if is_again else 0))
             journal = steps[name](journal) or journal
-    installation.write_release(replace(journal.enter, left_at="", backup=None))
     finish(installation)
     installation.prune(journal.enter)
     say(
@@ -548,6 +558,7 @@ def rollback(installation: Installation, options: RollbackOptions) -> None:
     Uses no network. The database stays as it is when both releases have the same migrations, unless it is asked for.
     """
     journal = installation.read_journal()
+    is_again = journal is not None
     if journal is None:
         journal = _begin_rollback(installation, options)
     elif journal.operation == "upgrade":
@@ -556,22 +567,28 @@ def rollback(installation: Installation, options: RollbackOptions) -> None:
         say(f"An upgrade to {journal.enter.build} was interrupted at step {journal.step}.")
         with hold_serve_lock(journal.leave.data_dir, timeout_s=STOP_TIMEOUT_S):
             pass
-        restores = _is_database_changed(journal)
-        if restores and journal.step == "check":
+        if _is_database_changed(journal) and journal.step != "migrations":
             _agree(installation, journal.leave, options)
             _back_up_present(installation, options)
-        journal = replace(
-            journal,
-            operation="rollback",
-            step="code",
-            leave=journal.enter,
-            enter=journal.leave,
-            restores_database=restores,
-        )
-        installation.write_journal(journal)
+        journal = _turn_back(installation, journal, why="")
     else:
         say(f"Going on with the rollback to {journal.enter.build}, at step {journal.step}.")
-    _finish_rollback(installation, journal)
+    _finish_rollback(installation, journal, is_again=is_again)
+
+
+def _turn_back(installation: Installation, journal: Journal, *, why: str) -> Journal:
+    """Write and return the journal of the rollback of an upgrade that is under way."""
+    back = replace(
+        journal,
+        operation="rollback",
+        step="code",
+        leave=journal.enter,
+        enter=journal.leave,
+        restores_database=_is_database_changed(journal),
+        why=why,
+    )
+    installation.write_journal(back)
+    return back
 
 
 def _begin_rollback(installation: Installation, options: RollbackOptions) -> Journal:
@@ -602,13 +619,13 @@ def _begin_rollback(installation: Installation, options: RollbackOptions) -> Jou
         safety = _back_up_present(installation, options)
     else:
         say("Both have the same migrations: the database stays as it is, and nothing is lost.")
-    installation.note_environment(present)
-    installation.write_release(replace(present, backup=safety, left_at=_now()))
+    if installation.venv.is_dir():
+        installation.note_environment(present)
     keep_program(installation)
     journal = Journal(
         operation="rollback",
         step="code",
-        leave=present,
+        leave=replace(present, backup=safety, left_at=_now()),
         enter=enter,
         began_at=_now(),
         restores_database=restores,
@@ -619,8 +636,8 @@ def _begin_rollback(installation: Installation, options: RollbackOptions) -> Jou
 
 def _check_idle(installation: Installation, present: Release) -> None:
     """Raise Refused if AVATAR runs, belongs to another user, or has code of its own."""
-    owner = Path(present.data_dir).stat().st_uid
-    if os.geteuid() != owner:
+    data_dir = Path(present.data_dir)
+    if data_dir.exists() and os.geteuid() != (owner := data_dir.stat().st_uid):
         raise Refused(f"{present.data_dir} belongs to user {owner}: run this as that user, as AVATAR itself.")
     with hold_serve_lock(present.data_dir):
         pass
@@ -681,13 +698,14 @@ def _back_up_present(installation: Installation, options: RollbackOptions) -> Ba
     return Backup(**answer["backup"]) if answer["backup"] else None
 
 
-def _finish_rollback(installation: Installation, journal: Journal) -> None:
+def _finish_rollback(installation: Installation, journal: Journal, *, is_again: bool) -> None:
     """Do the steps of a rollback that are left, by the journal alone: no code of the release that is left is run."""
     began_s = time.monotonic()
     steps: dict[str, Callable[[], None]] = {
-        "code": lambda: installation.switch_code(journal.leave, journal.enter, is_again=True),
+        "code": lambda: installation.switch_code(journal.leave, journal.enter, is_forced=True, is_again=is_again),
         "environment": lambda: installation.switch_environment(journal.enter, None),
         "database": lambda: _restore_database(installation, journal),
+        "finish": lambda: _write_releases(installation, journal),
     }
     names = list(steps)
     try:
@@ -695,18 +713,16 @@ def _finish_rollback(installation: Installation, journal: Journal) -> None:
             journal = replace(journal, step=name)
             installation.write_journal(journal)
             with _failing_as_step(), ExitStack() as held:
-                if name != "database":
+                if name not in ("database", "finish"):
                     held.enter_context(hold_serve_lock(journal.enter.data_dir, timeout_s=STOP_TIMEOUT_S))
                 steps[name]()
     except StepFailed as error:
         raise StepFailed(
             f"The rollback stopped at step {journal.step}: {error}. `make rollback` goes on from there"
         ) from error
-    translate(installation)
-    present = replace(journal.enter, left_at="", backup=None, is_previous=False)
-    installation.write_release(present)
     finish(installation)
-    say(f"Back at {present.version} ({present.build}), in {time.monotonic() - began_s:.0f} s.")
+    translate(installation)
+    say(f"Back at {journal.enter.version} ({journal.enter.build}), in {time.monotonic() - began_s:.0f} s.")
     if journal.restores_database:
         say("All logins were ended. Look at the site, then run `.venv/bin/python manage.py confirm_restore`.")
 
@@ -721,9 +737,16 @@ def _restore_database(installation: Installation, journal: Journal) -> None:
     installation.manage("restore", backup.name, "--from", backup.target, *only, "--yes")
 
 
+def _write_releases(installation: Installation, journal: Journal) -> None:
+    """Write down which release is the present one, and how to return to the one that was left."""
+    if journal.leave.left_at:
+        installation.write_release(journal.leave)
+    installation.write_release(replace(journal.enter, left_at="", backup=None, is_previous=False))
+
+
 def _is_database_changed(journal: Journal) -> bool:
     """Return whether an upgrade has begun to migrate, and had something to migrate."""
-    return journal.step in ("migrations", "check") and journal.enter.schema != journal.leave.schema
+    return journal.step in ("migrations", "check", "finish") and journal.enter.schema != journal.leave.schema
 
 
 # --- what there is to install ---
@@ -734,9 +757,7 @@ def _choose_git(installation: Installation, present: Release, wanted: str) -> Re
     if not installation.is_checkout:
         return None
     try:
-        commit = installation.git(
-            "rev-parse", "--quiet", "--verify", "--end-of-options", f"{wanted}^{{commit}}"
-        ).strip()
+        commit = _resolve(installation, wanted)
     except StepFailed:
         return None
     files = installation.git("ls-tree", "-r", "--name-only", "-z", commit).split("\0")
@@ -755,7 +776,7 @@ def _choose_archive(installation: Installation, present: Release, wanted: str) -
     if installation.is_checkout or not path.is_file():
         return None
     draft = installation.releases / "unpacked"
-    _remove(draft)
+    installation.remove(draft)
     draft.mkdir(mode=0o700, parents=True)
     try:
         unpack(path, draft)
@@ -769,7 +790,7 @@ def _choose_archive(installation: Installation, present: Release, wanted: str) -
         if NOT_CODE.fullmatch(name) or data_dir.is_relative_to(installation.root / name):
             raise Refused(f"{name} is replaced by code of the release, and is not code here.")
     if build != present.build:
-        _remove(installation.releases / build)
+        installation.remove(installation.releases / build)
         (installation.releases / build).mkdir(mode=0o700)
         draft.rename(installation.releases / build / "code")
     return replace(present, entries=entries, build=build)
@@ -816,16 +837,20 @@ def _identify(installation: Installation, folder: Path) -> str:
     ).strip()
 
 
-def _find_build(installation: Installation, wanted: str) -> str:
-    """Return the build of what was asked for, to compare it with what was interrupted; itself if it is unknown."""
+def _find_source(installation: Installation, wanted: str) -> str:
+    """Return what tells what was asked for from another: a commit, or an archive's SHA-256. Empty if it is neither."""
     if installation.is_checkout:
         with suppress(StepFailed):
-            return installation.git("rev-parse", "--quiet", "--verify", "--end-of-options", f"{wanted}^{{commit}}")[:12]
+            return _resolve(installation, wanted)
     elif Path(wanted).is_file():
-        journal = installation.read_journal()
-        # Its code may be in place already: the archive is not unpacked again.
-        return journal.enter.build if journal is not None else wanted
-    return wanted
+        with Path(wanted).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    return ""
+
+
+def _resolve(installation: Installation, ref: str) -> str:
+    """Return the commit of a ref. Raises StepFailed."""
+    return installation.git("rev-parse", "--quiet", "--verify", "--end-of-options", f"{ref}^{{commit}}").strip()
 
 
 def identify_environment(root: Path, lists: Sequence[str]) -> str:
@@ -1028,16 +1053,6 @@ def _sync(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _remove(path: Path) -> None:
-    """Remove a folder, or nothing. Renamed first: a part of one is never taken for a whole."""
-    if path.is_symlink() or path.is_file():
-        path.unlink()
-    elif path.exists():
-        draft = path.with_name(f".removed-{path.name.lstrip('.')}-{os.getpid()}")
-        path.rename(draft)
-        shutil.rmtree(draft)
 
 
 def _now() -> str:

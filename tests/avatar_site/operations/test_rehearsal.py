@@ -229,6 +229,7 @@ class TestRunbooks:
         assert "no such transport" in output
         assert "AVATAR is as it was" in output
         assert site.look() == FIRST
+        assert "There is no release to go back to" in site.run(".venv/bin/python", "manage.py", "rollback", code=1)
 
 
 def choose_prefix() -> tuple[str, ...]:

@@ -4,6 +4,7 @@ import ast
 import fcntl
 import io
 import json
+import shutil
 import sys
 import tarfile
 from pathlib import Path
@@ -129,7 +130,7 @@ class TestUpgrade:
     def test_goes_back_by_itself_when_nothing_can_be_installed(self, product: SmallProduct) -> None:
         to = product.release("0002", requirements="django==6")
 
-        output = product.switch("upgrade", "--to", to, "--install", "mkdir .venv; false", code=1)
+        output = product.switch("upgrade", "--to", to, "--install", "mkdir .venv && touch .venv/half && false", code=1)
 
         assert product.look() == ONE
         assert "installing the requirements ended with code 1" in output
@@ -249,6 +250,13 @@ class TestRollback:
         assert "could not be counted" in output
         assert upgraded.look() == ONE
 
+    def test_goes_back_without_an_environment(self, upgraded: SmallProduct) -> None:
+        shutil.rmtree(upgraded.root / ".venv")
+
+        upgraded.switch("rollback", "--yes", "--without-backup")
+
+        assert upgraded.look() == ONE
+
     def test_refuses_a_release_whose_backup_is_gone(self, upgraded: SmallProduct) -> None:
         (upgraded.root / "var" / "backup-0").unlink()
 
@@ -305,14 +313,27 @@ class TestInterruption:
 
     def kill(self, product: SmallProduct, point: int, *arguments: str) -> None:
         product.switch(*arguments, prefix=("-c", KILL, str(point)), code=-9)
+        # What `make` needs, to be told once more.
+        assert (product.root / "Makefile").exists()
 
-    def test_is_said_to_one_who_asks_for_another_release(self, checkout: SmallProduct) -> None:
-        to, other = checkout.release("0002", requirements="django==6"), checkout.release("0003")
-        self.kill(checkout, 20, "upgrade", "--to", to)
+    def test_is_said_to_one_who_asks_for_another_release(self, product: SmallProduct) -> None:
+        to, other = product.release("0002", requirements="django==6"), product.release("0003")
+        self.kill(product, 20, "upgrade", "--to", to)
 
-        output = checkout.switch("upgrade", "--to", other, code=1)
+        output = product.switch("upgrade", "--to", other, code=1)
 
-        assert f"make upgrade TO={to[:12]}" in output
+        assert f"make upgrade TO={to}" in output
+
+    def test_of_an_upgrade_that_was_going_back_is_made_up_for_by_the_same_command(self, checkout: SmallProduct) -> None:
+        to = checkout.release("0002", requirements="django==6", broken="dies")
+        # Its points are those of an upgrade up to the health check, and of a rollback after it.
+        self.kill(checkout, 28, "upgrade", "--to", to)
+        assert checkout.is_switching
+
+        output = checkout.switch("upgrade", "--to", to, code=1)
+
+        assert "The upgrade had failed: AVATAR ended with code 1" in output
+        assert checkout.look() == ONE
 
 
 class TestArchive:
