@@ -457,6 +457,23 @@ class TestSwap:
         assert self.list_users() == ["alice"]
         assert all(users in (["alice"], ["alice", "bob"]) for users in seen)
 
+    def test_of_a_damaged_one_keeps_it_wherever_it_is_killed(self, live: Path, prepared: Path) -> None:
+        leave_log(live)
+        live.write_bytes(b"x" * 100 + live.read_bytes()[100:])
+        damaged, log = live.read_bytes(), Path(f"{live}-wal").read_bytes()
+        kept = live.parent / "damaged-20261126T033000Z"
+        steps = 0
+        while prepared.exists() and fork_and_die_at(steps, lambda: sqlite.swap(prepared, now=NOW)):
+            found = [path.read_bytes() for path in (live, kept / live.name) if path.exists()]
+            assert damaged in found
+            logs = [path.read_bytes() for path in (Path(f"{live}-wal"), kept / f"{live.name}-wal") if path.exists()]
+            assert log in logs
+            steps += 1
+
+        assert steps > 5
+        assert self.list_users() == ["alice"]
+        assert ((kept / live.name).read_bytes(), (kept / f"{live.name}-wal").read_bytes()) == (damaged, log)
+
     def test_brings_one_from_another_disk_near_first(self, live: Path, prepared: Path) -> None:
         elsewhere = Path("/dev/shm") / f"avatar-data-{os.getpid()}.sqlite3"  # noqa: S108 — removed below
         elsewhere.write_bytes(prepared.read_bytes())
