@@ -93,29 +93,29 @@ class TestUpgrade:
         assert "Upgraded to 0002" in output
         assert product.read_state()["turns"] == ["one"]
 
-    def test_describes_the_release_that_it_left(self, product: SmallProduct) -> None:
-        product.switch("upgrade", "--to", product.release("0002"))
+    def test_describes_the_release_that_it_left(self, checkout: SmallProduct) -> None:
+        checkout.switch("upgrade", "--to", checkout.release("0002"))
 
-        left = read_release(product)
+        left = read_release(checkout)
         assert left["version"] == "0001"
         assert left["schema"] == {"voices": "0001"}
         assert left["backup"] == {
             "name": "backup-0",
-            "target": str(product.root / "var"),
+            "target": str(checkout.root / "var"),
             "taken_at": "2026-11-26T12:00:00+00:00",
             "only": "",
         }
 
-    def test_keeps_the_environment_of_the_same_requirements(self, product: SmallProduct) -> None:
-        (product.root / ".venv" / "by-hand").touch()
-        (product.root / "offline").touch()
+    def test_keeps_the_environment_of_the_same_requirements(self, checkout: SmallProduct) -> None:
+        (checkout.root / ".venv" / "by-hand").touch()
+        (checkout.root / "offline").touch()
 
-        output = product.switch("upgrade", "--to", product.release("0002"))
+        output = checkout.switch("upgrade", "--to", checkout.release("0002"))
 
-        assert (product.root / ".venv" / "by-hand").exists()
+        assert (checkout.root / ".venv" / "by-hand").exists()
         assert "the environment is kept" in output
         # make would install it again.
-        assert product.make(".venv/.requirements-cpu") is None
+        assert checkout.make(".venv/.requirements-cpu") is None
 
     @pytest.mark.parametrize("broken", ["dies", "is not healthy"])
     def test_goes_back_by_itself_when_it_is_not_healthy(self, product: SmallProduct, broken: str) -> None:
@@ -127,12 +127,12 @@ class TestUpgrade:
         assert ("cannot import name Turn" if broken == "dies" else "503: tts is missing") in output
         assert "AVATAR is as it was" in output
 
-    def test_goes_back_by_itself_when_nothing_can_be_installed(self, product: SmallProduct) -> None:
-        to = product.release("0002", requirements="django==6")
+    def test_goes_back_by_itself_when_nothing_can_be_installed(self, checkout: SmallProduct) -> None:
+        to = checkout.release("0002", requirements="django==6")
 
-        output = product.switch("upgrade", "--to", to, "--install", "mkdir .venv && touch .venv/half && false", code=1)
+        output = checkout.switch("upgrade", "--to", to, "--install", "mkdir .venv && touch .venv/half && false", code=1)
 
-        assert product.look() == ONE
+        assert checkout.look() == ONE
         assert "installing the requirements ended with code 1" in output
 
     def test_refuses_while_it_runs(self, product: SmallProduct) -> None:
@@ -178,21 +178,21 @@ class TestUpgrade:
     def test_has_nothing_to_do_at_the_same_release(self, product: SmallProduct) -> None:
         assert "is installed already" in product.switch("upgrade", "--to", product.first)
 
-    def test_keeps_two_releases_and_their_environments(self, product: SmallProduct) -> None:
+    def test_keeps_two_releases_and_their_environments(self, checkout: SmallProduct) -> None:
         for number in (2, 3, 4):
-            product.switch("upgrade", "--to", product.release(f"000{number}", requirements=f"django=={number}"))
+            checkout.switch("upgrade", "--to", checkout.release(f"000{number}", requirements=f"django=={number}"))
 
-        kept = product.switch("list").splitlines()
+        kept = checkout.switch("list").splitlines()
         assert [line.split()[2] for line in kept] == ["0003", "0002"]
-        assert len(list((product.root / ".releases" / "venvs").iterdir())) == 2
+        assert len(list((checkout.root / ".releases" / "venvs").iterdir())) == 2
 
 
 class TestRollback:
     @pytest.fixture
-    def upgraded(self, product: SmallProduct) -> SmallProduct:
-        product.switch("upgrade", "--to", product.release("0002", requirements="django==6"))
-        product.write_state(product.read_state() | {"turns": ["one", "two", "three"]})
-        return product
+    def upgraded(self, checkout: SmallProduct) -> SmallProduct:
+        checkout.switch("upgrade", "--to", checkout.release("0002", requirements="django==6"))
+        checkout.write_state(checkout.read_state() | {"turns": ["one", "two", "three"]})
+        return checkout
 
     def test_returns_code_environment_and_database(self, upgraded: SmallProduct) -> None:
         (upgraded.root / "offline").touch()
@@ -230,14 +230,14 @@ class TestRollback:
 
         assert "There is no release to go back to" in upgraded.switch("rollback", "--yes", code=1)
 
-    def test_leaves_the_database_where_the_schema_is_the_same(self, product: SmallProduct) -> None:
-        product.switch("upgrade", "--to", product.release("0001", requirements="django==6"))
-        product.write_state(product.read_state() | {"turns": ["one", "two"]})
+    def test_leaves_the_database_where_the_schema_is_the_same(self, checkout: SmallProduct) -> None:
+        checkout.switch("upgrade", "--to", checkout.release("0001", requirements="django==6"))
+        checkout.write_state(checkout.read_state() | {"turns": ["one", "two"]})
 
-        output = product.switch("rollback")
+        output = checkout.switch("rollback")
 
-        assert product.look() == ONE
-        assert product.read_state()["turns"] == ["one", "two"]
+        assert checkout.look() == ONE
+        assert checkout.read_state()["turns"] == ["one", "two"]
         assert "nothing is lost" in output
 
     def test_goes_back_from_a_release_that_does_not_run_any_more(self, upgraded: SmallProduct) -> None:
@@ -270,13 +270,13 @@ class TestRollback:
 
         assert "stop it first" in output
 
-    def test_goes_to_a_release_by_its_name(self, product: SmallProduct) -> None:
+    def test_goes_to_a_release_by_its_name(self, checkout: SmallProduct) -> None:
         for number in (2, 3):
-            product.switch("upgrade", "--to", product.release(f"000{number}", requirements=f"django=={number}"))
+            checkout.switch("upgrade", "--to", checkout.release(f"000{number}", requirements=f"django=={number}"))
 
-        product.switch("rollback", "--to", "0001", "--yes")
+        checkout.switch("rollback", "--to", "0001", "--yes")
 
-        assert product.look() == ONE
+        assert checkout.look() == ONE
 
 
 class TestInterruption:
