@@ -5,8 +5,10 @@ import fcntl
 import io
 import json
 import shutil
+import subprocess
 import sys
 import tarfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ import pytest
 
 from avatar_site.operations import release_switch
 from avatar_site.operations.release_switch import Refused
-from tests.avatar_site.operations.small_product import SmallProduct
+from tests.avatar_site.operations.small_product import PROGRAM, SmallProduct
 
 ONE = {
     "code": "0001",
@@ -316,6 +318,17 @@ class TestInterruption:
         # What `make` needs, to be told once more.
         assert (product.root / "Makefile").exists()
 
+    def test_of_the_health_check_stops_what_it_checks(self, checkout: SmallProduct) -> None:
+        to = checkout.release("0002", requirements="django==6", broken="is not healthy")
+        command = [sys.executable, "-I", str(checkout.root / PROGRAM), "upgrade", "--to", to]
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL) as switch:
+            wait_until_locked(checkout.root / "var" / "serve.lock", step="check", product=checkout)
+            switch.kill()
+
+        checkout.switch("rollback", "--yes")
+
+        assert checkout.look() == ONE
+
     def test_is_said_to_one_who_asks_for_another_release(self, product: SmallProduct) -> None:
         to, other = product.release("0002", requirements="django==6"), product.release("0003")
         self.kill(product, 20, "upgrade", "--to", to)
@@ -334,6 +347,21 @@ class TestInterruption:
 
         assert "The upgrade had failed: AVATAR ended with code 1" in output
         assert checkout.look() == ONE
+
+
+def wait_until_locked(path: Path, *, step: str, product: SmallProduct) -> None:
+    """Return when a process other than the switch holds the lock, which it does itself in the steps before."""
+    deadline_s = time.monotonic() + 60
+    while time.monotonic() < deadline_s:
+        journal = product.root / ".releases" / "journal.json"
+        with path.open("a") as file:
+            if journal.exists() and json.loads(journal.read_text())["step"] == step:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    return
+        time.sleep(0.02)
+    pytest.fail("nothing was started")
 
 
 class TestArchive:
