@@ -1078,7 +1078,7 @@ def _hand_over(installation: Installation) -> None:
     """Become the program that began what the journal says, if it is another one."""
     copy = installation.releases / "release_switch.py"
     if installation.journal_path.exists() and copy.exists() and Path(__file__).resolve() != copy.resolve():
-        os.execv(sys.executable, [sys.executable, str(copy), *sys.argv[1:]])  # noqa: S606 — ourselves
+        os.execv(sys.executable, [sys.executable, "-I", str(copy), *sys.argv[1:]])  # noqa: S606 — ourselves
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
