@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 from django.contrib.auth.models import User
 from django.contrib.sessions.models import Session
-from django.db import connection
+from django.db import DatabaseError, connection
 from django.utils import timezone
 from pytest_django import DjangoDbBlocker, Settings
 
@@ -306,6 +306,17 @@ class TestDamage:
         with pytest.raises(database.DamagedDatabase, match="the search index conversations_turnsearch_fts differs"):
             sqlite.take(tmp_path / "copy")
 
+    def test_is_left_as_it_was_found(self, live: Path) -> None:
+        leave_log(live)
+        live.write_bytes(b"x" * 100 + live.read_bytes()[100:])
+        found = [(path, path.read_bytes()) for path in (live, Path(f"{live}-wal"))]
+
+        with pytest.raises(DatabaseError, match="is damaged"):
+            database.has_content()
+        sqlite.check_replaceable()
+
+        assert [(path, path.read_bytes()) for path, _ in found] == found
+
     def test_of_the_first_page_is_found(self, live: Path, tmp_path: Path) -> None:
         connection.close()
         live.write_bytes(b"not a database" * 1000)
@@ -432,6 +443,25 @@ class TestSwap:
 
         assert kept is not None
         assert (kept / "avatar.sqlite3").read_bytes() == content
+        assert self.list_users() == ["alice"]
+
+    def test_keeps_one_of_which_there_is_no_backup(self, live: Path, prepared: Path) -> None:
+        """Its search index is damaged, say: then no snapshot of it is taken, and it can be used all the same."""
+        kept = sqlite.swap(prepared, now=NOW, keeps_live=True)
+
+        assert kept == live.parent / "replaced-20261126T033000Z"
+        assert list_names(kept) == ["avatar.sqlite3"]
+        assert read(kept / "avatar.sqlite3", "SELECT username FROM auth_user ORDER BY 1") == [("alice",), ("bob",)]
+        assert self.list_users() == ["alice"]
+
+    def test_keeps_no_empty_one(self, live: Path, prepared: Path) -> None:
+        connection.close()
+        live.unlink()
+        connection.ensure_connection()
+        connection.close()
+        assert live.exists()
+
+        assert sqlite.swap(prepared, now=NOW, keeps_live=True) is None
         assert self.list_users() == ["alice"]
 
     def test_refuses_what_is_no_database(self, live: Path, prepared: Path) -> None:
