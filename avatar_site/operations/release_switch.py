@@ -118,6 +118,7 @@ class Journal:
     step: str
     leave: Release
     enter: Release
+    #: For people.
     began_at: str
     #: An upgrade: what was asked for, and its commit or the SHA-256 of its archive; see `UpgradeOptions`.
     wanted: str = ""
@@ -147,6 +148,10 @@ class Installation:
         self.lock: int | None = None
         #: When this program began, on the monotonic clock, without what it waited for an answer.
         self.began_s = time.monotonic()
+
+    @property
+    def took_s(self) -> float:
+        return time.monotonic() - self.began_s
 
     # --- what is written down ---
 
@@ -457,7 +462,7 @@ def _run_upgrade(installation: Installation, journal: Journal, *, is_again: bool
     except OSError as error:
         say(f"  older releases could not be removed: {error}")
     say(
-        f"Upgraded to {journal.enter.version} ({journal.enter.build}) in {time.monotonic() - installation.began_s:.0f} s. "
+        f"Upgraded to {journal.enter.version} ({journal.enter.build}) in {installation.took_s:.0f} s. "
         f"`make rollback` goes back to {journal.leave.build}."
     )
 
@@ -724,7 +729,7 @@ def _finish_rollback(installation: Installation, journal: Journal, *, is_again: 
         ) from error
     finish(installation)
     translate(installation)
-    say(f"Back at {journal.enter.version} ({journal.enter.build}), in {time.monotonic() - installation.began_s:.0f} s.")
+    say(f"Back at {journal.enter.version} ({journal.enter.build}), in {installation.took_s:.0f} s.")
     if journal.restores_database:
         say("All logins were ended. Look at the site, then run `.venv/bin/python manage.py confirm_restore`.")
 
