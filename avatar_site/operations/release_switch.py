@@ -332,8 +332,13 @@ class Installation:
             elif install is None:
                 raise StepFailed(f"the environment {kept / enter.environment} is not there")
             else:
-                install()
-                (self.venv / MARKER).write_text(enter.environment)
+                try:
+                    install()
+                    (self.venv / MARKER).write_text(enter.environment)
+                except (StepFailed, OSError):
+                    # On a full disk, going back needs its room.
+                    self.remove(self.venv)
+                    raise
         # It fits the lists, whose files have just been written: make would install them again.
         for stamp in self.venv.glob(".requirements-*"):
             os.utime(stamp)

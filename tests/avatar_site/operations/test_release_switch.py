@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tarfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,15 @@ def archive(tmp_path: Path) -> SmallProduct:
     return SmallProduct(tmp_path / "avatar", has_git=False)
 
 
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    mount = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(tmp_path)]
+    if subprocess.run(mount, capture_output=True).returncode != 0:
+        pytest.skip("this user cannot mount a small disk")
+    yield tmp_path
+    subprocess.run(["umount", str(tmp_path)], check=True)
+
+
 def read_release(product: SmallProduct) -> dict[str, object]:
     """The record of the release that was left last."""
     paths = (product.root / ".releases").glob("*/release.json")
@@ -136,6 +146,17 @@ class TestUpgrade:
 
         assert checkout.look() == ONE
         assert "installing the requirements ended with code 1" in output
+
+    def test_goes_back_by_itself_on_a_full_disk(self, small_disk: Path) -> None:
+        product = SmallProduct(small_disk / "avatar", has_git=True)
+        to = product.release("0002", requirements="django==6")
+        install = "mkdir .venv && dd if=/dev/zero of=.venv/large bs=1M count=100 status=none"
+
+        output = product.switch("upgrade", "--to", to, "--install", install, code=1)
+
+        assert "No space left on device" in output
+        assert "AVATAR is as it was" in output
+        assert product.look() == ONE
 
     def test_refuses_while_it_runs(self, product: SmallProduct) -> None:
         to = product.release("0002")
@@ -317,6 +338,15 @@ class TestInterruption:
         product.switch(*arguments, prefix=("-c", KILL, str(point)), code=-9)
         # What `make` needs, to be told once more.
         assert (product.root / "Makefile").exists()
+
+    def test_of_an_installation_leaves_no_half_of_it(self, checkout: SmallProduct) -> None:
+        to = checkout.release("0002", requirements="django==6")
+        install = "mkdir .venv && touch .venv/half && kill -9 $PPID"
+        checkout.switch("upgrade", "--to", to, "--install", install, code=-9)
+
+        checkout.switch("rollback", "--yes")
+
+        assert checkout.look() == ONE
 
     def test_of_the_health_check_stops_what_it_checks(self, checkout: SmallProduct) -> None:
         to = checkout.release("0002", requirements="django==6", broken="is not healthy")
