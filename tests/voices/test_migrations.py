@@ -14,6 +14,8 @@ from avatar_site.operations.tombstones import triggers
 
 
 def migrate(name: str) -> MigrationExecutor:
+    # As the command does: they name columns of now.
+    triggers.remove()
     executor = MigrationExecutor(connection)
     executor.migrate([("voices", name)])
     return MigrationExecutor(connection)
