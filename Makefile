@@ -53,8 +53,9 @@ help: ## List these targets
 run: $(STAMP)-$(LIST) $(MESSAGES) ## Prepare everything, start AVATAR (PROFILE=gpu: on a GPU) and serve until Ctrl-C
 	@exec $(BIN)/python manage.py serve --prepare $(if $(filter-out file,$(origin PROFILE)),--profile $(PROFILE)) $(ARGS)
 
-# Run by the system's Python: it replaces the code and the environment. One that was interrupted has left a copy.
-SWITCH = $(PYTHON) $(if $(wildcard .releases/journal.json),.releases,avatar_site/operations)/release_switch.py
+# Run by the system's Python, which looks for modules (-I) neither beside it nor where ours are: it replaces the code and
+# the environment. One that was interrupted has left a copy.
+SWITCH = $(PYTHON) -I $(if $(wildcard .releases/journal.json),.releases,avatar_site/operations)/release_switch.py
 PROFILE_GIVEN = $(if $(filter-out file,$(origin PROFILE)),AVATAR_PROFILE=$(PROFILE))
 
 .PHONY: upgrade
@@ -144,7 +145,7 @@ models: $(STAMP)-$(LIST) ## Fetch and verify the models of PROFILE (default: cpu
 .PHONY: messages
 messages: $(STAMP)-cpu ## Collect new texts for translation into locale/
 	@$(call install,gettext)
-	$(BIN)/python manage.py makemessages --locale zh_Hant --ignore '.venv*' --ignore .node --ignore tests --no-wrap --no-obsolete --add-location file
+	$(BIN)/python manage.py makemessages --locale zh_Hant --ignore '.venv*' --ignore .releases --ignore .node --ignore tests --no-wrap --no-obsolete --add-location file
 
 .PHONY: bench
 bench: $(STAMP)-test $(MESSAGES) ## Measure the latency of ten spoken turns through the whole product
@@ -190,10 +191,10 @@ screenshots: $(STAMP)-test $(MESSAGES) ## Take pictures of every page into scree
 	@$(BIN)/python -m tests.e2e.screenshots $(ARGS)
 
 .PHONY: clean
-clean: ## Remove what can be made again; data in var/ and models stay
+clean: ## Remove what can be made again; data in var/, releases and models stay
 	rm -rf $(VENV) $(ENGINES) $(NPM) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache test-results screenshots
-	find . -name __pycache__ -type d -prune -exec rm -rf {} +
-	find . -path ./$(VENV) -prune -o -name '*.mo' -print -delete
+	find . -path ./.releases -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
+	find . \( -path ./$(VENV) -o -path ./.releases \) -prune -o -name '*.mo' -print -exec rm {} +
 
 # --- what the targets stand on ---
 

@@ -14,6 +14,8 @@ from xdist.scheduler import LoadFileScheduling
 WITH_MODELS = ("tests/e2e/test_conversation.py", "tests/inference/engines/", "tests/voices/test_with_engines.py")
 #: Of the production engines' tests, the file that takes longest.
 _LONGEST = "tests/engines/test_llm.py"
+#: Files that take one or two minutes each, most of it in programs that they start: none of them begins last.
+LONG = ("tests/avatar_site/operations/test_rehearsal.py", "tests/avatar_site/operations/test_release_switch.py")
 _FIRST, _NEXT, _LAST = range(3)
 
 
@@ -28,9 +30,9 @@ def choose_place(item: pytest.Item) -> int:
     Order what begins when.
 
     Browsers first, side by side: they mostly wait, in real time, which models would disturb. Then the models in one
-    process, and what is quick in the others.
+    process, what is long and then what is quick in the others.
     """
-    if choose_group(item.nodeid) == "models":
+    if choose_group(item.nodeid) == "models" or item.nodeid.startswith(LONG):
         return _NEXT
     if item.get_closest_marker("engines"):
         raise pytest.UsageError(f"{item.nodeid} loads models: spreading.WITH_MODELS has to name its file")

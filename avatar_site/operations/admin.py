@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from django.contrib.auth.models import User
 
     from avatar_site.operations.backups.catalogue import ListedBackup
+    from avatar_site.operations.backups.listing import Listing
 
 START = "operations.start_backup"
 DOWNLOAD = "operations.download_backup"
@@ -240,7 +241,7 @@ def _describe(request: HttpRequest) -> dict[str, Any]:
         "risk": found.risk if found else "",
         "rows": rows,
         "newest_verified_age": timesince(verified, now, depth=1) if verified else "",
-        "is_overdue": bool(found and not found.problem and (verified is None or now - verified > OVERDUE)),
+        "is_overdue": _is_overdue(found, verified, now=now),
         "drill": drill,
         "drill_age": timesince(drill.finished_at, now, depth=1) if drill and drill.finished_at else "",
         "running": requests.find_running(),
@@ -252,6 +253,15 @@ def _describe(request: HttpRequest) -> dict[str, Any]:
         "may_download": user.has_perm(DOWNLOAD),
         "may_confirm": user.has_perm(CONFIRM),
     }
+
+
+def _is_overdue(found: Listing | None, verified: dt.datetime | None, *, now: dt.datetime) -> bool:
+    """Whether backups do not work. A target that cannot be read says so itself; a new site has had no night yet."""
+    if found is None or found.problem:
+        return False
+    if verified is not None:
+        return now - verified > OVERDUE
+    return bool(found.backups) or BackupRun.objects.exists()
 
 
 def _describe_backup(backup: ListedBackup, *, now: dt.datetime) -> Row:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import datetime as dt
 import logging
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from django.conf import settings
@@ -20,7 +19,7 @@ from django.utils import timezone
 
 from avatar_site.lib import sqlite_erasure
 from avatar_site.operations import nightly, releases
-from avatar_site.operations.backups import catalogue, creation, packing, targets, verification
+from avatar_site.operations.backups import catalogue, creation, targets, verification
 from avatar_site.operations.backups.copies import hold_backup_lock
 from avatar_site.operations.models import BackupRun, RunKind, RunState
 from avatar_site.operations.tombstones import log, shipping, triggers
@@ -30,7 +29,6 @@ from voices.services import delete_orphans
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
-    from pyrage.x25519 import Identity
 
     from avatar_site.operations.backups.targets import Target
 
@@ -88,7 +86,9 @@ def back_up(*, requested_by: User | None) -> creation.Created:
 
 def verify(*, name: str, requested_by: User | None) -> None:
     """Verify the backup that an operator has asked for. Raises what `verification.verify_backup` does."""
-    verification.verify_backup(target=open_target(), name=name, identities=read_identities(), requested_by=requested_by)
+    verification.verify_backup(
+        target=open_target(), name=name, identities=creation.read_identities(), requested_by=requested_by
+    )
 
 
 def ship_tombstones() -> int:
@@ -102,12 +102,6 @@ def ship_tombstones() -> int:
 
 def open_target() -> Target:
     return targets.open_target(settings.AVATAR_BACKUP_TARGET)
-
-
-def read_identities() -> list[Identity]:
-    """Return the private keys of the settings; none if no file is named. Raises packing.BadKey."""
-    path = settings.AVATAR_BACKUP_IDENTITY_FILE
-    return packing.read_identities(Path(path)) if path else []
 
 
 def _find_backup_of_night(*, since: dt.datetime) -> BackupRun | None:
@@ -161,7 +155,7 @@ def _verify_oldest() -> None:
     target = open_target()
     readable = [backup for backup in catalogue.list_backups(target) if backup.manifest is not None]
     if readable:
-        verification.verify_while_locked(target=target, name=readable[-1].name, identities=read_identities())
+        verification.verify_while_locked(target=target, name=readable[-1].name, identities=creation.read_identities())
 
 
 def note_request(*, for_s: float) -> bool:

@@ -118,6 +118,7 @@ class Journal:
     step: str
     leave: Release
     enter: Release
+    #: For people.
     began_at: str
     #: An upgrade: what was asked for, and its commit or the SHA-256 of its archive; see `UpgradeOptions`.
     wanted: str = ""
@@ -145,6 +146,12 @@ class Installation:
         self.is_checkout = (root / ".git").exists()
         #: Passed on to what is started: as long as any of it runs, no other switch begins.
         self.lock: int | None = None
+        #: When this program began, on the monotonic clock, without what it waited for an answer.
+        self.began_s = time.monotonic()
+
+    @property
+    def took_s(self) -> float:
+        return time.monotonic() - self.began_s
 
     # --- what is written down ---
 
@@ -325,8 +332,13 @@ class Installation:
             elif install is None:
                 raise StepFailed(f"the environment {kept / enter.environment} is not there")
             else:
-                install()
-                (self.venv / MARKER).write_text(enter.environment)
+                try:
+                    install()
+                    (self.venv / MARKER).write_text(enter.environment)
+                except (StepFailed, OSError):
+                    # On a full disk, going back needs its room.
+                    self.remove(self.venv)
+                    raise
         # It fits the lists, whose files have just been written: make would install them again.
         for stamp in self.venv.glob(".requirements-*"):
             os.utime(stamp)
@@ -410,10 +422,13 @@ def _begin_upgrade(installation: Installation, options: UpgradeOptions) -> Journ
     present = replace(present, entries=sorted({*present.entries, *there}))
     installation.note_environment(present)
     say("Backing up everything …")
-    answer = installation.ask("back-up", "before-upgrade")
-    left = replace(
-        present, backup=Backup(**answer["backup"]) if answer["backup"] else None, left_at=_now(), is_previous=True
-    )
+    try:
+        answer = installation.ask("back-up", "before-upgrade")
+    except StepFailed as error:
+        raise Refused(f"{error}. Nothing was changed") from error
+    if answer["backup"] is None:
+        raise Refused("There is no database yet, and so nothing to upgrade: check out the version, and `make run`.")
+    left = replace(present, backup=Backup(**answer["backup"]), left_at=_now(), is_previous=True)
     keep_program(installation)
     return Journal(
         operation="upgrade",
@@ -447,9 +462,12 @@ def _run_upgrade(installation: Installation, journal: Journal, *, is_again: bool
                 held.enter_context(hold_serve_lock(journal.leave.data_dir, timeout_s=STOP_TIMEOUT_S if is_again else 0))
             journal = steps[name](journal) or journal
     finish(installation)
-    installation.prune(journal.enter)
+    try:
+        installation.prune(journal.enter)
+    except OSError as error:
+        say(f"  older releases could not be removed: {error}")
     say(
-        f"Upgraded to {journal.enter.version} ({journal.enter.build}) in {_since(journal.began_at):.0f} s. "
+        f"Upgraded to {journal.enter.version} ({journal.enter.build}) in {installation.took_s:.0f} s. "
         f"`make rollback` goes back to {journal.leave.build}."
     )
 
@@ -513,20 +531,8 @@ def check_health(installation: Installation, journal: Journal) -> None:
         if done.returncode != 0:
             raise StepFailed(f"the worker cannot be loaded:\n{_read_end(log_path)}")
     port = _find_free_port()
-    command = [
-        *(
-            installation.python,
-            "manage.py",
-            "serve",
-            "--host",
-            "127.0.0.1",
-            "--port",
-            str(port),
-            "--only",
-            "inference,web",
-        ),
-        *journal.serve_arguments,
-    ]
+    serve = ("serve", "--host", "127.0.0.1", "--port", str(port), "--only", "inference,web")
+    command = [installation.python, "manage.py", *serve, *journal.serve_arguments]
     with log_path.open("w") as log, _running(installation, command, log) as process:
         deadline_s = time.monotonic() + journal.health_timeout_s
         problem = "no answer"
@@ -604,7 +610,8 @@ def _begin_rollback(installation: Installation, options: RollbackOptions) -> Jou
     enter = _choose_release(installation, present, options.to)
     say(f"Going back from {present.version} ({present.build}) to {enter.version} ({enter.build}), left {enter.left_at}")
     kept = installation.releases / "venvs" / enter.environment
-    if enter.environment != present.environment and not kept.exists():
+    is_in_place = enter.environment == present.environment and installation.venv.is_dir()
+    if not is_in_place and not kept.exists():
         raise Refused(
             f"Its environment is not here any more ({kept}): install it with `make upgrade TO={enter.build}`."
         )
@@ -679,10 +686,12 @@ def _agree(installation: Installation, enter: Release, options: RollbackOptions)
         say(f"The database returns to {backup.taken_at}. Created since, and lost: {counts or 'nothing'}.")
     if options.is_agreed:
         return
+    asked_s = time.monotonic()
     try:
         answer = input("Go back? Type yes: ")
     except EOFError:
         answer = ""
+    installation.began_s += time.monotonic() - asked_s
     if answer.strip().lower() != "yes":
         raise Refused("Nothing was changed.")
 
@@ -695,12 +704,15 @@ def _back_up_present(installation: Installation, options: RollbackOptions) -> Ba
         answer = installation.ask("back-up", "before-restore", "--only", "database")
     except StepFailed as error:
         raise Refused(f"{error}. Nothing was changed; `--without-backup` goes on without one.") from error
-    return Backup(**answer["backup"]) if answer["backup"] else None
+    if answer["backup"] is None:
+        return None
+    backup = Backup(**answer["backup"])
+    say(f"  it is backup {backup.name} in {backup.target}")
+    return backup
 
 
 def _finish_rollback(installation: Installation, journal: Journal, *, is_again: bool) -> None:
     """Do the steps of a rollback that are left, by the journal alone: no code of the release that is left is run."""
-    began_s = time.monotonic()
     steps: dict[str, Callable[[], None]] = {
         "code": lambda: installation.switch_code(journal.leave, journal.enter, is_forced=True, is_again=is_again),
         "environment": lambda: installation.switch_environment(journal.enter, None),
@@ -722,7 +734,7 @@ def _finish_rollback(installation: Installation, journal: Journal, *, is_again: 
         ) from error
     finish(installation)
     translate(installation)
-    say(f"Back at {journal.enter.version} ({journal.enter.build}), in {time.monotonic() - began_s:.0f} s.")
+    say(f"Back at {journal.enter.version} ({journal.enter.build}), in {installation.took_s:.0f} s.")
     if journal.restores_database:
         say("All logins were ended. Look at the site, then run `.venv/bin/python manage.py confirm_restore`.")
 
@@ -741,6 +753,9 @@ def _write_releases(installation: Installation, journal: Journal) -> None:
     """Write down which release is the present one, and how to return to the one that was left."""
     if journal.leave.left_at:
         installation.write_release(journal.leave)
+    else:
+        # An upgrade that was turned back: it was never the present one.
+        (installation.releases / journal.leave.build / "release.json").unlink(missing_ok=True)
     installation.write_release(replace(journal.enter, left_at="", backup=None, is_previous=False))
 
 
@@ -1059,10 +1074,6 @@ def _now() -> str:
     return dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
 
 
-def _since(began_at: str) -> float:
-    return (dt.datetime.now(dt.UTC) - dt.datetime.fromisoformat(began_at)).total_seconds()
-
-
 def _list(installation: Installation) -> None:
     for release in installation.read_releases():
         backup = release.backup.name if release.backup else "no backup"
@@ -1078,7 +1089,7 @@ def _hand_over(installation: Installation) -> None:
     """Become the program that began what the journal says, if it is another one."""
     copy = installation.releases / "release_switch.py"
     if installation.journal_path.exists() and copy.exists() and Path(__file__).resolve() != copy.resolve():
-        os.execv(sys.executable, [sys.executable, str(copy), *sys.argv[1:]])  # noqa: S606 — ourselves
+        os.execv(sys.executable, [sys.executable, "-I", str(copy), *sys.argv[1:]])  # noqa: S606 — ourselves
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:

@@ -38,6 +38,7 @@ from avatar_site.operations.backups.manifest import (
     Member,
     StoredObject,
     encode,
+    is_stored_name,
 )
 from avatar_site.operations.backups.targets import Target
 
@@ -121,17 +122,19 @@ def copy_audio(
     full disk. A run that is interrupted leaves objects that the next one uses.
     """
     cache = AudioCache(Path(settings.AVATAR_DATA_DIR) / CACHE)
-    wanted = set(names)
+    # Of a row that somebody wrote by hand: in an index it would make the whole backup unreadable.
+    wanted = {each for each in names if is_stored_name(each)}
     listing = {entry.name: entry for entry in get_site_storage().list_entries() if entry.name in wanted}
     store = _ObjectStore(target, cache, recipients)
-    copying = _Copying(store, cache, scratch, [*packing.check_recipients(recipients), *also_to], len(wanted), progress)
+    copying = _Copying(store, cache, scratch, [*packing.check_recipients(recipients), *also_to], len(names), progress)
     try:
         copying.copy([listing[each] for each in sorted(listing)], threads=threads)
         # A listing may be older than the last file; and what no row has any more does not count.
         gone = sorted(wanted - listing.keys()) + copying.take_missing()
         again = sorted(database.list_audio_names_alive(gone)) if gone else []
         copying.copy([StoredEntry(each, -1, "") for each in again], threads=threads)
-        missing = tuple(sorted(copying.take_missing()))
+        strange = database.list_audio_names_alive(set(names) - wanted)
+        missing = tuple(sorted([*copying.take_missing(), *strange]))
     finally:
         cache.forget_others(wanted)
         cache.write()

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from django.apps import apps
-from django.db import connection, transaction
+from django.db import DatabaseError, connection, transaction
 from django.db.migrations.recorder import MigrationRecorder
 from django.db.models import FileField, Model
 
@@ -58,10 +58,14 @@ def read_vendor() -> Vendor:
 
 
 def has_content() -> bool:
-    """Return whether there is a database with tables in it. Raises DatabaseError if it cannot be read."""
-    if connection.vendor == "sqlite" and not sqlite.find_live().exists():
-        # Connecting would make an empty one.
-        return False
+    """Return whether there is a database with tables in it. Raises DatabaseError if it is damaged or away."""
+    if connection.vendor == "sqlite":
+        live = sqlite.find_live()
+        # Connecting would make an empty one, or write the log into a damaged one.
+        if not live.exists():
+            return False
+        if not sqlite.is_intact(live):
+            raise DatabaseError(f"{live} is damaged")
     with connection.cursor() as cursor:
         return MigrationRecorder.Migration._meta.db_table in connection.introspection.table_names(cursor)
 
@@ -145,12 +149,13 @@ def check_replaceable(*, vendor: Vendor) -> None:
         postgresql.check_replaceable()
 
 
-def swap(loaded: LoadedDatabase, *, now: dt.datetime) -> str | None:
+def swap(loaded: LoadedDatabase, *, now: dt.datetime, keeps_live: bool = False) -> str | None:
     """
     Put a loaded database in the place of the live one, in one step. Closes this process's connections.
 
-    Returns where the live one is kept: a folder, if it was damaged (SQLite), or the name of a database (PostgreSQL);
-    None if it is not. Raises SwapRefused, and LoadFailed if the prepared one is unusable: then nothing has changed.
+    Returns where the live one is kept: a folder, if it was damaged or `keeps_live` (SQLite), or the name of a database
+    (PostgreSQL, always); None if it is not. Raises SwapRefused, and LoadFailed if the prepared one is unusable: then
+    nothing has changed.
     """
     if loaded.vendor != connection.vendor:
         check_replaceable(vendor=loaded.vendor)
@@ -158,7 +163,7 @@ def swap(loaded: LoadedDatabase, *, now: dt.datetime) -> str | None:
         from avatar_site.operations.backups import postgresql
 
         return postgresql.swap(loaded.scratch, now=now)
-    kept = sqlite.swap(loaded.path, now=now)
+    kept = sqlite.swap(loaded.path, now=now, keeps_live=keeps_live)
     return str(kept) if kept else None
 
 

@@ -126,6 +126,11 @@ def is_name(text: str) -> bool:
     return NAME.fullmatch(text) is not None
 
 
+def is_stored_name(text: str) -> bool:
+    """Return whether a file in the storage may have this name: a path, which leads nowhere else."""
+    return not {"", ".", ".."} & set(text.split("/")) and not set("\\\0") & set(text)
+
+
 def encode(value: msgspec.Struct | list[IndexedFile] | list[StoredObject]) -> bytes:
     return msgspec.json.format(msgspec.json.encode(value), indent=1) + b"\n"
 
@@ -157,8 +162,7 @@ def decode_index(data: bytes) -> list[IndexedFile]:
     except msgspec.MsgspecError as error:
         raise BadManifest(str(error)) from error
     for file in files:
-        parts = file.name.split("/")
-        if file.name.startswith("/") or "\\" in file.name or "\0" in file.name or {"", ".", ".."} & set(parts):
+        if not is_stored_name(file.name):
             raise BadManifest(f"{file.name!r} is not the name of a stored file")
         if not SHA256.fullmatch(file.content_sha256):
             raise BadManifest(f"{file.name!r} has no SHA-256")

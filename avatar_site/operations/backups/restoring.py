@@ -181,7 +181,7 @@ class _Restoring:
                 )
         missing = audio.count_missing(result.audio_names)
         self.say("Replacing the database …")
-        if kept := database.swap(prepared, now=timezone.now()):
+        if kept := database.swap(prepared, now=timezone.now(), keeps_live=not safety_name):
             self.say(f"The database before it is kept as {kept}.")
         cache.clear()
         # The tombstones that preparing has added: names of deleted people are in them.

@@ -34,6 +34,8 @@ from avatar_site.operations.backups.snapshot import (
 logger = logging.getLogger(__name__)
 
 NAME = "avatar.sqlite3"
+#: What folders begin with that a database is kept in.
+DAMAGED, REPLACED = "damaged", "replaced"
 #: For how long a snapshot waits for others who hold the whole database (a recovery, a restore).
 BUSY_TIMEOUT_S = 60
 #: For how long a swap waits for others to leave.
@@ -112,16 +114,17 @@ def check_replaceable() -> None:
     """Raise SwapRefused if another process has the live database open. A damaged one can be replaced."""
     connections.close_all()
     live = find_live()
-    if live.exists() and _is_intact(live):
+    if live.exists() and is_intact(live):
         _close_log(live)
 
 
-def swap(prepared: Path, *, now: dt.datetime) -> Path | None:
+def swap(prepared: Path, *, now: dt.datetime, keeps_live: bool = False) -> Path | None:
     """
     Put a database in the place of the live one, in one step: a crash leaves the one or the other, whole.
 
-    The prepared file is moved. The live one is gone afterwards, unless it is damaged: then it is kept, with what lies
-    beside it, in a folder that is returned. Raises SwapRefused, and LoadFailed if the prepared file cannot be used.
+    The prepared file is moved. The live one is gone afterwards, unless it is damaged, or has tables and `keeps_live`:
+    then it is kept, with what lies beside it, in a folder that is returned. Raises SwapRefused, and LoadFailed if the
+    prepared file cannot be used.
     """
     connections.close_all()
     live = find_live()
@@ -130,9 +133,11 @@ def swap(prepared: Path, *, now: dt.datetime) -> Path | None:
         prepared = _bring_near(prepared, live)
     _sync(prepared)
     kept = None
-    with _holding(live) as is_intact:
-        if not is_intact:
-            kept = _set_aside(live, now)
+    with _holding(live) as database:
+        if database is None:
+            kept = _set_aside(live, DAMAGED, now)
+        elif keeps_live and list_tables(database.execute):
+            kept = _set_aside(live, REPLACED, now)
         for suffix in COMPANIONS:
             Path(f"{live}{suffix}").unlink(missing_ok=True)
         _sync(live.parent)
@@ -175,6 +180,16 @@ def _clean(database: sqlite3.Connection) -> None:
         if table in tables:
             database.execute(f"DELETE FROM {fts5.quote(table)}")  # noqa: S608 — quoted
     for table in fts5.list_tables(database):
+        try:
+            fts5.check(database, table)
+        except sqlite3.DatabaseError as error:
+            # It can be made from what was said: no reason to have no backup.
+            logger.error(
+                "the search index %s differs from what was said (%s), and searches may miss something. The copy's is"
+                " made anew; so would be the live one, by INSERT INTO %s(%s) VALUES ('rebuild')",
+                *(table, error, table, table),
+            )
+            fts5.rebuild(database, table)
         fts5.merge_all(database, table)
 
 
@@ -222,6 +237,8 @@ def _as_failure(live: Path) -> Iterator[None]:
         yield
     except DamagedDatabase as error:
         raise DamagedDatabase(f"The database {live} is damaged: {error}.") from error
+    except fts5.MergeUnfinished as error:
+        raise SnapshotFailed(f"Deleted words stay in the copy's search index {error}: it was not kept.") from error
     except UnicodeDecodeError as error:
         raise DamagedDatabase(f"The database {live} is damaged: {_UNREADABLE_MESSAGE}.") from error
     except sqlite3.Error as error:
@@ -250,7 +267,7 @@ def _open(path: Path, *, mode: str = "rw", timeout_s: float = BUSY_TIMEOUT_S) ->
         yield database
 
 
-def _is_intact(live: Path) -> bool:
+def is_intact(live: Path) -> bool:
     """Return whether a database agrees with itself. Reads all of it, and changes nothing, which may be evidence."""
     try:
         # Only a reader does not write the log into the database when it leaves.
@@ -285,10 +302,10 @@ def _close_log(live: Path) -> None:
 
 
 @contextmanager
-def _holding(live: Path) -> Iterator[bool]:
-    """Keep others from the live database; yield whether there is an intact one. Raises SwapRefused."""
-    if not live.exists() or not _is_intact(live):
-        yield False
+def _holding(live: Path) -> Iterator[sqlite3.Connection | None]:
+    """Keep others from the live database; yield a connection to it, None if none is intact. Raises SwapRefused."""
+    if not live.exists() or not is_intact(live):
+        yield None
         return
     _close_log(live)
     with _open(live, timeout_s=SWAP_TIMEOUT_S) as database:
@@ -296,7 +313,7 @@ def _holding(live: Path) -> Iterator[bool]:
             database.execute("BEGIN EXCLUSIVE")
         except sqlite3.OperationalError as error:
             raise _make_refusal(live) from error
-        yield True
+        yield database
 
 
 def _is_busy(error: sqlite3.Error) -> bool:
@@ -307,12 +324,12 @@ def _make_refusal(live: Path) -> SwapRefused:
     return SwapRefused(f"Another process has {live} open: stop it first.")
 
 
-def _set_aside(live: Path, now: dt.datetime) -> Path | None:
-    """Keep a damaged database, and what lies beside it, in a folder; it has its old name as well, until the swap."""
+def _set_aside(live: Path, purpose: str, now: dt.datetime) -> Path | None:
+    """Keep a database, and what lies beside it, in a folder; it has its old name as well, until the swap."""
     found = [path for path in (live, *(Path(f"{live}{suffix}") for suffix in COMPANIONS)) if path.exists()]
     if not found:
         return None
-    folder = Path(settings.AVATAR_DATA_DIR) / f"damaged-{now.astimezone(dt.UTC):%Y%m%dT%H%M%SZ}"
+    folder = Path(settings.AVATAR_DATA_DIR) / f"{purpose}-{now.astimezone(dt.UTC):%Y%m%dT%H%M%SZ}"
     folder.mkdir(mode=0o700, exist_ok=True)
     for path in found:
         kept = folder / path.name

@@ -41,6 +41,23 @@ MAX_SHARE = 0.5
 BATCH = 500
 
 
+#: Of tables, for operators.
+NAMES = {
+    "auth_user": "users",
+    "auth_group": "groups",
+    "auth_group_permissions": "permissions of groups",
+    "auth_user_groups": "memberships of groups",
+    "auth_user_user_permissions": "permissions of users",
+    "voices_voiceprofile": "voices",
+    "voices_recording": "recordings",
+    "voices_preview": "previews",
+    "voices_consent": "consents",
+    "conversations_conversation": "conversations",
+    "conversations_turn": "turns",
+    "conversations_retentionchoice": "choices of a retention",
+}
+
+
 class UserState(msgspec.Struct, frozen=True):
     """What a user may do now."""
 
@@ -95,7 +112,8 @@ class Applied:
             ("Changed again", self.changed),
         ):
             if counts:
-                lines.append(f"{title}: {', '.join(f'{count} {name}' for name, count in sorted(counts.items()))}.")
+                counted = sorted((NAMES.get(table, table), count) for table, count in counts.items())
+                lines.append(f"{title}: {', '.join(f'{count} {name}' for name, count in counted)}.")
         if self.refusal:
             lines.append(f"The present database was not compared: {self.refusal}.")
         return lines
@@ -205,7 +223,7 @@ def _apply_present(present: PresentKeys, applied: Applied, *, since: dt.datetime
     counts |= {table: (len(missing), _manager(_MODELS[table]).count()) for table, missing in rows.items()}
     for table, (missing, count) in counts.items():
         if missing > FEW_ROWS and missing > count * MAX_SHARE:
-            applied.refusal = f"{missing} of {count} rows of {table} are missing there, and no tombstone says why"
+            applied.refusal = f"{missing} of {count} {NAMES[table]} are missing there, and no tombstone says why"
             return
     _delete_users(users, applied.missing)
     _delete_rows(rows, applied.missing)

@@ -149,7 +149,7 @@ class SmallProduct:
         """Run the program as `make` does. Return what it wrote."""
         program = self.root / (".releases/release_switch.py" if self.is_switching else PROGRAM)
         done = subprocess.run(
-            [sys.executable, *prefix, str(program), *arguments],
+            [sys.executable, "-I", *prefix, str(program), *arguments],
             cwd=self.root.parent,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

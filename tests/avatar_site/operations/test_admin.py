@@ -95,7 +95,16 @@ class TestPage:
         page = log_in("start_backup").get(PAGE).content.decode()
 
         assert "There is no backup yet" in page
+        assert "no verified backup of the last 36 hours" not in page
         assert "Start a backup" in page
+
+    def test_is_alarmed_when_the_first_one_fails(self) -> None:
+        now = timezone.now()
+        BackupRun.objects.create(
+            kind=RunKind.BACKUP, state="failed", started_at=now, finished_at=now, problem="the bucket is away"
+        )
+
+        assert "no verified backup of the last 36 hours" in log_in().get(PAGE).content.decode()
 
     def test_shows_the_last_restore_drill(self) -> None:
         name = write_backup()

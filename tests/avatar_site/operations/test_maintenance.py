@@ -6,7 +6,9 @@ import datetime as dt
 import os
 import time
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 from django.conf import settings
 from django.contrib.auth.models import User
@@ -20,6 +22,7 @@ from avatar_site.operations.backups.copies import hold_backup_lock
 from avatar_site.operations.locks import LockHeld
 from avatar_site.operations.models import BackupRun, Restore, RunKind, RunState
 from avatar_site.operations.nightly import Step
+from avatar_site.operations.tombstones import log
 from conversations.models import Turn
 from tests import factories
 from tests.listed_backups import write_backup
@@ -133,6 +136,22 @@ class TestRunNight:
         # Its database went after seven days.
         assert (oldest.name, oldest.has_database, oldest.has_audio) == (kept, False, True)
         assert newest.is_verified
+
+    def test_forgets_deletions_that_are_older_than_every_backup(self) -> None:
+        deleted: dict[str, Any] = {"installation": "ab" * 8, "table": "voices_voiceprofile", "is_deletion": True}
+        now = timezone.now()
+        write_backup(hours_ago=20 * 24)
+        log.find_log().write_bytes(
+            b"".join(
+                msgspec.json.encode(log.Entry(sequence=number, at=now - dt.timedelta(days=days), key=key, **deleted))
+                + b"\n"
+                for number, (days, key) in enumerate([(30, "older"), (19, "younger")], 1)
+            )
+        )
+
+        maintenance.run_night(now=MONDAY)
+
+        assert [entry.key for entry in log.read_log()] == ["younger"]
 
     def test_keeps_the_last_verified_backup_where_new_ones_fail(self, monkeypatch: pytest.MonkeyPatch) -> None:
         name = write_backup(hours_ago=90 * 24)

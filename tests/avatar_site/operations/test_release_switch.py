@@ -5,8 +5,11 @@ import fcntl
 import io
 import json
 import shutil
+import subprocess
 import sys
 import tarfile
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +17,7 @@ import pytest
 
 from avatar_site.operations import release_switch
 from avatar_site.operations.release_switch import Refused
-from tests.avatar_site.operations.small_product import SmallProduct
+from tests.avatar_site.operations.small_product import PROGRAM, SmallProduct
 
 ONE = {
     "code": "0001",
@@ -77,6 +80,15 @@ def archive(tmp_path: Path) -> SmallProduct:
     return SmallProduct(tmp_path / "avatar", has_git=False)
 
 
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    mount = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(tmp_path)]
+    if subprocess.run(mount, capture_output=True).returncode != 0:
+        pytest.skip("this user cannot mount a small disk")
+    yield tmp_path
+    subprocess.run(["umount", str(tmp_path)], check=True)
+
+
 def read_release(product: SmallProduct) -> dict[str, object]:
     """The record of the release that was left last."""
     paths = (product.root / ".releases").glob("*/release.json")
@@ -93,29 +105,29 @@ class TestUpgrade:
         assert "Upgraded to 0002" in output
         assert product.read_state()["turns"] == ["one"]
 
-    def test_describes_the_release_that_it_left(self, product: SmallProduct) -> None:
-        product.switch("upgrade", "--to", product.release("0002"))
+    def test_describes_the_release_that_it_left(self, checkout: SmallProduct) -> None:
+        checkout.switch("upgrade", "--to", checkout.release("0002"))
 
-        left = read_release(product)
+        left = read_release(checkout)
         assert left["version"] == "0001"
         assert left["schema"] == {"voices": "0001"}
         assert left["backup"] == {
             "name": "backup-0",
-            "target": str(product.root / "var"),
+            "target": str(checkout.root / "var"),
             "taken_at": "2026-11-26T12:00:00+00:00",
             "only": "",
         }
 
-    def test_keeps_the_environment_of_the_same_requirements(self, product: SmallProduct) -> None:
-        (product.root / ".venv" / "by-hand").touch()
-        (product.root / "offline").touch()
+    def test_keeps_the_environment_of_the_same_requirements(self, checkout: SmallProduct) -> None:
+        (checkout.root / ".venv" / "by-hand").touch()
+        (checkout.root / "offline").touch()
 
-        output = product.switch("upgrade", "--to", product.release("0002"))
+        output = checkout.switch("upgrade", "--to", checkout.release("0002"))
 
-        assert (product.root / ".venv" / "by-hand").exists()
+        assert (checkout.root / ".venv" / "by-hand").exists()
         assert "the environment is kept" in output
         # make would install it again.
-        assert product.make(".venv/.requirements-cpu") is None
+        assert checkout.make(".venv/.requirements-cpu") is None
 
     @pytest.mark.parametrize("broken", ["dies", "is not healthy"])
     def test_goes_back_by_itself_when_it_is_not_healthy(self, product: SmallProduct, broken: str) -> None:
@@ -127,13 +139,24 @@ class TestUpgrade:
         assert ("cannot import name Turn" if broken == "dies" else "503: tts is missing") in output
         assert "AVATAR is as it was" in output
 
-    def test_goes_back_by_itself_when_nothing_can_be_installed(self, product: SmallProduct) -> None:
-        to = product.release("0002", requirements="django==6")
+    def test_goes_back_by_itself_when_nothing_can_be_installed(self, checkout: SmallProduct) -> None:
+        to = checkout.release("0002", requirements="django==6")
 
-        output = product.switch("upgrade", "--to", to, "--install", "mkdir .venv; false", code=1)
+        output = checkout.switch("upgrade", "--to", to, "--install", "mkdir .venv && touch .venv/half && false", code=1)
 
-        assert product.look() == ONE
+        assert checkout.look() == ONE
         assert "installing the requirements ended with code 1" in output
+
+    def test_goes_back_by_itself_on_a_full_disk(self, small_disk: Path) -> None:
+        product = SmallProduct(small_disk / "avatar", has_git=True)
+        to = product.release("0002", requirements="django==6")
+        install = "mkdir .venv && dd if=/dev/zero of=.venv/large bs=1M count=100 status=none"
+
+        output = product.switch("upgrade", "--to", to, "--install", install, code=1)
+
+        assert "No space left on device" in output
+        assert "AVATAR is as it was" in output
+        assert product.look() == ONE
 
     def test_refuses_while_it_runs(self, product: SmallProduct) -> None:
         to = product.release("0002")
@@ -178,21 +201,21 @@ class TestUpgrade:
     def test_has_nothing_to_do_at_the_same_release(self, product: SmallProduct) -> None:
         assert "is installed already" in product.switch("upgrade", "--to", product.first)
 
-    def test_keeps_two_releases_and_their_environments(self, product: SmallProduct) -> None:
+    def test_keeps_two_releases_and_their_environments(self, checkout: SmallProduct) -> None:
         for number in (2, 3, 4):
-            product.switch("upgrade", "--to", product.release(f"000{number}", requirements=f"django=={number}"))
+            checkout.switch("upgrade", "--to", checkout.release(f"000{number}", requirements=f"django=={number}"))
 
-        kept = product.switch("list").splitlines()
+        kept = checkout.switch("list").splitlines()
         assert [line.split()[2] for line in kept] == ["0003", "0002"]
-        assert len(list((product.root / ".releases" / "venvs").iterdir())) == 2
+        assert len(list((checkout.root / ".releases" / "venvs").iterdir())) == 2
 
 
 class TestRollback:
     @pytest.fixture
-    def upgraded(self, product: SmallProduct) -> SmallProduct:
-        product.switch("upgrade", "--to", product.release("0002", requirements="django==6"))
-        product.write_state(product.read_state() | {"turns": ["one", "two", "three"]})
-        return product
+    def upgraded(self, checkout: SmallProduct) -> SmallProduct:
+        checkout.switch("upgrade", "--to", checkout.release("0002", requirements="django==6"))
+        checkout.write_state(checkout.read_state() | {"turns": ["one", "two", "three"]})
+        return checkout
 
     def test_returns_code_environment_and_database(self, upgraded: SmallProduct) -> None:
         (upgraded.root / "offline").touch()
@@ -230,14 +253,14 @@ class TestRollback:
 
         assert "There is no release to go back to" in upgraded.switch("rollback", "--yes", code=1)
 
-    def test_leaves_the_database_where_the_schema_is_the_same(self, product: SmallProduct) -> None:
-        product.switch("upgrade", "--to", product.release("0001", requirements="django==6"))
-        product.write_state(product.read_state() | {"turns": ["one", "two"]})
+    def test_leaves_the_database_where_the_schema_is_the_same(self, checkout: SmallProduct) -> None:
+        checkout.switch("upgrade", "--to", checkout.release("0001", requirements="django==6"))
+        checkout.write_state(checkout.read_state() | {"turns": ["one", "two"]})
 
-        output = product.switch("rollback")
+        output = checkout.switch("rollback")
 
-        assert product.look() == ONE
-        assert product.read_state()["turns"] == ["one", "two"]
+        assert checkout.look() == ONE
+        assert checkout.read_state()["turns"] == ["one", "two"]
         assert "nothing is lost" in output
 
     def test_goes_back_from_a_release_that_does_not_run_any_more(self, upgraded: SmallProduct) -> None:
@@ -270,13 +293,13 @@ class TestRollback:
 
         assert "stop it first" in output
 
-    def test_goes_to_a_release_by_its_name(self, product: SmallProduct) -> None:
+    def test_goes_to_a_release_by_its_name(self, checkout: SmallProduct) -> None:
         for number in (2, 3):
-            product.switch("upgrade", "--to", product.release(f"000{number}", requirements=f"django=={number}"))
+            checkout.switch("upgrade", "--to", checkout.release(f"000{number}", requirements=f"django=={number}"))
 
-        product.switch("rollback", "--to", "0001", "--yes")
+        checkout.switch("rollback", "--to", "0001", "--yes")
 
-        assert product.look() == ONE
+        assert checkout.look() == ONE
 
 
 class TestInterruption:
@@ -313,6 +336,28 @@ class TestInterruption:
 
     def kill(self, product: SmallProduct, point: int, *arguments: str) -> None:
         product.switch(*arguments, prefix=("-c", KILL, str(point)), code=-9)
+        # What `make` needs, to be told once more.
+        assert (product.root / "Makefile").exists()
+
+    def test_of_an_installation_leaves_no_half_of_it(self, checkout: SmallProduct) -> None:
+        to = checkout.release("0002", requirements="django==6")
+        install = "mkdir .venv && touch .venv/half && kill -9 $PPID"
+        checkout.switch("upgrade", "--to", to, "--install", install, code=-9)
+
+        checkout.switch("rollback", "--yes")
+
+        assert checkout.look() == ONE
+
+    def test_of_the_health_check_stops_what_it_checks(self, checkout: SmallProduct) -> None:
+        to = checkout.release("0002", requirements="django==6", broken="is not healthy")
+        command = [sys.executable, "-I", str(checkout.root / PROGRAM), "upgrade", "--to", to]
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL) as switch:
+            wait_until_locked(checkout.root / "var" / "serve.lock", step="check", product=checkout)
+            switch.kill()
+
+        checkout.switch("rollback", "--yes")
+
+        assert checkout.look() == ONE
 
     def test_is_said_to_one_who_asks_for_another_release(self, product: SmallProduct) -> None:
         to, other = product.release("0002", requirements="django==6"), product.release("0003")
@@ -332,6 +377,21 @@ class TestInterruption:
 
         assert "The upgrade had failed: AVATAR ended with code 1" in output
         assert checkout.look() == ONE
+
+
+def wait_until_locked(path: Path, *, step: str, product: SmallProduct) -> None:
+    """Return when a process other than the switch holds the lock, which it does itself in the steps before."""
+    deadline_s = time.monotonic() + 60
+    while time.monotonic() < deadline_s:
+        journal = product.root / ".releases" / "journal.json"
+        with path.open("a") as file:
+            if journal.exists() and json.loads(journal.read_text())["step"] == step:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    return
+        time.sleep(0.02)
+    pytest.fail("nothing was started")
 
 
 class TestArchive:

@@ -27,4 +27,4 @@ class Command(BaseCommand):
         # The Python that environments are made with: ours is renamed.
         python = getattr(sys, "_base_executable", sys.executable)
         os.chdir(settings.BASE_DIR)
-        os.execv(python, [python, release_switch.__file__, *sys.argv[1:]])  # noqa: S606 — ourselves
+        os.execv(python, [python, "-I", release_switch.__file__, *sys.argv[1:]])  # noqa: S606 — ourselves

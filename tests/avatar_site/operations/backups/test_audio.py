@@ -229,6 +229,23 @@ class TestCopying:
         assert manifest.audio is not None
         assert (manifest.audio.file_count, manifest.audio.missing) == (1, (lost,))
 
+    @pytest.mark.parametrize("strange", ["../secret_key", "/etc/hostname", "a//b.flac", "a\\b.flac", "a/./b.flac"])
+    def test_reads_no_name_that_leads_elsewhere(
+        self, backups: Backups, data_dir: Path, tmp_path: Path, strange: str
+    ) -> None:
+        """A row has it that somebody wrote by hand; and there is such a file."""
+        (data_dir / "secret_key").write_text("secret")
+        (kept,) = say()
+        default_storage.save("a/b.flac", ContentFile(b"fLaC"))
+        turn = factories.create_turn(audio=factories.make_flac())
+        Turn.objects.filter(pk=turn.pk).update(audio=strange)
+
+        manifest = backups.copy([kept, strange])
+
+        assert manifest.audio is not None
+        assert manifest.audio.missing == (strange,)
+        assert [file.name for file in backups.fetch(manifest, tmp_path / "copy").files] == [kept]
+
     def test_finds_a_file_that_the_listing_did_not_have(
         self, backups: Backups, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -1,5 +1,6 @@
 """Whole restores, by the command, of a site in a folder."""
 
+import contextlib
 import fcntl
 import shutil
 import sqlite3
@@ -109,6 +110,22 @@ class TestRestore:
         assert without_own(site.read_rows()) == without_own(rows)
         (aside,) = site.data_dir.glob("damaged-*/avatar.sqlite3")
         assert aside.read_bytes() == content
+
+    def test_keeps_a_database_aside_of_which_no_backup_can_be_made(self, site: BackupSite, name: str) -> None:
+        site.shell("from django.contrib.auth.models import User; User.objects.create_user('only-here')")
+        live = site.data_dir / "avatar.sqlite3"
+        with contextlib.closing(sqlite3.connect(live, isolation_level=None)) as database:
+            # Its pages are intact, and its references are not.
+            database.execute("UPDATE conversations_conversation SET owner_id = 12345")
+
+        said = site.manage("restore", name, "--yes")
+
+        assert "cannot be backed up" in said
+        (aside,) = site.data_dir.glob("replaced-*/avatar.sqlite3")
+        assert f"The database before it is kept as {aside.parent}." in said
+        with contextlib.closing(sqlite3.connect(aside)) as database:
+            users = database.execute("SELECT username FROM auth_user").fetchall()
+        assert ("only-here",) in users
 
     def test_of_the_database_alone_costs_no_newer_audio(self, site: BackupSite, name: str) -> None:
         site.fill(60, label="after")

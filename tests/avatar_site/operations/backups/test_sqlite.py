@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 from django.contrib.auth.models import User
 from django.contrib.sessions.models import Session
-from django.db import connection
+from django.db import DatabaseError, connection
 from django.utils import timezone
 from pytest_django import DjangoDbBlocker, Settings
 
@@ -297,14 +297,41 @@ class TestDamage:
             sqlite.take(tmp_path / "copy")
         assert Conversation.objects.get() == conversation
 
-    def test_of_a_search_index_is_found(self, live: Path, tmp_path: Path) -> None:
+    def test_of_a_search_index_is_repaired_in_the_copy(
+        self, live: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """It can be made from what was said: no reason to have no backup."""
         say("Honolulu")
         with connection.cursor() as cursor:
             cursor.execute("DROP TRIGGER conversations_turnsearch_changed")
-            cursor.execute("UPDATE conversations_turnsearch SET text = 'other'")
+            cursor.execute("UPDATE conversations_turnsearch SET text = 'zanzibar'")
 
-        with pytest.raises(database.DamagedDatabase, match="the search index conversations_turnsearch_fts differs"):
-            sqlite.take(tmp_path / "copy")
+        snapshot = sqlite.take(tmp_path / "copy")
+
+        assert "the search index conversations_turnsearch_fts differs from what was said" in caplog.text
+        found = "SELECT count(*) FROM conversations_turnsearch_fts WHERE conversations_turnsearch_fts MATCH '{}'"
+        assert [read(snapshot.path, found.format(word)) for word in ("zanzibar", "honolulu")] == [[(1,)], [(0,)]]
+        assert [read(live, found.format(word)) for word in ("zanzibar", "honolulu")] == [[(0,)], [(1,)]]
+
+    def test_of_a_search_index_that_stays_is_found(self, live: Path, tmp_path: Path) -> None:
+        say("Honolulu")
+        copy = sqlite.take(tmp_path / "copy").path
+        with closing(sqlite3.connect(copy, isolation_level=None)) as file:
+            file.execute("UPDATE conversations_turnsearch_fts_data SET block = zeroblob(40) WHERE id > 10")
+
+            with pytest.raises(database.DamagedDatabase, match="the search index conversations_turnsearch_fts differs"):
+                sqlite.check(file)
+
+    def test_is_left_as_it_was_found(self, live: Path) -> None:
+        leave_log(live)
+        live.write_bytes(b"x" * 100 + live.read_bytes()[100:])
+        found = [(path, path.read_bytes()) for path in (live, Path(f"{live}-wal"))]
+
+        with pytest.raises(DatabaseError, match="is damaged"):
+            database.has_content()
+        sqlite.check_replaceable()
+
+        assert [(path, path.read_bytes()) for path, _ in found] == found
 
     def test_of_the_first_page_is_found(self, live: Path, tmp_path: Path) -> None:
         connection.close()
@@ -434,6 +461,25 @@ class TestSwap:
         assert (kept / "avatar.sqlite3").read_bytes() == content
         assert self.list_users() == ["alice"]
 
+    def test_keeps_one_of_which_there_is_no_backup(self, live: Path, prepared: Path) -> None:
+        """Its references are broken, say: then no snapshot of it is taken, and it can be used all the same."""
+        kept = sqlite.swap(prepared, now=NOW, keeps_live=True)
+
+        assert kept == live.parent / "replaced-20261126T033000Z"
+        assert list_names(kept) == ["avatar.sqlite3"]
+        assert read(kept / "avatar.sqlite3", "SELECT username FROM auth_user ORDER BY 1") == [("alice",), ("bob",)]
+        assert self.list_users() == ["alice"]
+
+    def test_keeps_no_empty_one(self, live: Path, prepared: Path) -> None:
+        connection.close()
+        live.unlink()
+        connection.ensure_connection()
+        connection.close()
+        assert live.exists()
+
+        assert sqlite.swap(prepared, now=NOW, keeps_live=True) is None
+        assert self.list_users() == ["alice"]
+
     def test_refuses_what_is_no_database(self, live: Path, prepared: Path) -> None:
         prepared.write_bytes(b"not a database" * 1000)
 
@@ -456,6 +502,23 @@ class TestSwap:
         assert seen > [["alice", "bob"]] * 5
         assert self.list_users() == ["alice"]
         assert all(users in (["alice"], ["alice", "bob"]) for users in seen)
+
+    def test_of_a_damaged_one_keeps_it_wherever_it_is_killed(self, live: Path, prepared: Path) -> None:
+        leave_log(live)
+        live.write_bytes(b"x" * 100 + live.read_bytes()[100:])
+        damaged, log = live.read_bytes(), Path(f"{live}-wal").read_bytes()
+        kept = live.parent / "damaged-20261126T033000Z"
+        steps = 0
+        while prepared.exists() and fork_and_die_at(steps, lambda: sqlite.swap(prepared, now=NOW)):
+            found = [path.read_bytes() for path in (live, kept / live.name) if path.exists()]
+            assert damaged in found
+            logs = [path.read_bytes() for path in (Path(f"{live}-wal"), kept / f"{live.name}-wal") if path.exists()]
+            assert log in logs
+            steps += 1
+
+        assert steps > 5
+        assert self.list_users() == ["alice"]
+        assert ((kept / live.name).read_bytes(), (kept / f"{live.name}-wal").read_bytes()) == (damaged, log)
 
     def test_brings_one_from_another_disk_near_first(self, live: Path, prepared: Path) -> None:
         elsewhere = Path("/dev/shm") / f"avatar-data-{os.getpid()}.sqlite3"  # noqa: S108 — removed below

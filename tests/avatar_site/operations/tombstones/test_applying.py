@@ -247,7 +247,7 @@ class TestDeletions:
         assert list(User.objects.all()) == [bob]
         assert not Turn.objects.exists()
         assert not VoiceProfile.objects.filter(owner__isnull=False).exists()
-        assert applied.describe() == ["Deleted again: 1 auth_user."]
+        assert applied.describe() == ["Deleted again: 1 users."]
 
     def test_of_a_user_who_had_another_name_in_the_backup(self, alice: User) -> None:
         with undone() as found:
@@ -320,6 +320,7 @@ class TestChangesWatched:
         changed = {each.table for each in triggers.WATCHED if each.changes}
 
         assert changed == set(applying._CHANGED)
+        assert {each.table for each in triggers.WATCHED} == set(applying.NAMES)
 
 
 class TestChanges:
@@ -591,8 +592,7 @@ class TestPresent:
         assert not VoiceProfile.objects.filter(owner=alice).exists()
         assert list(Turn.objects.all()) == [kept]
         assert applied.describe() == [
-            "Deleted, because the present database has them no more:"
-            " 1 auth_user, 1 conversations_turn, 1 voices_voiceprofile."
+            "Deleted, because the present database has them no more: 1 turns, 1 users, 1 voices."
         ]
 
     def test_has_revoked_what_it_does_not_allow(self, alice: User) -> None:
@@ -659,7 +659,7 @@ class TestPresent:
         assert Turn.objects.count() == (count if is_refused else count - missing)
         if is_refused:
             assert applied.describe() == [
-                f"The present database was not compared: {missing} of {count} rows of conversations_turn are missing"
+                f"The present database was not compared: {missing} of {count} turns are missing"
                 " there, and no tombstone says why."
             ]
 
