@@ -7,7 +7,7 @@ from argparse import ArgumentParser
 from typing import Any
 
 from django.conf import settings
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import BaseCommand, CommandError, no_translations
 from django.template.defaultfilters import filesizeformat
 
 from avatar_site.lib.disk import describe_error
@@ -35,6 +35,7 @@ class Command(BaseCommand):
             help="a public key (age1…); may be given several times (default: AVATAR_BACKUP_RECIPIENTS)",
         )
 
+    @no_translations
     def handle(self, *args: Any, **options: Any) -> None:
         say = self.stdout.write if options["verbosity"] and sys.stdout.isatty() else _say_nothing
         try:

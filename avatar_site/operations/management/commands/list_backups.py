@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from django.conf import settings
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import BaseCommand, CommandError, no_translations
 from django.template.defaultfilters import filesizeformat
 from django.utils import timezone
 
@@ -31,6 +31,7 @@ class Command(BaseCommand):
         )
         parser.add_argument("--json", action="store_true", help="print a JSON list, for other programs")
 
+    @no_translations
     def handle(self, *args: Any, **options: Any) -> None:
         try:
             target = targets.open_target(options["to"] or settings.AVATAR_BACKUP_TARGET)

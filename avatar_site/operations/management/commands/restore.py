@@ -6,7 +6,7 @@ from argparse import ArgumentParser
 from typing import Any
 
 from django.conf import settings
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import BaseCommand, CommandError, no_translations
 
 from avatar_site.lib.disk import describe_error
 from avatar_site.operations.backups import catalogue, creation, packing, restoring, targets
@@ -31,6 +31,7 @@ class Command(BaseCommand):
         )
         parser.add_argument("--yes", action="store_true", help="do not ask")
 
+    @no_translations
     def handle(self, *args: Any, **options: Any) -> None:
         try:
             target = targets.open_target(options["source"] or settings.AVATAR_BACKUP_TARGET)

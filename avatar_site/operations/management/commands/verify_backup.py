@@ -6,7 +6,7 @@ from argparse import ArgumentParser
 from typing import Any
 
 from django.conf import settings
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import BaseCommand, CommandError, no_translations
 
 from avatar_site.lib.disk import describe_error
 from avatar_site.operations.backups import catalogue, creation, packing, targets, verification
@@ -25,6 +25,7 @@ class Command(BaseCommand):
             "--identity", metavar="FILE", help="the private key of an encrypted backup (AVATAR_BACKUP_IDENTITY_FILE)"
         )
 
+    @no_translations
     def handle(self, *args: Any, **options: Any) -> None:
         try:
             target = targets.open_target(options["source"] or settings.AVATAR_BACKUP_TARGET)
