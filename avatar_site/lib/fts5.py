@@ -1,4 +1,4 @@
-"""Search indexes of FTS5, on a plain connection of sqlite3: found, merged until nothing deleted is left, checked."""
+"""Search indexes of FTS5, on a plain connection of sqlite3: merged until nothing deleted is left, checked, rebuilt."""
 
 from __future__ import annotations
 
@@ -46,6 +46,12 @@ def check(database: sqlite3.Connection, table: str) -> None:
     """Compare an index with itself and with the rows that it is of. Raises sqlite3.DatabaseError where they differ."""
     name = quote(table)
     database.execute(f"INSERT INTO {name}({name}, rank) VALUES ('integrity-check', 1)")  # noqa: S608 — quoted
+
+
+def rebuild(database: sqlite3.Connection, table: str) -> None:
+    """Make an index anew from the rows that it is of."""
+    name = quote(table)
+    database.execute(f"INSERT INTO {name}({name}) VALUES ('rebuild')")  # noqa: S608 — quoted
 
 
 def quote(name: str) -> str:

@@ -180,6 +180,16 @@ def _clean(database: sqlite3.Connection) -> None:
         if table in tables:
             database.execute(f"DELETE FROM {fts5.quote(table)}")  # noqa: S608 — quoted
     for table in fts5.list_tables(database):
+        try:
+            fts5.check(database, table)
+        except sqlite3.DatabaseError as error:
+            # It can be made from what was said: no reason to have no backup.
+            logger.error(
+                "the search index %s differs from what was said (%s), and searches may miss something. The copy's is"
+                " made anew; so would be the live one, by INSERT INTO %s(%s) VALUES ('rebuild')",
+                *(table, error, table, table),
+            )
+            fts5.rebuild(database, table)
         fts5.merge_all(database, table)
 
 
@@ -227,6 +237,8 @@ def _as_failure(live: Path) -> Iterator[None]:
         yield
     except DamagedDatabase as error:
         raise DamagedDatabase(f"The database {live} is damaged: {error}.") from error
+    except fts5.MergeUnfinished as error:
+        raise SnapshotFailed(f"Deleted words stay in the copy's search index {error}: it was not kept.") from error
     except UnicodeDecodeError as error:
         raise DamagedDatabase(f"The database {live} is damaged: {_UNREADABLE_MESSAGE}.") from error
     except sqlite3.Error as error:

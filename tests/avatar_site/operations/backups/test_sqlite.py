@@ -297,14 +297,30 @@ class TestDamage:
             sqlite.take(tmp_path / "copy")
         assert Conversation.objects.get() == conversation
 
-    def test_of_a_search_index_is_found(self, live: Path, tmp_path: Path) -> None:
+    def test_of_a_search_index_is_repaired_in_the_copy(
+        self, live: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """It can be made from what was said: no reason to have no backup."""
         say("Honolulu")
         with connection.cursor() as cursor:
             cursor.execute("DROP TRIGGER conversations_turnsearch_changed")
-            cursor.execute("UPDATE conversations_turnsearch SET text = 'other'")
+            cursor.execute("UPDATE conversations_turnsearch SET text = 'zanzibar'")
 
-        with pytest.raises(database.DamagedDatabase, match="the search index conversations_turnsearch_fts differs"):
-            sqlite.take(tmp_path / "copy")
+        snapshot = sqlite.take(tmp_path / "copy")
+
+        assert "the search index conversations_turnsearch_fts differs from what was said" in caplog.text
+        found = "SELECT count(*) FROM conversations_turnsearch_fts WHERE conversations_turnsearch_fts MATCH '{}'"
+        assert [read(snapshot.path, found.format(word)) for word in ("zanzibar", "honolulu")] == [[(1,)], [(0,)]]
+        assert [read(live, found.format(word)) for word in ("zanzibar", "honolulu")] == [[(0,)], [(1,)]]
+
+    def test_of_a_search_index_that_stays_is_found(self, live: Path, tmp_path: Path) -> None:
+        say("Honolulu")
+        copy = sqlite.take(tmp_path / "copy").path
+        with closing(sqlite3.connect(copy, isolation_level=None)) as file:
+            file.execute("UPDATE conversations_turnsearch_fts_data SET block = zeroblob(40) WHERE id > 10")
+
+            with pytest.raises(database.DamagedDatabase, match="the search index conversations_turnsearch_fts differs"):
+                sqlite.check(file)
 
     def test_is_left_as_it_was_found(self, live: Path) -> None:
         leave_log(live)
@@ -446,7 +462,7 @@ class TestSwap:
         assert self.list_users() == ["alice"]
 
     def test_keeps_one_of_which_there_is_no_backup(self, live: Path, prepared: Path) -> None:
-        """Its search index is damaged, say: then no snapshot of it is taken, and it can be used all the same."""
+        """Its references are broken, say: then no snapshot of it is taken, and it can be used all the same."""
         kept = sqlite.swap(prepared, now=NOW, keeps_live=True)
 
         assert kept == live.parent / "replaced-20261126T033000Z"
