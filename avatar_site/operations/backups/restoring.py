@@ -79,13 +79,16 @@ def restore(
     RestoreRefused, NoSuchBackup, TargetError, and OSError (a full disk): in each case the site is as it was.
     """
     began_s = time.monotonic()
+    data_dir = Path(settings.AVATAR_DATA_DIR)
     try:
-        with hold_lock(Path(settings.AVATAR_DATA_DIR), SERVE_LOCK), hold_backup_lock():
-            return _Restoring(target, name, parts, identities, recipients, say, began_s).run()
+        with hold_lock(data_dir, SERVE_LOCK):
+            try:
+                with hold_backup_lock():
+                    return _Restoring(target, name, parts, identities, recipients, say, began_s).run()
+            except LockHeld as error:
+                raise RestoreRefused("A backup is being made or verified: try again later.") from error
     except LockHeld as error:
-        raise RestoreRefused(
-            f"{error}: stop AVATAR, and wait for a backup that is being made, before restoring."
-        ) from error
+        raise RestoreRefused(f"AVATAR runs with the data folder {data_dir}: stop AVATAR first.") from error
     except packing.NoKey as error:
         raise RestoreRefused(
             f"{error}. Name the file with the private key: --identity FILE. Nothing was changed."

@@ -252,6 +252,8 @@ class TestKeys:
             (b"\xff\xfe\x00", "not a private key"),
             (b"age-encryption.org/v1\n-> scrypt", "passphrase"),
         ],
+        # The keys are new in each process.
+        ids=["empty", "comment", "public", "cut off", "binary", "with a passphrase"],
     )
     def test_that_are_none_are_refused_without_repeating_them(
         self, tmp_path: Path, content: bytes, problem: str
@@ -268,7 +270,11 @@ class TestKeys:
         with pytest.raises(BadKey, match="No such file"):
             packing.read_identities(tmp_path / "key.txt")
 
-    @pytest.mark.parametrize("text", ["", "age1", "alice", "ssh-ed25519 AAAA", str(KEY.to_public())[:-1]])
+    @pytest.mark.parametrize(
+        "text",
+        ["", "age1", "alice", "ssh-ed25519 AAAA", str(KEY.to_public())[:-1]],
+        ids=["empty", "prefix", "name", "of SSH", "cut off"],
+    )
     def test_that_are_not_public_ones_are_refused(self, text: str) -> None:
         with pytest.raises(BadKey, match="not a public key"):
             packing.check_recipients([text])
