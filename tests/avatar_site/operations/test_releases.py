@@ -14,6 +14,7 @@ from pytest_django import Settings
 from avatar_site import version
 from avatar_site.operations import releases
 from tests.backup_site import BackupSite
+from tests.seaweed import SeaweedServer
 
 
 def ask(site: BackupSite, *question: str) -> dict[str, Any]:
@@ -66,6 +67,20 @@ class TestBackUp:
         assert (backup["target"], backup["only"]) == (str(site.data_dir / "release-backups"), "database")
         assert [path.suffix for path in Path(backup["target"]).glob("db/*")] == [".gz"]
         assert [path.suffix for path in Path(site.target).glob("db/*")] == [".age"]
+
+    def test_keeps_a_copy_that_needs_no_network(self, site: BackupSite, tmp_path: Path) -> None:
+        (tmp_path / "seaweed").mkdir()
+        server = SeaweedServer(tmp_path / "seaweed")
+        try:
+            target = f"s3://{server.make_bucket()}/site"
+            site.environment = site.environment | server.make_environment() | {"AVATAR_BACKUP_TARGET": target}
+
+            backup = ask(site, "back-up", "before-upgrade")["backup"]
+        finally:
+            server.stop()
+
+        # The bucket is away, and the database can be restored.
+        site.manage("restore", backup["name"], "--from", backup["target"], "--only", backup["only"], "--yes")
 
     def test_needs_no_copy_where_the_key_is(self, site: BackupSite, tmp_path: Path) -> None:
         key = pyrage.x25519.Identity.generate()
