@@ -143,7 +143,7 @@ class TestRunNight:
         names = [f"replaced-{timezone.now() - dt.timedelta(days=days):%Y%m%dT%H%M%SZ}" for days in (31, 29)]
         older, younger = (Path(settings.AVATAR_DATA_DIR) / name for name in names)
         for folder in (older, younger):
-            folder.mkdir()
+            folder.mkdir(parents=True)
             (folder / "avatar.sqlite3").write_bytes(b"what was deleted")
 
         maintenance.run_night(now=MONDAY)
