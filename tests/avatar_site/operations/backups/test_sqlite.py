@@ -480,6 +480,15 @@ class TestSwap:
         assert sqlite.swap(prepared, now=NOW, keeps_live=True) is None
         assert self.list_users() == ["alice"]
 
+    def test_keeps_what_it_replaced_no_longer_than_backups(self, live: Path, prepared: Path) -> None:
+        kept = sqlite.swap(prepared, now=NOW, keeps_live=True)
+        (live.parent / "damaged-20261126T032959Z").mkdir()
+        (live.parent / "exports-20251126T032959Z").mkdir()
+
+        assert database.remove_replaced(before=NOW) == [str(live.parent / "damaged-20261126T032959Z")]
+        assert database.remove_replaced(before=NOW + dt.timedelta(seconds=1)) == [str(kept)]
+        assert [path.name for path in live.parent.iterdir() if "-2" in path.name] == ["exports-20251126T032959Z"]
+
     def test_refuses_what_is_no_database(self, live: Path, prepared: Path) -> None:
         prepared.write_bytes(b"not a database" * 1000)
 
