@@ -13,6 +13,7 @@ from pytest_django import Settings
 
 from avatar_site import version
 from avatar_site.operations import releases
+from avatar_site.operations.locks import BACKUP_LOCK, hold_lock
 from tests.backup_site import BackupSite
 from tests.seaweed import SeaweedServer
 
@@ -79,8 +80,10 @@ class TestBackUp:
         finally:
             server.stop()
 
-        # The bucket is away, and the database can be restored.
+        # The bucket is away: the present state can be backed up, and the one before restored.
+        safety = ask(site, "back-up", "before-restore", "--only", "database")["backup"]
         site.manage("restore", backup["name"], "--from", backup["target"], "--only", backup["only"], "--yes")
+        assert safety["target"] == backup["target"] == str(site.data_dir / "release-backups")
 
     def test_needs_no_copy_where_the_key_is(self, site: BackupSite, tmp_path: Path) -> None:
         key = pyrage.x25519.Identity.generate()
@@ -99,6 +102,12 @@ class TestBackUp:
         site.environment = site.environment | {"AVATAR_BACKUP_TARGET": str(tmp_path / "not" / "mounted")}
 
         assert "Is its disk mounted?" in site.fail("work_on_release", "back-up", "before-upgrade")
+
+    def test_waits_for_no_other_backup(self, site: BackupSite) -> None:
+        with hold_lock(site.data_dir, BACKUP_LOCK):
+            output = site.fail("work_on_release", "back-up", "before-upgrade")
+
+        assert "another backup is being made" in output
 
 
 class TestCountSince:
