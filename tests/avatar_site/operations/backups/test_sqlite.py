@@ -31,7 +31,11 @@ from tests.databases import as_default
 from tests.processes import OutputProcess
 
 #: Of the tests' own database, of which each test here has a copy for its own.
-pytestmark = pytest.mark.django_db
+pytestmark = [
+    pytest.mark.django_db,
+    # Python 3.12 on says so of any fork; the copy of the process only runs what is tested, and ends.
+    pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning"),
+]
 
 NOW = dt.datetime(2026, 11, 26, 3, 30, tzinfo=dt.UTC)
 
