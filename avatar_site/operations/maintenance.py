@@ -19,7 +19,7 @@ from django.utils import timezone
 
 from avatar_site.lib import sqlite_erasure
 from avatar_site.operations import nightly, releases
-from avatar_site.operations.backups import catalogue, creation, targets, verification
+from avatar_site.operations.backups import catalogue, creation, database, targets, verification
 from avatar_site.operations.backups.copies import hold_backup_lock
 from avatar_site.operations.models import BackupRun, RunKind, RunState
 from avatar_site.operations.tombstones import log, shipping, triggers
@@ -129,6 +129,9 @@ def _back_up() -> None:
 
 def _prune() -> None:
     releases.prune_local_backups(now=timezone.now())
+    days = max(settings.AVATAR_BACKUP_DATABASE_DAYS, settings.AVATAR_BACKUP_AUDIO_DAYS) - NIGHT_DAYS
+    for kept in database.remove_replaced(before=timezone.now() - dt.timedelta(days=days)):
+        logger.info("the database that a restore has replaced is removed: %s", kept)
     target = open_target()
     pruned = catalogue.prune(
         target,

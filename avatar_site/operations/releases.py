@@ -73,15 +73,20 @@ def back_up(*, reason: Reason, parts: frozenset[Part] = PARTS, say: Say) -> dict
 
     None if there is nothing to back up. That backup is one that can be restored without a network and without a key: if
     the target is a bucket, or encrypts to a key that is not here, the database alone is copied to a folder of the data
-    folder as well, as plain as the database beside it. Raises what `creation.create_backup` raises.
+    folder as well, as plain as the database beside it. Raises BackupFailed.
     """
-    if not database.has_content():
-        return None
-    target = open_target(settings.AVATAR_BACKUP_TARGET)
-    recipients = creation.read_recipients()
-    created = creation.create_backup(target=target, parts=parts, recipients=recipients, reason=reason, say=say)
+    with _translating_failures():
+        return _back_up(reason=reason, parts=parts, say=say) if database.has_content() else None
+
+
+def _back_up(*, reason: Reason, parts: frozenset[Part], say: Say) -> dict[str, str]:
+    target, recipients = open_target(settings.AVATAR_BACKUP_TARGET), creation.read_recipients()
     only = "database" if parts == {"database"} else ""
-    if not _is_local(target) or (recipients and not _has_identity()):
+    is_local = isinstance(target, FolderTarget)
+    # Going back must not fail because a bucket is away.
+    if is_local or reason != "before-restore":
+        created = creation.create_backup(target=target, parts=parts, recipients=recipients, reason=reason, say=say)
+    if not is_local or (recipients and not _has_identity()):
         say("Copying the database for rolling back without a network and without a key …")
         target, only = open_target(str(settings.AVATAR_DATA_DIR / LOCAL_BACKUPS)), "database"
         created = creation.create_backup(target=target, parts={"database"}, reason=reason, say=say)
@@ -136,10 +141,6 @@ def _translating_failures() -> Iterator[None]:
         raise BackupFailed("another backup is being made, verified or restored; wait for its end") from error
     except _FAILURES as error:
         raise BackupFailed(str(error)) from error
-
-
-def _is_local(target: Target) -> bool:
-    return isinstance(target, FolderTarget)
 
 
 def _has_identity() -> bool:

@@ -142,7 +142,9 @@ def _prepare(names: tuple[str, ...], say: Say, *, is_backed_up: bool) -> str:
     """Fetch models, migrate, create the first operator account. Return its password if it was made up."""
     if "inference" in names:
         say(f"Fetching the models of profile {settings.AVATAR_PROFILE} that are missing …")
+        fetching_s = time.monotonic()
         _fetch_models()
+        say(f"  models are here, after {time.monotonic() - fetching_s:.1f} s")
     if pending := services.list_pending_migrations():
         if is_backed_up and services.has_users():
             _back_up(say)

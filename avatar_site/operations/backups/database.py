@@ -43,6 +43,7 @@ __all__ = [
     "list_audio_names_alive",
     "loaded",
     "read_vendor",
+    "remove_replaced",
     "rename_audio",
     "swap",
     "take_snapshot",
@@ -165,6 +166,19 @@ def swap(loaded: LoadedDatabase, *, now: dt.datetime, keeps_live: bool = False) 
         return postgresql.swap(loaded.scratch, now=now)
     kept = sqlite.swap(loaded.path, now=now, keeps_live=keeps_live)
     return str(kept) if kept else None
+
+
+def remove_replaced(*, before: dt.datetime) -> list[str]:
+    """
+    Remove the databases that were kept when others took their place, until then. Return where they were.
+
+    What people have deleted since is in them: they must not outlive backups. Raises LoadFailed, OSError.
+    """
+    if connection.vendor == "sqlite":
+        return sqlite.remove_replaced(before=before)
+    from avatar_site.operations.backups import postgresql
+
+    return postgresql.remove_replaced(before=before)
 
 
 def count_rows() -> dict[str, int]:

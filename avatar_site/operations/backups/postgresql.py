@@ -48,6 +48,7 @@ LOCK_TIMEOUT_MS = 60_000
 _MAINTENANCE = ("postgres", "template1")
 #: PostgreSQL cuts names at 63 bytes; what is appended to the name of the live database takes up to 24.
 _MAX_NAME_BYTES = 38
+_TIME_FORMAT = "%Y%m%dt%H%M%Sz"
 #: Lines of a client tool's complaint that are passed on.
 _MAX_LINES = 5
 #: But for that of the C library, whose locale is LC_COLLATE and LC_CTYPE.
@@ -175,7 +176,7 @@ def swap(scratch: Scratch, *, now: dt.datetime) -> str | None:
     """
     connections.close_all()
     live = _find_live_name()
-    before = f"{_cut(live)}_before_{now.astimezone(dt.UTC):%Y%m%dt%H%M%Sz}"
+    before = f"{_cut(live)}_before_{now.astimezone(dt.UTC):{_TIME_FORMAT}}"
     with _connect_maintenance() as server, _holding_scratch_lock(server, live):
         exists = _has_database(server, live)
         if exists:
@@ -194,8 +195,23 @@ def swap(scratch: Scratch, *, now: dt.datetime) -> str | None:
         except psycopg.Error as error:
             raise SwapRefused(f"The databases could not be renamed: {_describe_error(error)}.") from error
         if exists:
-            _drop_older(server, rf"^{re.escape(_cut(live))}_before_[0-9]{{8}}t[0-9]{{6}}z$", keep=before)
+            _drop_older(server, _make_before_pattern(live), keep=before)
     return before if exists else None
+
+
+def remove_replaced(*, before: dt.datetime) -> list[str]:
+    """Drop the databases that swaps have kept until then. Return their names. Raises LoadFailed."""
+    live = _find_live_name()
+    newest = f"{_cut(live)}_before_{before.astimezone(dt.UTC):{_TIME_FORMAT}}"
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT datname FROM pg_database WHERE datname ~ %s", [_make_before_pattern(live)])
+        # The time is at the end of the name, the newest last.
+        old = sorted(name for (name,) in cursor.fetchall() if name < newest)
+    if old:
+        with _connect_maintenance() as server:
+            for name in old:
+                server.execute(sql.SQL("DROP DATABASE IF EXISTS {}").format(sql.Identifier(name)))
+    return old
 
 
 def _create_scratch() -> Scratch:
@@ -378,6 +394,10 @@ def _drop_older(server: psycopg.Connection[Any], pattern: str, *, keep: str) -> 
             server.execute(sql.SQL("DROP DATABASE {}").format(sql.Identifier(name)))
         except psycopg.Error as error:
             logger.warning("the database %s, which is not needed any more, is not dropped: %s", name, error)
+
+
+def _make_before_pattern(live: str) -> str:
+    return rf"^{re.escape(_cut(live))}_before_[0-9]{{8}}t[0-9]{{6}}z$"
 
 
 def _cut(name: str) -> str:

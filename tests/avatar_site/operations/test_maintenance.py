@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import os
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -136,6 +137,19 @@ class TestRunNight:
         # Its database went after seven days.
         assert (oldest.name, oldest.has_database, oldest.has_audio) == (kept, False, True)
         assert newest.is_verified
+
+    def test_removes_what_a_restore_has_replaced(self) -> None:
+        """What people have deleted is in it: it must not outlive the backups."""
+        names = [f"replaced-{timezone.now() - dt.timedelta(days=days):%Y%m%dT%H%M%SZ}" for days in (31, 29)]
+        older, younger = (Path(settings.AVATAR_DATA_DIR) / name for name in names)
+        for folder in (older, younger):
+            folder.mkdir(parents=True)
+            (folder / "avatar.sqlite3").write_bytes(b"what was deleted")
+
+        maintenance.run_night(now=MONDAY)
+
+        assert (older.exists(), younger.exists()) == (False, True)
+        shutil.rmtree(younger)
 
     def test_forgets_deletions_that_are_older_than_every_backup(self) -> None:
         deleted: dict[str, Any] = {"installation": "ab" * 8, "table": "voices_voiceprofile", "is_deletion": True}

@@ -13,7 +13,9 @@ from pytest_django import Settings
 
 from avatar_site import version
 from avatar_site.operations import releases
+from avatar_site.operations.locks import BACKUP_LOCK, hold_lock
 from tests.backup_site import BackupSite
+from tests.seaweed import SeaweedServer
 
 
 def ask(site: BackupSite, *question: str) -> dict[str, Any]:
@@ -67,6 +69,22 @@ class TestBackUp:
         assert [path.suffix for path in Path(backup["target"]).glob("db/*")] == [".gz"]
         assert [path.suffix for path in Path(site.target).glob("db/*")] == [".age"]
 
+    def test_keeps_a_copy_that_needs_no_network(self, site: BackupSite, tmp_path: Path) -> None:
+        (tmp_path / "seaweed").mkdir()
+        server = SeaweedServer(tmp_path / "seaweed")
+        try:
+            target = f"s3://{server.make_bucket()}/site"
+            site.environment = site.environment | server.make_environment() | {"AVATAR_BACKUP_TARGET": target}
+
+            backup = ask(site, "back-up", "before-upgrade")["backup"]
+        finally:
+            server.stop()
+
+        # The bucket is away: the present state can be backed up, and the one before restored.
+        safety = ask(site, "back-up", "before-restore", "--only", "database")["backup"]
+        site.manage("restore", backup["name"], "--from", backup["target"], "--only", backup["only"], "--yes")
+        assert safety["target"] == backup["target"] == str(site.data_dir / "release-backups")
+
     def test_needs_no_copy_where_the_key_is(self, site: BackupSite, tmp_path: Path) -> None:
         key = pyrage.x25519.Identity.generate()
         (tmp_path / "key").write_text(str(key))
@@ -84,6 +102,12 @@ class TestBackUp:
         site.environment = site.environment | {"AVATAR_BACKUP_TARGET": str(tmp_path / "not" / "mounted")}
 
         assert "Is its disk mounted?" in site.fail("work_on_release", "back-up", "before-upgrade")
+
+    def test_waits_for_no_other_backup(self, site: BackupSite) -> None:
+        with hold_lock(site.data_dir, BACKUP_LOCK):
+            output = site.fail("work_on_release", "back-up", "before-upgrade")
+
+        assert "another backup is being made" in output
 
 
 class TestCountSince:

@@ -88,6 +88,7 @@ class TestServe:
         assert "Backing up" not in serve.output
         for said in (
             "Fetching the models",
+            "models are here, after",
             "voices.0001_initial took",
             "Sign in as admin / ",
             "stt    ready",

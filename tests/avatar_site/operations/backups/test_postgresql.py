@@ -345,6 +345,14 @@ class TestSwap:
         again = self.swap(dump, now=NOW + dt.timedelta(days=1))
         assert list_databases(server) == ["avatar", again]
 
+    def test_keeps_what_it_replaced_no_longer_than_backups(self, server: Postgres, dump: Path) -> None:
+        kept = self.swap(dump)
+
+        assert database.remove_replaced(before=NOW) == []
+        assert list_databases(server) == ["avatar", kept]
+        assert database.remove_replaced(before=NOW + dt.timedelta(seconds=1)) == [kept]
+        assert list_databases(server) == ["avatar"]
+
     def test_goes_on_counting_where_the_copy_stopped(self, dump: Path) -> None:
         self.swap(dump)
 

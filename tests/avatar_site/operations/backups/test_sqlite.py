@@ -31,7 +31,11 @@ from tests.databases import as_default
 from tests.processes import OutputProcess
 
 #: Of the tests' own database, of which each test here has a copy for its own.
-pytestmark = pytest.mark.django_db
+pytestmark = [
+    pytest.mark.django_db,
+    # Python 3.12 on says so of any fork; the copy of the process only runs what is tested, and ends.
+    pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning"),
+]
 
 NOW = dt.datetime(2026, 11, 26, 3, 30, tzinfo=dt.UTC)
 
@@ -479,6 +483,15 @@ class TestSwap:
 
         assert sqlite.swap(prepared, now=NOW, keeps_live=True) is None
         assert self.list_users() == ["alice"]
+
+    def test_keeps_what_it_replaced_no_longer_than_backups(self, live: Path, prepared: Path) -> None:
+        kept = sqlite.swap(prepared, now=NOW, keeps_live=True)
+        (live.parent / "damaged-20261126T032959Z").mkdir()
+        (live.parent / "exports-20251126T032959Z").mkdir()
+
+        assert database.remove_replaced(before=NOW) == [str(live.parent / "damaged-20261126T032959Z")]
+        assert database.remove_replaced(before=NOW + dt.timedelta(seconds=1)) == [str(kept)]
+        assert [path.name for path in live.parent.iterdir() if "-2" in path.name] == ["exports-20251126T032959Z"]
 
     def test_refuses_what_is_no_database(self, live: Path, prepared: Path) -> None:
         prepared.write_bytes(b"not a database" * 1000)
