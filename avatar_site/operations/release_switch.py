@@ -50,7 +50,7 @@ PROGRAM = "avatar_site/operations/release_switch.py"
 #: Releases that were left and can be returned to; those before them are removed, with their environments.
 KEPT_RELEASES = 2
 HEALTH_TIMEOUT_S = 600.0
-POLL_S = 0.3
+POLL_S = 0.1
 #: What a killed switch has started may go on for so long: an installation.
 LOCK_TIMEOUT_S = 600.0
 #: A supervisor drains its calls; see `operations/processes.py`.
@@ -1071,7 +1071,7 @@ def _sync(folder: Path) -> None:
 
 
 def _now() -> str:
-    return dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
+    return dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds")
 
 
 def _list(installation: Installation) -> None:
