@@ -25,6 +25,11 @@ class BackupRunQuerySet(models.QuerySet["BackupRun"]):
     def newest_first(self) -> Self:
         return self.order_by("-started_at", "-pk")
 
+    def verified_nights(self) -> Self:
+        """Nightly backups that were restored and compared. A killed or failed verification does not count."""
+        verified = self.model.objects.filter(kind=RunKind.VERIFICATION, state=RunState.DONE).values("name")
+        return self.filter(kind=RunKind.BACKUP, state=RunState.DONE, reason="nightly", name__in=verified)
+
 
 class BackupRun(models.Model):
     """One run of a backup, or of a verification: what was asked for, and how it ended."""

@@ -8,6 +8,7 @@ MAINTENANCE = "maintenance"
 #: By name, for beat does not load the tasks. A fit of minutes must not delay these, nor a backup of an hour a voice.
 MAINTENANCE_TASKS = (
     "avatar_site.operations.tasks.back_up",
+    "avatar_site.operations.tasks.retry_night",
     "avatar_site.operations.tasks.run_night",
     "avatar_site.operations.tasks.ship_tombstones",
     "avatar_site.operations.tasks.verify_backup",
