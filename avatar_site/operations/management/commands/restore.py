@@ -36,7 +36,9 @@ class Command(BaseCommand):
     @no_translations
     def handle(self, *args: Any, **options: Any) -> None:
         try:
-            target = targets.open_target(options["source"] or settings.AVATAR_BACKUP_TARGET)
+            target = targets.open_target(
+                settings.AVATAR_BACKUP_TARGET if options["source"] is None else options["source"]
+            )
             parts: frozenset[creation.Part] = frozenset({options["only"]}) if options["only"] else creation.PARTS
             name = options["name"]
             if name == "latest":
