@@ -27,7 +27,14 @@ _HOOKS_LOOKED_AT = 8
 
 
 def watch_connection(connection: BaseDatabaseWrapper, **kwargs: Any) -> None:
-    """Handle `connection_created`: look at what this connection executes from now on."""
+    """
+    Handle `connection_created`: look at what this connection executes from now on.
+
+    Not where processes may run on several machines: each would drain to the log of its own data folder, and only that
+    of the maintenance worker is shipped. The rows wait in the table, which all see, for `maintenance.ship_tombstones`.
+    """
+    if connection.vendor != "sqlite":
+        return
     if connection.alias == DEFAULT_DB_ALIAS and _drain_after_commit not in connection.execute_wrappers:
         # First: who adds a wrapper for a while takes the last one away.
         connection.execute_wrappers.insert(0, _drain_after_commit)

@@ -23,6 +23,26 @@ def read_keys(table: str) -> list[str]:
     return [entry.key for entry in log.read_log() if entry.table == table]
 
 
+needs_sqlite = pytest.mark.skipif(connection.vendor != "sqlite", reason="drained by the maintenance worker alone")
+
+
+@pytest.mark.skipif(connection.vendor == "sqlite", reason="drained after each commit")
+class TestWithoutSqlite:
+    def test_leaves_the_rows_to_the_machine_that_ships(self, alice: User, tombstones_dir: Path) -> None:
+        """A web process on another machine has a log of its own, which nobody ships."""
+        User.objects.filter(pk=alice.pk).update(is_active=False)
+        with transaction.atomic():
+            User.objects.filter(pk=alice.pk).update(is_staff=True)
+        log.drain_or_leave()
+
+        assert not tombstones_dir.exists()
+        assert Tombstone.objects.count() == 2
+
+        assert log.drain() == 2
+        assert read_keys("auth_user") == [str(alice.pk)] * 2
+
+
+@needs_sqlite
 class TestWatching:
     def test_drains_after_a_statement_of_its_own(self, alice: User) -> None:
         User.objects.filter(pk=alice.pk).update(is_active=False)
