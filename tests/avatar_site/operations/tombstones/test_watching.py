@@ -6,14 +6,14 @@ import threading
 from pathlib import Path
 
 import pytest
-from django.contrib.auth.models import User
+from django.contrib.auth.models import Group, User
 from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
 
 from avatar_site.operations.models import Tombstone
 from avatar_site.operations.tombstones import log
 from avatar_site.operations.tombstones.watching import may_write_tombstones
-from conversations.models import TurnSearch
+from conversations.models import RetentionChoice, TurnSearch
 from tests import factories
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -136,6 +136,22 @@ class TestWatching:
 
         ours = [query["sql"] for query in queries if "operations_tombstone" in query["sql"]]
         assert ours == ["SELECT 1 FROM operations_tombstone LIMIT 1"]
+
+    def test_leaves_what_returns_rows_to_the_next_drain(self, alice: User, caplog: pytest.LogCaptureFixture) -> None:
+        """SQLite cannot commit before they are fetched."""
+        alice.groups.through.objects.create(user=alice, group=Group.objects.create(name="staff"))
+
+        assert caplog.records == []
+        assert Tombstone.objects.count() == 1
+        assert log.drain() == 1
+        assert len(read_keys("auth_user_groups")) == 1
+
+    def test_drains_what_returns_rows_once_it_is_committed(self, alice: User) -> None:
+        with transaction.atomic():
+            RetentionChoice.objects.create(user=alice, audio_days=3)
+
+        assert not Tombstone.objects.exists()
+        assert len(read_keys("conversations_retentionchoice")) == 1
 
     @pytest.mark.parametrize(
         ("sql", "expected"),
