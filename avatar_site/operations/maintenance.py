@@ -18,6 +18,7 @@ from django.core.management import call_command
 from django.utils import timezone
 
 from avatar_site.lib import sqlite_erasure
+from avatar_site.lib.stored_files import SweepRefused
 from avatar_site.operations import nightly, releases
 from avatar_site.operations.backups import catalogue, creation, database, targets, verification
 from avatar_site.operations.backups.copies import hold_backup_lock
@@ -166,8 +167,11 @@ def _prune_tombstones() -> None:
 
 
 def _remove_orphans() -> None:
-    remove_orphans(now=timezone.now())
-    delete_orphans(now=timezone.now())
+    try:
+        remove_orphans(now=timezone.now())
+        delete_orphans(now=timezone.now())
+    except SweepRefused as refusal:
+        raise nightly.StepSkipped(str(refusal)) from refusal
 
 
 def _verify_oldest() -> None:

@@ -18,6 +18,10 @@ logger = logging.getLogger(__name__)
 WEEKLY_ON = 6
 
 
+class StepSkipped(Exception):
+    """The step must not run tonight, which is no failure. The message is a sentence that says why."""
+
+
 class Step(StrEnum):
     CLEAR_LOGINS = "clear expired logins"
     PURGE = "purge"
@@ -30,7 +34,7 @@ class Step(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Actions:
-    """What each step does. One that could not do its work raises."""
+    """What each step does. A step that fails raises; one that must not run tonight raises StepSkipped."""
 
     clear_logins: Callable[[], object]
     purge: Callable[[], object]
@@ -65,11 +69,18 @@ def run(actions: Actions, *, today: dt.date, clock: Callable[[], float]) -> list
     """
     outcomes: list[Outcome] = []
 
+    def skip(step: Step, reason: str) -> None:
+        outcomes.append(Outcome(step, None, reason))
+        logger.warning("night: %s", outcomes[-1])
+
     def take(step: Step, action: Callable[[], object]) -> bool:
         began_s = clock()
         problem = ""
         try:
             action()
+        except StepSkipped as reason:
+            skip(step, str(reason))
+            return False
         except Exception as error:
             # Whatever it is: the steps after it do not depend on this one, but where it says so below.
             logger.exception("night: %s failed", step)
@@ -86,8 +97,7 @@ def run(actions: Actions, *, today: dt.date, clock: Callable[[], float]) -> list
     if is_backed_up:
         take(Step.REMOVE_ORPHANS, actions.remove_orphans)
     else:
-        outcomes.append(Outcome(Step.REMOVE_ORPHANS, None, "there is no verified backup of this night"))
-        logger.warning("night: %s", outcomes[-1])
+        skip(Step.REMOVE_ORPHANS, "there is no verified backup of this night")
     if today.weekday() == WEEKLY_ON:
         take(Step.VERIFY_OLDEST, actions.verify_oldest)
     return outcomes

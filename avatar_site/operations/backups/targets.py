@@ -24,8 +24,9 @@ from avatar_site.operations.backups.packing import Writer
 CHUNK_BYTES = 1 << 20
 #: Of a file that is being written to a folder: `.NAME.TOKEN.part`, beside where it goes.
 PARTIAL = re.compile(r"\..+\.[0-9a-f]{16}\.part")
-#: Of the data folder: what lies there is swept, or is what is backed up.
-DATA_FOLDERS = ("media", "queue", "scratch", "tombstones")
+#: The folders in the data folder that may be a target: the default, and `releases.LOCAL_BACKUPS`. AVATAR backs up,
+#: sweeps or replaces everything else in there.
+TARGETS_IN_DATA_FOLDER = ("backups", "release-backups")
 #: A bucket's name, by the rules of S3.
 BUCKET_NAME = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 
@@ -94,8 +95,13 @@ def open_target(address: str) -> Target:
     if folder.exists() and not folder.is_dir():
         raise BadTarget(f"{folder} is not a folder.")
     resolved, data_dir = folder.resolve(), Path(settings.AVATAR_DATA_DIR).resolve()
-    if resolved == data_dir or any(resolved.is_relative_to(data_dir / name) for name in DATA_FOLDERS):
-        raise BadTarget(f"{folder} holds the data itself: give another folder, better on another disk.")
+    if resolved.is_relative_to(data_dir) and not any(
+        resolved.is_relative_to(data_dir / name) for name in TARGETS_IN_DATA_FOLDER
+    ):
+        raise BadTarget(
+            f"{folder} cannot be a target: {data_dir} holds the data itself. Give its folder `backups`, or better a "
+            "folder on another disk."
+        )
     return FolderTarget(folder)
 
 

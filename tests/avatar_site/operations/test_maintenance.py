@@ -105,13 +105,18 @@ class TestRunNight:
         assert str(target) in problems[Step.BACK_UP]
         assert orphan.exists()
 
-    def test_keeps_orphans_until_a_restore_is_confirmed(self, orphan: Path) -> None:
+    def test_keeps_orphans_until_a_restore_is_confirmed(self, orphan: Path, caplog: pytest.LogCaptureFixture) -> None:
         Restore.objects.create(name="20260101T033000Z-abcd", restored_at=timezone.now())
 
         outcomes = maintenance.run_night(now=MONDAY)
 
         assert set(find_problems(outcomes)) == {Step.REMOVE_ORPHANS}
         assert orphan.exists()
+        # An operator has to act: a warning that says how, and no traceback.
+        (record,) = [record for record in caplog.records if record.levelname in ("WARNING", "ERROR")]
+        assert (record.levelname, record.exc_info) == ("WARNING", None)
+        assert "remove orphans: skipped, Backup 20260101T033000Z-abcd was restored" in record.getMessage()
+        assert "confirm_restore" in record.getMessage()
 
     def test_verifies_the_oldest_backup_on_sundays(self, target: Path) -> None:
         maintenance.run_night(now=timezone.now() - dt.timedelta(days=1))

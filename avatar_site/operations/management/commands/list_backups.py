@@ -34,7 +34,7 @@ class Command(BaseCommand):
     @no_translations
     def handle(self, *args: Any, **options: Any) -> None:
         try:
-            target = targets.open_target(options["to"] or settings.AVATAR_BACKUP_TARGET)
+            target = targets.open_target(settings.AVATAR_BACKUP_TARGET if options["to"] is None else options["to"])
             backups = list_backups(target)
         except (targets.BadTarget, OSError) as error:
             raise CommandError(str(error)) from error

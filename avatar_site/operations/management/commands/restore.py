@@ -34,7 +34,9 @@ class Command(BaseCommand):
     @no_translations
     def handle(self, *args: Any, **options: Any) -> None:
         try:
-            target = targets.open_target(options["source"] or settings.AVATAR_BACKUP_TARGET)
+            target = targets.open_target(
+                settings.AVATAR_BACKUP_TARGET if options["source"] is None else options["source"]
+            )
             name = catalogue.find_newest(target) if options["name"] == "latest" else options["name"]
             manifest = catalogue.read_manifest(target, name)
             identities = creation.read_identities(options["identity"])
