@@ -182,25 +182,41 @@ def _back_up() -> None:
 
 
 def _prune() -> None:
+    try:
+        _prune_backups()
+    finally:
+        # Whatever failed: what people have deleted leaves the log on this machine.
+        _prune_tombstones()
+
+
+def _prune_backups() -> None:
     releases.prune_local_backups(now=timezone.now())
     days = max(settings.AVATAR_BACKUP_DATABASE_DAYS, settings.AVATAR_BACKUP_AUDIO_DAYS) - NIGHT_DAYS
     for kept in database.remove_replaced(before=timezone.now() - dt.timedelta(days=days)):
         logger.info("the database that a restore has replaced is removed: %s", kept)
-    target = open_target()
     pruned = catalogue.prune(
-        target,
+        open_target(),
         now=timezone.now(),
         database_days=settings.AVATAR_BACKUP_DATABASE_DAYS - NIGHT_DAYS,
         audio_days=settings.AVATAR_BACKUP_AUDIO_DAYS - NIGHT_DAYS,
     )
-    backups = catalogue.list_backups(target)
+    if pruned.problem:
+        raise NotPruned(pruned.problem)
+
+
+def _prune_tombstones() -> None:
+    try:
+        target = open_target()
+        backups = catalogue.list_backups(target)
+    except (targets.BadTarget, targets.TargetError):
+        # How old its backups are is not known: deletions stay, and texts that were deleted or replaced since go.
+        log.prune(before=dt.datetime.min.replace(tzinfo=dt.UTC))
+        raise
     oldest_at = (
         backups[-1].taken_at if backups else timezone.now() - dt.timedelta(days=settings.AVATAR_BACKUP_DATABASE_DAYS)
     )
     log.prune(before=oldest_at - TOMBSTONE_MARGIN)
     shipping.prune(target, before=oldest_at - TOMBSTONE_MARGIN)
-    if pruned.problem:
-        raise NotPruned(pruned.problem)
 
 
 def _remove_orphans() -> None:

@@ -116,6 +116,8 @@ class VerificationRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True
     problem: str = ""
     #: It is encrypted and no key was at hand: stored files were compared with their checksums, nothing was restored.
     is_checksum_only: bool = False
+    #: When restoring it last succeeded, by this verification or by an earlier one.
+    restored_at: dt.datetime | None = None
 
 
 def make_name(taken_at: dt.datetime) -> str:

@@ -21,6 +21,7 @@ from pytest_django import Settings as SettingsFixture
 from avatar_site.operations import maintenance, nightly
 from avatar_site.operations.backups import catalogue
 from avatar_site.operations.backups.copies import hold_backup_lock
+from avatar_site.operations.backups.targets import FolderTarget, TargetError
 from avatar_site.operations.locks import LockHeld
 from avatar_site.operations.models import BackupRun, Restore, RunKind, RunState
 from avatar_site.operations.nightly import Step
@@ -174,6 +175,43 @@ class TestRunNight:
         maintenance.run_night(now=MONDAY)
 
         assert [entry.key for entry in log.read_log()] == ["younger"]
+
+    @pytest.mark.parametrize("is_mounted", [True, False])
+    def test_forgets_texts_that_were_deleted_though_the_target_is_away(
+        self, settings: SettingsFixture, target: Path, is_mounted: bool
+    ) -> None:
+        if is_mounted:
+            target.write_text("a file in its place")
+        else:
+            settings.AVATAR_BACKUP_TARGET = str(target / "not mounted" / "backups")
+        of_a_turn: dict[str, Any] = {"installation": "ab" * 8, "table": "conversations_turn", "key": "1"}
+        at = timezone.now() - dt.timedelta(days=90)
+        entries = [
+            log.Entry(sequence=1, at=at, values={"text": "a secret"}, **of_a_turn),
+            log.Entry(sequence=2, at=at + dt.timedelta(hours=1), is_deletion=True, **of_a_turn),
+        ]
+        log.find_log().write_bytes(b"".join(map(log.encode_line, entries)))
+
+        outcomes = maintenance.run_night(now=MONDAY)
+
+        assert Step.PRUNE in find_problems(outcomes)
+        assert list(log.read_log()) == entries[1:]
+
+    def test_forgets_deletions_though_a_backup_cannot_be_removed(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def fail(*args: object, **kwargs: object) -> None:
+            raise TargetError("access is denied")
+
+        at = timezone.now() - dt.timedelta(days=90)
+        entry = log.Entry(sequence=1, installation="ab" * 8, at=at, table="auth_user", key="1", is_deletion=True)
+        log.find_log().write_bytes(log.encode_line(entry))
+        monkeypatch.setattr(FolderTarget, "delete", fail)
+        write_backup(hours_ago=20 * 24)
+        write_backup(hours_ago=31 * 24)
+
+        outcomes = maintenance.run_night(now=MONDAY)
+
+        assert "access is denied" in find_problems(outcomes)[Step.PRUNE]
+        assert list(log.read_log()) == []
 
     def test_keeps_the_last_verified_backup_where_new_ones_fail(self, monkeypatch: pytest.MonkeyPatch) -> None:
         name = write_backup(hours_ago=90 * 24)
