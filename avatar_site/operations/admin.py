@@ -196,7 +196,7 @@ class BackupRunAdmin(ReadOnlyMixin, ListedLookupsMixin, ModelAdmin):
 
 @admin.register(Restore)
 class RestoreAdmin(ReadOnlyMixin, ListedLookupsMixin, ModelAdmin):
-    """What was restored, and whether an operator has confirmed it."""
+    """Restores, and whether an operator has confirmed each."""
 
     list_display = ("restored_at", "name", "confirmed_at", "safety_name")
     ordering = ("-restored_at", "-pk")

@@ -38,8 +38,8 @@ logger = logging.getLogger(__name__)
 #: A night that has its backup is not repeated within this time: its message was delivered twice. Longer than Redis
 #: waits before it delivers the message of a task that still runs again, which is an hour.
 SAME_NIGHT = dt.timedelta(hours=6)
-#: Backups are pruned once a day. One that would be too old before the next time goes now: so that "at most 30 days", as
-#: pages promise, is true of what is deleted an hour after a backup as well.
+#: Backups are pruned once a day. One that would expire before the next time is removed now, so that the pages' "at
+#: most 30 days" also holds for data deleted an hour after a backup.
 NIGHT_DAYS = 0.5
 #: Entries of the tombstone log that are kept beyond the oldest backup: clocks differ.
 TOMBSTONE_MARGIN = dt.timedelta(days=1)
@@ -63,7 +63,7 @@ class NotPruned(Exception):
 
 def run_night(*, now: dt.datetime) -> list[nightly.Outcome]:
     """
-    Do what is done at night, and return how each step ended; nothing if this night has its backup.
+    Run the night's steps, and return how each ended; nothing if this night has a verified backup.
 
     Raises LockHeld while a backup is made, verified or restored.
     """
@@ -126,7 +126,7 @@ def verify(*, name: str, requested_by: User | None) -> None:
 
 
 def ship_tombstones() -> int:
-    """Take what was deleted and revoked to the target. Return how many entries. Raises TargetError, LogBusy."""
+    """Ship tombstones to the target. Return how many. Raises TargetError, LogBusy."""
     if missing := triggers.install():
         # A migration was killed. `serve` migrates before it starts anything; other ways to start may not.
         logger.error("deletions were not logged since a migration that did not end: %s", ", ".join(missing))

@@ -32,7 +32,7 @@ class BackupRunQuerySet(models.QuerySet["BackupRun"]):
 
 
 class BackupRun(models.Model):
-    """One run of a backup, or of a verification: what was asked for, and how it ended."""
+    """One run of a backup or a verification: the request, and the result."""
 
     kind = models.CharField(_("kind"), max_length=16, choices=RunKind)
     state = models.CharField(_("state"), max_length=8, choices=RunState, default=RunState.RUNNING)

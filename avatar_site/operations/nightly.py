@@ -84,7 +84,7 @@ def run(actions: Actions, *, today: dt.date, clock: Callable[[], float]) -> list
     """
     Run the night's steps and return how each ended. A step that fails is logged, and the next one runs.
 
-    What has expired is removed and erased before the backup, so that it is not in it. Orphans are removed only after a
+    Expired data is removed and erased before the backup, so that it is not in it. Orphans are removed only after a
     backup of this night was verified: the sweep is the one step that deletes on suspicion. `clock` is monotonic, in
     seconds.
     """

@@ -1,6 +1,6 @@
 """The queues of tasks, one a worker process, and which tasks go to the one of maintenance. Imports nothing."""
 
-#: Of the worker: what people wait for. Celery's own name, so that messages of earlier versions are found.
+#: Of the worker: tasks with a waiting user. Celery's default name, so that messages of earlier versions are found.
 DEFAULT = "celery"
 #: Of backups, erasure and the tasks of the night.
 MAINTENANCE = "maintenance"

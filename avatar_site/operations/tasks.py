@@ -68,7 +68,7 @@ def verify_backup(*, name: str, requested_by_id: int | None = None, attempt: int
 
 @shared_task
 def ship_tombstones() -> None:
-    """Take what was deleted and revoked to the target of backups. A target that is away is tried again by beat."""
+    """Ship tombstones to the target of backups. Beat retries when the target is away."""
     try:
         maintenance.ship_tombstones()
     except (TargetError, LogBusy) as error:
@@ -82,7 +82,7 @@ def replay_spooled_turns() -> None:
 
 
 def _find_user(pk: int | None) -> User | None:
-    """Return None also for one who was deleted since."""
+    """Return the user; None also if it has been deleted."""
     return None if pk is None else User.objects.filter(pk=pk).first()
 
 
