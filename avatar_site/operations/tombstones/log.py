@@ -118,8 +118,14 @@ def drain(*, max_rows: int | None = None, timeout_s: float = TIMEOUT_S) -> int:
 
 
 def drain_or_leave() -> None:
-    """Drain after a commit. A failure is logged once, and left to the next drain: no request fails for it."""
+    """
+    Drain after a commit. A failure is logged once, and left to the next drain: no request fails for it.
+
+    Does nothing where the database is not SQLite: see `watching.watch_connection`.
+    """
     global _is_failing
+    if connection.vendor != "sqlite":
+        return
     try:
         drain(max_rows=MAX_ROWS_OF_A_REQUEST, timeout_s=TIMEOUT_OF_A_REQUEST_S)
     except LogBusy:

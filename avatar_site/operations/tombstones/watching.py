@@ -22,12 +22,21 @@ _WRITES = re.compile(
     ),
     re.IGNORECASE,
 )
+#: Searched for in statements of watched tables only. A name or a value that has the word in it costs one drain.
+_RETURNS_ROWS = re.compile(r"\bRETURNING\b", re.IGNORECASE)
 #: Of the hooks of a transaction. One that does not find its own among them drains once more, for one small query.
 _HOOKS_LOOKED_AT = 8
 
 
 def watch_connection(connection: BaseDatabaseWrapper, **kwargs: Any) -> None:
-    """Handle `connection_created`: look at what this connection executes from now on."""
+    """
+    Handle `connection_created`: look at what this connection executes from now on.
+
+    Not where processes may run on several machines: each would drain to the log of its own data folder, and only that
+    of the maintenance worker is shipped. The rows wait in the table, which all see, for `maintenance.ship_tombstones`.
+    """
+    if connection.vendor != "sqlite":
+        return
     if connection.alias == DEFAULT_DB_ALIAS and _drain_after_commit not in connection.execute_wrappers:
         # First: who adds a wrapper for a while takes the last one away.
         connection.execute_wrappers.insert(0, _drain_after_commit)
@@ -41,7 +50,9 @@ def _drain_after_commit(execute: Callable[..., Any], sql: str, params: Any, many
     result = execute(sql, params, many, context)
     if may_write_tombstones(sql):
         connection: BaseDatabaseWrapper = context["connection"]
-        can_hook = connection.in_atomic_block or connection.get_autocommit()
+        # In autocommit the hook runs at once, and SQLite commits nothing while a statement has rows to be fetched: what
+        # returns some is left to the next drain, that of the task of each minute at the latest.
+        can_hook = connection.in_atomic_block or (connection.get_autocommit() and not _RETURNS_ROWS.search(sql))
         if can_hook and not _is_scheduled(connection):
             transaction.on_commit(drain_or_leave, using=connection.alias, robust=True)
     return result

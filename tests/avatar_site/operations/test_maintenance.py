@@ -14,12 +14,14 @@ import pytest
 from django.conf import settings
 from django.contrib.auth.models import User
 from django.contrib.sessions.models import Session
+from django.core.cache import cache
 from django.utils import timezone
 from pytest_django import Settings as SettingsFixture
 
 from avatar_site.operations import maintenance, nightly
 from avatar_site.operations.backups import catalogue
 from avatar_site.operations.backups.copies import hold_backup_lock
+from avatar_site.operations.backups.targets import FolderTarget, TargetError
 from avatar_site.operations.locks import LockHeld
 from avatar_site.operations.models import BackupRun, Restore, RunKind, RunState
 from avatar_site.operations.nightly import Step
@@ -41,6 +43,8 @@ def target(settings: SettingsFixture, tmp_path: Path) -> Path:
     settings.AVATAR_DATA_DIR = tmp_path / "data"
     settings.AVATAR_TOMBSTONES_DIR = tmp_path / "data" / "tombstones"
     settings.AVATAR_BACKUP_TARGET = str(tmp_path / "target")
+    # Retries of a night are counted in it.
+    cache.clear()
     return tmp_path / "target"
 
 
@@ -104,13 +108,18 @@ class TestRunNight:
         assert str(target) in problems[Step.BACK_UP]
         assert orphan.exists()
 
-    def test_keeps_orphans_until_a_restore_is_confirmed(self, orphan: Path) -> None:
+    def test_keeps_orphans_until_a_restore_is_confirmed(self, orphan: Path, caplog: pytest.LogCaptureFixture) -> None:
         Restore.objects.create(name="20260101T033000Z-abcd", restored_at=timezone.now())
 
         outcomes = maintenance.run_night(now=MONDAY)
 
         assert set(find_problems(outcomes)) == {Step.REMOVE_ORPHANS}
         assert orphan.exists()
+        # An operator has to act: a warning that says how, and no traceback.
+        (record,) = [record for record in caplog.records if record.levelname in ("WARNING", "ERROR")]
+        assert (record.levelname, record.exc_info) == ("WARNING", None)
+        assert "remove orphans: skipped, Backup 20260101T033000Z-abcd was restored" in record.getMessage()
+        assert "confirm_restore" in record.getMessage()
 
     def test_verifies_the_oldest_backup_on_sundays(self, target: Path) -> None:
         maintenance.run_night(now=timezone.now() - dt.timedelta(days=1))
@@ -167,6 +176,43 @@ class TestRunNight:
 
         assert [entry.key for entry in log.read_log()] == ["younger"]
 
+    @pytest.mark.parametrize("is_mounted", [True, False])
+    def test_forgets_texts_that_were_deleted_though_the_target_is_away(
+        self, settings: SettingsFixture, target: Path, is_mounted: bool
+    ) -> None:
+        if is_mounted:
+            target.write_text("a file in its place")
+        else:
+            settings.AVATAR_BACKUP_TARGET = str(target / "not mounted" / "backups")
+        of_a_turn: dict[str, Any] = {"installation": "ab" * 8, "table": "conversations_turn", "key": "1"}
+        at = timezone.now() - dt.timedelta(days=90)
+        entries = [
+            log.Entry(sequence=1, at=at, values={"text": "a secret"}, **of_a_turn),
+            log.Entry(sequence=2, at=at + dt.timedelta(hours=1), is_deletion=True, **of_a_turn),
+        ]
+        log.find_log().write_bytes(b"".join(map(log.encode_line, entries)))
+
+        outcomes = maintenance.run_night(now=MONDAY)
+
+        assert Step.PRUNE in find_problems(outcomes)
+        assert list(log.read_log()) == entries[1:]
+
+    def test_forgets_deletions_though_a_backup_cannot_be_removed(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def fail(*args: object, **kwargs: object) -> None:
+            raise TargetError("access is denied")
+
+        at = timezone.now() - dt.timedelta(days=90)
+        entry = log.Entry(sequence=1, installation="ab" * 8, at=at, table="auth_user", key="1", is_deletion=True)
+        log.find_log().write_bytes(log.encode_line(entry))
+        monkeypatch.setattr(FolderTarget, "delete", fail)
+        write_backup(hours_ago=20 * 24)
+        write_backup(hours_ago=31 * 24)
+
+        outcomes = maintenance.run_night(now=MONDAY)
+
+        assert "access is denied" in find_problems(outcomes)[Step.PRUNE]
+        assert list(log.read_log()) == []
+
     def test_keeps_the_last_verified_backup_where_new_ones_fail(self, monkeypatch: pytest.MonkeyPatch) -> None:
         name = write_backup(hours_ago=90 * 24)
         monkeypatch.setattr(settings, "AVATAR_BACKUP_RECIPIENTS", ["age1nothing"])
@@ -179,3 +225,62 @@ class TestRunNight:
     def test_waits_for_another_backup(self) -> None:
         with hold_backup_lock(), pytest.raises(LockHeld):
             maintenance.run_night(now=MONDAY)
+
+
+class TestRetryNight:
+    @pytest.fixture
+    def now(self) -> dt.datetime:
+        today = timezone.localtime(timezone.now() + dt.timedelta(days=1))
+        return today.replace(hour=6, minute=0)
+
+    def test_makes_up_for_a_night_that_was_killed(self, now: dt.datetime) -> None:
+        started_at = now.replace(hour=3, minute=30)
+        BackupRun.objects.create(kind=RunKind.BACKUP, reason="nightly", started_at=started_at)
+
+        outcomes = maintenance.retry_night(now=now)
+
+        assert find_problems(outcomes) == {}
+        assert [backup.is_verified for backup in catalogue.list_backups(maintenance.open_target())] == [True]
+        killed, made = BackupRun.objects.filter(kind=RunKind.BACKUP).order_by("pk")
+        assert (killed.state, made.state) == (RunState.FAILED, RunState.DONE)
+
+    def test_tries_again_until_the_target_is_back(self, target: Path, now: dt.datetime) -> None:
+        target.write_text("a file in its place")
+        assert Step.BACK_UP in find_problems(maintenance.retry_night(now=now))
+
+        target.unlink()
+        assert find_problems(maintenance.retry_night(now=now + dt.timedelta(hours=1))) == {}
+
+    def test_tries_three_times_a_night(self, target: Path, now: dt.datetime) -> None:
+        target.write_text("a file in its place")
+
+        runs = [bool(maintenance.retry_night(now=now + dt.timedelta(hours=hour))) for hour in range(5)]
+
+        assert runs == [True, True, True, False, False]
+        assert maintenance.retry_night(now=now + dt.timedelta(days=1))
+
+    @pytest.mark.parametrize("state", [RunState.FAILED, RunState.RUNNING])
+    def test_repeats_a_night_whose_backup_is_not_verified(self, now: dt.datetime, state: RunState) -> None:
+        self.record(now.replace(hour=3, minute=40), verification=state)
+
+        assert maintenance.retry_night(now=now)
+
+    def test_leaves_a_verified_night_alone(self, now: dt.datetime) -> None:
+        self.record(now.replace(hour=3, minute=40), verification=RunState.DONE)
+
+        with hold_backup_lock():
+            # It need not take the lock to know.
+            assert maintenance.retry_night(now=now) == []
+
+        assert catalogue.list_backups(maintenance.open_target()) == []
+
+    def test_waits_for_another_backup(self, now: dt.datetime) -> None:
+        with hold_backup_lock(), pytest.raises(LockHeld):
+            maintenance.retry_night(now=now)
+
+        assert maintenance.retry_night(now=now) != []
+
+    def record(self, at: dt.datetime, *, verification: RunState) -> None:
+        ended = {"name": "20260101T033000Z-abcd", "started_at": at, "finished_at": at}
+        BackupRun.objects.create(kind=RunKind.BACKUP, state=RunState.DONE, reason="nightly", **ended)
+        BackupRun.objects.create(kind=RunKind.VERIFICATION, state=verification, **ended)

@@ -39,7 +39,7 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         say = self.stdout.write if options["verbosity"] and sys.stdout.isatty() else _say_nothing
         try:
-            target = targets.open_target(options["to"] or settings.AVATAR_BACKUP_TARGET)
+            target = targets.open_target(settings.AVATAR_BACKUP_TARGET if options["to"] is None else options["to"])
             if risk := target.describe_risk():
                 self.stderr.write(self.style.WARNING(risk))
             with TerminalProgress(self.stdout) as progress:

@@ -34,7 +34,7 @@ class Command(BaseCommand):
     @no_translations
     def handle(self, *args: Any, **options: Any) -> None:
         try:
-            target = targets.open_target(options["to"] or settings.AVATAR_BACKUP_TARGET)
+            target = targets.open_target(settings.AVATAR_BACKUP_TARGET if options["to"] is None else options["to"])
             backups = list_backups(target)
         except (targets.BadTarget, OSError) as error:
             raise CommandError(str(error)) from error
@@ -110,7 +110,7 @@ def describe_state(backup: ListedBackup, *, now: dt.datetime) -> str:
         return f"DAMAGED: {problem}"
     if backup.record is None:
         return "not verified"
-    how = "checksums compared" if backup.record.is_checksum_only else "verified"
+    how = "verified" if backup.is_verified else "checksums compared"
     return f"{how} {describe_age(now - backup.record.verified_at)} ago"
 
 

@@ -28,8 +28,10 @@ class Command(BaseCommand):
     @no_translations
     def handle(self, *args: Any, **options: Any) -> None:
         try:
-            target = targets.open_target(options["source"] or settings.AVATAR_BACKUP_TARGET)
-            name = options["name"] or catalogue.find_newest(target)
+            target = targets.open_target(
+                settings.AVATAR_BACKUP_TARGET if options["source"] is None else options["source"]
+            )
+            name = catalogue.find_newest(target) if options["name"] is None else options["name"]
             identities = creation.read_identities(options["identity"])
             record = verification.verify_backup(target=target, name=name, identities=identities)
         except LockHeld as error:

@@ -18,7 +18,7 @@ from avatar_site.operations.management.commands.list_backups import describe_age
 
 @pytest.fixture
 def folder(settings: Settings, tmp_path: Path) -> Path:
-    settings.AVATAR_DATA_DIR = tmp_path
+    settings.AVATAR_DATA_DIR = tmp_path / "data"
     settings.AVATAR_BACKUP_TARGET = str(tmp_path / "backups")
     return tmp_path / "backups"
 

@@ -838,10 +838,17 @@ class TestOpeningATarget:
         with pytest.raises(BadTarget, match="not a folder"):
             open_target(str(source))
 
-    @pytest.mark.parametrize("name", ["", "media", "media/backups", "scratch/backups"])
+    @pytest.mark.parametrize(
+        "name",
+        ["", "media", "media/backups", "scratch/backups", "queue", "tombstones", "logs", "backups-2", "backups/.."],
+    )
     def test_refuses_the_folders_of_the_data(self, data_dir: Path, name: str) -> None:
         with pytest.raises(BadTarget, match="holds the data itself"):
             open_target(str(data_dir / name))
+
+    @pytest.mark.parametrize("name", ["backups", "backups/site", "release-backups"])
+    def test_takes_the_folders_for_backups_among_the_data(self, data_dir: Path, name: str) -> None:
+        assert open_target(str(data_dir / name)).address == str(data_dir / name)
 
 
 class TestKey:

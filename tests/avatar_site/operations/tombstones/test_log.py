@@ -175,6 +175,7 @@ class TestDrain:
             alice.groups.add(group)
             alice.user_permissions.add(permission)
             conversations.choose_retention(user=alice, audio_days=3, text_days=None)
+        log.drain()
 
         in_group, permitted, choice = (entry.values for entry in log.read_log())
         assert {values["username"] for values in (in_group, permitted, choice)} == {"alice"}
@@ -187,6 +188,7 @@ class TestDrain:
         alice.groups.add(Group.objects.create(name="staff"))
 
         alice.delete()
+        log.drain()
 
         assert [entry.table for entry in log.read_log() if entry.is_deletion] == ["auth_user"]
         assert not Tombstone.objects.exists()
@@ -196,12 +198,14 @@ class TestDrain:
         TurnSearch.objects.all().delete()
 
         Turn.objects.all().delete()
+        log.drain()
 
         (entry,) = log.read_log()
         assert entry.key == str(turn.pk)
         assert entry.values == {"conversation_id": str(turn.conversation_id)}
 
 
+@pytest.mark.skipif(connection.vendor != "sqlite", reason="does nothing there: see test_watching.py")
 @pytest.mark.django_db(transaction=True)
 class TestDrainOrLeave:
     def test_says_once_that_it_cannot_write(self, tombstones_dir: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -394,8 +398,9 @@ from conversations.models import Conversation
 
 def delete_all(part, parts):
     try:
-        for number, pk in enumerate(Conversation.objects.order_by("pk").values_list("pk", flat=True)):
-            if number % parts == part:
+        # By the key, not by the place in a list: the others delete while this one reads its own.
+        for pk in Conversation.objects.order_by("pk").values_list("pk", flat=True):
+            if pk.int % parts == part:
                 Conversation.objects.filter(pk=pk).delete()
         os._exit(0)
     except BaseException as error:

@@ -6,14 +6,14 @@ import threading
 from pathlib import Path
 
 import pytest
-from django.contrib.auth.models import User
+from django.contrib.auth.models import Group, User
 from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
 
 from avatar_site.operations.models import Tombstone
 from avatar_site.operations.tombstones import log
 from avatar_site.operations.tombstones.watching import may_write_tombstones
-from conversations.models import TurnSearch
+from conversations.models import RetentionChoice, TurnSearch
 from tests import factories
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -23,6 +23,26 @@ def read_keys(table: str) -> list[str]:
     return [entry.key for entry in log.read_log() if entry.table == table]
 
 
+needs_sqlite = pytest.mark.skipif(connection.vendor != "sqlite", reason="drained by the maintenance worker alone")
+
+
+@pytest.mark.skipif(connection.vendor == "sqlite", reason="drained after each commit")
+class TestWithoutSqlite:
+    def test_leaves_the_rows_to_the_machine_that_ships(self, alice: User, tombstones_dir: Path) -> None:
+        """A web process on another machine has a log of its own, which nobody ships."""
+        User.objects.filter(pk=alice.pk).update(is_active=False)
+        with transaction.atomic():
+            User.objects.filter(pk=alice.pk).update(is_staff=True)
+        log.drain_or_leave()
+
+        assert not tombstones_dir.exists()
+        assert Tombstone.objects.count() == 2
+
+        assert log.drain() == 2
+        assert read_keys("auth_user") == [str(alice.pk)] * 2
+
+
+@needs_sqlite
 class TestWatching:
     def test_drains_after_a_statement_of_its_own(self, alice: User) -> None:
         User.objects.filter(pk=alice.pk).update(is_active=False)
@@ -116,6 +136,22 @@ class TestWatching:
 
         ours = [query["sql"] for query in queries if "operations_tombstone" in query["sql"]]
         assert ours == ["SELECT 1 FROM operations_tombstone LIMIT 1"]
+
+    def test_leaves_what_returns_rows_to_the_next_drain(self, alice: User, caplog: pytest.LogCaptureFixture) -> None:
+        """SQLite cannot commit before they are fetched."""
+        alice.groups.through.objects.create(user=alice, group=Group.objects.create(name="staff"))
+
+        assert caplog.records == []
+        assert Tombstone.objects.count() == 1
+        assert log.drain() == 1
+        assert len(read_keys("auth_user_groups")) == 1
+
+    def test_drains_what_returns_rows_once_it_is_committed(self, alice: User) -> None:
+        with transaction.atomic():
+            RetentionChoice.objects.create(user=alice, audio_days=3)
+
+        assert not Tombstone.objects.exists()
+        assert len(read_keys("conversations_retentionchoice")) == 1
 
     @pytest.mark.parametrize(
         ("sql", "expected"),
