@@ -15,7 +15,7 @@ from avatar_site import version
 from avatar_site.operations import releases
 from avatar_site.operations.locks import BACKUP_LOCK, hold_lock
 from tests.backup_site import BackupSite
-from tests.seaweed import SeaweedServer
+from tests.s3 import BUCKET, S3Server
 
 
 def ask(site: BackupSite, *question: str) -> dict[str, Any]:
@@ -70,11 +70,16 @@ class TestBackUp:
         assert [path.suffix for path in Path(site.target).glob("db/*")] == [".age"]
 
     def test_keeps_a_copy_that_needs_no_network(self, site: BackupSite, tmp_path: Path) -> None:
-        (tmp_path / "seaweed").mkdir()
-        server = SeaweedServer(tmp_path / "seaweed")
+        server = S3Server(tmp_path / "s3.log")
         try:
-            target = f"s3://{server.make_bucket()}/site"
-            site.environment = site.environment | server.make_environment() | {"AVATAR_BACKUP_TARGET": target}
+            server.empty()
+            site.environment = site.environment | {
+                "AVATAR_BACKUP_TARGET": f"s3://{BUCKET}/site",
+                "AVATAR_BACKUP_S3_ENDPOINT_URL": server.url,
+                "AVATAR_BACKUP_S3_REGION": "us-east-1",
+                "AVATAR_BACKUP_S3_ACCESS_KEY_ID": "test",
+                "AVATAR_BACKUP_S3_SECRET_ACCESS_KEY": "test",
+            }
 
             backup = ask(site, "back-up", "before-upgrade")["backup"]
         finally:
