@@ -15,8 +15,17 @@ WITH_MODELS = ("tests/e2e/test_conversation.py", "tests/inference/engines/", "te
 #: Of the production engines' tests, the file that takes longest.
 _LONGEST = "tests/engines/test_llm.py"
 #: Files that take one or two minutes each, most of it in programs that they start: none of them begins last.
-LONG = ("tests/avatar_site/operations/test_rehearsal.py", "tests/avatar_site/operations/test_release_switch.py")
-_FIRST, _NEXT, _LAST = range(3)
+LONG = (
+    "tests/avatar_site/operations/test_rehearsal.py",
+    "tests/avatar_site/operations/test_backup_runbooks.py",
+    "tests/avatar_site/operations/backups/test_restoring.py",
+    "tests/avatar_site/operations/backups/test_in_a_bucket.py",
+    "tests/avatar_site/operations/backups/test_creation.py",
+    "tests/avatar_site/operations/backups/test_interruptions.py",
+    "tests/avatar_site/operations/test_serve.py",
+    "tests/avatar_site/operations/test_release_switch.py",
+)
+_FIRST, _WITH_MODELS, _LONG, _LAST = range(4)
 
 
 def choose_group(nodeid: str) -> str:
@@ -32,11 +41,13 @@ def choose_place(item: pytest.Item) -> int:
     Browsers first, side by side: they mostly wait, in real time, which models would disturb. Then the models in one
     process, what is long and then what is quick in the others.
     """
-    if choose_group(item.nodeid) == "models" or item.nodeid.startswith(LONG):
-        return _NEXT
+    if choose_group(item.nodeid) == "models":
+        return _WITH_MODELS
     if item.get_closest_marker("engines"):
         raise pytest.UsageError(f"{item.nodeid} loads models: spreading.WITH_MODELS has to name its file")
-    return _FIRST if item.get_closest_marker("browser") or item.nodeid.startswith(_LONGEST) else _LAST
+    if item.get_closest_marker("browser") or item.nodeid.startswith(_LONGEST):
+        return _FIRST
+    return _LONG if item.nodeid.startswith(LONG) else _LAST
 
 
 def choose_process_count(arguments: list[str]) -> int | None:
