@@ -13,7 +13,7 @@ from typing import Any
 import avatar_site
 
 ROOT = Path(__file__).resolve().parent.parent
-#: What the product consists of; tests and docs change nothing of it.
+#: The code of the product; tests and docs do not change its build.
 CODE = (
     *("avatar_site", "conversations", "inference", "realtime", "voices"),
     *("locale", "static", "templates", "requirements", "manage.py", "Makefile"),

@@ -25,7 +25,7 @@ class ListedLookupsMixin:
 
     def lookup_allowed(self, lookup: str, value: str, request: HttpRequest | None = None) -> bool:
         name, _, how = lookup.partition("__")
-        # A filter of its own class names its parameter, as Django names those of columns.
+        # A filter class sets its own parameter name; for a column's filter Django derives it from the field.
         listed = {str(getattr(each, "parameter_name", each)).partition("__")[0] for each in self.list_filter}
         return name in listed and how in _FILTERS
 

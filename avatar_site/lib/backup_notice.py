@@ -11,7 +11,7 @@ register = template.Library()
 
 @register.simple_tag
 def kept_in_backups() -> str:
-    """Say, in one sentence, for how long backups keep what is being deleted."""
+    """Return one sentence: for how many days backups still contain the deleted data."""
     days = max(settings.AVATAR_BACKUP_DATABASE_DAYS, settings.AVATAR_BACKUP_AUDIO_DAYS)
     return ngettext(
         "Backups keep it for %(days)d more day at most.", "Backups keep it for %(days)d more days at most.", days

@@ -43,13 +43,13 @@ def merge_all(database: sqlite3.Connection, table: str) -> None:
 
 
 def check(database: sqlite3.Connection, table: str) -> None:
-    """Compare an index with itself and with the rows that it is of. Raises sqlite3.DatabaseError where they differ."""
+    """Check an index for consistency, and against the rows that it covers. Raises sqlite3.DatabaseError."""
     name = quote(table)
     database.execute(f"INSERT INTO {name}({name}, rank) VALUES ('integrity-check', 1)")  # noqa: S608 — quoted
 
 
 def rebuild(database: sqlite3.Connection, table: str) -> None:
-    """Make an index anew from the rows that it is of."""
+    """Rebuild an index from the rows that it covers."""
     name = quote(table)
     database.execute(f"INSERT INTO {name}({name}) VALUES ('rebuild')")  # noqa: S608 — quoted
 

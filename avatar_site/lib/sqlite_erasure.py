@@ -53,7 +53,7 @@ def erase_on_commit() -> None:
     """
     Make what this transaction deletes unreadable once it is committed: at once, or by a worker within minutes.
 
-    Call it with every deletion of content. What is neither erased nor queued is left to the nightly retention run.
+    Call it with every deletion of content. If neither erasing nor queuing succeeds, the nightly retention run erases.
     """
     if not _is_left_to_caller.get():
         transaction.on_commit(_erase_or_queue, robust=True)

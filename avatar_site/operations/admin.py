@@ -196,7 +196,7 @@ class BackupRunAdmin(ReadOnlyMixin, ListedLookupsMixin, ModelAdmin):
 
 @admin.register(Restore)
 class RestoreAdmin(ReadOnlyMixin, ListedLookupsMixin, ModelAdmin):
-    """What was restored, and whether an operator has confirmed it."""
+    """Restores, and whether an operator has confirmed each."""
 
     list_display = ("restored_at", "name", "confirmed_at", "safety_name")
     ordering = ("-restored_at", "-pk")
@@ -298,7 +298,7 @@ def _describe_verification(backup: ListedBackup) -> tuple[str, str, str]:
         return gettext("damaged"), "danger", backup.problem or (record.problem if record else "")
     if record is None:
         return gettext("not verified"), "warning", ""
-    if record.is_checksum_only:
+    if not backup.is_verified:
         return gettext("checksums only"), "warning", ""
     return gettext("verified"), "success", ""
 

@@ -112,8 +112,8 @@ def refuse_newer_database() -> None:
     """
     End this process, with a sentence, if the database was made by a newer version.
 
-    For a process that is started alone; a supervisor has checked before. A database that is away ends nothing: whoever
-    uses it reports that and tries again.
+    For a process that is started alone; a supervisor has checked before. An unreachable database does not end it: its
+    users report that and try again.
     """
     found: list[Finding | None] = []
 

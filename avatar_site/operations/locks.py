@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-#: Held by a supervisor, and by what must not happen while one runs.
+#: Held by a supervisor, and by commands that must not run at the same time.
 SERVE_LOCK = "serve.lock"
-#: Held by whoever makes, verifies, restores or prunes backups.
+#: Held while backups are made, verified, restored or pruned.
 BACKUP_LOCK = "backup.lock"
 
 

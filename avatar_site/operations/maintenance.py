@@ -22,7 +22,7 @@ from avatar_site.lib.stored_files import SweepRefused
 from avatar_site.operations import nightly, releases
 from avatar_site.operations.backups import catalogue, creation, database, targets, verification
 from avatar_site.operations.backups.copies import hold_backup_lock
-from avatar_site.operations.models import BackupRun, RunKind, RunState
+from avatar_site.operations.models import BackupRun
 from avatar_site.operations.tombstones import log, shipping, triggers
 from conversations.orphans import remove_orphans
 from conversations.retention import purge_expired
@@ -38,14 +38,19 @@ logger = logging.getLogger(__name__)
 #: A night that has its backup is not repeated within this time: its message was delivered twice. Longer than Redis
 #: waits before it delivers the message of a task that still runs again, which is an hour.
 SAME_NIGHT = dt.timedelta(hours=6)
-#: Backups are pruned once a day. One that would be too old before the next time goes now: so that "at most 30 days", as
-#: pages promise, is true of what is deleted an hour after a backup as well.
+#: Backups are pruned once a day. One that would expire before the next time is removed now, so that the pages' "at
+#: most 30 days" also holds for data deleted an hour after a backup.
 NIGHT_DAYS = 0.5
 #: Entries of the tombstone log that are kept beyond the oldest backup: clocks differ.
 TOMBSTONE_MARGIN = dt.timedelta(days=1)
 
 #: The key in the cache that is set while a backup or a verification that was asked for is queued.
 IS_QUEUED = "operations.maintenance.is_queued"
+#: The keys, with its id, of a request for a backup that was carried out; and, with the date, of the night's retries.
+REQUEST_DONE = "operations.maintenance.done"
+RETRIES = "operations.maintenance.retries"
+#: Longer than a message can be redelivered, and than a night's retries are counted.
+REMEMBERED_FOR_S = 2 * 24 * 60 * 60
 
 
 class NotErased(Exception):
@@ -58,31 +63,59 @@ class NotPruned(Exception):
 
 def run_night(*, now: dt.datetime) -> list[nightly.Outcome]:
     """
-    Do what is done at night, and return how each step ended; nothing if this night has its backup.
+    Run the night's steps, and return how each ended; nothing if this night has a verified backup.
 
     Raises LockHeld while a backup is made, verified or restored.
     """
     with hold_backup_lock():
-        if _find_backup_of_night(since=now - SAME_NIGHT) is not None:
+        if BackupRun.objects.verified_nights().filter(finished_at__gte=now - SAME_NIGHT).exists():
             logger.info("night: there is a backup of this night already")
             return []
-        actions = nightly.Actions(
-            clear_logins=lambda: call_command("clearsessions"),
-            purge=lambda: purge_expired(now=timezone.now()),
-            erase=_erase,
-            back_up=_back_up,
-            prune=_prune,
-            remove_orphans=_remove_orphans,
-            verify_oldest=_verify_oldest,
+        return _run_night(now)
+
+
+def retry_night(*, now: dt.datetime) -> list[nightly.Outcome]:
+    """
+    Run the night again if it has no verified backup: its process was killed, or the target was away.
+
+    Return how each step ended; nothing if no retry is due. Raises LockHeld while a backup is made, verified or
+    restored.
+    """
+    local_now = timezone.localtime(now)
+    if not nightly.is_retry_due(now=local_now, backed_up_at=_find_backed_up_at(), retries=_count_retries(local_now)):
+        return []
+    with hold_backup_lock():
+        # The backup may have ended since.
+        retries = _count_retries(local_now)
+        if not nightly.is_retry_due(now=local_now, backed_up_at=_find_backed_up_at(), retries=retries):
+            return []
+        # Counted before it runs: a step that gets the process killed must not be repeated each hour.
+        cache.set(_make_retries_key(local_now), retries + 1, REMEMBERED_FOR_S)
+        logger.warning(
+            "night: there is no verified backup of this night: retry %d of %d", retries + 1, nightly.MAX_RETRIES
         )
-        return nightly.run(actions, today=timezone.localdate(now), clock=time.monotonic)
+        return _run_night(now)
 
 
-def back_up(*, requested_by: User | None) -> creation.Created:
-    """Make the backup that an operator has asked for. Raises what `creation.create_backup` does."""
-    return creation.create_backup(
-        target=open_target(), recipients=creation.read_recipients(), reason="manual", requested_by=requested_by
-    )
+def back_up(*, requested_by: User | None, request_id: str | None = None) -> creation.Created | None:
+    """
+    Make the backup that an operator has asked for. Raises what `creation.create_backup` does.
+
+    Return None if the request with this id has been carried out already, whether it succeeded or not. One whose process
+    was killed is carried out again.
+    """
+    with hold_backup_lock():
+        key = f"{REQUEST_DONE}.{request_id}"
+        if request_id is not None and cache.get(key):
+            logger.info("backup: request %s was delivered again, and is done already", request_id)
+            return None
+        try:
+            return creation.create_while_locked(
+                target=open_target(), recipients=creation.read_recipients(), reason="manual", requested_by=requested_by
+            )
+        finally:
+            if request_id is not None:
+                cache.set(key, True, REMEMBERED_FOR_S)
 
 
 def verify(*, name: str, requested_by: User | None) -> None:
@@ -93,7 +126,7 @@ def verify(*, name: str, requested_by: User | None) -> None:
 
 
 def ship_tombstones() -> int:
-    """Take what was deleted and revoked to the target. Return how many entries. Raises TargetError, LogBusy."""
+    """Ship tombstones to the target. Return how many. Raises TargetError, LogBusy."""
     if missing := triggers.install():
         # A migration was killed. `serve` migrates before it starts anything; other ways to start may not.
         logger.error("deletions were not logged since a migration that did not end: %s", ", ".join(missing))
@@ -105,10 +138,30 @@ def open_target() -> Target:
     return targets.open_target(settings.AVATAR_BACKUP_TARGET)
 
 
-def _find_backup_of_night(*, since: dt.datetime) -> BackupRun | None:
-    return BackupRun.objects.filter(
-        kind=RunKind.BACKUP, state=RunState.DONE, reason="nightly", finished_at__gte=since
-    ).first()
+def _run_night(now: dt.datetime) -> list[nightly.Outcome]:
+    actions = nightly.Actions(
+        clear_logins=lambda: call_command("clearsessions"),
+        purge=lambda: purge_expired(now=timezone.now()),
+        erase=_erase,
+        back_up=_back_up,
+        prune=_prune,
+        remove_orphans=_remove_orphans,
+        verify_oldest=_verify_oldest,
+    )
+    return nightly.run(actions, today=timezone.localdate(now), clock=time.monotonic)
+
+
+def _find_backed_up_at() -> dt.datetime | None:
+    run = BackupRun.objects.verified_nights().order_by("-finished_at", "-pk").first()
+    return run.finished_at if run else None
+
+
+def _count_retries(local_now: dt.datetime) -> int:
+    return int(cache.get(_make_retries_key(local_now), 0))
+
+
+def _make_retries_key(local_now: dt.datetime) -> str:
+    return f"{RETRIES}.{local_now:%Y-%m-%d}"
 
 
 def _erase() -> None:

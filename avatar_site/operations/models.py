@@ -25,9 +25,14 @@ class BackupRunQuerySet(models.QuerySet["BackupRun"]):
     def newest_first(self) -> Self:
         return self.order_by("-started_at", "-pk")
 
+    def verified_nights(self) -> Self:
+        """Nightly backups that were restored and compared. A killed or failed verification does not count."""
+        verified = self.model.objects.filter(kind=RunKind.VERIFICATION, state=RunState.DONE).values("name")
+        return self.filter(kind=RunKind.BACKUP, state=RunState.DONE, reason="nightly", name__in=verified)
+
 
 class BackupRun(models.Model):
-    """One run of a backup, or of a verification: what was asked for, and how it ended."""
+    """One run of a backup or a verification: the request, and the result."""
 
     kind = models.CharField(_("kind"), max_length=16, choices=RunKind)
     state = models.CharField(_("state"), max_length=8, choices=RunState, default=RunState.RUNNING)

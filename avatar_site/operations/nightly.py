@@ -14,6 +14,10 @@ from enum import StrEnum
 
 logger = logging.getLogger(__name__)
 
+#: Local time at which the night begins. Beat sends `run_night` then.
+BEGINS_AT = dt.time(3, 30)
+#: How often a night without a verified backup is run again. A cause that stays fails each time, with all its steps.
+MAX_RETRIES = 3
 #: The oldest backup is verified on Sundays, as `date.weekday()` counts.
 WEEKLY_ON = 6
 
@@ -59,11 +63,28 @@ class Outcome:
         return f"{self.step}: {took}{f', {self.problem}' if self.problem else ''}"
 
 
+def find_start(now: dt.datetime) -> dt.datetime | None:
+    """Return when the night of this day began; None before it begins. `now` is in local time."""
+    start = dt.datetime.combine(now.date(), BEGINS_AT, tzinfo=now.tzinfo)
+    return start if now >= start else None
+
+
+def is_retry_due(*, now: dt.datetime, backed_up_at: dt.datetime | None, retries: int) -> bool:
+    """
+    Return whether to run the night again: it has begun, has no verified backup, and retries are left.
+
+    `now` is in local time. `backed_up_at` is when the newest nightly backup that was verified ended; None if there is
+    none. `retries` are those that this night has had. The caller holds the lock of backups, so none is being made.
+    """
+    start = find_start(now)
+    return start is not None and (backed_up_at is None or backed_up_at < start) and retries < MAX_RETRIES
+
+
 def run(actions: Actions, *, today: dt.date, clock: Callable[[], float]) -> list[Outcome]:
     """
     Run the night's steps and return how each ended. A step that fails is logged, and the next one runs.
 
-    What has expired is removed and erased before the backup, so that it is not in it. Orphans are removed only after a
+    Expired data is removed and erased before the backup, so that it is not in it. Orphans are removed only after a
     backup of this night was verified: the sweep is the one step that deletes on suspicion. `clock` is monotonic, in
     seconds.
     """

@@ -1,12 +1,12 @@
 """
 Switches the installation from one release to another: what `make upgrade` and `make rollback` run.
 
-A program of its own, for the system's Python, on the standard library alone: it replaces the code and the environment
-that anything of the project would run from. It is loaded whole before it replaces anything. In `.releases/` lie:
+A separate program for the system's Python that uses only the standard library, because it replaces the code and the
+environment that the project's own commands run from. It is fully loaded before it replaces anything. In `.releases/`:
 
     lock                    held while a switch is under way
-    journal.json            what is being done and at which step, written before each; nothing is under way without it
-    release_switch.py       a copy of the program that began what the journal says, until it is done
+    journal.json            the switch in progress and its step, written before each step; absent if there is none
+    release_switch.py       a copy of the program that began the switch, until it is done
     BUILD/release.json      a release that was left, and can be returned to, or the present one; see `Release`
     BUILD/code/             its code, where there is no git: moved here, and moved back
     venvs/ID/               an environment by the lists it was made from: moved, because its path is in its scripts
@@ -41,7 +41,7 @@ from typing import Any, NoReturn
 
 FORMAT = 1
 VENV = ".venv"
-#: In an environment that is complete: what it was made from.
+#: In a complete environment: the lists it was made from.
 MARKER = ".release"
 #: Of an installation without git, top-level names that are not its code, whatever an archive has.
 NOT_CODE = re.compile(r"\.venv.*|\.releases|\.env|\.git|\.node|var|__pycache__")
@@ -51,7 +51,7 @@ PROGRAM = "avatar_site/operations/release_switch.py"
 KEPT_RELEASES = 2
 HEALTH_TIMEOUT_S = 600.0
 POLL_S = 0.3
-#: What a killed switch has started may go on for so long: an installation.
+#: How long a child of a killed switch may still run: an installation.
 LOCK_TIMEOUT_S = 600.0
 #: A supervisor drains its calls; see `operations/processes.py`.
 STOP_TIMEOUT_S = 60.0
@@ -120,7 +120,7 @@ class Journal:
     enter: Release
     #: For people.
     began_at: str
-    #: An upgrade: what was asked for, and its commit or the SHA-256 of its archive; see `UpgradeOptions`.
+    #: An upgrade: the requested release, and its commit or the SHA-256 of its archive; see `UpgradeOptions`.
     wanted: str = ""
     source: str = ""
     install: str = ""
@@ -144,9 +144,9 @@ class Installation:
         self.releases = root / ".releases"
         self.venv = root / VENV
         self.is_checkout = (root / ".git").exists()
-        #: Passed on to what is started: as long as any of it runs, no other switch begins.
+        #: Inherited by child processes: no other switch begins while any of them runs.
         self.lock: int | None = None
-        #: When this program began, on the monotonic clock, without what it waited for an answer.
+        #: When this program began, on the monotonic clock, minus the time it waited for an answer.
         self.began_s = time.monotonic()
 
     @property
@@ -196,9 +196,9 @@ class Installation:
 
     def run(self, command: Sequence[str], what: str, *, is_read: bool = False) -> str:
         """
-        Run a command in the folder. Return what it wrote to its output with `is_read`; all else is shown.
+        Run a command in the folder. Return its output with `is_read`; otherwise it is shown.
 
-        It dies with us; what it has started itself keeps the lock until it ends. Raises StepFailed.
+        It dies with us; its own child processes keep the lock until they end. Raises StepFailed.
         """
         try:
             done = subprocess.run(  # noqa: S603 — the project's own programs
@@ -309,7 +309,7 @@ class Installation:
             source.rename(kept)
 
     def note_environment(self, release: Release) -> None:
-        """Write into the environment what it was made from."""
+        """Record in the environment the lists it was made from."""
         if self.venv.is_symlink() or not self.venv.is_dir():
             raise Refused(f"{self.venv} is no folder: `make run` makes one.")
         (self.venv / MARKER).write_text(release.environment)
@@ -349,7 +349,7 @@ class Installation:
         kept, removed = kept[:KEPT_RELEASES], kept[KEPT_RELEASES:]
         for release in removed:
             self.remove(self.releases / release.build)
-        # What a removal that was killed has left.
+        # Leftovers of a killed removal.
         for path in self.releases.glob(".removed-*"):
             self.remove(path)
         needed = {each.environment for each in (*kept, present)}
@@ -669,7 +669,7 @@ def _choose_release(installation: Installation, present: Release, wanted: str) -
 
 
 def _agree(installation: Installation, enter: Release, options: RollbackOptions) -> None:
-    """Say what is lost, and ask. Raises Refused."""
+    """Say which rows will be lost, and ask. Raises Refused."""
     assert enter.backup is not None  # noqa: S101 — for the type checker: both callers have seen it
     backup = enter.backup
     try:
@@ -855,7 +855,7 @@ def _identify(installation: Installation, folder: Path) -> str:
 
 
 def _find_source(installation: Installation, wanted: str) -> str:
-    """Return what tells what was asked for from another: a commit, or an archive's SHA-256. Empty if it is neither."""
+    """Return the identity of the requested release: a commit, or an archive's SHA-256; empty if it is neither."""
     if installation.is_checkout:
         with suppress(StepFailed):
             return _resolve(installation, wanted)
@@ -871,7 +871,7 @@ def _resolve(installation: Installation, ref: str) -> str:
 
 
 def identify_environment(root: Path, lists: Sequence[str]) -> str:
-    """Return what identifies the requirements of lists: the beginning of a SHA-256 over them and what they include."""
+    """Return the identifier of requirement lists: the beginning of a SHA-256 over them and what they include."""
     digest = hashlib.sha256()
     seen: set[Path] = set()
     waiting = [root / "requirements" / f"{name}.txt" for name in lists]
@@ -899,7 +899,7 @@ def say(line: str) -> None:
 
 
 def translate(installation: Installation) -> None:
-    """Compile translations anew. Without them, pages are in English: no reason to go back, or not to."""
+    """Recompile translations. A failure is only logged: without them, pages are in English."""
     if shutil.which("msgfmt") is None:
         # make would fetch it, and a rollback needs no network.
         return
@@ -927,7 +927,7 @@ def finish(installation: Installation) -> None:
 
 @contextmanager
 def _failing_as_step() -> Iterator[None]:
-    """Turn what the file system answers (a full disk, a missing file) into a failure of the step."""
+    """Translate errors of the file system (a full disk, a missing file) into a failure of the step."""
     try:
         yield
     except OSError as error:
@@ -947,7 +947,7 @@ def hold_serve_lock(data_dir: str, *, timeout_s: float = 0) -> Iterator[None]:
 
 @contextmanager
 def hold_switch_lock(installation: Installation) -> Iterator[None]:
-    """Wait for another switch, or for what a killed one has started. Raises Refused."""
+    """Wait for another switch, or for the children of a killed one. Raises Refused."""
     installation.releases.mkdir(mode=0o700, exist_ok=True)
     with (installation.releases / "lock").open("a") as file:
         if not _lock(file.fileno()):
@@ -994,7 +994,7 @@ def _running(installation: Installation, command: list[str], log: Any) -> Iterat
 
 
 def _die_with_parent(number: signal.Signals) -> Callable[[], None]:
-    """Return what a child does before its program: ask the kernel (Linux) for a signal when we end."""
+    """Return a child's pre-exec function: it asks the kernel (Linux) for a signal when we end."""
     libc, parent_pid = ctypes.CDLL(None), os.getpid()
 
     def tie() -> None:
@@ -1007,7 +1007,7 @@ def _die_with_parent(number: signal.Signals) -> Callable[[], None]:
 
 
 def _ask_health(port: int) -> str:
-    """Return what is wrong; empty if it is healthy."""
+    """Return why it is unhealthy; empty if it is healthy."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
     try:
         connection.request("GET", "/health")
@@ -1028,7 +1028,7 @@ def _find_free_port() -> int:
 
 
 def _clean(environment: Mapping[str, str]) -> dict[str, str]:
-    """Without what a make above us tells a make below it, and what an environment of Python's tells its programs."""
+    """Return the environment without the variables of an outer make, of a virtual environment, and of git."""
     left_out = ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "VIRTUAL_ENV", "__PYVENV_LAUNCHER__")
     return {name: value for name, value in environment.items() if name not in left_out and not name.startswith("GIT_")}
 
@@ -1088,7 +1088,7 @@ def _find_root(program: Path) -> Path:
 
 
 def _hand_over(installation: Installation) -> None:
-    """Become the program that began what the journal says, if it is another one."""
+    """Exec the program that began the switch in the journal, if it is another one."""
     copy = installation.releases / "release_switch.py"
     if installation.journal_path.exists() and copy.exists() and Path(__file__).resolve() != copy.resolve():
         os.execv(sys.executable, [sys.executable, "-I", str(copy), *sys.argv[1:]])  # noqa: S606 — ourselves

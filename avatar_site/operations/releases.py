@@ -72,8 +72,8 @@ def back_up(*, reason: Reason, parts: frozenset[Part] = PARTS, say: Say) -> dict
     Back up for a switch of releases, and verify. Return the backup to go back to the present state with.
 
     None if there is nothing to back up. That backup is one that can be restored without a network and without a key: if
-    the target is a bucket, or encrypts to a key that is not here, the database alone is copied to a folder of the data
-    folder as well, as plain as the database beside it. Raises BackupFailed.
+    the target is a bucket, or encrypts to a key that is not here, the database alone is also copied, unencrypted, to a
+    folder in the data folder. Raises BackupFailed.
     """
     with _translating_failures():
         return _back_up(reason=reason, parts=parts, say=say) if database.has_content() else None

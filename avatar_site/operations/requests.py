@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from celery import Task
     from django.contrib.auth.models import User
 
-#: A message that no worker has taken by then expires, and with it the note that there is one.
+#: A message that no worker has taken by then expires, together with the flag that it is queued.
 QUEUED_FOR_S = 60 * 60
 
 
@@ -43,7 +43,7 @@ def request_verification(*, name: str, requested_by: User) -> None:
 
 
 def find_running() -> BackupRun | None:
-    """Return the backup or verification that is being made. One whose process was killed holds no lock, and is none."""
+    """Return the run in progress; None if there is none. A killed process holds no lock: its run does not count."""
     run = BackupRun.objects.filter(state=RunState.RUNNING).newest_first().first()
     if run is None:
         return None

@@ -25,6 +25,7 @@ from django.db import connections
 
 from avatar_site import env
 from avatar_site.operations import database_checks, processes, services
+from avatar_site.operations.backups.copies import remove_leftovers
 from avatar_site.operations.locks import SERVE_LOCK, LockHeld, hold_lock
 from avatar_site.operations.serving import ServePlan, become_supervisor, describe_role, make_memory_table
 from avatar_site.private_files import close_to_others, restrict_new_files
@@ -90,6 +91,7 @@ def serve(*, only: str, prepare: bool, is_backed_up: bool, is_verbose: bool, say
         raise StartRefused(problem)
     with _lock(settings.AVATAR_DATA_DIR) as lock:
         restrict_new_files()
+        remove_leftovers()
         for path in close_to_others(settings.AVATAR_DATA_DIR):
             say(f"{path} could be read by other users of this machine; it is closed to them now.")
         _check_ports(names)

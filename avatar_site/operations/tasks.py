@@ -32,13 +32,28 @@ def run_night(*, attempt: int = 0) -> None:
 
 
 @shared_task
-def back_up(*, requested_by_id: int | None = None, attempt: int = 0) -> None:
-    """Make a backup, as an operator has asked."""
-    maintenance.forget_request()
+def retry_night() -> None:
+    """Run the night again if it has no verified backup, which beat asks hourly. While the lock is held, do nothing."""
     try:
-        maintenance.back_up(requested_by=_find_user(requested_by_id))
+        maintenance.retry_night(now=timezone.now())
     except LockHeld:
-        _queue_again(back_up, requested_by_id=requested_by_id, attempt=attempt)
+        logger.info("night: not retried while backups are locked")
+
+
+@shared_task(bind=True)
+def back_up(self: Task, *, requested_by_id: int | None = None, request_id: str | None = None, attempt: int = 0) -> None:
+    """
+    Make a backup, as an operator has asked.
+
+    Redis redelivers a message, with the same task id, while its task still runs: `request_id` is that id, passed on to
+    the messages that replace it while the lock is held.
+    """
+    maintenance.forget_request()
+    request_id = request_id or self.request.id
+    try:
+        maintenance.back_up(requested_by=_find_user(requested_by_id), request_id=request_id)
+    except LockHeld:
+        _queue_again(back_up, requested_by_id=requested_by_id, request_id=request_id, attempt=attempt)
 
 
 @shared_task
@@ -53,7 +68,7 @@ def verify_backup(*, name: str, requested_by_id: int | None = None, attempt: int
 
 @shared_task
 def ship_tombstones() -> None:
-    """Take what was deleted and revoked to the target of backups. A target that is away is tried again by beat."""
+    """Ship tombstones to the target of backups. Beat retries when the target is away."""
     try:
         maintenance.ship_tombstones()
     except (TargetError, LogBusy) as error:
@@ -67,7 +82,7 @@ def replay_spooled_turns() -> None:
 
 
 def _find_user(pk: int | None) -> User | None:
-    """Return None also for one who was deleted since."""
+    """Return the user; None also if it has been deleted."""
     return None if pk is None else User.objects.filter(pk=pk).first()
 
 

@@ -235,6 +235,12 @@ CELERY_TASK_ROUTES = {name: {"queue": queues.MAINTENANCE} for name in queues.MAI
 CELERY_BEAT_SCHEDULE = {
     # While people sleep; pages promise it. Beat makes up for a night in which the machine was off.
     "run-night": {"task": "avatar_site.operations.tasks.run_night", "schedule": crontab(hour=3, minute=30)},
+    # A night whose process was killed, or whose bucket was away, is run again.
+    "retry-night": {
+        "task": "avatar_site.operations.tasks.retry_night",
+        "schedule": crontab(minute=0),
+        "options": {"expires": 60 * 60},
+    },
     # Behind a backup of an hour, one of them is enough.
     "ship-tombstones": {
         "task": "avatar_site.operations.tasks.ship_tombstones",

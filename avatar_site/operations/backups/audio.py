@@ -51,7 +51,7 @@ THREADS = 4
 #: For each thread, so that none waits for the next item.
 ITEMS_AHEAD = 8
 CHUNK_BYTES = 1 << 20
-#: What says whether a file compresses: speech in PCM saves 10 to 60 %, in Opus and FLAC none.
+#: The sample that shows whether a file compresses: speech in PCM saves 10 to 60 %, in Opus and FLAC none.
 SAMPLE_BYTES = 256 * 1024
 MIN_SAVED_SHARE = 0.1
 _COMPRESSED_ALREADY = (b"OggS", b"fLaC")
@@ -77,7 +77,7 @@ def no_progress(files_done: int, files: int, bytes_done: int) -> None:
 
 @dataclass(frozen=True, slots=True)
 class CopiedAudio:
-    """What a backup's audio consists of, and how much of it this run wrote to the target, in bytes."""
+    """The audio part of a backup, and how many bytes of it this run wrote to the target."""
 
     part: AudioPart
     stored_bytes: int
@@ -93,7 +93,7 @@ class FetchedAudio:
 
 @dataclass(slots=True)
 class MergedAudio:
-    """What was done to the storage. `renamed` are names that it has for another content, each with the new one."""
+    """The result of a merge. `renamed` maps names that the storage has for other content to the new ones."""
 
     added: int = 0
     identical: int = 0
@@ -112,7 +112,7 @@ def copy_audio(
     threads: int = THREADS,
 ) -> CopiedAudio:
     """
-    Copy the files of these names into a target, as the audio of backup `name`; what it has already is not written.
+    Copy the files of these names into a target, as the audio of backup `name`; stored contents are not rewritten.
 
     `also_to` are keys of this run alone; contents that earlier runs encrypted to the same `recipients` are used again.
     If the last verification found damage, they are read and compared first, and written again where they are damaged.
@@ -122,14 +122,14 @@ def copy_audio(
     full disk. A run that is interrupted leaves objects that the next one uses.
     """
     cache = AudioCache(Path(settings.AVATAR_DATA_DIR) / CACHE)
-    # Of a row that somebody wrote by hand: in an index it would make the whole backup unreadable.
+    # An invalid name in a row written by hand: in an index it would make the whole backup unreadable.
     wanted = {each for each in names if is_stored_name(each)}
     listing = {entry.name: entry for entry in get_site_storage().list_entries() if entry.name in wanted}
     store = _ObjectStore(target, cache, recipients)
     copying = _Copying(store, cache, scratch, [*packing.check_recipients(recipients), *also_to], len(names), progress)
     try:
         copying.copy([listing[each] for each in sorted(listing)], threads=threads)
-        # A listing may be older than the last file; and what no row has any more does not count.
+        # A listing may be older than the newest file; a name that no row has any more is not missing.
         gone = sorted(wanted - listing.keys()) + copying.take_missing()
         again = sorted(database.list_audio_names_alive(gone)) if gone else []
         copying.copy([StoredEntry(each, -1, "") for each in again], threads=threads)
@@ -164,9 +164,9 @@ def fetch_audio(
     """
     Fetch a backup's audio into `media/` in a folder, each file under its name, compared with its SHA-256.
 
-    `may_compare`: what is encrypted to none of the identities is compared as it is stored, and not fetched. All files
-    are looked at before Damaged is raised, which says how many are. Raises NoKey, BadManifest, TargetError, and OSError
-    when the disk has no room for them.
+    `may_compare`: objects encrypted to none of the identities are not fetched, and their stored checksums are compared.
+    All files are checked before Damaged is raised, which says how many are damaged. Raises NoKey, BadManifest,
+    TargetError, and OSError when the disk has no room for them.
     """
     index = catalogue.read_index(target, manifest, identities)
     objects = {each.content_sha256: each for each in catalogue.read_objects(target, manifest)}
@@ -218,9 +218,9 @@ def merge_audio(
     Add the files of these names in a folder to the live storage, where they are not. Nothing there is overwritten.
 
     A name that the storage has for another content is left, and the file added under a new one; with `is_missing_only`
-    it is not added. `files`, with the contents' SHA-256, spare reading what the storage has and the last backup knew.
-    On one disk files are linked: then those in the folder must not change. Raises OSError; then what was added has no
-    row yet, and a second attempt finds it.
+    it is not added. `files`, with the contents' SHA-256, spare reading files that the last backup has read.
+    On one disk files are hard-linked: those in the folder must not change. Raises OSError; files added until then have
+    no row yet, and a second attempt reuses them.
     """
     wanted = set(names)
     present = {entry.name: entry for entry in get_site_storage().list_entries() if entry.name in wanted}
@@ -526,7 +526,7 @@ def _fetch_object(
     try:
         catalogue.fetch_member(target, member, destination, identities=identities)
     except packing.NoKey:
-        # What is stored was compared before it was to be decrypted.
+        # The stored checksum was compared before decrypting.
         if may_compare:
             return False
         raise
@@ -565,7 +565,7 @@ def _is_same(source: Path, entry: StoredEntry, digest: str | None, cache: AudioC
 def _write_list(
     values: list[IndexedFile] | list[StoredObject], key: str, target: Target, scratch: Path, keys: Sequence[Recipient]
 ) -> Member:
-    """Write a list into a target, packed. Return what it is there."""
+    """Pack a list, write it into a target, and return its member."""
     path = scratch / f"list-{secrets.token_hex(8)}"
     packed_path = path.with_suffix(".packed")
     try:

@@ -22,7 +22,7 @@ MAX_BYTES = 300 << 20
 
 
 class CachedFile(msgspec.Struct, frozen=True, array_like=True):
-    """What a file in the storage contained, and by what it is known to be the same still."""
+    """The SHA-256 of a file in the storage, and the size and time that tell whether it has changed."""
 
     size_bytes: int
     version: str
@@ -40,7 +40,7 @@ class AudioCache:
     """
     A file that may be lost or damaged: then everything is read again.
 
-    It has the names of files that live, and of no others: what is deleted leaves it with the next backup.
+    It has the names of existing files only: the next backup drops those of deleted files.
     Safe to use from several threads.
     """
 
@@ -55,7 +55,7 @@ class AudioCache:
         return file.content_sha256 if file and (file.size_bytes, file.version) == (size_bytes, version) else None
 
     def find_object(self, address: str, key: str) -> StoredObject | None:
-        """Return what was stored in a target under this key, by a backup or by one that was killed."""
+        """Return the object that a backup, or a killed one, stored in a target under this key."""
         return self._content.objects.get(address, {}).get(key)
 
     def add_file(self, name: str, file: CachedFile) -> None:

@@ -39,13 +39,13 @@ from avatar_site.operations.backups.targets import (
 )
 from avatar_site.storage import Bucket
 
-#: One part of a file at a time, and no threads of its own: callers write from several already.
+#: One part at a time without boto3's threads: callers already write from several.
 TRANSFER = TransferConfig(use_threads=False)
 #: A download that is cut off goes on where it stopped, so often.
 MAX_DOWNLOAD_ATTEMPTS = 3
 #: Codes with which servers of S3 say that a quota or a disk is used up (the last two are MinIO's).
 FULL_CODES = frozenset({"QuotaExceeded", "InsufficientStorage", "XMinioStorageFull", "XMinioAdminBucketQuotaExceeded"})
-#: Codes with which they refuse a key, or what it may do.
+#: Codes for an unknown key and for missing permissions.
 REFUSED_CODES = frozenset(
     {"AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "ExpiredToken", "Forbidden", "403"}
 )
@@ -53,7 +53,7 @@ REFUSED_CODES = frozenset(
 
 class BucketTarget:
     """
-    A bucket, or what is under a prefix in it, at settings.AVATAR_BACKUP_S3.
+    A bucket, or a prefix in it, at settings.AVATAR_BACKUP_S3.
 
     Uploads and downloads hold 8 MiB of a file in memory. A bucket stores an object whole or not at all; the parts of a
     large one that was interrupted stay, invisible and paid for, until `remove_partial_writes`.

@@ -88,7 +88,11 @@ class ListedBackup:
 
     @property
     def is_verified(self) -> bool:
-        return not self.problem and self.record is not None and not self.record.problem
+        """Whether restoring it has succeeded, and nothing was found wrong with it since."""
+        record = self.record
+        if self.problem or record is None or record.problem:
+            return False
+        return record.restored_at is not None or not record.is_checksum_only
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +147,15 @@ def list_backups(target: Target) -> list[ListedBackup]:
             record = read_record(target, name) if make_record_key(name) in keys else None
             backups.append(_look_at(target, name, record, sizes))
     return sorted(backups, key=lambda backup: (backup.taken_at, backup.name), reverse=True)
+
+
+def find_latest(target: Target, parts: Collection[str]) -> ListedBackup:
+    """Return the newest verified backup that has these parts. Raises NoSuchBackup and TargetError."""
+    for backup in list_backups(target):
+        there = {"database": backup.has_database, "audio": backup.has_audio}
+        if backup.is_verified and any(there[part] for part in parts):
+            return backup
+    raise NoSuchBackup(f"There is no verified backup in {target.address}. `manage.py list_backups` shows the others.")
 
 
 def find_newest(target: Target) -> str:

@@ -13,14 +13,14 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
 import msgspec
 from django.conf import settings
 
-from avatar_site.operations.locks import BACKUP_LOCK, hold_lock
+from avatar_site.operations.locks import BACKUP_LOCK, LockHeld, hold_lock
 
 SCRATCH = "scratch"
 #: Checking and migrating 50,000 turns took 82 s on two busy cores.
@@ -56,6 +56,12 @@ def hold_backup_lock() -> Iterator[None]:
     with hold_lock(data_dir, BACKUP_LOCK):
         shutil.rmtree(data_dir / SCRATCH, ignore_errors=True)
         yield
+
+
+def remove_leftovers() -> None:
+    """Remove what a killed restore or verification has left: all audio, perhaps. Does nothing while one runs."""
+    with suppress(LockHeld), hold_backup_lock():
+        pass
 
 
 def work_on_copy(

@@ -19,6 +19,7 @@ from avatar_site.lib import inference_client
 from avatar_site.operations.backups import audio, catalogue, database, packing, runs, verification
 from avatar_site.operations.backups.copies import hold_backup_lock, make_scratch
 from avatar_site.operations.backups.manifest import Manifest, Member, Reason, VerificationRecord, make_name
+from avatar_site.operations.backups.snapshot import Snapshot
 from avatar_site.operations.models import RunKind
 from avatar_site.operations.tombstones import log, shipping
 from inference.interfaces import InferenceError
@@ -107,22 +108,9 @@ def create_while_locked(
         with make_scratch("backup") as scratch:
             say("Taking a snapshot of the database …")
             snapshot = database.take_snapshot(scratch)
-            name = make_name(snapshot.taken_at)
-            run.name = name
-            stored_bytes = 0
-            database_member = None
-            if "database" in parts:
-                suffix, is_dump = ("sqlite3", False) if snapshot.vendor == "sqlite" else ("pgdump", True)
-                database_member = _store(
-                    snapshot.path,
-                    f"db/{name}.{suffix}",
-                    target=target,
-                    scratch=scratch,
-                    keys=keys,
-                    compress=not is_dump,
-                )
-                stored_bytes += database_member.size_bytes
-            audio_part = None
+            run.name = name = make_name(snapshot.taken_at)
+            stored = _store_database(snapshot, name, target, scratch, keys) if "database" in parts else None
+            copied = None
             if "audio" in parts:
                 say(f"Copying audio: {len(snapshot.audio_names)} files …")
                 copied = audio.copy_audio(
@@ -134,22 +122,9 @@ def create_while_locked(
                     also_to=also_to,
                     progress=progress,
                 )
-                audio_part, stored_bytes = copied.part, stored_bytes + copied.stored_bytes
-            manifest = Manifest(
-                name=name,
-                taken_at=snapshot.taken_at,
-                reason=reason,
-                version=avatar_site.__version__,
-                build=version.read_build(),
-                schema=snapshot.schema,
-                vendor=snapshot.vendor,
-                row_counts=snapshot.row_counts,
-                database=database_member,
-                audio=audio_part,
-                recipients=tuple(recipients),
-                engines=_read_engines(),
-            )
+            manifest = _describe(snapshot, name, reason, recipients, stored, copied)
             catalogue.write_manifest(target, manifest)
+        stored_bytes = (stored.size_bytes if stored else 0) + (copied.stored_bytes if copied else 0)
         run.stored_bytes = stored_bytes
     record = None
     if is_verified:
@@ -160,16 +135,41 @@ def create_while_locked(
     return Created(manifest, record, stored_bytes, time.monotonic() - began_s)
 
 
-def _store(
-    source: Path, key: str, *, target: Target, scratch: Path, keys: Sequence[str | Recipient], compress: bool
+def _store_database(
+    snapshot: Snapshot, name: str, target: Target, scratch: Path, keys: Sequence[str | Recipient]
 ) -> Member:
-    """Pack a file, write it to the target under `key` and the suffixes of its packing, and return what was written."""
-    key = packing.make_key(key, is_compressed=compress, is_encrypted=bool(keys))
+    # A dump is compressed already.
+    suffix, compress = ("sqlite3", True) if snapshot.vendor == "sqlite" else ("pgdump", False)
+    key = packing.make_key(f"db/{name}.{suffix}", is_compressed=compress, is_encrypted=bool(keys))
     packed_path = scratch / "packed"
-    packed = packing.pack(source, packed_path, compress=compress, recipients=keys)
+    packed = packing.pack(snapshot.path, packed_path, compress=compress, recipients=keys)
     target.write(key, packed_path)
     packed_path.unlink()
     return packed.as_member(key)
+
+
+def _describe(
+    snapshot: Snapshot,
+    name: str,
+    reason: Reason,
+    recipients: Sequence[str],
+    stored: Member | None,
+    copied: audio.CopiedAudio | None,
+) -> Manifest:
+    return Manifest(
+        name=name,
+        taken_at=snapshot.taken_at,
+        reason=reason,
+        version=avatar_site.__version__,
+        build=version.read_build(),
+        schema=snapshot.schema,
+        vendor=snapshot.vendor,
+        row_counts=snapshot.row_counts,
+        database=stored,
+        audio=copied.part if copied else None,
+        recipients=tuple(recipients),
+        engines=_read_engines(),
+    )
 
 
 def _read_engines() -> dict[str, str]:

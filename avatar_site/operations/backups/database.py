@@ -87,7 +87,7 @@ def take_snapshot(folder: Path) -> Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class LoadedDatabase:
-    """A database from a backup, where a process of its own can open it."""
+    """A database from a backup, loaded so that a child process can open it."""
 
     vendor: Vendor
     #: Of SQLite's file, or of PostgreSQL's dump.

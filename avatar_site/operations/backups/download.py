@@ -14,7 +14,7 @@ from avatar_site.operations.backups.targets import Target
 
 logger = logging.getLogger(__name__)
 
-#: What is sent at a time.
+#: Size of each piece of the response.
 PIECE_BYTES = 64 * 1024
 
 
@@ -23,7 +23,7 @@ class Download:
     A file of a target, for a streaming response: a thread reads it into a pipe, which holds no more than 64 KiB.
 
     Closed early, the thread ends at its next write. A read that fails in the middle raises, so that the connection is
-    cut: what was received is shorter than its Content-Length, and no browser takes it for the whole.
+    cut: the body is then shorter than its Content-Length, and browsers report a failed download.
     """
 
     def __init__(self, target: Target, key: str) -> None:
@@ -61,14 +61,14 @@ class Download:
 
     def _copy(self, target: Target, key: str, input_: int) -> None:
         try:
-            # Buffered: a pipe may take a part of what is written.
+            # Buffered: an unbuffered write to a pipe may be partial.
             with open(input_, "wb") as file:
                 try:
                     target.read(key, file)
                 except BrokenPipeError:
                     raise
                 except Exception as error:
-                    # Before the pipe is closed: whoever finds its end finds this as well.
+                    # Set before the pipe is closed, so that the reader sees it at end of file.
                     self._error = error
         except BrokenPipeError:
             logger.info("the download of %s was left before its end", key)

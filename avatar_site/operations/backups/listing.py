@@ -32,10 +32,10 @@ class Listing:
 
 class Lister:
     """
-    Reads the list in a thread, one at a time: who asks meanwhile waits for the same one.
+    Reads the list in a thread, one read at a time: concurrent requests share its result.
 
-    A read that takes longer goes on, and its result is there for who asks next. The thread does not keep the process
-    from ending.
+    A read that outlasts its request goes on, and the next request gets its result. The thread is a daemon: it does not
+    keep the process from ending.
     """
 
     def __init__(self, read: Callable[[], Listing]) -> None:

@@ -1,7 +1,7 @@
 """
 The manifest of a backup: what it consists of, and what it was made of. Values only.
 
-In a target lie, of a backup called NAME:
+Files of a backup called NAME in a target:
 
     manifests/NAME.json                 the manifest, written last: a backup without one does not exist
     manifests/NAME.verified.json        the last verification, see `VerificationRecord`
@@ -11,7 +11,7 @@ In a target lie, of a backup called NAME:
     audio/objects/ab/abcdef…[.gz]       contents, by their SHA-256; shared by all backups. The key of an encrypted one
                                         has a mark of its recipients as well: abcdef….1234abcd.gz.age
 
-`.age` is appended to the names of what is encrypted: all but manifests, records and lists of objects.
+Encrypted files have `.age` appended to their names; manifests, records and lists of objects are never encrypted.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ Reason = Literal["manual", "nightly", "before-migration", "before-restore", "bef
 
 
 class BadManifest(Exception):
-    """A manifest, index or record that cannot be read. The message says what is wrong with it."""
+    """A manifest, index or record that cannot be read. The message names the defect."""
 
 
 class Member(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -66,7 +66,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """A backup. A part that was left out (`--only`) is None."""
 
     name: str
-    #: When the snapshot of the database was taken, in UTC: what was committed later is not in it.
+    #: When the snapshot of the database was taken, in UTC: transactions committed later are not in it.
     taken_at: dt.datetime
     reason: Reason
     #: Of the product that made it, and the newest migration of each app.
@@ -112,10 +112,12 @@ class VerificationRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True
     name: str
     verified_at: dt.datetime
     took_s: float
-    #: What is wrong with it; empty: nothing.
+    #: The defect that was found; empty if there is none.
     problem: str = ""
     #: It is encrypted and no key was at hand: stored files were compared with their checksums, nothing was restored.
     is_checksum_only: bool = False
+    #: When restoring it last succeeded, by this verification or by an earlier one.
+    restored_at: dt.datetime | None = None
 
 
 def make_name(taken_at: dt.datetime) -> str:

@@ -34,12 +34,12 @@ COMPRESSION_LEVEL = 6
 #: zlib's largest window, with gzip's header: any gunzip reads it, and equal content gives equal files.
 _GZIP_WBITS = 16 + zlib.MAX_WBITS
 _PRIVATE_KEY_PREFIX = "AGE-SECRET-KEY-"
-#: What pyrage says when the header holds none of our keys; it has no class of its own for it.
+#: pyrage's message when none of our keys opens the header; it has no exception class for this.
 _NO_KEY = "No matching keys found"
 
 
 class Damaged(Exception):
-    """A stored file is not what it was: cut off, changed, or neither gzip nor age. The message says what was found."""
+    """A stored file is truncated, changed, or neither gzip nor age. The message names the defect."""
 
 
 class NoKey(Exception):
@@ -146,7 +146,7 @@ def unpack_stream(
     content_bytes: int,
     content_sha256: str,
 ) -> None:
-    """Unpack from an open file into another. What was written is worthless if it raises Damaged or NoKey."""
+    """Unpack from an open file into another. Discard the output if it raises Damaged or NoKey."""
     content = _MeasuringWriter(destination, max_bytes=content_bytes)
     decompressing = _DecompressingWriter(content) if is_compressed else None
     writer = decompressing or content

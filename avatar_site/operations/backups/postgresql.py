@@ -40,13 +40,13 @@ from avatar_site.operations.backups.snapshot import (
 logger = logging.getLogger(__name__)
 
 NAME = "database.pgdump"
-#: Where Debian's and Ubuntu's packages put the client tools of each version, beside each other.
+#: Where Debian's and Ubuntu's packages install the client tools, one folder per version.
 PACKAGED = Path("/usr/lib/postgresql")
 #: For how long a dump waits for a migration that changes a table.
 LOCK_TIMEOUT_MS = 60_000
 #: One of these exists on every server, and nobody's data is in it.
 _MAINTENANCE = ("postgres", "template1")
-#: PostgreSQL cuts names at 63 bytes; what is appended to the name of the live database takes up to 24.
+#: PostgreSQL cuts names at 63 bytes; suffixes for the live database's name take up to 24.
 _MAX_NAME_BYTES = 38
 _TIME_FORMAT = "%Y%m%dt%H%M%Sz"
 #: Lines of a client tool's complaint that are passed on.
@@ -137,7 +137,7 @@ def load(dump: Path) -> Scratch:
     """
     Load a dump into a new database on the server of the live one. The caller drops it, or swaps it in.
 
-    Owners and privileges are those of our own role. What a killed run left is dropped first. Raises LoadFailed.
+    Owners and privileges are those of our own role. A killed run's scratch is dropped first. Raises LoadFailed.
     """
     scratch = _create_scratch()
     try:
@@ -418,7 +418,7 @@ def make_url(database: str) -> str:
 
 
 def _make_conninfo(database: str) -> str:
-    """Return what a client tool is told on its command line, which all users of the machine can read: no password."""
+    """Return a client tool's command-line arguments without the password: all users of the machine can read them."""
     parameters = {key: value for key, value in _read_parameters().items() if key not in _SECRETS}
     return make_conninfo(**(parameters | {"dbname": database}))
 

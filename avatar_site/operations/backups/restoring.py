@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from django.conf import settings
-from django.core.cache import cache
 from django.db import DatabaseError
 from django.db.migrations.loader import MigrationLoader
 from django.utils import timezone
@@ -26,6 +25,7 @@ from avatar_site.operations.backups.copies import CopyFailed, hold_backup_lock, 
 from avatar_site.operations.backups.creation import PARTS, Part
 from avatar_site.operations.backups.manifest import BadManifest, Manifest
 from avatar_site.operations.backups.preparation import PrepareRequest, PrepareResult, RenameRequest, RenameResult
+from avatar_site.operations.backups.targets import TargetError
 from avatar_site.operations.backups.verification import VerificationFailed, check_copy, fetch_copy
 from avatar_site.operations.locks import SERVE_LOCK, LockHeld, hold_lock
 from avatar_site.operations.models import Restore
@@ -71,6 +71,7 @@ def restore(
     parts: Collection[Part] = PARTS,
     identities: Sequence[Identity] = (),
     recipients: Sequence[str] = (),
+    safety_targets: Sequence[Target] = (),
     say: Say = logger.info,
     skips_unreadable_tombstones: bool = False,
 ) -> Restored:
@@ -79,6 +80,7 @@ def restore(
 
     The product must not run with the data folder. What was deleted or revoked since the backup stays so, by the log
     here, in `target` and in AVATAR_BACKUP_TARGET: one that cannot be read is left out if `skips_unreadable_tombstones`.
+    The backup of the present state goes to the first of `safety_targets` that can be written; without any, to `target`.
 
     Raises RestoreRefused, NoSuchBackup, TargetError, and OSError (a full disk): in each case the site is as it was.
     """
@@ -89,7 +91,15 @@ def restore(
             try:
                 with hold_backup_lock():
                     return _Restoring(
-                        target, name, parts, identities, recipients, say, skips_unreadable_tombstones, began_s
+                        target=target,
+                        name=name,
+                        parts=parts,
+                        identities=identities,
+                        recipients=recipients,
+                        safety_targets=safety_targets or [target],
+                        say=say,
+                        skips_unreadable_tombstones=skips_unreadable_tombstones,
+                        began_s=began_s,
                     ).run()
             except LockHeld as error:
                 raise RestoreRefused("A backup is being made or verified: try again later.") from error
@@ -119,6 +129,7 @@ class _Restoring:
     parts: Collection[Part]
     identities: Sequence[Identity]
     recipients: Sequence[str]
+    safety_targets: Sequence[Target]
     say: Say
     skips_unreadable_tombstones: bool
     began_s: float
@@ -192,8 +203,8 @@ class _Restoring:
         self.say("Replacing the database …")
         if kept := database.swap(prepared, now=timezone.now(), keeps_live=not safety_name):
             self.say(f"The database before it is kept as {kept}.")
-        cache.clear()
-        # The tombstones that preparing has added: names of deleted people are in them.
+        # From here on nothing may fail: the site is not as it was. Drained are the tombstones that preparing has added,
+        # with names of deleted people in them.
         log.drain_or_leave()
         return Restored(manifest, safety_name, result.applied, added, missing, time.monotonic() - self.began_s)
 
@@ -217,7 +228,7 @@ class _Restoring:
                 found += shipping.read_all(
                     source, self.identities, since=since, is_forced=self.skips_unreadable_tombstones
                 )
-            except (targets.TargetError, shipping.UnreadableShipment) as error:
+            except (TargetError, shipping.UnreadableShipment) as error:
                 self._skip_tombstones(source.address, error)
         return shipping.merge(found)
 
@@ -243,13 +254,26 @@ class _Restoring:
             return None, ""
         self.say("Backing up the present state …")
         try:
-            created = creation.create_while_locked(
-                target=self.target, recipients=self.recipients, reason="before-restore", say=self.say
-            )
-        except (database.SnapshotFailed, DatabaseError) as error:
+            created = self._back_up_present()
+        except (database.SnapshotFailed, DatabaseError, VerificationFailed) as error:
             self.say(f"The present database cannot be backed up ({error}): it is kept aside as it is.")
             return None, ""
         return present, created.manifest.name
+
+    def _back_up_present(self) -> creation.Created:
+        """Raises SnapshotFailed, DatabaseError, VerificationFailed; TargetError if no target can be written."""
+        *preferred, last = self.safety_targets
+        for target in preferred:
+            try:
+                return self._back_up_to(target)
+            except TargetError as error:
+                self.say(f"{error} The present state is backed up to {last.address} instead.")
+        return self._back_up_to(last)
+
+    def _back_up_to(self, target: Target) -> creation.Created:
+        return creation.create_while_locked(
+            target=target, recipients=self.recipients, reason="before-restore", say=self.say
+        )
 
     def _add_audio(self, manifest: Manifest, copy: Copy) -> Restored:
         """Add the audio that rows of the present database name and the storage does not have."""

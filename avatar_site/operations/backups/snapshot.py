@@ -42,12 +42,12 @@ class LoadFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A database as it was at one moment, in a file of its own, without logins and the cache."""
+    """A consistent copy of the database in a separate file, without logins and the cache."""
 
     #: avatar.sqlite3, or database.pgdump (`pg_dump -Fc`).
     path: Path
     vendor: Vendor
-    #: Just before that moment: what was committed until then is in it.
+    #: Just before the copy: every transaction committed by then is in it.
     taken_at: dt.datetime
     row_counts: Mapping[str, int]
     #: Of audio files, sorted: a row of the snapshot has each of them.

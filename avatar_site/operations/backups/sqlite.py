@@ -41,13 +41,13 @@ _TIME_FORMAT = "%Y%m%dT%H%M%SZ"
 BUSY_TIMEOUT_S = 60
 #: For how long a swap waits for others to leave.
 SWAP_TIMEOUT_S = 2
-#: What SQLite keeps beside a database. One that belongs to another database damages it: SQLite would replay it.
+#: SQLite's side files. One of another database damages this one: SQLite would replay it.
 COMPANIONS = ("-wal", "-shm", "-journal")
-#: What is left on the disk when a snapshot has been taken.
+#: Free space that a snapshot must leave on the disk.
 SPARE_BYTES = 16 * 1024 * 1024
 #: More problems than this are not read from a damaged database.
 _MAX_PROBLEMS = 5
-#: Python raises UnicodeDecodeError for an error of SQLite that quotes what is not text.
+#: Python raises UnicodeDecodeError for an error of SQLite that quotes bytes that are not UTF-8.
 _UNREADABLE_MESSAGE = "its schema is not text"
 _INTEGRITY_CHECK = f"PRAGMA integrity_check({_MAX_PROBLEMS})"
 
@@ -79,7 +79,7 @@ def take(folder: Path, *, find_now: Callable[[], dt.datetime] = lambda: dt.datet
             taken_at = _copy(live, working, find_now)
             with _open(working) as database:
                 _clean(database)
-                # Every page is written anew: nothing that was deleted is left in unused parts of them. Indexes are
+                # Rewrites every page, so that no deleted data is left in their unused parts. Indexes are
                 # copied as they are: that one differs from its table is found below.
                 database.execute("VACUUM INTO ?", [str(final)])
         _remove(working)
@@ -124,7 +124,7 @@ def swap(prepared: Path, *, now: dt.datetime, keeps_live: bool = False) -> Path 
     Put a database in the place of the live one, in one step: a crash leaves the one or the other, whole.
 
     The prepared file is moved. The live one is gone afterwards, unless it is damaged, or has tables and `keeps_live`:
-    then it is kept, with what lies beside it, in a folder that is returned. Raises SwapRefused, and LoadFailed if the
+    then it is kept, with its side files, in a folder that is returned. Raises SwapRefused, and LoadFailed if the
     prepared file cannot be used.
     """
     connections.close_all()
@@ -184,7 +184,7 @@ def _check_room(source: sqlite3.Connection, folder: Path) -> None:
 
 
 def _clean(database: sqlite3.Connection) -> None:
-    # A scratch file: what a crash leaves of it is thrown away.
+    # A scratch file: after a crash it is discarded.
     database.execute("PRAGMA journal_mode=MEMORY")
     database.execute("PRAGMA synchronous=OFF")
     tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
@@ -195,7 +195,7 @@ def _clean(database: sqlite3.Connection) -> None:
         try:
             fts5.check(database, table)
         except sqlite3.DatabaseError as error:
-            # It can be made from what was said: no reason to have no backup.
+            # It can be rebuilt from the turns, so it does not fail the backup.
             logger.error(
                 "the search index %s differs from what was said (%s), and searches may miss something. The copy's is"
                 " made anew; so would be the live one, by INSERT INTO %s(%s) VALUES ('rebuild')",
@@ -208,7 +208,7 @@ def _clean(database: sqlite3.Connection) -> None:
 def _check_pages(database: sqlite3.Connection) -> None:
     text_factory, database.text_factory = database.text_factory, bytes
     try:
-        # It quotes what is in the damaged places, which need not be text.
+        # It quotes damaged bytes, which need not be UTF-8.
         found = [line.decode(errors="replace") for (line,) in database.execute(_INTEGRITY_CHECK)]
     finally:
         database.text_factory = text_factory
@@ -217,7 +217,7 @@ def _check_pages(database: sqlite3.Connection) -> None:
 
 
 def list_tables(query: Query) -> list[str]:
-    """Return the tables that have rows of their own: not search indexes, nor what SQLite itself keeps."""
+    """Return the tables with rows of the product: no FTS5 tables and no internal tables of SQLite."""
     indexes = {str(name) for (name,) in query(fts5.LIST_TABLES)}
     hidden = {*indexes, *(shadow for index in indexes for shadow in fts5.list_shadow_tables(index))}
     found = {str(name) for (name,) in query("SELECT name FROM sqlite_master WHERE type = 'table'")}
@@ -337,7 +337,7 @@ def _make_refusal(live: Path) -> SwapRefused:
 
 
 def _set_aside(live: Path, purpose: str, now: dt.datetime) -> Path | None:
-    """Keep a database, and what lies beside it, in a folder; it has its old name as well, until the swap."""
+    """Hard-link (or copy) a database and its side files into a folder; the old name stays until the swap."""
     found = [path for path in (live, *(Path(f"{live}{suffix}") for suffix in COMPANIONS)) if path.exists()]
     if not found:
         return None
@@ -357,7 +357,7 @@ def _set_aside(live: Path, purpose: str, now: dt.datetime) -> Path | None:
 
 
 def _make_single(prepared: Path) -> Path:
-    """Make sure that it is one file, without a log beside it."""
+    """Make sure that it is one file, without a WAL."""
     try:
         with _open(prepared, timeout_s=SWAP_TIMEOUT_S) as database:
             ((mode,),) = database.execute("PRAGMA journal_mode=DELETE")

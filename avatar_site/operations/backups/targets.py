@@ -20,9 +20,9 @@ from django.utils.translation import gettext as _
 from avatar_site.lib.disk import is_disk_full
 from avatar_site.operations.backups.packing import Writer
 
-#: What is held of a file in memory at a time.
+#: Size of the chunks in which files are copied.
 CHUNK_BYTES = 1 << 20
-#: Of a file that is being written to a folder: `.NAME.TOKEN.part`, beside where it goes.
+#: The temporary name of a file that is being written: `.NAME.TOKEN.part`, in the same folder.
 PARTIAL = re.compile(r"\..+\.[0-9a-f]{16}\.part")
 #: The folders in the data folder that may be a target: the default, and `releases.LOCAL_BACKUPS`. AVATAR backs up,
 #: sweeps or replaces everything else in there.
@@ -36,7 +36,7 @@ class TargetError(OSError):
 
 
 class BadTarget(ValueError):
-    """What was given as a target is none. The message says why."""
+    """The given address is not a valid target. The message says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ class Target(Protocol):
     address: str
 
     def write(self, key: str, source: Path) -> None:
-        """Store a file, whole and synced or not at all. Replaces what has this key; of two at once, one wins."""
+        """Store a file atomically, and synced. Replaces a file with this key; of concurrent writes, one wins."""
 
     def read(self, key: str, destination: Writer) -> None:
         """Copy a file to an open one, in constant memory. Raises FileNotFoundError."""
@@ -73,13 +73,13 @@ class Target(Protocol):
 
     def remove_partial_writes(self, prefix: str, *, before: dt.datetime) -> int:
         """
-        Remove what writes of such keys have left that began before then and were interrupted. Return how many.
+        Remove leftovers of interrupted writes of such keys that began before then. Return how many.
 
         `prefix` as in `list`: a bucket may be shared with others, whose uploads are not ours to abort.
         """
 
     def describe_risk(self) -> str:
-        """Say, in the operator's language, why what is kept here may be lost together with the data; empty if not."""
+        """Say, in the operator's language, why these backups may be lost together with the data; empty if not."""
 
 
 def open_target(address: str) -> Target:
@@ -162,7 +162,7 @@ class FolderTarget:
     def list(self, prefix: str) -> Iterator[Entry]:
         for path, status in self._walk(self._find_folder(prefix)):
             key = path.relative_to(self._folder).as_posix()
-            # What is partial is hidden, and what others hide there is not ours.
+            # Partial writes are hidden files; other hidden files are not ours.
             if is_safe_key(key):
                 yield Entry(key, status.st_size, dt.datetime.fromtimestamp(status.st_mtime, dt.UTC))
 
@@ -185,7 +185,7 @@ class FolderTarget:
             if _find_device(self._folder) != _find_device(Path(settings.AVATAR_DATA_DIR)):
                 return ""
         except OSError:
-            # Whoever uses it is told why it cannot be read.
+            # The next read or write reports it.
             return ""
         return _(
             "Backups in %(target)s lie on the same disk as the data: if that disk is lost, so are both. "
@@ -213,7 +213,7 @@ class FolderTarget:
         _sync_folder(folder.parent)
 
     def _walk(self, folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
-        """Yield the files under a folder, sorted by name. What is deleted at the same time is skipped; links are."""
+        """Yield the files under a folder, sorted by name. Skips links, and files that are deleted during the walk."""
         with self._translating_errors():
             try:
                 entries = sorted(os.scandir(folder), key=lambda entry: entry.name)

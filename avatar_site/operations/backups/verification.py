@@ -16,6 +16,7 @@ from avatar_site.operations.backups import audio, catalogue, database, packing, 
 from avatar_site.operations.backups.copies import CopyFailed, hold_backup_lock, make_scratch, work_on_copy
 from avatar_site.operations.backups.manifest import BadManifest, IndexedFile, Manifest, VerificationRecord
 from avatar_site.operations.backups.preparation import CheckRequest, CheckResult
+from avatar_site.operations.backups.targets import TargetError
 from avatar_site.operations.models import RunKind
 
 if TYPE_CHECKING:
@@ -75,14 +76,24 @@ def verify_while_locked(
             problem = str(error)
         except VerificationFailed as error:
             problem = str(error)
+        now = timezone.now()
+        restored_at = None if problem else now
+        if is_checksum_only and not problem:
+            earlier = catalogue.read_record(target, name)
+            restored_at = earlier.restored_at if earlier else None
         record = VerificationRecord(
             name=name,
-            verified_at=timezone.now(),
+            verified_at=now,
             took_s=round(time.monotonic() - began_s, 1),
             problem=problem,
             is_checksum_only=is_checksum_only,
+            restored_at=restored_at,
         )
-        catalogue.write_record(target, record)
+        try:
+            catalogue.write_record(target, record)
+        except TargetError as error:
+            # A disk that can only be read is a good place for a backup.
+            logger.warning("the verification of %s is not recorded: %s", name, error)
         if problem:
             raise VerificationFailed(problem)
     return record

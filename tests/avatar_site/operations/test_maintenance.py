@@ -14,6 +14,7 @@ import pytest
 from django.conf import settings
 from django.contrib.auth.models import User
 from django.contrib.sessions.models import Session
+from django.core.cache import cache
 from django.utils import timezone
 from pytest_django import Settings as SettingsFixture
 
@@ -42,6 +43,8 @@ def target(settings: SettingsFixture, tmp_path: Path) -> Path:
     settings.AVATAR_DATA_DIR = tmp_path / "data"
     settings.AVATAR_TOMBSTONES_DIR = tmp_path / "data" / "tombstones"
     settings.AVATAR_BACKUP_TARGET = str(tmp_path / "target")
+    # Retries of a night are counted in it.
+    cache.clear()
     return tmp_path / "target"
 
 
@@ -222,3 +225,62 @@ class TestRunNight:
     def test_waits_for_another_backup(self) -> None:
         with hold_backup_lock(), pytest.raises(LockHeld):
             maintenance.run_night(now=MONDAY)
+
+
+class TestRetryNight:
+    @pytest.fixture
+    def now(self) -> dt.datetime:
+        today = timezone.localtime(timezone.now() + dt.timedelta(days=1))
+        return today.replace(hour=6, minute=0)
+
+    def test_makes_up_for_a_night_that_was_killed(self, now: dt.datetime) -> None:
+        started_at = now.replace(hour=3, minute=30)
+        BackupRun.objects.create(kind=RunKind.BACKUP, reason="nightly", started_at=started_at)
+
+        outcomes = maintenance.retry_night(now=now)
+
+        assert find_problems(outcomes) == {}
+        assert [backup.is_verified for backup in catalogue.list_backups(maintenance.open_target())] == [True]
+        killed, made = BackupRun.objects.filter(kind=RunKind.BACKUP).order_by("pk")
+        assert (killed.state, made.state) == (RunState.FAILED, RunState.DONE)
+
+    def test_tries_again_until_the_target_is_back(self, target: Path, now: dt.datetime) -> None:
+        target.write_text("a file in its place")
+        assert Step.BACK_UP in find_problems(maintenance.retry_night(now=now))
+
+        target.unlink()
+        assert find_problems(maintenance.retry_night(now=now + dt.timedelta(hours=1))) == {}
+
+    def test_tries_three_times_a_night(self, target: Path, now: dt.datetime) -> None:
+        target.write_text("a file in its place")
+
+        runs = [bool(maintenance.retry_night(now=now + dt.timedelta(hours=hour))) for hour in range(5)]
+
+        assert runs == [True, True, True, False, False]
+        assert maintenance.retry_night(now=now + dt.timedelta(days=1))
+
+    @pytest.mark.parametrize("state", [RunState.FAILED, RunState.RUNNING])
+    def test_repeats_a_night_whose_backup_is_not_verified(self, now: dt.datetime, state: RunState) -> None:
+        self.record(now.replace(hour=3, minute=40), verification=state)
+
+        assert maintenance.retry_night(now=now)
+
+    def test_leaves_a_verified_night_alone(self, now: dt.datetime) -> None:
+        self.record(now.replace(hour=3, minute=40), verification=RunState.DONE)
+
+        with hold_backup_lock():
+            # It need not take the lock to know.
+            assert maintenance.retry_night(now=now) == []
+
+        assert catalogue.list_backups(maintenance.open_target()) == []
+
+    def test_waits_for_another_backup(self, now: dt.datetime) -> None:
+        with hold_backup_lock(), pytest.raises(LockHeld):
+            maintenance.retry_night(now=now)
+
+        assert maintenance.retry_night(now=now) != []
+
+    def record(self, at: dt.datetime, *, verification: RunState) -> None:
+        ended = {"name": "20260101T033000Z-abcd", "started_at": at, "finished_at": at}
+        BackupRun.objects.create(kind=RunKind.BACKUP, state=RunState.DONE, reason="nightly", **ended)
+        BackupRun.objects.create(kind=RunKind.VERIFICATION, state=verification, **ended)

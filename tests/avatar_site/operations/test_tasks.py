@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import datetime as dt
 from pathlib import Path
 from typing import Any
 
@@ -7,11 +8,14 @@ import pytest
 from celery import Task
 from celery.schedules import crontab
 from django.conf import settings as django_settings
+from django.core.cache import cache
+from django.utils import timezone
 from pytest_django import Settings
 
 from avatar_site.celery import app
-from avatar_site.operations import maintenance, tasks
+from avatar_site.operations import maintenance, nightly, tasks
 from avatar_site.operations.backups.copies import hold_backup_lock
+from avatar_site.operations.models import BackupRun, RunKind, RunState
 from avatar_site.operations.tombstones import shipping, triggers
 from tests import factories
 
@@ -38,7 +42,7 @@ class TestTasksThatMakeBackups:
         ("task", "arguments"),
         [
             (tasks.run_night, {}),
-            (tasks.back_up, {"requested_by_id": None}),
+            (tasks.back_up, {"requested_by_id": None, "request_id": "5f0c"}),
             (tasks.verify_backup, {"name": "20260101T033000Z-abcd", "requested_by_id": None}),
         ],
     )
@@ -58,6 +62,17 @@ class TestTasksThatMakeBackups:
 
         assert queued == []
         assert "run_night is given up: backups have been locked for 180 minutes" in caplog.text
+
+    def test_do_not_retry_a_night_while_another_has_the_lock(
+        self, queued: list[tuple[str, dict[str, Any]]], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(timezone, "now", lambda: dt.datetime(2026, 11, 29, 22, 0, tzinfo=dt.UTC))
+
+        with hold_backup_lock():
+            tasks.retry_night()
+
+        assert queued == []
+        assert not BackupRun.objects.exists()
 
     def test_let_operators_ask_again_once_they_have_begun(self, queued: list[tuple[str, dict[str, Any]]]) -> None:
         assert maintenance.note_request(for_s=60)
@@ -100,6 +115,34 @@ class TestShipTombstones:
         assert "deletions were not logged since a migration" in caplog.text
 
 
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.usefixtures("data_dir")
+class TestBackUp:
+    @pytest.fixture(autouse=True)
+    def tombstones_dir(self, settings: Settings, data_dir: Path) -> None:
+        settings.AVATAR_TOMBSTONES_DIR = data_dir / "tombstones"
+        cache.clear()
+
+    def test_makes_one_backup_of_a_message_that_is_delivered_twice(
+        self, queued: list[tuple[str, dict[str, Any]]]
+    ) -> None:
+        """Redis delivers it again while the backup is made; the second delivery finds the lock held, and waits."""
+        with hold_backup_lock():
+            tasks.back_up.apply(task_id="5f0c")
+        tasks.back_up.apply(task_id="5f0c")
+        ((_, waiting),) = queued
+
+        tasks.back_up.apply(kwargs=waiting["kwargs"], task_id="replaces-it")
+
+        assert BackupRun.objects.filter(kind=RunKind.BACKUP).count() == 1
+
+    def test_makes_another_backup_of_another_request(self) -> None:
+        tasks.back_up.apply(task_id="5f0c")
+        tasks.back_up.apply(task_id="5f0d")
+
+        assert BackupRun.objects.filter(kind=RunKind.BACKUP, state=RunState.DONE).count() == 2
+
+
 class TestSchedule:
     def test_names_tasks_that_exist(self) -> None:
         app.loader.import_default_modules()
@@ -107,9 +150,16 @@ class TestSchedule:
         assert {entry["task"] for entry in django_settings.CELERY_BEAT_SCHEDULE.values()} <= set(app.tasks)
 
     def test_has_one_task_for_the_night(self) -> None:
-        nightly = [name for name, entry in app.conf.beat_schedule.items() if isinstance(entry["schedule"], crontab)]
+        by_the_clock = {
+            name: entry["schedule"]
+            for name, entry in app.conf.beat_schedule.items()
+            if isinstance(entry["schedule"], crontab)
+        }
 
-        assert nightly == ["run-night"]
-        assert app.conf.beat_schedule["run-night"]["schedule"] == crontab(hour=3, minute=30)
+        begins_at = nightly.BEGINS_AT
+        assert by_the_clock == {
+            "run-night": crontab(hour=begins_at.hour, minute=begins_at.minute),
+            "retry-night": crontab(minute=0),
+        }
         # Where people are, not in London.
         assert str(app.timezone) == django_settings.TIME_ZONE

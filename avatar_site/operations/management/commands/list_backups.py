@@ -110,7 +110,7 @@ def describe_state(backup: ListedBackup, *, now: dt.datetime) -> str:
         return f"DAMAGED: {problem}"
     if backup.record is None:
         return "not verified"
-    how = "checksums compared" if backup.record.is_checksum_only else "verified"
+    how = "verified" if backup.is_verified else "checksums compared"
     return f"{how} {describe_age(now - backup.record.verified_at)} ago"
 
 

@@ -24,7 +24,7 @@ class Command(BaseCommand):
         public = identity.to_public()
         text = f"# created: {timezone.now().isoformat(timespec='seconds')}\n# public key: {public}\n{identity}\n"
         try:
-            # Never over another key: what was encrypted to it could not be read any more.
+            # Never overwrite a key: backups encrypted to it would be lost.
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         except FileExistsError:
             raise CommandError(f"{path} exists: it may be the key of your backups, and is left as it is.") from None

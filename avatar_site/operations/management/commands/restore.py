@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from django.conf import settings
@@ -42,17 +44,24 @@ class Command(BaseCommand):
             target = targets.open_target(
                 settings.AVATAR_BACKUP_TARGET if options["source"] is None else options["source"]
             )
-            name = catalogue.find_newest(target) if options["name"] == "latest" else options["name"]
+            parts: frozenset[creation.Part] = frozenset({options["only"]}) if options["only"] else creation.PARTS
+            name = options["name"]
+            if name == "latest":
+                # Without its database, a backup is no state to go back to.
+                name = catalogue.find_latest(target, {options["only"] or "database"}).name
             manifest = catalogue.read_manifest(target, name)
             identities = creation.read_identities(options["identity"])
-            if not options["yes"] and not self._is_agreed(f"{name}, taken {manifest.taken_at:%Y-%m-%d %H:%M} UTC"):
+            what = f"{name} ({manifest.reason}), taken {manifest.taken_at:%Y-%m-%d %H:%M} UTC"
+            self.stdout.write(f"Restoring {what}.")
+            if not options["yes"] and not self._is_agreed(what):
                 raise CommandError("Nothing was changed.")
             restored = restoring.restore(
                 target=target,
                 name=name,
-                parts={options["only"]} if options["only"] else creation.PARTS,
+                parts=parts,
                 identities=identities,
                 recipients=creation.read_recipients(),
+                safety_targets=list(_open_safety_targets()),
                 say=self.stdout.write,
                 skips_unreadable_tombstones=options["skip_unreadable_tombstones"],
             )
@@ -68,7 +77,7 @@ class Command(BaseCommand):
             self.stdout.write(f"The state before it is in backup {restored.safety_name}.")
         if restored.missing_files:
             self.stdout.write(f"{restored.missing_files} files that rows name are not in the storage.")
-        if "database" in ({options["only"]} if options["only"] else creation.PARTS):
+        if "database" in parts:
             self.stdout.write("All logins were ended. Look at the site, then run `manage.py confirm_restore`.")
         self.stdout.write(
             f"Backup {name} was restored, {restored.audio_files} files of audio were added, {restored.took_s:.0f} s."
@@ -80,3 +89,10 @@ class Command(BaseCommand):
             return input("Type yes to go on: ").strip().lower() == "yes"
         except EOFError:
             return False
+
+
+def _open_safety_targets() -> Iterator[targets.Target]:
+    """Yield where the present state is backed up to: the configured target; the data folder, if that is away."""
+    default = str(Path(settings.AVATAR_DATA_DIR) / "backups")
+    for address in dict.fromkeys((settings.AVATAR_BACKUP_TARGET, default)):
+        yield targets.open_target(address)

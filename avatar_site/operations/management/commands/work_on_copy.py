@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from argparse import ArgumentParser
 from pathlib import Path
 from typing import Any, ClassVar
@@ -40,6 +41,12 @@ class Command(BaseCommand):
                 result = perform(request)
         except preparation.NewerSchema as error:
             raise CommandError(str(error)) from error
+        except Exception as error:
+            # The last line goes into the record of a verification, which is never encrypted. PostgreSQL's messages have
+            # rows with what people said after their first line.
+            self.stderr.write("".join(traceback.format_tb(error.__traceback__)))
+            first_line = next(iter(str(error).splitlines()), "")
+            raise CommandError(f"{type(error).__name__}: {first_line}") from None
         # The last connection that is closed empties SQLite's log: the copy is one file again.
         connections.close_all()
         options["result"].write_bytes(msgspec.json.encode(result))

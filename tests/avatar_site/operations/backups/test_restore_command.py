@@ -25,15 +25,14 @@ class TestRestoreCommand:
         manifest.write_bytes(content)
         settings.AVATAR_BACKUP_TARGET = str(tmp_path)
 
-        for name in (NAME, "latest"):
-            with pytest.raises(CommandError, match=sentence) as raised:
-                call_command("restore", name, "--yes")
-            assert str(raised.value).startswith(f"Backup {NAME} cannot be read")
-            assert str(raised.value).endswith("Nothing was changed.")
+        with pytest.raises(CommandError, match=sentence) as raised:
+            call_command("restore", NAME, "--yes")
+        assert str(raised.value).startswith(f"Backup {NAME} cannot be read")
+        assert str(raised.value).endswith("Nothing was changed.")
 
     @pytest.mark.parametrize("name", ["../../etc/passwd", "latest", NAME])
     def test_says_that_there_is_no_such_backup(self, settings: Settings, tmp_path: Path, name: str) -> None:
         settings.AVATAR_BACKUP_TARGET = str(tmp_path)
 
-        with pytest.raises(CommandError, match=r"no backup|not the name of a backup"):
+        with pytest.raises(CommandError, match=r"no backup|no verified backup|not the name of a backup"):
             call_command("restore", name, "--yes")

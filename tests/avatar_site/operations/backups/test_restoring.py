@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import shutil
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import ClassVar
 
@@ -126,6 +127,39 @@ class TestRestore:
         with contextlib.closing(sqlite3.connect(aside)) as database:
             users = database.execute("SELECT username FROM auth_user").fetchall()
         assert ("only-here",) in users
+
+    def test_goes_on_where_the_present_state_cannot_be_verified(self, site: BackupSite, name: str) -> None:
+        rows = site.read_rows()
+        # As after a migration that was killed half-way: no copy of it can be migrated.
+        with closing(sqlite3.connect(site.data_dir / "avatar.sqlite3")) as database, database:
+            database.execute("DELETE FROM django_migrations WHERE app = 'operations'")
+
+        said = site.manage("restore", name, "--yes")
+
+        assert "cannot be backed up" in said
+        assert len(list(site.data_dir.glob("replaced-*/avatar.sqlite3"))) == 1
+        assert without_own(site.read_rows()) == without_own(rows)
+
+    def test_backs_the_present_state_up_to_the_configured_target(
+        self, site: BackupSite, name: str, tmp_path: Path
+    ) -> None:
+        stick = tmp_path / "stick"
+        shutil.copytree(site.target, stick)
+        before = {path: path.stat().st_mtime_ns for path in stick.rglob("*")}
+
+        said = site.manage("restore", name, "--from", str(stick), "--yes")
+
+        assert {path: path.stat().st_mtime_ns for path in stick.rglob("*")} == before
+        assert site.find_newest() > name
+        assert site.find_newest() in said
+
+    def test_needs_no_redis(self, site: BackupSite, name: str) -> None:
+        away = BackupSite(site.data_dir.parent, target=site.target, REDIS_URL="redis://127.0.0.1:1/0")
+        rows = site.read_rows()
+
+        away.manage("restore", name, "--yes")
+
+        assert without_own(site.read_rows()) == without_own(rows)
 
     def test_of_the_database_alone_costs_no_newer_audio(self, site: BackupSite, name: str) -> None:
         site.fill(60, label="after")
