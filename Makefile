@@ -78,7 +78,9 @@ prepare: $(STAMP)-dev $(STAMP)-test $(NPM)/.requirements $(ENGINES)/.requirement
 	@$(call install,$(TEST_PACKAGES))
 	@$(BIN)/python -m inference.models fetch --model recordings --model whisper-base --model smollm2-135m --model f5-voices
 
+# Tests start hundreds of programs, each of which would compile all modules if none wrote what it compiled.
 .PHONY: test
+test: export PYTHONDONTWRITEBYTECODE =
 test: $(STAMP)-test $(MESSAGES) models ## Run all tests, after preparing what they need
 	@$(call install,$(TEST_PACKAGES))
 	@$(BIN)/python -m inference.models fetch --model recordings

@@ -16,6 +16,13 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 
+#: In one process: a start of Django takes longer than the second command.
+_PREPARE = """
+from django.core.management import call_command
+call_command("migrate", verbosity=0)
+call_command("createcachetable")
+"""
+
 #: Fills a site quickly: rows in bulk, files as a call writes them. Arguments: turns, bytes a file, a label.
 _FILL = """
 import hashlib, os, random, sys, uuid
@@ -150,8 +157,7 @@ class BackupSite:
         return json.loads(self.shell(code).strip().splitlines()[-1])
 
     def prepare(self) -> None:
-        self.manage("migrate", "--verbosity", "0")
-        self.manage("createcachetable")
+        self.shell(_PREPARE)
 
     def fill(self, turns: int, *, size: int = 3000, label: str = "turn") -> None:
         is_folder = self.environment.get("AVATAR_STORAGE", "folder") == "folder"

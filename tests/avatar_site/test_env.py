@@ -128,7 +128,7 @@ class TestSecret:
 
 class TestEnvExample:
     EXAMPLE = (settings.BASE_DIR / ".env.example").read_text(encoding="utf-8")
-    LISTED = frozenset(re.findall(r"^#([A-Z_]+)=", EXAMPLE, re.MULTILINE))
+    LISTED = frozenset(re.findall(r"^#([A-Z0-9_]+)=", EXAMPLE, re.MULTILINE))
 
     def test_lists_every_setting_django_reads(self) -> None:
         assert env.names_read <= self.LISTED
@@ -138,7 +138,7 @@ class TestEnvExample:
         for package in ("avatar_site", "conversations", "voices", "realtime", "inference"):
             for path in (settings.BASE_DIR / package).rglob("*.py"):
                 source = path.read_text(encoding="utf-8")
-                named |= set(re.findall(r"""["'](AVATAR_[A-Z_]*[A-Z]|DATABASE_URL|REDIS_URL)["']""", source))
+                named |= set(re.findall(r"""["'](AVATAR_[A-Z0-9_]*[A-Z0-9]|DATABASE_URL|REDIS_URL)["']""", source))
 
         assert named
         assert named <= self.LISTED

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from django.conf import settings
 
 from tests.backup_site import BackupSite
-from tests.postgres import TOOLS, running_postgres
+from tests.postgres import TOOLS, Postgres, running_postgres
 from tests.runbooks import Runbook, read_blocks
 from tests.s3 import BUCKET, S3Server
 
@@ -66,10 +67,9 @@ class Checkout:
 
 
 @pytest.fixture
-def checkout(tmp_path: Path) -> Checkout:
+def checkout(tmp_path: Path, small_data: Path) -> Checkout:
     checkout = Checkout(tmp_path)
-    checkout.site.prepare()
-    checkout.site.fill(6)
+    shutil.copytree(small_data, checkout.site.data_dir, dirs_exist_ok=True)
     return checkout
 
 
@@ -81,17 +81,30 @@ def bucket(tmp_path: Path) -> Iterator[S3Server]:
     server.stop()
 
 
-@pytest.fixture
-def postgres_checkout(tmp_path: Path) -> Iterator[Checkout]:
+@pytest.fixture(scope="module")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Postgres, Path]]:
+    """A server with the database of a site with 6 turns, and the site's data folder: both to copy."""
     if not TOOLS:
         pytest.skip("PostgreSQL is not installed (make test installs it)")
     with running_postgres("runbook") as server:
         with server.connect() as connection:
-            connection.execute("CREATE DATABASE site")
-        checkout = Checkout(tmp_path, DATABASE_URL=server.make_url("site"))
-        checkout.site.prepare()
-        checkout.site.fill(6)
-        yield checkout
+            connection.execute("CREATE DATABASE small")
+        site = BackupSite(tmp_path_factory.mktemp("postgres"), DATABASE_URL=server.make_url("small"))
+        site.prepare()
+        site.fill(6)
+        yield server, site.data_dir
+
+
+@pytest.fixture
+def postgres_checkout(tmp_path: Path, postgres: tuple[Postgres, Path]) -> Iterator[Checkout]:
+    server, data_dir = postgres
+    with server.connect() as connection:
+        connection.execute("CREATE DATABASE site TEMPLATE small")
+    checkout = Checkout(tmp_path, DATABASE_URL=server.make_url("site"))
+    shutil.copytree(data_dir, checkout.site.data_dir, dirs_exist_ok=True)
+    yield checkout
+    with server.connect() as connection:
+        connection.execute("DROP DATABASE site WITH (FORCE)")
 
 
 class TestSections:

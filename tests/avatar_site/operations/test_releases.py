@@ -24,9 +24,9 @@ def ask(site: BackupSite, *question: str) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def filled(tmp_path_factory: pytest.TempPathFactory) -> BackupSite:
+def filled(tmp_path_factory: pytest.TempPathFactory, prepared_data: Path) -> BackupSite:
     site = BackupSite(tmp_path_factory.mktemp("filled"))
-    site.prepare()
+    shutil.copytree(prepared_data, site.data_dir)
     site.fill(2)
     return site
 

@@ -65,7 +65,16 @@ def data_dir(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def serve(data_dir: Path) -> Iterator[Serve]:
+def first_serve(data_dir: Path) -> Iterator[Serve]:
+    """On nothing: it makes the database."""
+    serve = Serve(data_dir, "--prepare")
+    yield serve
+    serve.close()
+
+
+@pytest.fixture
+def serve(data_dir: Path, prepared_data: Path) -> Iterator[Serve]:
+    shutil.copytree(prepared_data, data_dir)
     serve = Serve(data_dir, "--prepare")
     yield serve
     serve.close()
@@ -78,7 +87,8 @@ def wait_until_gone(pids: list[int], timeout_s: float = 20) -> None:
 
 
 class TestServe:
-    def test_prepares_starts_everything_says_where_and_stops(self, serve: Serve) -> None:
+    def test_prepares_starts_everything_says_where_and_stops(self, first_serve: Serve) -> None:
+        serve = first_serve
         address = serve.wait_for(r"AVATAR is ready: (\S+)").group(1)
 
         assert address == f"http://127.0.0.1:{serve.port}"
@@ -144,8 +154,8 @@ class TestServe:
         assert "restore the last backup" in serve.output
         serve.close()
 
-    def test_closes_what_other_users_could_read(self, data_dir: Path) -> None:
-        data_dir.mkdir(mode=0o755)
+    def test_closes_what_other_users_could_read(self, data_dir: Path, prepared_data: Path) -> None:
+        shutil.copytree(prepared_data, data_dir)
         data_dir.chmod(0o755)
         serve = Serve(data_dir, "--prepare")
         serve.wait_for("AVATAR is ready")
@@ -276,10 +286,10 @@ def make_plan(data_dir: Path, **changes: Any) -> ServePlan:
 
 
 @pytest.fixture(scope="module")
-def older_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def older_data(tmp_path_factory: pytest.TempPathFactory, prepared_data: Path) -> Path:
     """The data folder of a site whose database lacks the newest tables, as one of the version before it does."""
     site = BackupSite(tmp_path_factory.mktemp("older"))
-    site.prepare()
+    shutil.copytree(prepared_data, site.data_dir)
     site.manage("ensure_operator")
     site.manage("migrate", "operations", "zero", "--verbosity", "0")
     return site.data_dir

@@ -27,14 +27,6 @@ def bucket(seaweed: SeaweedServer, settings: Settings) -> str:
     return seaweed.make_bucket()
 
 
-@pytest.fixture(scope="session")
-def prepared_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The data folder of a site whose database is migrated and empty."""
-    site = BackupSite(tmp_path_factory.mktemp("prepared"))
-    site.prepare()
-    return site.data_dir
-
-
 @pytest.fixture
 def make_site(tmp_path: Path, prepared_data: Path) -> Callable[..., BackupSite]:
     """Makes sites that share the target of backups, each with an empty database."""

@@ -103,9 +103,9 @@ class TestFullDisk:
         site.manage("verify_backup", name)
         assert [each["name"] for each in json.loads(site.manage("list_backups", "--json"))] == [name]
 
-    def test_of_the_data_costs_nothing(self, tmp_path: Path, small_disk: Path) -> None:
+    def test_of_the_data_costs_nothing(self, tmp_path: Path, small_disk: Path, prepared_data: Path) -> None:
         site = BackupSite(small_disk, target=str(tmp_path / "target"))
-        site.prepare()
+        shutil.copytree(prepared_data, site.data_dir)
         site.fill(10, size=50_000)
         name = site.back_up()
         filler = fill_disk(small_disk, but_for=4_000_000)
