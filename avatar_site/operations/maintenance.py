@@ -1,8 +1,8 @@
 """
-What the maintenance worker does: the night, and the backups and verifications that operators ask for.
+The work of the maintenance worker: the night, and backups and verifications that operators request.
 
-One at a time, by the lock of backups. What an operator asks for is queued once: the request is remembered in the cache
-until its task begins, or both expire.
+One at a time, by the lock of backups. An operator's request is queued once: a flag in the cache is set until its task
+begins, or both expire.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """
 The night: which steps it has, in which order, and what one that fails means for those after it.
 
-Decides and reports; what a step does is passed in. See `maintenance.py`.
+Decides and reports; the actions of the steps are passed in. See `maintenance.py`.
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ FORMAT = 1
 VENV = ".venv"
 #: In a complete environment: the lists it was made from.
 MARKER = ".release"
-#: Of an installation without git, top-level names that are not its code, whatever an archive has.
+#: Top-level names that are not code in an installation without git, even if an archive has them.
 NOT_CODE = re.compile(r"\.venv.*|\.releases|\.env|\.git|\.node|var|__pycache__")
 #: A release without this program cannot be left by it.
 PROGRAM = "avatar_site/operations/release_switch.py"
@@ -71,7 +71,7 @@ class StepFailed(Exception):
 
 @dataclass(frozen=True)
 class Backup:
-    """A backup that a release can be returned to with: its name, where it lies, and its part if it has only one."""
+    """The backup for returning to a release: its name, its target, and its part if it has only one."""
 
     name: str
     target: str
@@ -112,7 +112,7 @@ class Release:
 
 @dataclass(frozen=True)
 class Journal:
-    """A switch that is under way. `step` is being done, or was when it was interrupted."""
+    """A switch in progress. `step` is the step that is running or was interrupted."""
 
     operation: str
     step: str
@@ -153,7 +153,7 @@ class Installation:
     def took_s(self) -> float:
         return time.monotonic() - self.began_s
 
-    # --- what is written down ---
+    # --- records on disk ---
 
     @property
     def journal_path(self) -> Path:
@@ -167,7 +167,7 @@ class Installation:
         _write_json(self.journal_path, asdict(journal))
 
     def read_releases(self) -> list[Release]:
-        """Return the releases that were left, newest first; a record that cannot be read is passed over."""
+        """Return the releases that were left, newest first; skips records that cannot be read."""
         found = []
         for path in self.releases.glob("*/release.json"):
             with suppress(Refused, TypeError, KeyError):
@@ -182,7 +182,7 @@ class Installation:
         _write_json(folder / "release.json", asdict(release))
 
     def remove(self, path: Path) -> None:
-        """Remove a folder or a file, or nothing. Moved first: a part of one is never taken for a whole."""
+        """Remove a folder or file, if it exists. Renames it first, so that none is found half removed."""
         if path.exists() or path.is_symlink():
             self.releases.mkdir(mode=0o700, exist_ok=True)
             draft = self.releases / f".removed-{time.monotonic_ns()}"
@@ -192,7 +192,7 @@ class Installation:
             else:
                 draft.unlink()
 
-    # --- what is run ---
+    # --- child processes ---
 
     def run(self, command: Sequence[str], what: str, *, is_read: bool = False) -> str:
         """
@@ -222,7 +222,7 @@ class Installation:
         self.run([self.python, "manage.py", *arguments], f"manage.py {arguments[0]}")
 
     def ask(self, question: str, *arguments: str) -> Json:
-        """Return what the present code answers (`manage.py work_on_release`); it shows its progress itself."""
+        """Run `manage.py work_on_release` of the present code and return its answer; it shows its own progress."""
         command = [self.python, "manage.py", "work_on_release", question, *arguments]
         text = self.run(command, f"manage.py work_on_release {question}", is_read=True)
         try:
@@ -238,7 +238,7 @@ class Installation:
     def git(self, *arguments: str) -> str:
         return self.run(["git", *arguments], f"git {arguments[0]}", is_read=True)
 
-    # --- what there is ---
+    # --- the present release ---
 
     def describe(self) -> tuple[Release, dict[str, str]]:
         """Return the present release, as its code tells it, and the migrations of the database. Raises StepFailed."""
@@ -262,7 +262,7 @@ class Installation:
         return present, facts["applied"]
 
     def recall(self) -> Release | None:
-        """Return the present release as it was when it came, for one that cannot describe itself any more."""
+        """Return the present release as recorded at its installation, if its code can no longer describe itself."""
         for path in self.releases.glob("*/release.json"):
             with suppress(Refused, TypeError, KeyError):
                 if (values := _read_json(path)) is not None and not values["left_at"]:
@@ -273,7 +273,7 @@ class Installation:
         stamps = sorted(path.name.removeprefix(".requirements-") for path in self.venv.glob(".requirements-*"))
         return stamps or ["gpu" if profile == "gpu" else "cpu"]
 
-    # --- what can be switched ---
+    # --- switching code and environment ---
 
     def switch_code(self, leave: Release, enter: Release, *, is_forced: bool, is_again: bool) -> None:
         """
@@ -642,7 +642,7 @@ def _begin_rollback(installation: Installation, options: RollbackOptions) -> Jou
 
 
 def _check_idle(installation: Installation, present: Release) -> None:
-    """Raise Refused if AVATAR runs, belongs to another user, or has code of its own."""
+    """Raise Refused if AVATAR runs, belongs to another user, or has local changes to its code."""
     data_dir = Path(present.data_dir)
     if data_dir.exists() and os.geteuid() != (owner := data_dir.stat().st_uid):
         raise Refused(f"{present.data_dir} belongs to user {owner}: run this as that user, as AVATAR itself.")
@@ -712,7 +712,7 @@ def _back_up_present(installation: Installation, options: RollbackOptions) -> Ba
 
 
 def _finish_rollback(installation: Installation, journal: Journal, *, is_again: bool) -> None:
-    """Do the steps of a rollback that are left, by the journal alone: no code of the release that is left is run."""
+    """Run the remaining steps of a rollback from the journal alone: no code of the abandoned release is run."""
     steps: dict[str, Callable[[], None]] = {
         "code": lambda: installation.switch_code(journal.leave, journal.enter, is_forced=True, is_again=is_again),
         "environment": lambda: installation.switch_environment(journal.enter, None),
@@ -746,11 +746,13 @@ def _restore_database(installation: Installation, journal: Journal) -> None:
     if backup is None:
         raise StepFailed(f"there is no backup of release {journal.enter.build}")
     only = ("--only", backup.only) if backup.only else ()
-    installation.manage("restore", backup.name, "--from", backup.target, *only, "--yes")
+    # It needs no network: the log of deletions here, and the present database, say what has to stay deleted.
+    unreachable = "--skip-unreadable-tombstones"
+    installation.manage("restore", backup.name, "--from", backup.target, *only, "--yes", unreachable)
 
 
 def _write_releases(installation: Installation, journal: Journal) -> None:
-    """Write down which release is the present one, and how to return to the one that was left."""
+    """Record the present release, and how to return to the previous one."""
     if journal.leave.left_at:
         installation.write_release(journal.leave)
     else:
@@ -764,11 +766,11 @@ def _is_database_changed(journal: Journal) -> bool:
     return journal.step in ("migrations", "check", "finish") and journal.enter.schema != journal.leave.schema
 
 
-# --- what there is to install ---
+# --- releases to install ---
 
 
 def _choose_git(installation: Installation, present: Release, wanted: str) -> Release | None:
-    """Return the release of a git ref, as far as it is known before it is there. None without git, or such a ref."""
+    """Return the release of a git ref, as far as it is known before checkout. None without git or such a ref."""
     if not installation.is_checkout:
         return None
     try:
@@ -869,7 +871,7 @@ def _resolve(installation: Installation, ref: str) -> str:
 
 
 def identify_environment(root: Path, lists: Sequence[str]) -> str:
-    """Return the identifier of requirement lists: the beginning of a SHA-256 over them and what they include."""
+    """Return the identifier of requirement lists: the beginning of a SHA-256 over them and their includes."""
     digest = hashlib.sha256()
     seen: set[Path] = set()
     waiting = [root / "requirements" / f"{name}.txt" for name in lists]
@@ -888,7 +890,7 @@ def identify_environment(root: Path, lists: Sequence[str]) -> str:
     return digest.hexdigest()[:12]
 
 
-# --- the edge ---
+# --- the system around the switch ---
 
 
 def say(line: str) -> None:
@@ -908,7 +910,7 @@ def translate(installation: Installation) -> None:
 
 
 def keep_program(installation: Installation) -> None:
-    """Keep this program where no release replaces it, until the switch is done."""
+    """Copy this program to `.releases/`, where no release replaces it, until the switch is done."""
     copy = installation.releases / "release_switch.py"
     if Path(__file__).resolve() != copy.resolve():
         draft = copy.with_suffix(".part")
@@ -934,7 +936,7 @@ def _failing_as_step() -> Iterator[None]:
 
 @contextmanager
 def hold_serve_lock(data_dir: str, *, timeout_s: float = 0) -> Iterator[None]:
-    """Keep AVATAR from being started. Raises Refused if it runs, for longer than the time-out."""
+    """Hold the lock that keeps AVATAR from starting. Raises Refused if it still runs after the time-out."""
     path = Path(data_dir) / "serve.lock"
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with path.open("a") as file:

@@ -39,7 +39,7 @@ _FAILURES = (BadTarget, BadKey, database.SnapshotFailed, VerificationFailed, Dat
 
 
 def describe() -> dict[str, Any]:
-    """Return what identifies the code, what the database has, and where things are."""
+    """Return the identity of the code, the migrations of the database, and the paths of the installation."""
     applied: dict[str, str] = {}
     with suppress(DatabaseError):
         applied = version.read_applied_heads()

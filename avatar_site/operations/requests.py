@@ -1,4 +1,4 @@
-"""What operators ask the maintenance worker for: queued once, and not while it is at work."""
+"""Operators' requests to the maintenance worker: queued once, and not while a backup or verification runs."""
 
 from __future__ import annotations
 

@@ -82,7 +82,7 @@ AVATAR_AUDIO_FORMAT = env.choice("AVATAR_AUDIO_FORMAT", "opus", ("opus", "flac")
 
 # A folder, or s3://bucket/prefix.
 AVATAR_BACKUP_TARGET = env.text("AVATAR_BACKUP_TARGET", str(AVATAR_DATA_DIR / "backups"))
-# Public keys (age1…): what is backed up can then be read with their private ones only.
+# Public keys (age1…): backups can then be read with their private keys only.
 AVATAR_BACKUP_RECIPIENTS = env.names("AVATAR_BACKUP_RECIPIENTS", [])
 AVATAR_BACKUP_IDENTITY_FILE = env.text("AVATAR_BACKUP_IDENTITY_FILE")
 AVATAR_BACKUP_DATABASE_DAYS = env.whole_number("AVATAR_BACKUP_DATABASE_DAYS", 7, minimum=1, maximum=3650)
@@ -259,7 +259,7 @@ CELERY_BEAT_SCHEDULE_FILENAME = str(AVATAR_DATA_DIR / "beat-schedule")
 MEDIA_ROOT = AVATAR_DATA_DIR / "media"
 # What calls could not save while the database was away.
 AVATAR_SPOOL_DIR = AVATAR_DATA_DIR / "spool"
-# What was deleted and revoked, to be applied again after a restore.
+# The log of deletions and revocations, applied again after a restore.
 AVATAR_TOMBSTONES_DIR = AVATAR_DATA_DIR / "tombstones"
 # Recordings have owners: views check them, and nothing under MEDIA_ROOT has an address of its own.
 MEDIA_URL = "/media-is-not-served/"

@@ -2,7 +2,7 @@
 Audio in backups: copied into a target by content, once each; fetched from it, and added to the live storage.
 
 A name is a file in the storage; an object is a content in a target. The storage and the objects are each listed once,
-and only what is new is read: there is no request a file that was copied before.
+and only new files are read: a file copied before costs no request.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class CopiedAudio:
 
 @dataclass(frozen=True, slots=True)
 class FetchedAudio:
-    """Files of a backup that are in a folder now, and names of those that could only be compared for want of a key."""
+    """Files of a backup that are in a folder now, and names of those only compared, because no key opens them."""
 
     files: list[IndexedFile]
     compared: list[str]
@@ -448,7 +448,7 @@ class _Copying:
 
 
 class _Gone(Exception):
-    """The storage has no such file. No OSError: those of the scratch folder and of the target are other ones."""
+    """The storage has no such file. Not an OSError: those are of the scratch folder and the target."""
 
 
 class _Unreadable(Exception):

@@ -17,7 +17,7 @@ from avatar_site.operations.backups.manifest import SHA256, StoredObject
 logger = logging.getLogger(__name__)
 
 FORMAT = 1
-#: It is read whole; 300 bytes a file: this is a million of them.
+#: The cache is read into memory; at 300 bytes a file this is a million files.
 MAX_BYTES = 300 << 20
 
 
@@ -67,7 +67,7 @@ class AudioCache:
             self._content.objects.setdefault(address, {})[stored.key] = stored
 
     def forget_others(self, names: Collection[str]) -> None:
-        """Keep these files, and the objects with their contents."""
+        """Add these files, and the objects with their contents."""
         content = self._content
         kept = set(names)
         content.files = {name: file for name, file in content.files.items() if name in kept}

@@ -41,7 +41,7 @@ from avatar_site.storage import Bucket
 
 #: One part at a time without boto3's threads: callers already write from several.
 TRANSFER = TransferConfig(use_threads=False)
-#: A download that is cut off goes on where it stopped, so often.
+#: How often an interrupted download is resumed.
 MAX_DOWNLOAD_ATTEMPTS = 3
 #: Codes with which servers of S3 say that a quota or a disk is used up (the last two are MinIO's).
 FULL_CODES = frozenset({"QuotaExceeded", "InsufficientStorage", "XMinioStorageFull", "XMinioAdminBucketQuotaExceeded"})

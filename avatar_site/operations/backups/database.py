@@ -1,4 +1,4 @@
-"""The database in backups, whichever it is: snapshots of it, copies that can be opened, the swap for the live one."""
+"""Snapshots, loaded copies and swaps of the database, for SQLite and PostgreSQL alike."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ class LoadedDatabase:
 @contextmanager
 def loaded(path: Path, *, vendor: Vendor) -> Iterator[LoadedDatabase]:
     """
-    Let a database be opened from what a snapshot has of it, until the end of the block.
+    Load a snapshot's database so that it can be opened until the end of the block.
 
     SQLite: it is the file itself. PostgreSQL: a scratch database on the server of the live one, which is dropped at the
     end, unless it was swapped in. Raises LoadFailed.
@@ -209,7 +209,7 @@ def list_audio_names_alive(names: Collection[str]) -> set[str]:
 
 
 def rename_audio(renamed: Mapping[str, str]) -> int:
-    """Let the rows that have one of these names have the new one instead. Return how many rows were changed."""
+    """Rename files in the rows that name them. Return how many rows were changed."""
     changed = 0
     with transaction.atomic():
         for model, field in _list_file_fields():

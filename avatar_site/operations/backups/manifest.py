@@ -1,5 +1,5 @@
 """
-The manifest of a backup: what it consists of, and what it was made of. Values only.
+The manifest of a backup: its files, its source, and their encoding. Values only.
 
 Files of a backup called NAME in a target:
 

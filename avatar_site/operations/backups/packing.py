@@ -43,11 +43,11 @@ class Damaged(Exception):
 
 
 class NoKey(Exception):
-    """A file is encrypted, and to none of the identities at hand."""
+    """A file is encrypted to none of the given identities."""
 
 
 class BadKey(ValueError):
-    """A text or file that should be a key is none. The message says why and never repeats a private key."""
+    """A text or file is not a valid key. The message says why and never repeats a private key."""
 
 
 class Reader(Protocol):
@@ -78,7 +78,7 @@ class Packed:
 
 
 def make_key(key: str, *, is_compressed: bool, is_encrypted: bool) -> str:
-    """Return a key with the endings that say what its file went through: db/NAME.sqlite3.gz.age."""
+    """Return a key with the suffixes of its file's packing: db/NAME.sqlite3.gz.age."""
     return key + (".gz" if is_compressed else "") + (".age" if is_encrypted else "")
 
 
@@ -332,7 +332,7 @@ class _CompressingReader:
         self._is_at_end = False
 
     def read(self, size: int = -1, /) -> bytes:
-        """Return up to `size` bytes, or what comes next if it is negative; none at the end."""
+        """Return up to `size` bytes, or the next chunk if it is negative; none at the end."""
         while not self._buffer and not self._is_at_end:
             if chunk := self._source.read(CHUNK_BYTES):
                 self._buffer = memoryview(self._compressor.compress(chunk))
@@ -364,6 +364,6 @@ class _DecompressingWriter:
             data = self._decompressor.unused_data or self._decompressor.unconsumed_tail
 
     def check_end(self) -> None:
-        """Raise Damaged if there should be more: gzip ends with a checksum of all."""
+        """Raise Damaged if the stream is truncated: gzip ends with a checksum."""
         if not self._decompressor.eof:
             raise Damaged("it is cut off")

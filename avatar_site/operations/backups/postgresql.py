@@ -115,7 +115,7 @@ def take(folder: Path, *, find_now: Callable[[], dt.datetime] = lambda: dt.datet
 
 @dataclass(slots=True)
 class Scratch:
-    """A database of this run's own. Others know that it is in use by the connection that is kept to it."""
+    """A scratch database of this run. An open connection marks it as in use for other runs."""
 
     name: str
     #: As DATABASE_URL takes it. It may have the password in it.
@@ -123,7 +123,7 @@ class Scratch:
     lease: psycopg.Connection[Any] = field(repr=False)
 
     def drop(self) -> None:
-        """Drop it, with whatever is still connected to it. That it cannot be is logged: the next run tries again."""
+        """Drop it, and end its connections. A failure is logged: the next run tries again."""
         self.lease.close()
         try:
             with _connect_maintenance() as server:
@@ -200,7 +200,7 @@ def swap(scratch: Scratch, *, now: dt.datetime) -> str | None:
 
 
 def remove_replaced(*, before: dt.datetime) -> list[str]:
-    """Drop the databases that swaps have kept until then. Return their names. Raises LoadFailed."""
+    """Drop the databases that swaps kept before then. Return their names. Raises LoadFailed."""
     live = _find_live_name()
     newest = f"{_cut(live)}_before_{before.astimezone(dt.UTC):{_TIME_FORMAT}}"
     with connection.cursor() as cursor:
@@ -289,7 +289,7 @@ def _find_service_name() -> str:
 
 
 def _read_parameters() -> dict[str, Any]:
-    """Return what libpq is told of the server; Django's own parameters left out."""
+    """Return libpq's connection parameters, without Django's own."""
     known = {option.keyword.decode() for option in psycopg.pq.Conninfo.get_defaults()}
     return {key: value for key, value in connection.get_connection_params().items() if key in known}
 
@@ -312,7 +312,7 @@ def _connect_maintenance() -> psycopg.Connection[Any]:
 
 @contextmanager
 def _holding_scratch_lock(server: psycopg.Connection[Any], live: str) -> Iterator[None]:
-    """Keep other runs from dropping a scratch database that has no session yet, or none any more."""
+    """Keep other runs from dropping a scratch database while it has no session."""
     key = f"avatar scratch databases of {live}"
     server.execute("SELECT pg_advisory_lock(hashtextextended(%s, 0))", [key])
     try:
@@ -405,7 +405,7 @@ def _cut(name: str) -> str:
 
 
 def make_url(database: str) -> str:
-    """Return what DATABASE_URL has to say for another database on our server. It may have the password in it."""
+    """Return a DATABASE_URL for another database on our server. It may contain the password."""
     parameters = {key: str(value) for key, value in _read_parameters().items()}
     # A service may name another database.
     options = {

@@ -20,7 +20,7 @@ from django.db import DatabaseError
 from django.db.migrations.loader import MigrationLoader
 from django.utils import timezone
 
-from avatar_site.operations.backups import audio, catalogue, creation, database, packing
+from avatar_site.operations.backups import audio, catalogue, creation, database, packing, targets
 from avatar_site.operations.backups.copies import CopyFailed, hold_backup_lock, make_scratch, work_on_copy
 from avatar_site.operations.backups.creation import PARTS, Part
 from avatar_site.operations.backups.manifest import BadManifest, Manifest
@@ -36,8 +36,9 @@ if TYPE_CHECKING:
 
     from pyrage.x25519 import Identity
 
-    from avatar_site.operations.backups.targets import Target, TargetError
-from avatar_site.operations.backups.verification import Copy
+    from avatar_site.operations.backups.targets import Target
+    from avatar_site.operations.backups.verification import Copy
+    from avatar_site.operations.tombstones.log import Entry
 
 logger = logging.getLogger(__name__)
 
@@ -72,13 +73,16 @@ def restore(
     recipients: Sequence[str] = (),
     safety_targets: Sequence[Target] = (),
     say: Say = logger.info,
+    skips_unreadable_tombstones: bool = False,
 ) -> Restored:
     """
     Put the state of a backup in the place of the present one, of which a backup is made first.
 
-    The product must not run with the data folder. What was deleted or revoked since the backup stays so. The backup of
-    the present state goes to the first of `safety_targets` that can be written; without any, to `target`. Raises
-    RestoreRefused, NoSuchBackup, TargetError, and OSError (a full disk): in each case the site is as it was.
+    The product must not run with the data folder. What was deleted or revoked since the backup stays so, by the log
+    here, in `target` and in AVATAR_BACKUP_TARGET: one that cannot be read is left out if `skips_unreadable_tombstones`.
+    The backup of the present state goes to the first of `safety_targets` that can be written; without any, to `target`.
+
+    Raises RestoreRefused, NoSuchBackup, TargetError, and OSError (a full disk): in each case the site is as it was.
     """
     began_s = time.monotonic()
     data_dir = Path(settings.AVATAR_DATA_DIR)
@@ -87,7 +91,15 @@ def restore(
             try:
                 with hold_backup_lock():
                     return _Restoring(
-                        target, name, parts, identities, recipients, safety_targets or [target], say, began_s
+                        target=target,
+                        name=name,
+                        parts=parts,
+                        identities=identities,
+                        recipients=recipients,
+                        safety_targets=safety_targets or [target],
+                        say=say,
+                        skips_unreadable_tombstones=skips_unreadable_tombstones,
+                        began_s=began_s,
                     ).run()
             except LockHeld as error:
                 raise RestoreRefused("A backup is being made or verified: try again later.") from error
@@ -97,7 +109,7 @@ def restore(
         raise RestoreRefused(
             f"{error}. Name the file with the private key: --identity FILE. Nothing was changed."
         ) from error
-    except (packing.Damaged, BadManifest, VerificationFailed, CopyFailed, shipping.UnreadableShipment) as error:
+    except (packing.Damaged, BadManifest, VerificationFailed, CopyFailed) as error:
         raise RestoreRefused(f"Backup {name} cannot be restored: {error}. Nothing was changed.") from error
     except (database.LoadFailed, database.SwapRefused) as error:
         raise RestoreRefused(f"{error} Nothing was changed.") from error
@@ -119,6 +131,7 @@ class _Restoring:
     recipients: Sequence[str]
     safety_targets: Sequence[Target]
     say: Say
+    skips_unreadable_tombstones: bool
     began_s: float
 
     def run(self) -> Restored:
@@ -159,8 +172,7 @@ class _Restoring:
         present, safety_name = self._keep_present()
         self.say("Preparing the copy: migrations, deletions since, retention …")
         # Read after the safety backup, which has shipped the newest.
-        since = manifest.taken_at - applying.MARGIN
-        entries = shipping.read_all(self.target, self.identities, since=since)
+        entries = self._read_entries(since=manifest.taken_at - applying.MARGIN)
         entries_path, present_path = copy.folder / "entries.json", copy.folder / "present.json"
         entries_path.write_bytes(applying.encode_entries(entries))
         if present is not None:
@@ -195,6 +207,40 @@ class _Restoring:
         # with names of deleted people in them.
         log.drain_or_leave()
         return Restored(manifest, safety_name, result.applied, added, missing, time.monotonic() - self.began_s)
+
+    def _read_entries(self, *, since: dt.datetime) -> list[Entry]:
+        """
+        Return what was deleted or revoked, by the log here and all shipments. Raises RestoreRefused, OSError.
+
+        The configured target is where the site has shipped, which need not be the one that is restored from.
+        """
+        found = list(log.read_log())
+        sources = [self.target]
+        try:
+            configured = targets.open_target(settings.AVATAR_BACKUP_TARGET)
+        except targets.BadTarget as error:
+            self._skip_tombstones(settings.AVATAR_BACKUP_TARGET, error)
+        else:
+            if configured.address != self.target.address:
+                sources.append(configured)
+        for source in sources:
+            try:
+                found += shipping.read_all(
+                    source, self.identities, since=since, is_forced=self.skips_unreadable_tombstones
+                )
+            except (TargetError, shipping.UnreadableShipment) as error:
+                self._skip_tombstones(source.address, error)
+        return shipping.merge(found)
+
+    def _skip_tombstones(self, address: str, error: Exception) -> None:
+        """Say that a target's record of deletions is left out. Raises RestoreRefused where it must not be."""
+        if not self.skips_unreadable_tombstones:
+            raise RestoreRefused(
+                f"Backup {self.name} cannot be restored: what was deleted since is also recorded in {address}, which"
+                f" cannot be read ({error}). To restore it all the same, and perhaps bring back what was deleted:"
+                " --skip-unreadable-tombstones. Nothing was changed."
+            ) from error
+        self.say(f"Warning: the record of deletions in {address} is left out ({error}).")
 
     def _keep_present(self) -> tuple[applying.PresentKeys | None, str]:
         """Back up the present state, and read which rows it has. None and empty if it cannot be read, or has none."""

@@ -1,4 +1,4 @@
-"""What a snapshot of the database is, and what is read from it: rows a table, names of audio files, migrations."""
+"""A snapshot of the database, and queries on it: rows of each table, names of audio files, migrations."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class SnapshotFailed(Exception):
 
 
 class DamagedDatabase(SnapshotFailed):
-    """The database, or a copy of it, contradicts itself."""
+    """The database, or a copy of it, is inconsistent."""
 
 
 class SwapRefused(Exception):

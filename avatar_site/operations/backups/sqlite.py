@@ -39,7 +39,7 @@ DAMAGED, REPLACED = "damaged", "replaced"
 _TIME_FORMAT = "%Y%m%dT%H%M%SZ"
 #: For how long a snapshot waits for others who hold the whole database (a recovery, a restore).
 BUSY_TIMEOUT_S = 60
-#: For how long a swap waits for others to leave.
+#: For how long a swap waits for other connections to close.
 SWAP_TIMEOUT_S = 2
 #: SQLite's side files. One of another database damages this one: SQLite would replay it.
 COMPANIONS = ("-wal", "-shm", "-journal")
@@ -98,7 +98,7 @@ def take(folder: Path, *, find_now: Callable[[], dt.datetime] = lambda: dt.datet
 
 
 def check(database: sqlite3.Connection) -> None:
-    """Compare a database with itself: pages, indexes, foreign keys, search indexes. Raises DamagedDatabase."""
+    """Check a database's pages, indexes, foreign keys and search indexes. Raises DamagedDatabase."""
     _check_pages(database)
     broken = database.execute("PRAGMA foreign_key_check").fetchmany(_MAX_PROBLEMS)
     if broken:
@@ -148,7 +148,7 @@ def swap(prepared: Path, *, now: dt.datetime, keeps_live: bool = False) -> Path 
 
 
 def remove_replaced(*, before: dt.datetime) -> list[str]:
-    """Remove the databases that swaps have kept in folders until then. Return the folders."""
+    """Remove the databases that swaps kept in folders before then. Return the folders."""
     removed = []
     for folder in sorted(Path(settings.AVATAR_DATA_DIR).glob(f"*-{'[0-9]' * 8}T{'[0-9]' * 6}Z")):
         purpose, _, time = folder.name.partition("-")
@@ -198,7 +198,7 @@ def _clean(database: sqlite3.Connection) -> None:
             # It can be rebuilt from the turns, so it does not fail the backup.
             logger.error(
                 "the search index %s differs from what was said (%s), and searches may miss something. The copy's is"
-                " made anew; so would be the live one, by INSERT INTO %s(%s) VALUES ('rebuild')",
+                " rebuilt; rebuild the live one by INSERT INTO %s(%s) VALUES ('rebuild')",
                 *(table, error, table, table),
             )
             fts5.rebuild(database, table)
@@ -244,7 +244,7 @@ def _describe(database: sqlite3.Connection, path: Path, taken_at: dt.datetime) -
 
 @contextmanager
 def _as_failure(live: Path) -> Iterator[None]:
-    """Say what an error of SQLite means."""
+    """Return a sentence for an error of SQLite."""
     try:
         yield
     except DamagedDatabase as error:
@@ -280,7 +280,7 @@ def _open(path: Path, *, mode: str = "rw", timeout_s: float = BUSY_TIMEOUT_S) ->
 
 
 def is_intact(live: Path) -> bool:
-    """Return whether a database agrees with itself. Reads all of it, and changes nothing, which may be evidence."""
+    """Return whether a database is consistent. Reads all of it, and does not change it: it may be evidence."""
     try:
         # Only a reader does not write the log into the database when it leaves.
         with _open(live, mode="ro", timeout_s=SWAP_TIMEOUT_S) as database:
@@ -315,7 +315,7 @@ def _close_log(live: Path) -> None:
 
 @contextmanager
 def _holding(live: Path) -> Iterator[sqlite3.Connection | None]:
-    """Keep others from the live database; yield a connection to it, None if none is intact. Raises SwapRefused."""
+    """Lock the live database exclusively; yield a connection to it, None if it is not intact. Raises SwapRefused."""
     if not live.exists() or not is_intact(live):
         yield None
         return

@@ -94,7 +94,6 @@ def read_all(
     another one, unless it `is_forced`: then that one is left out. Raises TargetError, OSError.
     """
     local = list(log.read_log())
-    entries = {_identify(entry): entry for entry in local}
     own = log.read_installation() if local else ""
     shipments = [each for each in list_shipments(target) if since is None or not each.is_older_than(since)]
 
@@ -111,10 +110,13 @@ def read_all(
             ) from error
 
     with ThreadPoolExecutor(READERS) as readers:
-        for found in readers.map(read, shipments):
-            for entry in found:
-                entries.setdefault(_identify(entry), entry)
-    return sorted(entries.values(), key=log.order)
+        shipped = [entry for found in readers.map(read, shipments) for entry in found]
+    return merge([*local, *shipped])
+
+
+def merge(entries: Iterable[Entry]) -> list[Entry]:
+    """Return entries each once, sorted by time."""
+    return sorted({_identify(entry): entry for entry in entries}.values(), key=log.order)
 
 
 def list_shipments(target: Target) -> Iterator[Shipment]:

@@ -31,6 +31,11 @@ class Command(BaseCommand):
         parser.add_argument(
             "--identity", metavar="FILE", help="the private key of an encrypted backup (AVATAR_BACKUP_IDENTITY_FILE)"
         )
+        parser.add_argument(
+            "--skip-unreadable-tombstones",
+            action="store_true",
+            help="restore though a record of deletions cannot be read, which may bring back what was deleted",
+        )
         parser.add_argument("--yes", action="store_true", help="do not ask")
 
     @no_translations
@@ -58,6 +63,7 @@ class Command(BaseCommand):
                 recipients=creation.read_recipients(),
                 safety_targets=list(_open_safety_targets()),
                 say=self.stdout.write,
+                skips_unreadable_tombstones=options["skip_unreadable_tombstones"],
             )
         except restoring.RestoreRefused as error:
             raise CommandError(str(error)) from error

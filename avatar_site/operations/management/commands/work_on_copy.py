@@ -36,7 +36,7 @@ class Command(BaseCommand):
         perform, request_type = _ACTIONS[options["action"]]
         request = msgspec.json.decode(options["request"].read_bytes(), type=request_type)
         try:
-            # The tombstones of what is deleted here are drained once the copy is live, to the log that stays.
+            # Tombstones of rows deleted here are drained once the copy is live, to the live log.
             with log.suspended():
                 result = perform(request)
         except preparation.NewerSchema as error:

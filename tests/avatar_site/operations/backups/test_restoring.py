@@ -315,6 +315,57 @@ print(json.dumps({
 
         assert other.ask(self.READ) == self.EXPECTED
 
+    @pytest.fixture
+    def elsewhere(self, site: BackupSite, changed: str, tmp_path: Path) -> Path:
+        """A copy of the backup, taken before the deletions were shipped, after the machine was lost."""
+        copy = tmp_path / "elsewhere"
+        shutil.copytree(site.target, copy)
+        site.shell("from avatar_site.operations.tasks import ship_tombstones; ship_tombstones()")
+        shutil.rmtree(site.data_dir)
+        return copy
+
+    def test_stays_so_after_the_restore_of_a_copy_elsewhere(
+        self, site: BackupSite, changed: str, elsewhere: Path
+    ) -> None:
+        site.manage("restore", changed, "--from", str(elsewhere), "--yes")
+
+        assert site.ask(self.READ) == self.EXPECTED
+
+    def test_stays_so_unless_the_configured_target_is_left_out(
+        self, site: BackupSite, changed: str, elsewhere: Path, tmp_path: Path
+    ) -> None:
+        site.environment = {**site.environment, "AVATAR_BACKUP_TARGET": str(tmp_path / "not mounted" / "target")}
+        arguments = ("restore", changed, "--from", str(elsewhere), "--yes")
+
+        refused = site.fail(*arguments)
+
+        assert "Is its disk mounted?" in refused
+        assert "--skip-unreadable-tombstones. Nothing was changed." in refused
+        assert not (site.data_dir / "avatar.sqlite3").exists()
+
+        said = site.manage(*arguments, "--skip-unreadable-tombstones")
+
+        assert "Warning: the record of deletions in" in said
+        assert site.ask(self.READ)["zebediah"]
+
+    def test_stays_so_unless_a_damaged_record_is_left_out(
+        self, site: BackupSite, changed: str, elsewhere: Path
+    ) -> None:
+        shipment = max(Path(site.target).glob("tombstones/*/*"), key=lambda path: path.stat().st_mtime_ns)
+        shipment.write_bytes(b"damaged")
+        arguments = ("restore", changed, "--from", str(elsewhere), "--yes")
+
+        refused = site.fail(*arguments)
+
+        assert f"tombstones/{shipment.parent.name}/{shipment.name}" in refused
+        assert "--skip-unreadable-tombstones" in refused
+
+        done = site.run(*arguments, "--skip-unreadable-tombstones")
+
+        assert done.returncode == 0
+        assert f"{shipment.name} of {site.target} is left out" in done.stdout + done.stderr
+        assert site.ask(self.READ)["zebediah"]
+
     def test_is_not_in_the_bytes_of_the_restored_database(self, site: BackupSite, changed: str) -> None:
         site.manage("restore", changed, "--yes")
 
