@@ -1,4 +1,4 @@
-"""A site in a folder of its own, driven by `manage.py` as an operator drives it, for tests and benches of backups."""
+"""A site in a temporary folder, driven by `manage.py` as an operator drives it, for tests and benches of backups."""
 
 from __future__ import annotations
 
@@ -89,11 +89,11 @@ NOT_IN_BACKUPS = ("sqlite_", "conversations_turnsearch_fts", "django_session", "
 
 
 class CommandFailed(AssertionError):
-    """A command ended with an error that was not expected, and what it wrote."""
+    """A command ended with an unexpected error; has its output."""
 
 
 class BackupSite:
-    """A data folder, a target of backups beside it, and the commands on both."""
+    """A data folder, a target of backups next to it, and the commands on both."""
 
     def __init__(self, folder: Path, *, target: str | None = None, **environment: str) -> None:
         self.data_dir = folder / "data"
@@ -117,7 +117,7 @@ class BackupSite:
         return self.data_dir / "media"
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
-        """Start a command, in a process group of its own; the caller waits for its end."""
+        """Start a command in a new process group; the caller waits for its end."""
         return subprocess.Popen(
             [sys.executable, "manage.py", *arguments],
             cwd=ROOT,
@@ -136,14 +136,14 @@ class BackupSite:
         return subprocess.CompletedProcess(arguments, process.returncode, output, errors)
 
     def manage(self, *arguments: str) -> str:
-        """Run a command and return what it wrote. Raises CommandFailed."""
+        """Run a command and return its output. Raises CommandFailed."""
         done = self.run(*arguments)
         if done.returncode != 0:
             raise CommandFailed(f"manage.py {' '.join(arguments)[:200]}: {done.returncode}\n{done.stdout}{done.stderr}")
         return done.stdout
 
     def fail(self, *arguments: str) -> str:
-        """Run a command that has to fail with a sentence, not a traceback, and return what it wrote."""
+        """Run a command that must fail with a sentence, not a traceback, and return its output."""
         done = self.run(*arguments)
         assert done.returncode == 1, f"{done.returncode}\n{done.stdout}{done.stderr}"
         assert "Traceback" not in done.stderr, done.stderr

@@ -1,4 +1,4 @@
-"""Databases beside the tests' own that Django takes for its default one, for tests that replace or dump it."""
+"""Extra databases as Django's default one, for tests that replace or dump the database."""
 
 from __future__ import annotations
 

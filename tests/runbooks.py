@@ -11,7 +11,7 @@ from pathlib import Path
 from django.conf import settings
 
 FOLDER = settings.BASE_DIR / "docs" / "runbooks"
-#: What is between the fences of ```sh is for the operator's shell; any other language is not: output, settings.
+#: Blocks fenced with ```sh are for the operator's shell; other languages are output or settings.
 _FENCE = re.compile(r"^ *```(\w*) *$")
 _HEADING = re.compile(r"^#+ +(.*?) *$")
 
@@ -30,7 +30,7 @@ class Block:
 
 
 class CommandFailed(AssertionError):
-    """A command of a page ended with an error, or none did that should have. Says where it stands, and what it said."""
+    """A command of a page failed, or one that should fail did not. The message has its place and output."""
 
 
 class Runbook:
@@ -64,7 +64,7 @@ class Runbook:
         return self._fill_in(self._take(words))
 
     def run(self, words: str, *, stdin: str = "", code: int = 0) -> str:
-        """Run the first block left that has these words. Return what it wrote. Raises CommandFailed."""
+        """Run the first remaining block that has these words. Return its output. Raises CommandFailed."""
         block = self._take(words)
         commands = self._fill_in(block)
         # -e: as careful as an operator, who does not go on after an error.
@@ -83,7 +83,7 @@ class Runbook:
         return done.stdout
 
     def run_all(self) -> str:
-        """Run the blocks that are left, in their order. Return what they wrote."""
+        """Run the remaining blocks in order. Return their output."""
         return "".join(self.run(block.commands) for block in list(self.left))
 
     def _take(self, words: str) -> Block:

@@ -1,5 +1,5 @@
 """
-SeaweedFS: a server of S3 that checks signatures and keeps files on disk, in a process of its own.
+SeaweedFS: a server of S3 that checks signatures and keeps files on disk, as a child process.
 
 What else was looked at, for the backups' tests: moto (tests/s3.py) takes any secret key, and with its authentication
 switched on asks for users made by IAM; rclone serves S3 from 1.65 on, Debian has 1.60, and no wheel of it installs;
@@ -39,7 +39,7 @@ _NUMBERS = itertools.count(1)
 
 
 class SeaweedServer:
-    """It is killed, not ended: what it has acknowledged is there when it starts again."""
+    """It is killed, not stopped: acknowledged writes must survive a restart."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

@@ -1,7 +1,7 @@
 """
 `make bench-backup`: how long a backup and a restore take, and what kills in their middle cost.
 
-Fills a site of its own with turns and audio, backs it up, restores it into an empty one, and compares every row and
+Fills a temporary site with turns and audio, backs it up, restores it into an empty one, and compares every row and
 every byte. With `--kills N`, N backups and N restores are killed at random moments; after each the site has to be as it
 was or as restored, and the last backup whole. Prints the times and the machine: a restore is to take less than ten
 minutes.

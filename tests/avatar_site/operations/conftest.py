@@ -1,4 +1,4 @@
-"""What the tests of operations share: data folders to copy, each made once."""
+"""Fixtures of the tests of operations: data folders to copy, each made once."""
 
 from __future__ import annotations
 

@@ -85,7 +85,7 @@ elif command == "restore":
     write(state)
 """
 PYTHON = sys._base_executable  # type: ignore[attr-defined]  # what venv makes environments of
-#: Its environment is an empty one, in which Python starts much faster than with what the system's own has installed.
+#: Its environment has no packages: Python starts much faster in it than in the system's.
 MAKEFILE = f"""
 translations:
 	@true
@@ -150,7 +150,7 @@ class SmallProduct:
         return str(path)
 
     def switch(self, *arguments: str, code: int = 0, prefix: Sequence[str] = ()) -> str:
-        """Run the program as `make` does. Return what it wrote."""
+        """Run the program as `make` does. Return its output."""
         program = self.root / (".releases/release_switch.py" if self.is_switching else PROGRAM)
         done = subprocess.run(
             [sys.executable, "-I", *prefix, str(program), *arguments],
@@ -167,7 +167,7 @@ class SmallProduct:
     def make(self, target: str) -> None:
         subprocess.run(["make", "--silent", target], cwd=self.root, check=True)
 
-    # --- what it is at ---
+    # --- the state of the installation ---
 
     def read_state(self) -> dict[str, Any]:
         state: dict[str, Any] = json.loads((self.root / "var" / "state.json").read_text())

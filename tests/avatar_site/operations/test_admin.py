@@ -47,7 +47,7 @@ def queued(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Any]]:
 
 
 def log_in(*permissions: str) -> Client:
-    """Return an English client of somebody who may look at backups, and what is named."""
+    """Return an English client with permission to view backups, and the named permissions."""
     client = Client(headers={"accept-language": "en"})
     client.force_login(create_operator(*permissions))
     return client

@@ -16,7 +16,7 @@ from tests.postgres import TOOLS, Postgres, running_postgres
 from tests.runbooks import Runbook, read_blocks
 from tests.s3 import BUCKET, S3Server
 
-#: What the pages write in the places of a name, folders and a bucket.
+#: Placeholders on the pages: a name, folders and a bucket.
 NAME = "20261127T033000Z-1a2b"
 USB, DISK = "/media/usb", "/mnt/disk2"
 NAMED = re.compile(r"Backup ([0-9]{8}T[0-9]{6}Z-[0-9a-f]{4}) in ")
@@ -39,7 +39,7 @@ pytestmark = pytest.mark.timeout(300)
 
 
 class Checkout:
-    """A folder with what the commands expect there, and a site whose data are in its `var`."""
+    """A folder with the files that the commands expect, and a site with its data in `var`."""
 
     def __init__(self, folder: Path, **environment: str) -> None:
         self.folder = folder
@@ -196,7 +196,7 @@ class TestRestorePage:
         assert checkout.count_turns() == 6
         assert "Confirmed" in runbook.run("confirm_restore")
 
-        # The newest is the safety backup, with what was said later.
+        # The newest is the safety backup, with the later turns.
         runbook.run("--only database")
         assert checkout.count_turns() == 10
         first.unlink()

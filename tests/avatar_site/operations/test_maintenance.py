@@ -1,4 +1,4 @@
-"""The steps of the night, done: with a database, files and a target of the test's own, and a child that verifies."""
+"""The night's steps, run on a real database, storage and target, with the child process that verifies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which queue a task goes to; and with workers in processes of their own, that neither queue waits for the other."""
+"""The queue of each task; and with real worker processes, that neither queue waits for the other."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from avatar_site.operations import processes, queues
 from tests.ports import find_free_port
 from tests.processes import OutputProcess, tie_to_tests
 
-#: Tasks that somebody waits for, or that must not wait for a backup.
+#: Tasks with a waiting user, or that must not wait for a backup.
 _FOR_THE_WORKER = {
     "avatar_site.operations.tasks.replay_spooled_turns",
     "conversations.tasks.render_in_high_quality",

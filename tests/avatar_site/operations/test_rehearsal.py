@@ -37,7 +37,7 @@ class Migration(migrations.Migration):
     ]
 """
 LANGUAGE = '    language = models.CharField(_("language"), max_length=8, blank=True)\n'
-#: A network of its own, which reaches nothing; where the machine does not allow that, what follows is all there is.
+#: A network namespace without interfaces. Where the machine does not allow one, only NO_INDEX applies.
 NO_NETWORK = ("unshare", "--map-root-user", "--net")
 NO_INDEX = {
     **dict.fromkeys(("http_proxy", "https_proxy", "all_proxy"), "http://127.0.0.1:9"),

@@ -1,4 +1,4 @@
-"""What the tests of backups share: sites in folders, and a server of S3 that checks signatures."""
+"""Fixtures of the tests of backups: sites in folders, and a server of S3 that checks signatures."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ from tests.s3 import BUCKET, S3Server
 
 pytestmark = [
     pytest.mark.django_db,
-    # Python 3.12 on says so of any fork; the copy of the process only runs what is tested, and ends.
+    # Python 3.12 on says so of any fork; the child only runs the tested code, and ends.
     pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning"),
 ]
 
@@ -208,7 +208,7 @@ class TestCopying:
             "voices/1/a/tone.wav": sounds.encode(speech, "wav"),
             "voices/1/a/noise.wav": os.urandom(50_000),
             "voices/1/a/speech.flac": sounds.encode(speech, "flac"),
-            # What compresses would, were it not for what it is.
+            # Compressible content that its file type exempts from compression.
             "voices/1/a/like.ogg": b"OggS" + bytes(50_000),
             "voices/1/a/empty.wav": b"",
         }
@@ -238,7 +238,7 @@ class TestCopying:
     def test_reads_no_name_that_leads_elsewhere(
         self, backups: Backups, data_dir: Path, tmp_path: Path, strange: str
     ) -> None:
-        """A row has it that somebody wrote by hand; and there is such a file."""
+        """A row written by hand has such a name, and the file exists."""
         (data_dir / "secret_key").write_text("secret")
         (kept,) = say()
         default_storage.save("a/b.flac", ContentFile(b"fLaC"))
@@ -345,7 +345,7 @@ class TestCopying:
 
         def remember(cache: AudioCache) -> None:
             write_cache(cache)
-            # The first time, what the first backup had.
+            # The first time, the files of the first backup.
             if next(cache_writes) == 2:
                 has_remembered.set()
 
@@ -361,7 +361,7 @@ class TestCopying:
 
         second = backups.copy(names)
 
-        # What the first attempt remembered is neither read nor written again.
+        # Files in the first attempt's cache are neither read nor written again.
         assert sorted(opened) == sorted(name for name in names if name not in remembered)
         assert len(opened) <= 8
         assert {key for key in killed if key in remembered} <= {
@@ -462,7 +462,7 @@ class TestEncryption:
         assert objects.items() < backups.list_objects().items()
         assert all(key.endswith(".age") for key in backups.list_objects())
         assert len(backups.fetch(manifest, tmp_path / "owner", identity).files) == 3
-        # The run itself reads what it wrote, and compares what earlier ones did.
+        # The run reads its own objects, and compares checksums of earlier ones.
         fetched = backups.fetch(manifest, tmp_path / "run", second_run, may_compare=True)
         assert [file.name for file in fetched.files] == [names[2]]
         assert fetched.compared == sorted(names[:2])
@@ -539,7 +539,7 @@ class TestDamage:
         keys = [identity] if identity else []
         first = backups.copy(names, identity=identity)
         self.damage(backups, first, 1, *keys)
-        # One that trusts what it remembers goes on with what is damaged.
+        # A run that trusts its cache would keep using a damaged object.
         second = backups.copy(names, identity=identity)
         with pytest.raises(packing.Damaged):
             backups.fetch(second, tmp_path / "trusting", *keys)

@@ -1,4 +1,4 @@
-"""What a bucket does is tested with all targets, in test_targets.py."""
+"""That boto3 is loaded only where a bucket is used; test_targets.py tests buckets with all other targets."""
 
 from __future__ import annotations
 

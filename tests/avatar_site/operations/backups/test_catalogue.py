@@ -614,7 +614,7 @@ class TestPruning:
                     catalogue.check_stored(maker.target, member)
                 for each in catalogue.read_objects(maker.target, backup.manifest):
                     catalogue.check_stored(maker.target, each)
-            # What has lost its name is removed by the next run once it is old.
+            # Files that no manifest names are removed by the next run once they are old.
             for key in maker.list_keys():
                 if kept not in key:
                     maker.set_age(key, 2 * DAY)

@@ -13,7 +13,7 @@ MIB = 1 << 20
 
 
 class ManyBytes:
-    """A target whose file has 64 MiB, and that counts what was taken of it."""
+    """A target whose file has 64 MiB, and that counts the bytes read from it."""
 
     address = "memory"
 

@@ -63,7 +63,7 @@ def server(django_db_blocker: DjangoDbBlocker) -> Iterator[Postgres]:
 
 @pytest.fixture
 def live(server: Postgres) -> Iterator[str]:
-    """A database of the test's own; Django has it as its default one."""
+    """A database for this test, as Django's default."""
     name = "avatar"
     with server.connect() as admin:
         admin.execute(f"CREATE DATABASE {name} OWNER {SITE} TEMPLATE migrated")
@@ -453,7 +453,7 @@ class TestSite:
         assert list_databases(server) == ["avatar", before]
         assert f"The database before it is kept as {before}." in said
         assert without_own(site.read_rows()) == without_own(rows)
-        # What was said since stays in the storage until somebody confirms.
+        # Audio of later turns stays in the storage until the restore is confirmed.
         assert files.items() < site.read_files().items()
 
         with server.connect() as admin:

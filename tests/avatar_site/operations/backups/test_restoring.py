@@ -50,7 +50,7 @@ class TestRestore:
         restored = site.read_rows()
         assert without_own(restored) == without_own(rows)
         assert len(site.read_files()) == 40
-        # And back again: the state before has a backup of its own.
+        # And back again, by the safety backup of the previous state.
         safety = site.ask(
             "import json; from avatar_site.operations.models import Restore; "
             "print(json.dumps(Restore.objects.get().safety_name))"

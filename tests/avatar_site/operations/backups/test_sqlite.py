@@ -33,7 +33,7 @@ from tests.processes import OutputProcess
 #: Of the tests' own database, of which each test here has a copy for its own.
 pytestmark = [
     pytest.mark.django_db,
-    # Python 3.12 on says so of any fork; the copy of the process only runs what is tested, and ends.
+    # Python 3.12 on says so of any fork; the child only runs the tested code, and ends.
     pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning"),
 ]
 
@@ -85,7 +85,7 @@ def migrated(
 
 @pytest.fixture
 def live(tmp_path: Path, migrated: Path, settings: Settings) -> Iterator[Path]:
-    """A database of the test's own, in the data folder; Django has it as its default one."""
+    """A database for this test in the data folder, as Django's default."""
     settings.AVATAR_DATA_DIR = tmp_path / "data"
     settings.AVATAR_DATA_DIR.mkdir()
     path = Path(settings.AVATAR_DATA_DIR) / "avatar.sqlite3"
@@ -158,7 +158,7 @@ class TestTake:
 
     def test_has_no_word_that_was_deleted_not_in_the_search_index_either(self, live: Path, tmp_path: Path) -> None:
         with connection.cursor() as cursor:
-            # As if nothing had been overwritten: then only what the snapshot does counts.
+            # Without secure_delete, so that only the snapshot's cleaning counts.
             cursor.execute("PRAGMA secure_delete=OFF")
         generator = random.Random(7)
         owner = factories.create_user()
@@ -227,7 +227,7 @@ class TestTake:
     def test_leaves_nothing_on_a_disk_that_fills_up(
         self, live: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, share: float
     ) -> None:
-        """Others write to it as well: what was free at the beginning says little."""
+        """Other processes write to the disk as well: the free space at the start is no guarantee."""
         monkeypatch.setattr(sqlite, "_check_room", lambda source, folder: None)
         connection.close()
         small = tmp_path / "small"
@@ -304,7 +304,7 @@ class TestDamage:
     def test_of_a_search_index_is_repaired_in_the_copy(
         self, live: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
-        """It can be made from what was said: no reason to have no backup."""
+        """It can be rebuilt from the turns, so it does not fail the backup."""
         say("Honolulu")
         with connection.cursor() as cursor:
             cursor.execute("DROP TRIGGER conversations_turnsearch_changed")
@@ -400,7 +400,7 @@ class TestSwap:
     def test_keeps_others_out_until_it_is_done(
         self, live: Path, prepared: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """What they would write in between would be lost with the old file."""
+        """Their writes in between would be lost with the old file."""
         refusals: list[str] = []
         replace = Path.replace
 

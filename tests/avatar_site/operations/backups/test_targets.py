@@ -279,7 +279,7 @@ class TestFolderTarget:
 
 
 class TestFullDisk:
-    """A file system of 256 KiB in a mount namespace of the test's own."""
+    """A file system of 256 KiB in a private mount namespace."""
 
     PROGRAM = """
 import errno, sys
@@ -326,7 +326,7 @@ target.write("db/b", small)
 
 
 class TestWritersOfOneKey:
-    """Two processes write it again and again; who reads it meanwhile gets one of both, whole."""
+    """Two processes write it repeatedly; a concurrent reader gets one version, whole."""
 
     PROGRAM = """
 import sys
