@@ -13,6 +13,8 @@ from django.conf import settings
 FOLDER = settings.BASE_DIR / "docs" / "runbooks"
 #: Blocks fenced with ```sh are for the operator's shell; other languages are output or settings.
 _FENCE = re.compile(r"^ *```(\w*) *$")
+#: What make hands to the makes that it starts: the ARGS of a `make test` that runs a test would win over the test's.
+OF_MAKE = frozenset({"MAKEFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "MFLAGS", "ARGS"})
 _HEADING = re.compile(r"^#+ +(.*?) *$")
 
 

@@ -16,7 +16,7 @@ from django.conf import settings
 from avatar_site.version import CODE
 from tests.ports import find_free_port
 from tests.processes import OutputProcess
-from tests.runbooks import Runbook
+from tests.runbooks import OF_MAKE, Runbook
 
 PYTHON = sys._base_executable  # type: ignore[attr-defined]  # what venv makes environments of
 #: Instead of pip: a new environment, which finds the packages of the tests' own, and the list that it was made from.
@@ -73,7 +73,7 @@ class Site:
         self.environment = {
             name: value
             for name, value in os.environ.items()
-            if not name.startswith(("AVATAR_", "DJANGO_", "GIT_", "PYTEST", "COV_"))
+            if not name.startswith(("AVATAR_", "DJANGO_", "GIT_", "PYTEST", "COV_")) and name not in OF_MAKE
         } | {
             "AVATAR_ENV_FILE": "",
             "AVATAR_DATA_DIR": str(self.data_dir),
