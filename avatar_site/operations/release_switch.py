@@ -126,7 +126,7 @@ class Journal:
     install: str = ""
     health_timeout_s: float = HEALTH_TIMEOUT_S
     serve_arguments: list[str] = field(default_factory=list)
-    #: A rollback: whether the database is restored, and why it was begun, if nobody asked for it.
+    #: A rollback: whether the database is restored, and the failure that caused it; empty if it was requested.
     restores_database: bool = False
     why: str = ""
     format: int = FORMAT

@@ -224,7 +224,7 @@ def read_index(target: Target, manifest: Manifest, identities: Sequence[Identity
 
 def fetch_member(target: Target, member: Member, destination: Path, *, identities: Sequence[Identity]) -> None:
     """
-    Fetch a file of a backup and unpack it. Needs room for it twice: as it is stored, beside the destination, as well.
+    Fetch a file of a backup and unpack it. Needs room for the packed file beside the destination.
 
     The destination has mode 0600, appears when it is whole and compared, and is not synced to disk. Raises Damaged (it
     may be missing), NoKey, TargetError, and OSError for this side's disk.

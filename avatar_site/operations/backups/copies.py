@@ -48,7 +48,7 @@ def make_scratch(purpose: str) -> Iterator[Path]:
 @contextmanager
 def hold_backup_lock() -> Iterator[None]:
     """
-    Hold the lock of whoever makes, verifies, restores or prunes backups. Raises LockHeld.
+    Hold the lock that making, verifying, restoring and pruning backups share. Raises LockHeld.
 
     What a run that was killed has left in the scratch folder is removed.
     """

@@ -60,7 +60,7 @@ class Writer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """A file as it is stored, and as it was before."""
+    """Size and SHA-256 of a file, packed and unpacked."""
 
     size_bytes: int
     sha256: str

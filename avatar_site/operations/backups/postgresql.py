@@ -44,7 +44,7 @@ NAME = "database.pgdump"
 PACKAGED = Path("/usr/lib/postgresql")
 #: For how long a dump waits for a migration that changes a table.
 LOCK_TIMEOUT_MS = 60_000
-#: One of these exists on every server, and nobody's data is in it.
+#: Maintenance databases: each server has one of these, without user data.
 _MAINTENANCE = ("postgres", "template1")
 #: PostgreSQL cuts names at 63 bytes; suffixes for the live database's name take up to 24.
 _MAX_NAME_BYTES = 38
@@ -171,7 +171,7 @@ def swap(scratch: Scratch, *, now: dt.datetime) -> str | None:
     """
     Give a scratch database the name of the live one, in one transaction. Return the name that the live one has now.
 
-    None if there was none. Terminates nobody: raises SwapRefused, and says who is connected. Of earlier databases
+    None if there was none. Terminates no session: raises SwapRefused, and says who is connected. Of earlier databases
     that were replaced only the last is kept.
     """
     connections.close_all()

@@ -1,8 +1,8 @@
 """
 Restores a backup: prepared on a copy, and put in the place of the live database by one rename.
 
-Audio is added to the live storage before that, and nothing there is overwritten or removed: until the rename the site
-is as it was, and what was added has no row; after it, newer audio has none. Sweeps leave both alone until an operator
+Audio is added to the live storage before that, and nothing there is overwritten or removed. Before the rename, the site
+is unchanged, and added files have no row; after it, newer audio has no row. Sweeps remove neither until an operator
 confirms the restore.
 """
 
@@ -82,7 +82,7 @@ def restore(
     here, in `target` and in AVATAR_BACKUP_TARGET: one that cannot be read is left out if `skips_unreadable_tombstones`.
     The backup of the present state goes to the first of `safety_targets` that can be written; without any, to `target`.
 
-    Raises RestoreRefused, NoSuchBackup, TargetError, and OSError (a full disk): in each case the site is as it was.
+    Raises RestoreRefused, NoSuchBackup, TargetError, and OSError (a full disk): in each case the site is unchanged.
     """
     began_s = time.monotonic()
     data_dir = Path(settings.AVATAR_DATA_DIR)
@@ -203,7 +203,7 @@ class _Restoring:
         self.say("Replacing the database …")
         if kept := database.swap(prepared, now=timezone.now(), keeps_live=not safety_name):
             self.say(f"The database before it is kept as {kept}.")
-        # From here on nothing may fail: the site is not as it was. Drained are the tombstones that preparing has added,
+        # From here on nothing may fail: the site has changed. Drained are the tombstones that preparing has added,
         # with names of deleted people in them.
         log.drain_or_leave()
         return Restored(manifest, safety_name, result.applied, added, missing, time.monotonic() - self.began_s)

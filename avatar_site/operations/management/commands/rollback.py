@@ -14,7 +14,7 @@ from avatar_site.operations import release_switch
 
 
 class Command(BaseCommand):
-    help = "Return to the release before: code, environment, and the database as it was when it was left."
+    help = "Return to the previous release: its code, its environment, and the backup of its database."
     # The release that is to be left may be a broken one.
     requires_system_checks = ()
     requires_migrations_checks = False
