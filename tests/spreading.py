@@ -52,7 +52,9 @@ def choose_place(item: pytest.Item) -> int:
 
 def choose_process_count(arguments: list[str]) -> int | None:
     """
-    Return the number of cores, or 0 (only this process, which starts sooner) for a single file.
+    Return one more than the number of cores, or 0 (only this process, which starts sooner) for a single file.
+
+    One more: tests in browsers wait most of their time.
 
     None: no opinion.
     """
@@ -61,7 +63,7 @@ def choose_process_count(arguments: list[str]) -> int | None:
     files = {argument.partition("::")[0] for argument in arguments}
     if len(files) == 1 and files.pop().endswith(".py"):
         return 0
-    return len(os.sched_getaffinity(0))
+    return len(os.sched_getaffinity(0)) + 1
 
 
 class GroupScheduling(LoadFileScheduling):

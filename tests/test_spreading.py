@@ -109,7 +109,7 @@ class TestGroups:
         monkeypatch.delenv("PYTEST_XDIST_AUTO_NUM_WORKERS", raising=False)
         monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0, 1})
 
-        assert spreading.choose_process_count(arguments) == (2 if count is None else count)
+        assert spreading.choose_process_count(arguments) == (3 if count is None else count)
 
     def test_of_long_files_name_files_that_exist(self) -> None:
         assert [name for name in spreading.LONG if not (ROOT / name).is_file()] == []

@@ -11,6 +11,7 @@ import asyncio
 import logging
 import os
 import statistics
+import tempfile
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Sequence
@@ -104,6 +105,8 @@ class Vllm(Engine):
         self._context_tokens = config.context_tokens
         self._tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
         self._count_tokens = lru_cache(maxsize=4096)(lambda text: len(self._encode(text)))
+        # vLLM removes none of its sockets.
+        self._sockets = tempfile.TemporaryDirectory(prefix="avatar-vllm-")
         self._engine: AsyncLLM | None = self._start()
         self._started_at = time.monotonic()
         self._deaths = 0
@@ -116,6 +119,7 @@ class Vllm(Engine):
 
     def _start(self) -> AsyncLLM:
         os.environ[OWNER_PID] = str(os.getpid())
+        os.environ["VLLM_RPC_BASE_PATH"] = self._sockets.name
         return AsyncLLM.from_engine_args(self._arguments)
 
     async def warm_up(self) -> None:
@@ -130,6 +134,7 @@ class Vllm(Engine):
         if self._engine is not None:
             engine, self._engine = self._engine, None
             await asyncio.to_thread(engine.shutdown, SHUTDOWN_S)
+        self._sockets.cleanup()
 
     # --- the border ---
 
