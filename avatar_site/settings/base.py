@@ -117,6 +117,7 @@ INSTALLED_APPS = [
     "drf_spectacular_sidecar",
     "channels",
     "avatar_site.operations",
+    "avatar_site.monitoring",
     # After django.contrib.auth and unfold: its admin takes over from theirs.
     "avatar_site.accounts",
     "voices",

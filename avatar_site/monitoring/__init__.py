@@ -1,0 +1,1 @@
+"""How the site fares: samples each minute, alerts, the operators' first page."""

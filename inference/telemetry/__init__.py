@@ -1,0 +1,1 @@
+"""Logs and traces, the same in every process. Imports no Django."""
