@@ -20,7 +20,7 @@ from avatar_site.monitoring.models import Alert, Severity
 from avatar_site.monitoring.outlook import Day, DiskTrend, Shortage, Verdict
 from avatar_site.monitoring.panels import Axis
 from avatar_site.monitoring.queries import Slot, Span, Usage
-from avatar_site.monitoring.samples import estimate_quantile
+from avatar_site.monitoring.samples import SampleValues, estimate_quantile
 from avatar_site.monitoring.tiles import Limits
 from realtime.models import CallState, LiveCall
 
@@ -104,7 +104,7 @@ def describe(request: HttpRequest, *, now: dt.datetime) -> dict[str, Any]:
         "as_of": wording.say_clock(now),
         "time_zone": settings.TIME_ZONE,
         "has_samples": queries.has_samples(),
-        "tiles": _make_tiles(slots, latest, ahead, calls, alerts, now=now),
+        "tiles": _make_tiles(span, whole, latest, ahead, calls, alerts, now=now),
         "alerts": _describe_alerts(alerts[:ALERTS], now) if user.has_perm("monitoring.view_alert") else [],
         "alerts_url": _find_url("monitoring_alert_changelist"),
         "more_alerts": max(0, len(alerts) - ALERTS),
@@ -133,8 +133,18 @@ def describe(request: HttpRequest, *, now: dt.datetime) -> dict[str, Any]:
 
 
 def _list_spans(chosen: Span) -> list[dict[str, Any]]:
-    names = {"hour": gettext("Last hour"), "day": gettext("Last 24 hours"), "month": gettext("Last 30 days")}
-    return [{"name": name, "label": label, "is_chosen": name == chosen.name} for name, label in names.items()]
+    return [
+        {"name": name, "label": label, "is_chosen": name == chosen.name} for name, (label, _) in _name_spans().items()
+    ]
+
+
+def _name_spans() -> dict[str, tuple[str, str]]:
+    """Return what each span is called on its button, and in a tile."""
+    return {
+        "hour": (gettext("Last hour"), gettext("1 h")),
+        "day": (gettext("Last 24 hours"), gettext("24 h")),
+        "month": (gettext("Last 30 days"), gettext("30 days")),
+    }
 
 
 def _find_url(name: str) -> str:
@@ -146,7 +156,8 @@ def _find_url(name: str) -> str:
 
 
 def _make_tiles(
-    slots: Sequence[Slot],
+    span: Span,
+    whole: SampleValues | None,
     latest: Slot | None,
     ahead: Outlook,
     calls: Sequence[LiveCall],
@@ -154,7 +165,7 @@ def _make_tiles(
     *,
     now: dt.datetime,
 ) -> tuple[tiles.Tile, ...]:
-    whole = queries.merge_slots(slots)
+    in_span = _name_spans()[span.name][1]
     newest = latest.values if latest else None
     active = sum(call.state == CallState.ACTIVE for call in calls)
     return (
@@ -169,13 +180,15 @@ def _make_tiles(
             waiting=len(calls) - active,
             places=settings.AVATAR_MAX_SESSIONS,
             peak=panels.read_max(whole, "sessions") if whole else None,
+            span=in_span,
             url=_find_url("realtime_livecall_changelist"),
         ),
         tiles.make_first_sound(
             estimate_quantile(whole.latencies[Stage.TTFA], 0.95) if whole and Stage.TTFA in whole.latencies else None,
+            span=in_span,
             limits=LIMITS,
         ),
-        tiles.make_errors(whole, limits=LIMITS),
+        tiles.make_errors(whole, span=in_span, limits=LIMITS),
         tiles.make_memory(newest, limits=LIMITS),
         tiles.make_disk(newest, trend=ahead.trend, limits=LIMITS, now=now),
         tiles.make_backup(queries.find_verified_backup(), now=now, url=_find_url("operations_backuprun_changelist")),
@@ -203,7 +216,7 @@ def compute_outlook(slots: Sequence[Slot], *, now: dt.datetime) -> Outlook:
     sizes = [panels.read_mean(slot.values, "disk_total_bytes") for slot in slots if slot.values]
     trend = outlook.find_disk_trend([(at, value) for at, value in free if value is not None])
     # Without today, whose afternoon may still come.
-    days = [_describe_day(day) for day in queries.group_by_day(slots)[-1 - outlook.WINDOW_DAYS : -1]]
+    days = [_describe_day(slot.values) for slot in slots[-1 - outlook.WINDOW_DAYS : -1]]
     return Outlook(
         free=free,
         total_bytes=next((size for size in reversed(sizes) if size is not None), None),
@@ -218,8 +231,7 @@ def compute_outlook(slots: Sequence[Slot], *, now: dt.datetime) -> Outlook:
     )
 
 
-def _describe_day(slots: Sequence[Slot]) -> Day:
-    values = queries.merge_slots(slots)
+def _describe_day(values: SampleValues | None) -> Day:
     if values is None:
         return Day()
     answers = values.latencies.get(Stage.TTFA)

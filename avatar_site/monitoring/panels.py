@@ -18,7 +18,7 @@ from avatar_site.monitoring.queries import Slot, Span
 from avatar_site.monitoring.samples import SampleValues, estimate_quantile
 
 #: How far the free space of the disk is drawn into the future: as far as it is drawn back.
-_FORECAST_SLOTS = 120
+_FORECAST_SLOTS = 30
 #: An axis ends at so many times the target at most: one answer of a minute must not flatten all others.
 _MAX_TARGETS = 4
 _NONE: Counter[int] = Counter()
@@ -78,7 +78,8 @@ def _find_ticks(moments: Sequence[dt.datetime], width: dt.timedelta) -> list[Tic
     local = [timezone.localtime(moment) for moment in moments]
     ticks = []
     for number, moment in enumerate(local):
-        percent = round(100 * number / len(local), 3)
+        # A day is labelled in its middle, a moment where it is.
+        percent = round(100 * (number + (width >= dt.timedelta(days=1)) / 2) / len(local), 3)
         if not 2 <= percent <= 97:
             continue
         if width <= dt.timedelta(minutes=1):
@@ -87,7 +88,7 @@ def _find_ticks(moments: Sequence[dt.datetime], width: dt.timedelta) -> list[Tic
             is_due, is_minor = moment.hour % 3 == 0 and moment.minute == 0, moment.hour % 6 != 0
         else:
             days = (local[-1].date() - moment.date()).days
-            is_due, is_minor = moment.hour < width / dt.timedelta(hours=1) and days % 5 == 0, days % 10 != 0
+            is_due, is_minor = days % 5 == 0, days % 10 != 0
         if is_due:
             label = wording.say_day(moment) if width >= dt.timedelta(hours=1) else wording.say_clock(moment)
             ticks.append(Tick(percent, label, is_minor=is_minor))

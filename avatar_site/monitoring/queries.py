@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -49,7 +49,7 @@ class Span:
 
 HOUR = Span("hour", dt.timedelta(hours=1), dt.timedelta(minutes=1))
 DAY = Span("day", dt.timedelta(days=1), dt.timedelta(minutes=15))
-MONTH = Span("month", dt.timedelta(days=30), dt.timedelta(hours=6))
+MONTH = Span("month", dt.timedelta(days=30), dt.timedelta(days=1))
 SPANS = {span.name: span for span in (HOUR, DAY, MONTH)}
 
 
@@ -218,11 +218,3 @@ def find_verified_backup() -> dt.datetime | None:
     if name is None or not is_name(name):
         return None
     return dt.datetime.strptime(name.partition("-")[0], "%Y%m%dT%H%M%SZ").replace(tzinfo=dt.UTC)
-
-
-def group_by_day(slots: Sequence[Slot]) -> list[list[Slot]]:
-    """Return the slots of each day of the current time zone, oldest first."""
-    days: dict[dt.date, list[Slot]] = {}
-    for slot in slots:
-        days.setdefault(timezone.localtime(slot.began_at).date(), []).append(slot)
-    return list(days.values())

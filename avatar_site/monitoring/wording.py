@@ -66,5 +66,7 @@ def say_slot(began_at: dt.datetime, width: dt.timedelta) -> str:
     """Return when a slot was, in words as short as its width allows."""
     if width <= dt.timedelta(minutes=1):
         return say_clock(began_at)
+    if width >= dt.timedelta(days=1):
+        return date_format(timezone.localtime(began_at), "n/j (D)")
     times = f"{say_clock(began_at)}–{say_clock(began_at + width)}"
-    return times if width < dt.timedelta(hours=1) else f"{say_day(began_at)} {times}"
+    return times
