@@ -46,7 +46,7 @@ def log_access(
         user_id=request.user.pk or 0,
         content_type=ContentType.objects.get_for_model(model),
         object_id=str(of.pk) if of is not None else None,
-        object_repr=(str(of) if of is not None else message)[:200],
+        object_repr=(str(of) if of is not None else detail)[:200],
         action_flag=CHANGE,
         change_message=message,
     )

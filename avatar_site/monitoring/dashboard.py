@@ -28,9 +28,14 @@ if TYPE_CHECKING:
     from django.http import HttpRequest
 
 #: The issue's target for P95, and the thresholds of the alerts of the same names.
-LIMITS = Limits(first_sound_s=3.5, error_share=0.05, memory_share=0.9, disk_bytes=10 * wording.GIB)
-#: What is read of a month, and the scan for usage, are kept for so long.
+LIMITS = Limits(first_sound_s=3.5, error_share=0.05, memory_share=0.9, disk_bytes=10 * wording.GB)
+#: What the month says, and the scan for usage, are kept for so long.
 KEPT_S = 300
+#: Days that are over, in the cache. A restore of a backup is seen after this time.
+_DAYS = "monitoring.days"
+DAYS_KEPT_S = 24 * 60 * 60
+#: The last samples of a day may be written a little after it.
+SETTLED = dt.timedelta(hours=1)
 #: A call that was not seen for longer is of a process that was killed.
 STALE = dt.timedelta(seconds=60)
 #: The page refreshes itself at this pace: samples come each minute.
@@ -87,9 +92,9 @@ def add_to_context(request: HttpRequest, context: dict[str, Any]) -> dict[str, A
 
 
 def describe(request: HttpRequest, *, now: dt.datetime) -> dict[str, Any]:
-    """Return all that templates/admin/index.html shows. Costs a read of the span, and every five minutes of a month."""
+    """Return all that templates/admin/index.html shows. Costs a read of the span, and at times of today."""
     span = queries.SPANS.get(request.GET.get("span", ""), queries.HOUR)
-    slots = _read_month(now) if span is queries.MONTH else queries.read_slots(span, now=now)
+    slots = read_month(now) if span is queries.MONTH else queries.read_slots(span, now=now)
     axis = Axis(span, slots)
     latest = queries.read_latest(now=now)
     ahead = read_outlook(now)
@@ -112,7 +117,7 @@ def describe(request: HttpRequest, *, now: dt.datetime) -> dict[str, Any]:
             panels.make_first_sound(axis, target_s=LIMITS.first_sound_s),
             panels.make_sessions(axis, places=settings.AVATAR_MAX_SESSIONS),
             panels.make_errors(axis),
-            panels.make_memory(axis, limit=LIMITS.memory_share),
+            panels.make_memory(axis, latest=latest.values if latest else None, limit=LIMITS.memory_share),
             panels.make_disk(
                 ahead.free,
                 width=queries.MONTH.slot,
@@ -195,15 +200,21 @@ def _make_tiles(
     )
 
 
-def _read_month(now: dt.datetime) -> list[Slot]:
-    return cache.get_or_set("monitoring.month", lambda: queries.read_slots(queries.MONTH, now=now), KEPT_S) or []
+def read_month(now: dt.datetime) -> list[Slot]:
+    """Return the days of the last month. Those that are over are kept: only the others are read."""
+    known: dict[dt.datetime, SampleValues | None] = cache.get(_DAYS) or {}
+    slots = queries.read_slots(queries.MONTH, now=now, known=known)
+    over = {slot.began_at: slot.values for slot in slots if slot.began_at + queries.MONTH.slot + SETTLED <= now}
+    if over.keys() - known.keys():
+        cache.set(_DAYS, over, DAYS_KEPT_S)
+    return slots
 
 
 def read_outlook(now: dt.datetime) -> Outlook:
     """Return what the last 30 days say, at most `KEPT_S` old."""
     kept: Outlook | None = cache.get("monitoring.outlook")
     if kept is None:
-        kept = compute_outlook(_read_month(now), now=now)
+        kept = compute_outlook(read_month(now), now=now)
         cache.set("monitoring.outlook", kept, KEPT_S)
     return kept
 
@@ -322,9 +333,11 @@ def _describe_calls(calls: Sequence[LiveCall], now: dt.datetime) -> list[Connect
 
 def _describe_usage(span: Span, now: dt.datetime) -> dict[str, Any]:
     """Return who used how much. The cache has no names: those of deleted people would stay in it."""
-    usages: list[Usage] = cache.get_or_set(
-        f"monitoring.usage.{span.name}", lambda: queries.read_usage(since=now - span.length), KEPT_S
-    )
+    key = f"monitoring.usage.{span.name}"
+    usages: list[Usage] | None = cache.get(key)
+    if usages is None:
+        usages = queries.read_usage(since=now - span.length)
+        cache.set(key, usages, KEPT_S)
     names = dict(User.objects.filter(pk__in=[usage.user_id for usage in usages]).values_list("pk", "username"))
     known = [usage for usage in usages if usage.user_id in names]
     longest = max((usage.spoken_ms for usage in known), default=0) or 1

@@ -54,7 +54,7 @@ def make_state(*, errors: Sequence[str], warnings: Sequence[str], measured_at: d
     """Say whether the site is healthy. Each sentence says what is wrong."""
     title = gettext("State now")
     if errors:
-        return Tile("state", title, gettext("Degraded"), _say_first(errors + list(warnings)), Level.BAD, url)
+        return Tile("state", title, gettext("Degraded"), _say_first([*errors, *warnings]), Level.BAD, url)
     if warnings:
         return Tile("state", title, gettext("Needs a look"), _say_first(warnings), Level.WARNING, url)
     if measured_at is None:
@@ -83,7 +83,7 @@ def make_sessions(*, active: int, waiting: int, places: int, peak: float | None,
         details.insert(0, gettext("every place is taken"))
     return Tile(
         "sessions",
-        gettext("Conversations now"),
+        gettext("Talking now"),
         gettext("{active} of {places}").format(active=active, places=places),
         " · ".join(details),
         Level.WARNING if is_full else Level.GOOD,
@@ -149,21 +149,27 @@ def make_disk(values: SampleValues | None, *, trend: DiskTrend | None, limits: L
         return Tile("disk", title, "—", gettext("Not measured just now."))
     is_soon = trend is not None and trend.full_at is not None and trend.full_at - now <= outlook.DISK_NOTICE
     level = Level.BAD if free < limits.disk_bytes else Level.WARNING if is_soon else Level.GOOD
-    return Tile("disk", title, wording.say_bytes(free), panels.describe_disk(trend), level)
+    return Tile("disk", title, wording.say_gigabytes(free), panels.describe_disk(trend), level)
 
 
 def make_backup(taken_at: dt.datetime | None, *, now: dt.datetime, url: str) -> Tile:
-    title = gettext("Verified backup")
+    title = gettext("Backup")
     if taken_at is None:
         detail = gettext("One is made and verified every night.")
         return Tile("backup", title, gettext("none yet"), detail, Level.WARNING, url)
     is_old = now - taken_at > MAX_BACKUP_AGE
-    detail = gettext("older than {hours} hours").format(hours=MAX_BACKUP_AGE // dt.timedelta(hours=1))
+    detail = gettext("the last verified one; older than {hours} hours").format(
+        hours=MAX_BACKUP_AGE // dt.timedelta(hours=1)
+    )
     return Tile(
         "backup",
         title,
         wording.say_age(taken_at, now),
-        detail if is_old else f"{wording.say_day(taken_at)} {wording.say_clock(taken_at)}",
+        detail
+        if is_old
+        else gettext("verified, of {day} {time}").format(
+            day=wording.say_day(taken_at), time=wording.say_clock(taken_at)
+        ),
         Level.WARNING if is_old else Level.GOOD,
         url,
     )

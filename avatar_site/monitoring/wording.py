@@ -10,7 +10,7 @@ from django.utils.formats import date_format, number_format
 from django.utils.timesince import timesince
 from django.utils.translation import gettext, ngettext
 
-GIB = 2**30
+GB = 10**9
 
 
 def say_seconds(seconds: float | None) -> str:
@@ -26,6 +26,11 @@ def say_percent(share: float | None, *, decimals: int = 0) -> str:
 
 def say_bytes(size: float | None) -> str:
     return "—" if size is None else filesizeformat(int(size))
+
+
+def say_gigabytes(size: float | None) -> str:
+    """As disks are sold and the alerts count: a thousand million bytes."""
+    return "—" if size is None else f"{number_format(size / GB, 1 if size < 100 * GB else 0)}\xa0GB"
 
 
 def say_count(number: float | None) -> str:
