@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
+import re
 import signal
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from logging.handlers import RotatingFileHandler
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextlib import closing, suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from avatar_site.operations import die_with_parent
+from avatar_site.operations.child_logs import ChildLogs, LogLimits, make_plain
 from avatar_site.operations.heartbeats import HangPolicy, HangWatch, Heartbeat
 
-LOG_BYTES = 5_000_000
-LOGS_KEPT = 3
 LAST_LINES = 20
 #: How long the output of a process that has ended is still read.
 OUTPUT_TIMEOUT_S = 2.0
@@ -104,6 +102,8 @@ class LogFailed:
 
 
 ChildEvent = ChildStarted | ChildReady | ChildHung | ChildDied | ChildStopped | LogFailed
+#: Of the supervisor's own log. Other events are information.
+EVENT_LEVELS: dict[type, str] = {ChildHung: "error", ChildDied: "error", LogFailed: "warning"}
 #: A shell's exit code for a command that cannot be executed.
 CANNOT_START = 126
 
@@ -112,8 +112,8 @@ class Supervisor:
     """
     Runs children until it is told to stop, and restarts those that end or hang.
 
-    Each child has its own process group (Ctrl-C in a terminal reaches only the supervisor) and a rotating log file. Run
-    it in the main thread: the kernel ties a child to the thread that started it.
+    Each child has its own process group (Ctrl-C in a terminal reaches only the supervisor) and its log (`child_logs`).
+    Run it in the main thread: the kernel ties a child to the thread that started it.
     """
 
     def __init__(
@@ -126,11 +126,14 @@ class Supervisor:
         on_line: Callable[[str, str], None] | None = None,
         policy: RestartPolicy | None = None,
         hang_policy: HangPolicy | None = None,
+        log_limits: LogLimits | None = None,
     ) -> None:
         self._specs = specs
-        self._log_dir = log_dir
+        self._logs = ChildLogs(
+            log_dir, on_failure=lambda name, reason: self._on_event(LogFailed(name, reason)), limits=log_limits
+        )
         self._environment = environment
-        self._on_event = on_event
+        self._report = on_event
         self._on_line = on_line
         self._policy = policy or RestartPolicy()
         self._stop = asyncio.Event()
@@ -151,15 +154,19 @@ class Supervisor:
 
     async def run(self) -> None:
         """Return when `stop()` was called and every child has ended. Kills them when cancelled."""
-        with suppress(OSError):  # a full disk: each child's log reports it
-            self._log_dir.mkdir(parents=True, exist_ok=True)
-        with self._hangs.listening():
+        with closing(self._logs), self._hangs.listening():
             async with asyncio.TaskGroup() as tasks:
                 watching = tasks.create_task(self._hangs.run())
                 async with asyncio.TaskGroup() as children:
                     for spec in self._specs:
                         children.create_task(self._keep(spec))
                 watching.cancel()
+
+    def _on_event(self, event: ChildEvent) -> None:
+        """Log an event, and report it."""
+        level = EVENT_LEVELS.get(type(event), "info")
+        self._logs.write_event(level, describe_event(event), asdict(event))
+        self._report(event)
 
     async def _keep(self, spec: ChildSpec) -> None:
         try:
@@ -169,8 +176,7 @@ class Supervisor:
 
     async def _restart_until_stopped(self, spec: ChildSpec) -> None:
         deaths = 0
-        log_path = self._log_dir / f"{spec.name}.log"
-        with _open_log(log_path, lambda reason: self._on_event(LogFailed(spec.name, reason))) as log:
+        with self._logs.opened(spec.name) as log:
             while not self._stop.is_set():
                 started = time.monotonic()
                 last_lines: deque[str] = deque(maxlen=LAST_LINES)
@@ -184,12 +190,12 @@ class Supervisor:
                     return
                 deaths = 1 if time.monotonic() - started >= self._policy.settled_after_s else deaths + 1
                 delay_s = self._policy.delay_s(deaths)
-                self._on_event(ChildDied(spec.name, code, deaths, delay_s, tuple(last_lines)))
+                self._on_event(ChildDied(spec.name, code, deaths, delay_s, tuple(map(make_plain, last_lines))))
                 with suppress(TimeoutError):
                     async with asyncio.timeout(delay_s):
                         await self._stop.wait()
 
-    async def _run_once(self, spec: ChildSpec, log: logging.Logger, last_lines: deque[str]) -> int | None:
+    async def _run_once(self, spec: ChildSpec, log: Callable[[str], None], last_lines: deque[str]) -> int | None:
         """Run a child to its end. Return its exit code, or None if it was stopped."""
         # Our own pipe: `Process.wait()` would wait for asyncio's to close, which grandchildren may hold open.
         output, child_output = os.pipe()
@@ -260,7 +266,7 @@ class Supervisor:
         except TimeoutError:
             return True
 
-    async def _copy_output(self, name: str, output: int, log: logging.Logger, last_lines: deque[str]) -> None:
+    async def _copy_output(self, name: str, output: int, log: Callable[[str], None], last_lines: deque[str]) -> None:
         reader = asyncio.StreamReader()
         transport, _ = await asyncio.get_running_loop().connect_read_pipe(
             lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(output, "rb", buffering=0)
@@ -271,7 +277,7 @@ class Supervisor:
             transport.close()
 
     async def _copy_lines(
-        self, name: str, reader: asyncio.StreamReader, log: logging.Logger, last_lines: deque[str]
+        self, name: str, reader: asyncio.StreamReader, log: Callable[[str], None], last_lines: deque[str]
     ) -> None:
         rest = b""
         while block := await reader.read(65536):
@@ -284,12 +290,17 @@ class Supervisor:
         if rest:
             self._keep_line(name, rest, log, last_lines)
 
-    def _keep_line(self, name: str, line: bytes, log: logging.Logger, last_lines: deque[str]) -> None:
+    def _keep_line(self, name: str, line: bytes, log: Callable[[str], None], last_lines: deque[str]) -> None:
         text = line.decode(errors="replace")
         last_lines.append(text)
-        log.info("%s", text)
+        log(text)
         if self._on_line is not None:
-            self._on_line(name, text)
+            self._on_line(name, make_plain(text))
+
+
+def describe_event(event: ChildEvent) -> str:
+    """Return an event's name in words: ChildDied is "child died"."""
+    return re.sub(r"(?<!^)(?=[A-Z])", " ", type(event).__name__).lower()
 
 
 async def _first(*waits: Coroutine[Any, Any, object]) -> int:
@@ -301,41 +312,3 @@ async def _first(*waits: Coroutine[Any, Any, object]) -> int:
     finally:
         for task in tasks:
             task.cancel()
-
-
-class _LogHandler(RotatingFileHandler):
-    """Writes a child's log. On a full disk, lines are lost and the service continues; reported once."""
-
-    def __init__(self, path: Path, on_failure: Callable[[str], None]) -> None:
-        # Opened at the first line: the child must run even if the folder is unwritable.
-        super().__init__(path, maxBytes=LOG_BYTES, backupCount=LOGS_KEPT, encoding="utf-8", delay=True)
-        self._on_failure = on_failure
-        self._has_failed = False
-
-    def emit(self, record: logging.LogRecord) -> None:
-        was_failing, self._has_failed = self._has_failed, False
-        super().emit(record)
-        if self._has_failed and not was_failing:
-            self._on_failure(self._reason)
-
-    def handleError(self, record: logging.LogRecord) -> None:
-        # The base class would print a traceback for each line.
-        error = sys.exception()
-        self._has_failed = True
-        self._reason = getattr(error, "strerror", None) or str(error)
-
-    def close(self) -> None:
-        with suppress(OSError):  # the buffer does not fit on the disk either
-            super().close()
-
-
-@contextmanager
-def _open_log(path: Path, on_failure: Callable[[str], None]) -> Iterator[logging.Logger]:
-    """Yield a logger outside of the logging tree that writes to `path`."""
-    log = logging.Logger(path.stem)  # not in the tree of loggers, on purpose
-    handler = _LogHandler(path, on_failure)
-    log.addHandler(handler)
-    try:
-        yield log
-    finally:
-        handler.close()

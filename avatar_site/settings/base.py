@@ -248,6 +248,17 @@ CELERY_BEAT_SCHEDULE = {
         "schedule": 60,
         "options": {"expires": 60},
     },
+    # Alerts. Of the minutes in which all threads were busy, the last is enough.
+    "watch": {
+        "task": "avatar_site.monitoring.tasks.watch",
+        "schedule": 60,
+        "options": {"expires": 60},
+    },
+    "roll-up-samples": {
+        "task": "avatar_site.monitoring.tasks.roll_up",
+        "schedule": crontab(minute=20),
+        "options": {"expires": 60 * 60},
+    },
     "requeue-lost-voices": {"task": "voices.tasks.requeue_lost_work", "schedule": 30},
     "finish-deletions-of-voices": {"task": "voices.tasks.finish_deletions", "schedule": 60},
     "renew-voices": {"task": "voices.tasks.renew", "schedule": 5 * 60},

@@ -1,4 +1,5 @@
 import asyncio
+import json
 import os
 import signal
 import subprocess
@@ -6,13 +7,14 @@ import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
-from avatar_site.operations import supervisor as module
 from avatar_site.operations.heartbeats import HangPolicy
 from avatar_site.operations.supervisor import (
+    CANNOT_START,
     ChildDied,
     ChildEvent,
     ChildHung,
@@ -108,6 +110,10 @@ async def running(
         task.cancel()
         with suppress(asyncio.CancelledError):
             await task
+
+
+def read_log(tmp_path: Path, name: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (tmp_path / "logs" / f"{name}.log").read_text(encoding="utf-8").splitlines()]
 
 
 def is_alive(pid: int) -> bool:
@@ -219,17 +225,16 @@ class TestSupervisor:
             await run.until(lambda: len(run.of(ChildDied)) == 1)
 
         assert sorted(run.of(ChildDied)[0].last_lines) == sorted(["one", "50%", "100%", "你好", "end"])
-        assert "你好\n" in (tmp_path / "logs" / "web.log").read_text(encoding="utf-8")
+        assert "你好" in {line["event"] for line in read_log(tmp_path, "web")}
 
-    async def test_begins_a_new_log_when_one_is_full(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(module, "LOG_BYTES", 2000)
-        code = "print('\\n'.join('line %d' % n for n in range(2000)))"
-        async with running(tmp_path, python("web", code), policy=RestartPolicy(first_delay_s=600)) as run:
+    async def test_logs_what_becomes_of_its_children(self, tmp_path: Path) -> None:
+        async with running(tmp_path, python("web", DIES), policy=RestartPolicy(first_delay_s=600)) as run:
             await run.until(lambda: len(run.of(ChildDied)) == 1)
 
-        logs = list((tmp_path / "logs").iterdir())
-        assert sorted(log.name for log in logs) == ["web.log", "web.log.1", "web.log.2", "web.log.3"]
-        assert all(log.stat().st_size <= 2000 for log in logs)
+        events = [(line["level"], line["event"], line["name"]) for line in read_log(tmp_path, "supervisor")]
+        assert events == [("info", "child started", "web"), ("error", "child died", "web")]
+        (died,) = read_log(tmp_path, "error")
+        assert (died["code"], died["deaths"], died["last_lines"]) == (3, 1, ["last words"])
 
     async def test_lets_no_child_leave_a_core_dump(self, tmp_path: Path) -> None:
         tells = "import resource; print(resource.getrlimit(resource.RLIMIT_CORE), flush=True); " + SLEEPS
@@ -296,7 +301,7 @@ class TestFullDisk:
         async with running(tmp_path, python("calm", SLEEPS)) as run:
             await run.until(lambda: ("calm", "awake") in run.lines)
 
-            assert [failure.name for failure in run.of(LogFailed)] == ["calm"]
+            assert sorted(failure.name for failure in run.of(LogFailed)) == ["calm", "supervisor"]
 
     async def test_tries_again_when_a_process_cannot_be_made(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -314,7 +319,7 @@ class TestFullDisk:
             await run.until(lambda: ("calm", "awake") in run.lines)
 
             (death,) = run.of(ChildDied)
-            assert death.code == module.CANNOT_START
+            assert death.code == CANNOT_START
             assert "temporarily unavailable" in death.last_lines[-1]
 
 
