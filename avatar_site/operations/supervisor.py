@@ -17,10 +17,13 @@ from typing import Any
 
 from avatar_site.operations import die_with_parent
 from avatar_site.operations.child_logs import ChildLogs, LogLimits, make_plain
+from avatar_site.operations.heartbeats import HangPolicy, HangWatch, Heartbeat
 
 LAST_LINES = 20
 #: How long the output of a process that has ended is still read.
 OUTPUT_TIMEOUT_S = 2.0
+#: How long a hung child may take to write where its threads stand (`faulthandler`, at SIGABRT).
+ABORT_TIMEOUT_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +60,21 @@ class ChildStarted:
 
 
 @dataclass(frozen=True, slots=True)
+class ChildReady:
+    """A child says that it serves."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class ChildHung:
+    """A child missed too many heartbeats. It is killed; ChildDied follows."""
+
+    name: str
+    missed: int
+
+
+@dataclass(frozen=True, slots=True)
 class ChildDied:
     """A child ended unasked. `code` is negative for a signal; `deaths` counts those in a row, this one included."""
 
@@ -83,16 +101,16 @@ class LogFailed:
     reason: str
 
 
-ChildEvent = ChildStarted | ChildDied | ChildStopped | LogFailed
+ChildEvent = ChildStarted | ChildReady | ChildHung | ChildDied | ChildStopped | LogFailed
 #: Of the supervisor's own log. Other events are information.
-EVENT_LEVELS: dict[type, str] = {ChildDied: "error", LogFailed: "warning"}
+EVENT_LEVELS: dict[type, str] = {ChildHung: "error", ChildDied: "error", LogFailed: "warning"}
 #: A shell's exit code for a command that cannot be executed.
 CANNOT_START = 126
 
 
 class Supervisor:
     """
-    Runs children until it is told to stop.
+    Runs children until it is told to stop, and restarts those that end or hang.
 
     Each child has its own process group (Ctrl-C in a terminal reaches only the supervisor) and its log (`child_logs`).
     Run it in the main thread: the kernel ties a child to the thread that started it.
@@ -107,6 +125,7 @@ class Supervisor:
         on_event: Callable[[ChildEvent], None],
         on_line: Callable[[str, str], None] | None = None,
         policy: RestartPolicy | None = None,
+        hang_policy: HangPolicy | None = None,
         log_limits: LogLimits | None = None,
     ) -> None:
         self._specs = specs
@@ -120,7 +139,12 @@ class Supervisor:
         self._stop = asyncio.Event()
         self._stop_now = asyncio.Event()
         self._ended = {spec.name: asyncio.Event() for spec in specs}
+        self._hangs = HangWatch(hang_policy or HangPolicy(), on_ready=lambda name: self._on_event(ChildReady(name)))
         self.pids: dict[str, int] = {}
+
+    def find_heartbeat(self, name: str) -> Heartbeat | None:
+        """Return the heartbeats of a child; None while it does not run."""
+        return self._hangs.find(name)
 
     def stop(self) -> None:
         """Send SIGTERM to the children; called again, kill them."""
@@ -130,10 +154,13 @@ class Supervisor:
 
     async def run(self) -> None:
         """Return when `stop()` was called and every child has ended. Kills them when cancelled."""
-        with closing(self._logs):
-            async with asyncio.TaskGroup() as children:
-                for spec in self._specs:
-                    children.create_task(self._keep(spec))
+        with closing(self._logs), self._hangs.listening():
+            async with asyncio.TaskGroup() as tasks:
+                watching = tasks.create_task(self._hangs.run())
+                async with asyncio.TaskGroup() as children:
+                    for spec in self._specs:
+                        children.create_task(self._keep(spec))
+                watching.cancel()
 
     def _on_event(self, event: ChildEvent) -> None:
         """Log an event, and report it."""
@@ -179,7 +206,7 @@ class Supervisor:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=child_output,
                 stderr=child_output,
-                env=dict(self._environment),
+                env={**self._environment, **self._hangs.environment},
                 start_new_session=True,
             )
         except BaseException:
@@ -190,9 +217,14 @@ class Supervisor:
         copying = asyncio.create_task(self._copy_output(spec.name, output, log, last_lines))
         try:
             self.pids[spec.name] = process.pid
+            hangs = self._hangs.begin(spec.name, process.pid)
             self._on_event(ChildStarted(spec.name, process.pid))
-            if await _first(process.wait(), self._wait_for_turn_to_stop(spec)) == 0:
-                return process.returncode
+            match await _first(process.wait(), self._wait_for_turn_to_stop(spec), hangs.wait()):
+                case 0:
+                    return process.returncode
+                case 2:
+                    await self._end_hung_child(spec, process)
+                    return process.returncode
             was_killed = await self._stop_child(spec, process)
             self._on_event(ChildStopped(spec.name, was_killed))
             return None
@@ -201,6 +233,7 @@ class Supervisor:
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(process.pid, signal.SIGKILL)
             await process.wait()
+            self._hangs.end(spec.name)
             await asyncio.wait([copying], timeout=OUTPUT_TIMEOUT_S)
             copying.cancel()
             del self.pids[spec.name]
@@ -210,6 +243,18 @@ class Supervisor:
         for name in spec.stops_after:
             if name in self._ended:
                 await _first(self._ended[name].wait(), self._stop_now.wait())
+
+    async def _end_hung_child(self, spec: ChildSpec, process: asyncio.subprocess.Process) -> None:
+        heartbeat = self._hangs.find(spec.name)
+        self._on_event(ChildHung(spec.name, heartbeat.missed if heartbeat is not None else 0))
+        with suppress(ProcessLookupError):
+            process.send_signal(signal.SIGABRT)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(ABORT_TIMEOUT_S):
+                await process.wait()
+        with suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
 
     async def _stop_child(self, spec: ChildSpec, process: asyncio.subprocess.Process) -> bool:
         """Send SIGTERM and wait. Return whether the child must be killed."""
