@@ -19,8 +19,8 @@ class OwnThread:
     """
     Runs functions one after another, with database connections of its own, which are kept.
 
-    `database_sync_to_async` uses one thread for all calls of a process: a query that hangs there blocks every other. The
-    thread begins with the first function. It is a daemon: a function that hangs does not keep the process from ending.
+    `database_sync_to_async` uses one thread for all calls of a process: a query that hangs there blocks every other.
+    The thread begins with the first function. It is a daemon: one that hangs does not keep the process from ending.
     """
 
     def __init__(self, name: str) -> None:

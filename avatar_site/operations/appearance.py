@@ -98,5 +98,6 @@ UNFOLD: dict[str, Any] = {
     "SITE_ICON": _read_icon_url,
     "SITE_FAVICONS": [{"rel": "icon", "type": "image/svg+xml", "href": _read_icon_url}],
     "SHOW_BACK_BUTTON": True,
+    "DASHBOARD_CALLBACK": "avatar_site.monitoring.dashboard.add_to_context",
     "COLORS": {"primary": _PRIMARY, "base": _BASE},
 }

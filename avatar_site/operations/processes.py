@@ -32,8 +32,9 @@ def build_specs(*, names: tuple[str, ...], host: str, port: int, is_behind_proxy
         # Threads, not processes: tasks only wait for the inference process, and none outlives a killed worker.
         "worker": ChildSpec("worker", (*celery, *make_worker_arguments(queues.DEFAULT, threads=2))),
         # Neither queue waits for the other: a fit takes minutes, a backup may take an hour. One thread for a backup or
-        # verification, one for the shipping of tombstones, which may wait for a bucket, one for the rest.
-        "maintenance": ChildSpec("maintenance", (*celery, *make_worker_arguments(queues.MAINTENANCE, threads=3))),
+        # verification, one for the shipping of tombstones, which may wait for a bucket, one for alerts each minute, one
+        # for the rest.
+        "maintenance": ChildSpec("maintenance", (*celery, *make_worker_arguments(queues.MAINTENANCE, threads=4))),
         "beat": ChildSpec(
             "beat", (*python, "celery", "--app", "avatar_site.beat", "beat", "--loglevel", "INFO", "--pidfile=")
         ),

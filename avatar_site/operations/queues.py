@@ -2,11 +2,13 @@
 
 #: Of the worker: tasks with a waiting user. Celery's default name, so that messages of earlier versions are found.
 DEFAULT = "celery"
-#: Of backups, erasure and the tasks of the night.
+#: Of backups, erasure, the tasks of the night, and the watch over all of it.
 MAINTENANCE = "maintenance"
 
 #: By name, for beat does not load the tasks. A fit of minutes must not delay these, nor a backup of an hour a voice.
 MAINTENANCE_TASKS = (
+    "avatar_site.monitoring.tasks.roll_up",
+    "avatar_site.monitoring.tasks.watch",
     "avatar_site.operations.tasks.back_up",
     "avatar_site.operations.tasks.retry_night",
     "avatar_site.operations.tasks.run_night",

@@ -90,10 +90,9 @@ class MemoryKind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Memory:
+class Usage:
     """Bytes in use, and in all."""
 
-    kind: MemoryKind
     used: int
     total: int
 
@@ -106,8 +105,8 @@ class Memory:
 class MachineReport:
     """The machine of this process."""
 
-    ram: Memory
-    disk: Memory
+    ram: Usage
+    disk: Usage
     serve: ServeState | None
 
 
@@ -124,13 +123,20 @@ class Snapshot:
     machine: MachineReport | None = None
 
     @property
-    def memory(self) -> Memory | None:
-        """Of the accelerators where there are some, else of the machine. None if it could not be read."""
+    def vram(self) -> Usage | None:
+        """The memory of the accelerators together. None: there are none, or the inference process does not answer."""
         devices = () if self.inference.status is None else self.inference.status.devices
-        if devices:
-            total, free = sum(device.total_bytes for device in devices), sum(device.free_bytes for device in devices)
-            return Memory(MemoryKind.VRAM, total - free, total)
-        return self.machine.ram if self.machine is not None else None
+        if not devices:
+            return None
+        total = sum(device.total_bytes for device in devices)
+        return Usage(total - sum(device.free_bytes for device in devices), total)
+
+    @property
+    def memory(self) -> tuple[MemoryKind, Usage] | None:
+        """The memory that models are in. None if it could not be read."""
+        if self.vram is not None:
+            return MemoryKind.VRAM, self.vram
+        return (MemoryKind.RAM, self.machine.ram) if self.machine is not None else None
 
 
 UNPROBED = Snapshot(Health.UNHEALTHY, ("starting",))
@@ -231,9 +237,7 @@ def get_prober() -> Prober:
 
 
 def make_prober(inference: Inference) -> Prober:
-    return Prober(
-        inference, data_dir=Path(settings.AVATAR_DATA_DIR), reserved_vram_bytes=read_reserved_vram_bytes()
-    )
+    return Prober(inference, data_dir=Path(settings.AVATAR_DATA_DIR), reserved_vram_bytes=read_reserved_vram_bytes())
 
 
 def judge(
@@ -291,14 +295,14 @@ def _find_degradations(
         reasons.append("ram_short")
     if not database.problem and is_backup_stale(database, now):
         reasons.append("backup_stale")
-    if machine is not None and machine.serve is not None:
-        if now.timestamp() - machine.serve.written_at <= MAX_SERVE_STATE_AGE_S:
-            reasons += [f"{child.name}_down" for child in machine.serve.children if child.pid is None]
+    serve = machine.serve if machine is not None else None
+    if serve is not None and now.timestamp() - serve.written_at <= MAX_SERVE_STATE_AGE_S:
+        reasons += [f"{child.name}_down" for child in serve.children if child.pid is None]
     return reasons
 
 
 def is_backup_stale(database: DatabaseReport, now: dt.datetime) -> bool:
-    """Whether what was saved within the last MAX_BACKUP_AGE is all there is in backups. A new site has a day's grace."""
+    """Whether the newest verified backup is older than MAX_BACKUP_AGE. A new site is given as long for its first."""
     since = database.backed_up_at or database.created_at
     return since is not None and now - since > MAX_BACKUP_AGE
 
@@ -328,9 +332,9 @@ def read_machine(data_dir: Path) -> MachineReport:
     """Read memory, disk, and what the supervisor knows. Raises OSError."""
     ram, disk = read_ram(), shutil.disk_usage(data_dir)
     return MachineReport(
-        ram=Memory(MemoryKind.RAM, ram.used_bytes, ram.total_bytes),
+        ram=Usage(ram.used_bytes, ram.total_bytes),
         # What only root may use counts as used.
-        disk=Memory(MemoryKind.RAM, disk.total - disk.free, disk.total),
+        disk=Usage(disk.total - disk.free, disk.total),
         serve=read_state(data_dir),
     )
 
@@ -338,8 +342,7 @@ def read_machine(data_dir: Path) -> MachineReport:
 def read_database(*, now: dt.datetime) -> DatabaseReport:
     """Read calls and backups, and try the write lock. Writes nothing. Raises DatabaseError."""
     report = DatabaseReport(backed_up_at=find_backed_up_at(), created_at=_find_created_at())
-    calls = LiveCall.objects.all()
-    states = list(calls.values_list("state", flat=True))
+    states = list(LiveCall.objects.fresh(now).values_list("state", flat=True))
     return replace(
         report,
         active=states.count(CallState.ACTIVE),

@@ -35,6 +35,9 @@ AVATAR_PORT = env.whole_number("AVATAR_PORT", 8000, minimum=1, maximum=65535)
 AVATAR_HTTPS = env.boolean("AVATAR_HTTPS", False)
 AVATAR_LOG_LEVEL = env.choice("AVATAR_LOG_LEVEL", "INFO", ("DEBUG", "INFO", "WARNING", "ERROR"))
 
+# Who sends it (`Authorization: Bearer …`) gets the detail of /health, and /metrics.
+AVATAR_METRICS_TOKEN = env.text("AVATAR_METRICS_TOKEN")
+
 AVATAR_ADMIN_USERNAME = env.text("AVATAR_ADMIN_USERNAME", "admin")
 AVATAR_ADMIN_PASSWORD = env.text("AVATAR_ADMIN_PASSWORD")
 
@@ -126,6 +129,8 @@ INSTALLED_APPS = [
 ]
 
 MIDDLEWARE = [
+    # First: it answers whatever the others do.
+    "avatar_site.operations.health.answer_probes",
     "django.middleware.security.SecurityMiddleware",
     "avatar_site.middleware.StaticFilesMiddleware",
     "avatar_site.middleware.BrowserPolicyMiddleware",
@@ -247,6 +252,17 @@ CELERY_BEAT_SCHEDULE = {
         "task": "avatar_site.operations.tasks.ship_tombstones",
         "schedule": 60,
         "options": {"expires": 60},
+    },
+    # Alerts. Of the minutes in which all threads were busy, the last is enough.
+    "watch": {
+        "task": "avatar_site.monitoring.tasks.watch",
+        "schedule": 60,
+        "options": {"expires": 60},
+    },
+    "roll-up-samples": {
+        "task": "avatar_site.monitoring.tasks.roll_up",
+        "schedule": crontab(minute=20),
+        "options": {"expires": 60 * 60},
     },
     "requeue-lost-voices": {"task": "voices.tasks.requeue_lost_work", "schedule": 30},
     "finish-deletions-of-voices": {"task": "voices.tasks.finish_deletions", "schedule": 60},

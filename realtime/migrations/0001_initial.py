@@ -6,7 +6,6 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
     dependencies = [
@@ -15,20 +14,36 @@ class Migration(migrations.Migration):
 
     operations = [
         migrations.CreateModel(
-            name='LiveCall',
+            name="LiveCall",
             fields=[
-                ('session_id', models.UUIDField(primary_key=True, serialize=False, verbose_name='session')),
-                ('conversation_id', models.UUIDField(blank=True, null=True, verbose_name='conversation')),
-                ('state', models.CharField(choices=[('active', 'talking'), ('waiting', 'waiting')], default='active', max_length=8, verbose_name='state')),
-                ('process', models.CharField(max_length=64, verbose_name='process')),
-                ('began_at', models.DateTimeField(verbose_name='began at')),
-                ('last_seen_at', models.DateTimeField(verbose_name='last seen at')),
-                ('user', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='live_calls', to=settings.AUTH_USER_MODEL, verbose_name='person')),
+                ("session_id", models.UUIDField(primary_key=True, serialize=False, verbose_name="session")),
+                ("conversation_id", models.UUIDField(blank=True, null=True, verbose_name="conversation")),
+                (
+                    "state",
+                    models.CharField(
+                        choices=[("active", "talking"), ("waiting", "waiting")],
+                        default="active",
+                        max_length=8,
+                        verbose_name="state",
+                    ),
+                ),
+                ("process", models.CharField(max_length=64, verbose_name="process")),
+                ("began_at", models.DateTimeField(verbose_name="began at")),
+                ("last_seen_at", models.DateTimeField(verbose_name="last seen at")),
+                (
+                    "user",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="live_calls",
+                        to=settings.AUTH_USER_MODEL,
+                        verbose_name="person",
+                    ),
+                ),
             ],
             options={
-                'verbose_name': 'live call',
-                'verbose_name_plural': 'live calls',
-                'indexes': [models.Index(fields=['state', 'last_seen_at'], name='realtime_li_state_273846_idx')],
+                "verbose_name": "live call",
+                "verbose_name_plural": "live calls",
+                "indexes": [models.Index(fields=["state", "last_seen_at"], name="realtime_li_state_273846_idx")],
             },
         ),
     ]

@@ -6,7 +6,6 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
     dependencies = [
@@ -15,40 +14,81 @@ class Migration(migrations.Migration):
 
     operations = [
         migrations.CreateModel(
-            name='Sample',
+            name="Sample",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('source', models.CharField(max_length=64, verbose_name='source')),
-                ('resolution', models.CharField(choices=[('minute', 'minute'), ('hour', 'hour')], default='minute', max_length=8, verbose_name='resolution')),
-                ('began_at', models.DateTimeField(verbose_name='began at')),
-                ('values', models.JSONField(verbose_name='values')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("source", models.CharField(max_length=64, verbose_name="source")),
+                (
+                    "resolution",
+                    models.CharField(
+                        choices=[("minute", "minute"), ("hour", "hour")],
+                        default="minute",
+                        max_length=8,
+                        verbose_name="resolution",
+                    ),
+                ),
+                ("began_at", models.DateTimeField(verbose_name="began at")),
+                ("values", models.JSONField(verbose_name="values")),
             ],
             options={
-                'verbose_name': 'sample',
-                'verbose_name_plural': 'samples',
-                'constraints': [models.UniqueConstraint(fields=('resolution', 'began_at', 'source'), name='one_sample_per_source_and_time')],
+                "verbose_name": "sample",
+                "verbose_name_plural": "samples",
+                "constraints": [
+                    models.UniqueConstraint(
+                        fields=("resolution", "began_at", "source"), name="one_sample_per_source_and_time"
+                    )
+                ],
             },
         ),
         migrations.CreateModel(
-            name='Alert',
+            name="Alert",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('condition', models.CharField(max_length=48, verbose_name='condition')),
-                ('subject', models.CharField(blank=True, max_length=128, verbose_name='subject')),
-                ('severity', models.CharField(choices=[('warning', 'warning'), ('error', 'error')], max_length=8, verbose_name='severity')),
-                ('figures', models.JSONField(default=dict, verbose_name='figures')),
-                ('state', models.CharField(choices=[('open', 'open'), ('acknowledged', 'acknowledged'), ('resolved', 'resolved')], default='open', max_length=12, verbose_name='state')),
-                ('opened_at', models.DateTimeField(verbose_name='opened at')),
-                ('last_seen_at', models.DateTimeField(verbose_name='last seen at')),
-                ('acknowledged_at', models.DateTimeField(blank=True, null=True, verbose_name='acknowledged at')),
-                ('resolved_at', models.DateTimeField(blank=True, null=True, verbose_name='resolved at')),
-                ('notified_at', models.DateTimeField(blank=True, null=True, verbose_name='notified at')),
-                ('acknowledged_by', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='+', to=settings.AUTH_USER_MODEL, verbose_name='acknowledged by')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("condition", models.CharField(max_length=48, verbose_name="condition")),
+                ("subject", models.CharField(blank=True, max_length=128, verbose_name="subject")),
+                (
+                    "severity",
+                    models.CharField(
+                        choices=[("warning", "warning"), ("error", "error")], max_length=8, verbose_name="severity"
+                    ),
+                ),
+                ("figures", models.JSONField(default=dict, verbose_name="figures")),
+                (
+                    "state",
+                    models.CharField(
+                        choices=[("open", "open"), ("acknowledged", "acknowledged"), ("resolved", "resolved")],
+                        default="open",
+                        max_length=12,
+                        verbose_name="state",
+                    ),
+                ),
+                ("opened_at", models.DateTimeField(verbose_name="opened at")),
+                ("last_seen_at", models.DateTimeField(verbose_name="last seen at")),
+                ("acknowledged_at", models.DateTimeField(blank=True, null=True, verbose_name="acknowledged at")),
+                ("resolved_at", models.DateTimeField(blank=True, null=True, verbose_name="resolved at")),
+                ("notified_at", models.DateTimeField(blank=True, null=True, verbose_name="notified at")),
+                (
+                    "acknowledged_by",
+                    models.ForeignKey(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.SET_NULL,
+                        related_name="+",
+                        to=settings.AUTH_USER_MODEL,
+                        verbose_name="acknowledged by",
+                    ),
+                ),
             ],
             options={
-                'verbose_name': 'alert',
-                'verbose_name_plural': 'alerts',
-                'constraints': [models.UniqueConstraint(condition=models.Q(('state', 'resolved'), _negated=True), fields=('condition', 'subject'), name='one_unresolved_alert_per_condition')],
+                "verbose_name": "alert",
+                "verbose_name_plural": "alerts",
+                "constraints": [
+                    models.UniqueConstraint(
+                        condition=models.Q(("state", "resolved"), _negated=True),
+                        fields=("condition", "subject"),
+                        name="one_unresolved_alert_per_condition",
+                    )
+                ],
             },
         ),
     ]

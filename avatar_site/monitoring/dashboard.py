@@ -1,0 +1,330 @@
+"""The operators' first page: what is read for it, and who may see which part."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from django.conf import settings
+from django.contrib.auth.models import User
+from django.core.cache import cache
+from django.urls import NoReverseMatch, reverse
+from django.utils import timezone
+from django.utils.translation import gettext
+
+from avatar_site.lib.metrics import Stage
+from avatar_site.monitoring import outlook, panels, queries, tiles, wording
+from avatar_site.monitoring.models import Alert, Severity
+from avatar_site.monitoring.outlook import Day, DiskTrend, Shortage, Verdict
+from avatar_site.monitoring.panels import Axis
+from avatar_site.monitoring.queries import Slot, Span, Usage
+from avatar_site.monitoring.samples import estimate_quantile
+from avatar_site.monitoring.tiles import Limits
+from realtime.models import CallState, LiveCall
+
+if TYPE_CHECKING:
+    from django.http import HttpRequest
+
+#: The issue's target for P95, and the thresholds of the alerts of the same names.
+LIMITS = Limits(first_sound_s=3.5, error_share=0.05, memory_share=0.9, disk_bytes=10 * wording.GIB)
+#: What is read of a month, and the scan for usage, are kept for so long.
+KEPT_S = 300
+#: A call that was not seen for longer is of a process that was killed.
+STALE = dt.timedelta(seconds=60)
+#: The page refreshes itself at this pace: samples come each minute.
+REFRESH_S = {"hour": 60, "day": 60, "month": 600}
+PEOPLE = 8
+ALERTS = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """What the last 30 days say: cached, because all of them are read."""
+
+    #: Of the disk: when, free bytes.
+    free: list[tuple[dt.datetime, float | None]]
+    total_bytes: float | None
+    trend: DiskTrend | None
+    verdicts: tuple[Verdict, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """A condition under which the site should be expanded, and whether it is met."""
+
+    condition: str
+    finding: str
+    #: "good", "warning", or "none": not known yet.
+    level: str
+    remedy: str
+
+
+@dataclass(frozen=True, slots=True)
+class AlertRow:
+    sentence: str
+    since: str
+    level: str
+    is_acknowledged: bool
+    url: str
+
+
+@dataclass(frozen=True, slots=True)
+class Connected:
+    username: str
+    since: str
+    state: str
+    is_waiting: bool
+
+
+def add_to_context(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
+    """Add `dashboard` for those who may see samples. Unfold calls this for its index."""
+    context["title"] = gettext("Overview")
+    if request.user.has_perm("monitoring.view_sample"):
+        context["dashboard"] = describe(request, now=timezone.now())
+    return context
+
+
+def describe(request: HttpRequest, *, now: dt.datetime) -> dict[str, Any]:
+    """Return all that templates/admin/index.html shows. Costs a read of the span, and every five minutes of a month."""
+    span = queries.SPANS.get(request.GET.get("span", ""), queries.HOUR)
+    slots = _read_month(now) if span is queries.MONTH else queries.read_slots(span, now=now)
+    axis = Axis(span, slots)
+    latest = queries.read_latest(now=now)
+    ahead = read_outlook(now)
+    user = request.user
+    whole = queries.merge_slots(slots)
+    calls = _read_calls(now)
+    alerts = queries.read_unresolved_alerts()
+    return {
+        "span": span.name,
+        "spans": _list_spans(span),
+        "refresh_s": REFRESH_S[span.name],
+        "as_of": wording.say_clock(now),
+        "time_zone": settings.TIME_ZONE,
+        "has_samples": queries.has_samples(),
+        "tiles": _make_tiles(slots, latest, ahead, calls, alerts, now=now),
+        "alerts": _describe_alerts(alerts[:ALERTS], now) if user.has_perm("monitoring.view_alert") else [],
+        "alerts_url": _find_url("monitoring_alert_changelist"),
+        "more_alerts": max(0, len(alerts) - ALERTS),
+        "panels": (
+            panels.make_first_sound(axis, target_s=LIMITS.first_sound_s),
+            panels.make_sessions(axis, places=settings.AVATAR_MAX_SESSIONS),
+            panels.make_errors(axis),
+            panels.make_memory(axis, limit=LIMITS.memory_share),
+            panels.make_disk(
+                ahead.free,
+                width=queries.MONTH.slot,
+                total=ahead.total_bytes,
+                trend=ahead.trend,
+                limit_bytes=LIMITS.disk_bytes,
+            ),
+        ),
+        "stages": panels.make_stages(whole, target_s=LIMITS.first_sound_s),
+        "may_see_calls": user.has_perm("realtime.view_livecall"),
+        "connected": _describe_calls(calls, now) if user.has_perm("realtime.view_livecall") else [],
+        "calls_url": _find_url("realtime_livecall_changelist"),
+        "may_see_people": user.has_perm("auth.view_user"),
+        "usage": _describe_usage(span, now) if user.has_perm("auth.view_user") else {},
+        "advice": _advise(ahead),
+        "audit_url": _find_url("admin_logentry_changelist") if user.has_perm("admin.view_logentry") else "",
+    }
+
+
+def _list_spans(chosen: Span) -> list[dict[str, Any]]:
+    names = {"hour": gettext("Last hour"), "day": gettext("Last 24 hours"), "month": gettext("Last 30 days")}
+    return [{"name": name, "label": label, "is_chosen": name == chosen.name} for name, label in names.items()]
+
+
+def _find_url(name: str) -> str:
+    """Return the address of a page of the admin; empty if it has none."""
+    try:
+        return reverse(f"admin:{name}")
+    except NoReverseMatch:
+        return ""
+
+
+def _make_tiles(
+    slots: Sequence[Slot],
+    latest: Slot | None,
+    ahead: Outlook,
+    calls: Sequence[LiveCall],
+    alerts: Sequence[Alert],
+    *,
+    now: dt.datetime,
+) -> tuple[tiles.Tile, ...]:
+    whole = queries.merge_slots(slots)
+    newest = latest.values if latest else None
+    active = sum(call.state == CallState.ACTIVE for call in calls)
+    return (
+        tiles.make_state(
+            errors=[_say_alert(alert) for alert in alerts if alert.severity == Severity.ERROR],
+            warnings=[_say_alert(alert) for alert in alerts if alert.severity != Severity.ERROR],
+            measured_at=latest.began_at if latest else None,
+            url=_find_url("monitoring_alert_changelist"),
+        ),
+        tiles.make_sessions(
+            active=active,
+            waiting=len(calls) - active,
+            places=settings.AVATAR_MAX_SESSIONS,
+            peak=panels.read_max(whole, "sessions") if whole else None,
+            url=_find_url("realtime_livecall_changelist"),
+        ),
+        tiles.make_first_sound(
+            estimate_quantile(whole.latencies[Stage.TTFA], 0.95) if whole and Stage.TTFA in whole.latencies else None,
+            limits=LIMITS,
+        ),
+        tiles.make_errors(whole, limits=LIMITS),
+        tiles.make_memory(newest, limits=LIMITS),
+        tiles.make_disk(newest, trend=ahead.trend, limits=LIMITS, now=now),
+        tiles.make_backup(queries.find_verified_backup(), now=now, url=_find_url("operations_backuprun_changelist")),
+    )
+
+
+def _read_month(now: dt.datetime) -> list[Slot]:
+    return cache.get_or_set("monitoring.month", lambda: queries.read_slots(queries.MONTH, now=now), KEPT_S) or []
+
+
+def read_outlook(now: dt.datetime) -> Outlook:
+    """Return what the last 30 days say, at most `KEPT_S` old."""
+    kept: Outlook | None = cache.get("monitoring.outlook")
+    if kept is None:
+        kept = compute_outlook(_read_month(now), now=now)
+        cache.set("monitoring.outlook", kept, KEPT_S)
+    return kept
+
+
+def compute_outlook(slots: Sequence[Slot], *, now: dt.datetime) -> Outlook:
+    """Return what these slots of a month say."""
+    free = [
+        (slot.began_at, panels.read_mean(slot.values, "disk_free_bytes") if slot.values else None) for slot in slots
+    ]
+    sizes = [panels.read_mean(slot.values, "disk_total_bytes") for slot in slots if slot.values]
+    trend = outlook.find_disk_trend([(at, value) for at, value in free if value is not None])
+    # Without today, whose afternoon may still come.
+    days = [_describe_day(day) for day in queries.group_by_day(slots)[-1 - outlook.WINDOW_DAYS : -1]]
+    return Outlook(
+        free=free,
+        total_bytes=next((size for size in reversed(sizes) if size is not None), None),
+        trend=trend,
+        verdicts=outlook.judge(
+            days,
+            places=settings.AVATAR_MAX_SESSIONS,
+            target_s=LIMITS.first_sound_s,
+            disk=trend,
+            now=now,
+        ),
+    )
+
+
+def _describe_day(slots: Sequence[Slot]) -> Day:
+    values = queries.merge_slots(slots)
+    if values is None:
+        return Day()
+    answers = values.latencies.get(Stage.TTFA)
+    return Day(
+        peak_sessions=panels.read_max(values, "sessions"),
+        refused=panels.sum_counts(values, "refused."),
+        answers=answers.total() if answers else 0,
+        first_sound_p95_s=estimate_quantile(answers, 0.95) if answers else None,
+        peak_memory_share=panels.divide(
+            panels.read_max(values, "ram_used_bytes"), panels.read_max(values, "ram_total_bytes")
+        ),
+    )
+
+
+def _advise(ahead: Outlook) -> tuple[Advice, ...]:
+    conditions = {
+        Shortage.PLACES: (
+            gettext("Every place was taken on 3 of 7 days"),
+            gettext("Raise AVATAR_MAX_SESSIONS if memory and latency allow it, or add a GPU."),
+        ),
+        Shortage.SPEED: (
+            gettext("The first sound came late on 3 of 7 days"),
+            gettext("Add a GPU or a faster one, or lower AVATAR_MAX_SESSIONS."),
+        ),
+        Shortage.MEMORY: (
+            gettext("Memory was over 85% on 3 of 7 days"),
+            gettext("Add memory, or move the engines to a machine of their own."),
+        ),
+        Shortage.DISK: (
+            gettext("The disk is full within 60 days"),
+            gettext("Add a disk, move the audio into a bucket, or keep it for fewer days."),
+        ),
+    }
+    return tuple(
+        Advice(
+            condition=conditions[verdict.shortage][0],
+            finding=_say_finding(verdict, ahead),
+            level="none" if verdict.is_met is None else "warning" if verdict.is_met else "good",
+            remedy=conditions[verdict.shortage][1] if verdict.is_met else "",
+        )
+        for verdict in ahead.verdicts
+    )
+
+
+def _say_finding(verdict: Verdict, ahead: Outlook) -> str:
+    if verdict.shortage == Shortage.DISK:
+        return panels.describe_disk(ahead.trend)
+    if verdict.is_met is None:
+        return gettext("not known before {count} days of use").format(count=outlook.MIN_DAYS)
+    return gettext("{short} of {measured} days").format(short=verdict.short_days, measured=verdict.measured_days)
+
+
+def _say_alert(alert: Alert) -> str:
+    return str(alert)
+
+
+def _describe_alerts(alerts: Sequence[Alert], now: dt.datetime) -> list[AlertRow]:
+    return [
+        AlertRow(
+            sentence=_say_alert(alert),
+            since=wording.say_age(alert.opened_at, now),
+            level="bad" if alert.severity == Severity.ERROR else "warning",
+            is_acknowledged=alert.acknowledged_at is not None,
+            url=reverse("admin:monitoring_alert_change", args=[alert.pk])
+            if _find_url("monitoring_alert_changelist")
+            else "",
+        )
+        for alert in alerts
+    ]
+
+
+def _read_calls(now: dt.datetime) -> list[LiveCall]:
+    found = LiveCall.objects.filter(last_seen_at__gte=now - STALE).select_related("user")
+    return list(found.order_by("began_at", "pk"))
+
+
+def _describe_calls(calls: Sequence[LiveCall], now: dt.datetime) -> list[Connected]:
+    return [
+        Connected(
+            username=call.user.get_username(),
+            since=wording.say_clock(call.began_at),
+            state=call.get_state_display(),
+            is_waiting=call.state == CallState.WAITING,
+        )
+        for call in calls
+    ]
+
+
+def _describe_usage(span: Span, now: dt.datetime) -> dict[str, Any]:
+    """Return who used how much. The cache has no names: those of deleted people would stay in it."""
+    usages: list[Usage] = cache.get_or_set(
+        f"monitoring.usage.{span.name}", lambda: queries.read_usage(since=now - span.length), KEPT_S
+    )
+    names = dict(User.objects.filter(pk__in=[usage.user_id for usage in usages]).values_list("pk", "username"))
+    known = [usage for usage in usages if usage.user_id in names]
+    longest = max((usage.spoken_ms for usage in known), default=0) or 1
+    return {
+        "rows": [
+            {
+                "username": names[usage.user_id],
+                "minutes": wording.say_minutes(usage.spoken_ms),
+                "percent": round(100 * usage.spoken_ms / longest, 1),
+                "stored": wording.say_bytes(usage.stored_bytes),
+            }
+            for usage in known[:PEOPLE]
+        ],
+        "others": max(0, len(known) - PEOPLE),
+    }

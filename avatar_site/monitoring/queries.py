@@ -1,0 +1,228 @@
+"""Reads samples for charts, all sources merged, in slots of equal width; and what each person uses."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from django.db.models import Count, F, Sum
+from django.utils import timezone
+
+from avatar_site.monitoring.models import Alert, AlertState, Resolution, Sample, Severity
+from avatar_site.monitoring.samples import Gauge, SampleValues
+from avatar_site.operations.backups.manifest import is_name
+from avatar_site.operations.models import BackupRun, RunKind, RunState
+from conversations.models import Turn
+from voices.models import Recording, VoiceProfile
+
+if TYPE_CHECKING:
+    from django.db.models import QuerySet
+
+#: Of these gauges every web process has its share; of all others the largest reading counts.
+SUMMED_GAUGES = frozenset({"sessions", "waiting"})
+#: Minutes in a sample, by resolution.
+_MINUTES = {Resolution.MINUTE.value: 1, Resolution.HOUR.value: 60}
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A stretch of time up to now, and the slots in which it is shown."""
+
+    name: str
+    length: dt.timedelta
+    slot: dt.timedelta
+
+    def find_begin(self, now: dt.datetime) -> dt.datetime:
+        """Return when its first slot begins. Slots are aligned with midnight in the current time zone."""
+        return self.find_end(now) - self.length
+
+    def find_end(self, now: dt.datetime) -> dt.datetime:
+        """Return when its last slot ends: the one in which `now` lies, but a minute that is not over is left out."""
+        local = timezone.localtime(now)
+        midnight = local.replace(hour=0, minute=0, second=0, microsecond=0)
+        slots = (local - midnight) // self.slot
+        return midnight + self.slot * (slots if self.slot <= dt.timedelta(minutes=1) else slots + 1)
+
+
+HOUR = Span("hour", dt.timedelta(hours=1), dt.timedelta(minutes=1))
+DAY = Span("day", dt.timedelta(days=1), dt.timedelta(minutes=15))
+MONTH = Span("month", dt.timedelta(days=30), dt.timedelta(hours=6))
+SPANS = {span.name: span for span in (HOUR, DAY, MONTH)}
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """What all sources measured from `began_at` on, for as long as a slot of its span is."""
+
+    began_at: dt.datetime
+    #: None: nothing was measured.
+    values: SampleValues | None
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What one person has used."""
+
+    user_id: int
+    #: Of kept turns in the span: speech of both sides.
+    spoken_ms: int
+    turns: int
+    #: Audio of turns and recordings that is kept now, whenever it was made.
+    stored_bytes: int
+
+
+@dataclass(slots=True)
+class _Accumulator:
+    """Merges the rows of one slot. Counts and latencies add up; gauges are merged by time, then over the slot."""
+
+    latencies: dict[str, Counter[int]] = field(default_factory=dict)
+    counts: Counter[str] = field(default_factory=Counter)
+    #: Of each gauge and time: mean, largest value, minutes.
+    gauges: dict[str, dict[dt.datetime, tuple[float, float, int]]] = field(default_factory=dict)
+
+    def add(self, began_at: dt.datetime, minutes: int, values: dict[str, Any]) -> None:
+        for stage, counts in values.get("latencies", {}).items():
+            merged = self.latencies.setdefault(stage, Counter())
+            for bucket, count in counts.items():
+                merged[int(bucket)] += count
+        for name, count in values.get("counts", {}).items():
+            self.counts[name] += count
+        for name, (mean, most) in values.get("gauges", {}).items():
+            times = self.gauges.setdefault(name, {})
+            if began_at not in times:
+                times[began_at] = (mean, most, minutes)
+                continue
+            other_mean, other_most, _ = times[began_at]
+            if name in SUMMED_GAUGES:
+                times[began_at] = (mean + other_mean, most + other_most, minutes)
+            else:
+                times[began_at] = (max(mean, other_mean), max(most, other_most), minutes)
+
+    def to_values(self) -> SampleValues:
+        return SampleValues(
+            latencies=self.latencies,
+            counts=self.counts,
+            gauges={name: _merge_times(times.values()) for name, times in self.gauges.items()},
+        )
+
+
+def _merge_times(readings: Iterable[tuple[float, float, int]]) -> Gauge:
+    total, weight, most = 0.0, 0, float("-inf")
+    for mean, largest, minutes in readings:
+        total += mean * minutes
+        weight += minutes
+        most = max(most, largest)
+    return Gauge(total / weight, most)
+
+
+def read_slots(span: Span, *, now: dt.datetime) -> list[Slot]:
+    """
+    Return the slots of a span up to `now`, oldest first.
+
+    Costs a read of every row of the span: about 20 ms for each thousand.
+    """
+    begin, end = span.find_begin(now), span.find_end(now)
+    accumulators: dict[int, _Accumulator] = {}
+    for began_at, resolution, values in _read_rows(span, begin, end):
+        number = (began_at - begin) // span.slot
+        accumulators.setdefault(number, _Accumulator()).add(began_at, _MINUTES[resolution], values)
+    return [
+        Slot(begin + number * span.slot, accumulators[number].to_values() if number in accumulators else None)
+        for number in range(span.length // span.slot)
+    ]
+
+
+def _read_rows(span: Span, begin: dt.datetime, end: dt.datetime) -> Iterator[tuple[dt.datetime, str, dict[str, Any]]]:
+    found = Sample.objects.filter(began_at__gte=begin, began_at__lt=end).order_by()
+    minutes = found.filter(resolution=Resolution.MINUTE)
+    if span.slot >= dt.timedelta(hours=1):
+        # Rollups are made oldest hour first: up to the last of them no minutes are read, though they may be kept.
+        last = begin - dt.timedelta(hours=1)
+        for began_at, values in found.filter(resolution=Resolution.HOUR).values_list("began_at", "values"):
+            last = max(last, began_at)
+            yield began_at, Resolution.HOUR.value, values
+        minutes = minutes.filter(began_at__gte=last + dt.timedelta(hours=1))
+    for began_at, values in minutes.values_list("began_at", "values").iterator(chunk_size=2000):
+        yield began_at, Resolution.MINUTE.value, values
+
+
+def read_latest(*, now: dt.datetime, since: dt.timedelta = dt.timedelta(minutes=5)) -> Slot | None:
+    """Return the newest minute that is complete, all sources merged; None if there is none as recent as `since`."""
+    rows = Sample.objects.filter(resolution=Resolution.MINUTE, began_at__gte=now - since, began_at__lte=now)
+    newest = rows.filter(source="system").order_by("-began_at", "-pk").values_list("began_at", flat=True).first()
+    newest = newest or rows.order_by("-began_at", "-pk").values_list("began_at", flat=True).first()
+    if newest is None:
+        return None
+    accumulator = _Accumulator()
+    for values in rows.filter(began_at=newest).values_list("values", flat=True):
+        accumulator.add(newest, 1, values)
+    return Slot(newest, accumulator.to_values())
+
+
+def has_samples() -> bool:
+    """Return whether anything was ever measured."""
+    return Sample.objects.exists()
+
+
+def merge_slots(slots: Iterable[Slot]) -> SampleValues | None:
+    """Return the values of several slots of equal width; None if nothing was measured in any."""
+    measured = [slot.values for slot in slots if slot.values is not None]
+    return SampleValues.merge_times(measured) if measured else None
+
+
+def read_usage(*, since: dt.datetime) -> list[Usage]:
+    """
+    Return what each person has used since then, most minutes first, then most storage.
+
+    Calls of which nothing is kept do not count. Costs a scan of all turns: cache it.
+    """
+    spoken = (
+        Turn.objects.filter(created_at__gte=since)
+        .order_by()
+        .values(user_id=F("conversation__owner"))
+        .annotate(ms=Sum("audio_duration_ms"), turns=Count("pk"))
+    )
+    said = {row["user_id"]: (row["ms"] or 0, row["turns"]) for row in spoken}
+    stored: Counter[int] = Counter()
+    for rows in _read_stored_bytes():
+        stored.update({row["user_id"]: row["size"] or 0 for row in rows})
+    usages = [Usage(user_id, *said.get(user_id, (0, 0)), stored[user_id]) for user_id in {*said, *stored}]
+    return sorted(usages, key=lambda usage: (-usage.spoken_ms, -usage.stored_bytes, usage.user_id))
+
+
+def _read_stored_bytes() -> Iterator[Iterable[dict[str, Any]]]:
+    for queryset, owner, size in (
+        (Turn.objects.filter(audio_bytes__gt=0), "conversation__owner", "audio_bytes"),
+        (Recording.objects.filter(profile__owner__isnull=False), "profile__owner", "size_bytes"),
+        (VoiceProfile.objects.filter(owner__isnull=False, clip_bytes__gt=0), "owner", "clip_bytes"),
+    ):
+        rows: Any = queryset.order_by().values(user_id=F(owner)).annotate(size=Sum(size))
+        yield rows
+
+
+def read_unresolved_alerts() -> list[Alert]:
+    """Return alerts that are open or acknowledged: errors first, then the newest."""
+    found: QuerySet[Alert] = Alert.objects.exclude(state=AlertState.RESOLVED).select_related("acknowledged_by")
+    alerts = list(found.order_by("-opened_at", "-pk"))
+    return sorted(alerts, key=lambda alert: alert.severity != Severity.ERROR)
+
+
+def find_verified_backup() -> dt.datetime | None:
+    """Return when the newest backup was taken that was restored somewhere and compared; None if there is none."""
+    verified = BackupRun.objects.filter(kind=RunKind.VERIFICATION, state=RunState.DONE).exclude(name="")
+    # Names begin with the time, so that they sort by it.
+    name = verified.order_by("-name", "-pk").values_list("name", flat=True).first()
+    if name is None or not is_name(name):
+        return None
+    return dt.datetime.strptime(name.partition("-")[0], "%Y%m%dT%H%M%SZ").replace(tzinfo=dt.UTC)
+
+
+def group_by_day(slots: Sequence[Slot]) -> list[list[Slot]]:
+    """Return the slots of each day of the current time zone, oldest first."""
+    days: dict[dt.date, list[Slot]] = {}
+    for slot in slots:
+        days.setdefault(timezone.localtime(slot.began_at).date(), []).append(slot)
+    return list(days.values())

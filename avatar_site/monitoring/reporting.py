@@ -1,0 +1,113 @@
+"""Writes the sample of this web process each minute."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import logging
+import os
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+
+from channels.db import database_sync_to_async
+from django.db import DatabaseError, transaction
+from django.utils import timezone
+
+from avatar_site.lib import metrics
+from avatar_site.monitoring.models import Resolution, Sample
+from avatar_site.monitoring.samples import Gauge, SampleValues
+from realtime.admission import admission
+from realtime.models import CallState, LiveCall
+
+logger = logging.getLogger(__name__)
+
+#: Between two readings of the gauges.
+READING_S = 5.0
+#: What stopping waits for the database.
+LAST_WRITE_S = 3.0
+#: The kernel allows 64 characters, which the column has not.
+MAX_HOST_CHARACTERS = 48
+
+
+async def run(*, now: Callable[[], dt.datetime] = timezone.now) -> None:
+    """Write a sample each minute until cancelled; then one of what is left. A database that is away costs nothing."""
+    reporter = Reporter(process=make_process_name(), now=now())
+    try:
+        while True:
+            await asyncio.sleep(READING_S)
+            reporter.read_gauges()
+            if reporter.is_due(now()):
+                await reporter.report(now())
+    finally:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LAST_WRITE_S):
+                await reporter.report(now())
+
+
+def make_process_name() -> str:
+    """Return the name of this process in samples, "<host>:<pid>"."""
+    return f"{socket.gethostname()[:MAX_HOST_CHARACTERS]}:{os.getpid()}"
+
+
+def floor_to_minute(moment: dt.datetime) -> dt.datetime:
+    return moment.replace(second=0, microsecond=0)
+
+
+class Reporter:
+    """Collects a minute of this process, and writes it."""
+
+    def __init__(self, *, process: str, now: dt.datetime) -> None:
+        self._process = process
+        self._began_at = floor_to_minute(now)
+        self._sessions: list[float] = []
+        self._lags_s: list[float] = []
+        self._is_failing = False
+
+    def is_due(self, now: dt.datetime) -> bool:
+        """Whether the minute is over."""
+        return floor_to_minute(now) != self._began_at
+
+    def read_gauges(self) -> None:
+        self._sessions.append(admission.active)
+        self._lags_s.append(metrics.REGISTRY.get_sample_value("avatar_event_loop_lag_seconds") or 0.0)
+
+    async def report(self, now: dt.datetime) -> None:
+        """Write what was measured since the last report. What cannot be written is part of the next one."""
+        began_at, self._began_at = self._began_at, floor_to_minute(now)
+        minute = metrics.take_minute()
+        values = SampleValues(
+            latencies=dict(minute.latencies),
+            counts=minute.counts,
+            gauges={
+                name: Gauge(sum(readings) / len(readings), max(readings))
+                for name, readings in (("sessions", self._sessions), ("loop_lag_s", self._lags_s))
+                if readings
+            },
+        )
+        self._sessions, self._lags_s = [], []
+        try:
+            await database_sync_to_async(write_sample)(self._process, began_at, values)
+        except DatabaseError as error:
+            metrics.give_back(minute)
+            if not self._is_failing:
+                logger.warning("the sample of this minute is kept until the database is back: %s", error)
+            self._is_failing = True
+        except BaseException:
+            metrics.give_back(minute)
+            raise
+        else:
+            self._is_failing = False
+
+
+def write_sample(process: str, began_at: dt.datetime, values: SampleValues) -> None:
+    """Write the sample of a web process, with its waiting calls. Raises DatabaseError."""
+    waiting = LiveCall.objects.filter(process=process, state=CallState.WAITING).count()
+    values.gauges["waiting"] = Gauge(waiting, waiting)
+    with transaction.atomic():
+        key = {"source": f"web {process}", "resolution": Resolution.MINUTE, "began_at": began_at}
+        sample, is_new = Sample.objects.get_or_create(**key, defaults={"values": values.to_json()})
+        if not is_new:
+            # The clock was set back, or a process that has this number now began in the same minute.
+            merged = SampleValues.merge_times([SampleValues.from_json(sample.values), values])
+            Sample.objects.filter(pk=sample.pk).update(values=merged.to_json())

@@ -1,0 +1,161 @@
+"""The strip of tiles on the operators' first page: how the site is, in words and one figure each. Plain values in."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from django.utils.translation import gettext, ngettext
+
+from avatar_site.monitoring import outlook, panels, wording
+from avatar_site.monitoring.outlook import DiskTrend
+from avatar_site.monitoring.samples import SampleValues
+
+#: Below so many turns a share of errors says nothing.
+MIN_TURNS = 20
+#: The night makes one a day; two hours for it to be late.
+MAX_BACKUP_AGE = dt.timedelta(hours=26)
+#: Of main memory, before the limit.
+MEMORY_NOTICE = 0.8
+
+
+class Level(StrEnum):
+    """How a tile looks, from good to bad; NONE says nothing of it."""
+
+    GOOD = "good"
+    NONE = "none"
+    WARNING = "warning"
+    BAD = "bad"
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    key: str
+    title: str
+    value: str
+    detail: str
+    level: Level = Level.NONE
+    url: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The lines against which figures are held."""
+
+    first_sound_s: float
+    error_share: float
+    memory_share: float
+    disk_bytes: float
+
+
+def make_state(*, errors: Sequence[str], warnings: Sequence[str], measured_at: dt.datetime | None, url: str) -> Tile:
+    """Say whether the site is healthy. Each sentence says what is wrong."""
+    title = gettext("State")
+    if errors:
+        return Tile("state", title, gettext("Degraded"), _say_first(errors + list(warnings)), Level.BAD, url)
+    if warnings:
+        return Tile("state", title, gettext("Needs a look"), _say_first(warnings), Level.WARNING, url)
+    if measured_at is None:
+        detail = gettext("No figures of the last five minutes. Do worker and maintenance run?")
+        return Tile("state", title, gettext("Unknown"), detail, Level.WARNING, url)
+    return Tile("state", title, gettext("Healthy"), gettext("No alert is open."), Level.GOOD, url)
+
+
+def _say_first(sentences: Sequence[str]) -> str:
+    """Return the first sentence, and how many there are besides."""
+    if len(sentences) == 1:
+        return sentences[0]
+    others = len(sentences) - 1
+    more = ngettext("and {count} more", "and {count} more", others).format(count=others)
+    return f"{sentences[0]} · {more}"
+
+
+def make_sessions(*, active: int, waiting: int, places: int, peak: float | None, url: str) -> Tile:
+    details = [gettext("at most {count}").format(count=wording.say_count(peak))] if peak is not None else []
+    if waiting:
+        details.insert(0, gettext("{count} waiting").format(count=waiting))
+    is_full = active >= places
+    if is_full:
+        details.insert(0, gettext("every place is taken"))
+    return Tile(
+        "sessions",
+        gettext("Conversations"),
+        gettext("{active} of {places}").format(active=active, places=places),
+        " · ".join(details),
+        Level.WARNING if is_full else Level.GOOD,
+        url,
+    )
+
+
+def make_first_sound(p95: float | None, *, limits: Limits) -> Tile:
+    target = gettext("P95, target {seconds}").format(seconds=wording.say_seconds(limits.first_sound_s))
+    if p95 is None:
+        return Tile("first-sound", gettext("First sound"), "—", gettext("Nobody was answered."))
+    return Tile(
+        "first-sound",
+        gettext("First sound"),
+        wording.say_seconds(p95),
+        target,
+        Level.BAD if p95 > limits.first_sound_s else Level.GOOD,
+    )
+
+
+def make_errors(values: SampleValues | None, *, limits: Limits) -> Tile:
+    title = gettext("Errors")
+    if values is None:
+        return Tile("errors", title, "—", gettext("Nothing was measured."))
+    errors, turns = panels.count_errors(values), values.counts["turns"]
+    share = panels.divide(errors, errors + turns)
+    detail = ngettext("in {count} turn", "in {count} turns", turns).format(count=wording.say_count(turns))
+    if share and turns + errors >= MIN_TURNS:
+        detail = f"{wording.say_percent(share, decimals=1)} · {detail}"
+    is_bad = share is not None and turns + errors >= MIN_TURNS and share > limits.error_share
+    return Tile("errors", title, wording.say_count(errors), detail, Level.BAD if is_bad else Level.GOOD)
+
+
+def make_memory(values: SampleValues | None, *, limits: Limits) -> Tile:
+    title = gettext("Memory")
+    used = panels.read_mean(values, "ram_used_bytes") if values else None
+    total = panels.read_mean(values, "ram_total_bytes") if values else None
+    share = panels.divide(used, total)
+    if values is None or share is None:
+        return Tile("memory", title, "—", gettext("Not measured just now."))
+    details = [_say_part(used, total)]
+    vram = panels.read_mean(values, "vram_used_bytes")
+    if vram is not None:
+        details = [gettext("GPU {part}").format(part=_say_part(vram, panels.read_mean(values, "vram_total_bytes")))]
+    level = Level.BAD if share > limits.memory_share else Level.WARNING if share > MEMORY_NOTICE else Level.GOOD
+    return Tile("memory", title, wording.say_percent(share), details[0], level)
+
+
+def _say_part(used: float | None, total: float | None) -> str:
+    return gettext("{used} of {total}").format(used=wording.say_bytes(used), total=wording.say_bytes(total))
+
+
+def make_disk(values: SampleValues | None, *, trend: DiskTrend | None, limits: Limits, now: dt.datetime) -> Tile:
+    title = gettext("Free disk")
+    free = panels.read_mean(values, "disk_free_bytes") if values else None
+    if free is None:
+        return Tile("disk", title, "—", gettext("Not measured just now."))
+    is_soon = trend is not None and trend.full_at is not None and trend.full_at - now <= outlook.DISK_NOTICE
+    level = Level.BAD if free < limits.disk_bytes else Level.WARNING if is_soon else Level.GOOD
+    return Tile("disk", title, wording.say_bytes(free), panels.describe_disk(trend), level)
+
+
+def make_backup(taken_at: dt.datetime | None, *, now: dt.datetime, url: str) -> Tile:
+    title = gettext("Verified backup")
+    if taken_at is None:
+        detail = gettext("One is made and verified every night.")
+        return Tile("backup", title, gettext("none yet"), detail, Level.WARNING, url)
+    is_old = now - taken_at > MAX_BACKUP_AGE
+    detail = gettext("older than {hours} hours").format(hours=MAX_BACKUP_AGE // dt.timedelta(hours=1))
+    return Tile(
+        "backup",
+        title,
+        wording.say_age(taken_at, now),
+        detail if is_old else f"{wording.say_day(taken_at)} {wording.say_clock(taken_at)}",
+        Level.WARNING if is_old else Level.GOOD,
+        url,
+    )

@@ -1,0 +1,130 @@
+"""Samples of a site as they might have been measured, for tests and pictures: an office by day, nobody by night."""
+
+from __future__ import annotations
+
+import datetime as dt
+import math
+import random
+from collections import Counter
+from collections.abc import Iterator
+
+from django.utils import timezone
+
+from avatar_site.lib.metrics import find_bucket
+from avatar_site.monitoring.models import Resolution, Sample
+from avatar_site.monitoring.samples import Gauge, SampleValues
+
+GIB = 2**30
+PROCESSES = {"web": 0.21, "inference": 3.4, "worker": 0.17, "maintenance": 0.12, "beat": 0.03}
+#: Seconds from the end of speech, typical, and how far they scatter (of the logarithm).
+STAGES = {"endpoint": (0.6, 0.04), "stt": (0.72, 0.15), "ttft": (1.05, 0.2), "ttfa": (1.85, 0.24), "total": (6.4, 0.35)}
+
+
+class MeasuredSite:
+    """
+    `busy`: how full the site is at its busiest hour, 0 to 1; `steady`: how full at all hours, instead.
+
+    `bytes_a_day`: how fast the disk fills.
+    """
+
+    def __init__(
+        self,
+        *,
+        busy: float = 0.8,
+        steady: float | None = None,
+        places: int = 5,
+        bytes_a_day: float = 2.2 * GIB,
+        free_bytes: float = 96 * GIB,
+        slow_hours: tuple[int, ...] = (11, 15),
+        has_gpu: bool = False,
+        web_processes: int = 1,
+        seed: int = 8,
+    ) -> None:
+        self.busy = busy
+        self.steady = steady
+        self.places = places
+        self.bytes_a_day = bytes_a_day
+        self.free_bytes = free_bytes
+        self.slow_hours = slow_hours
+        self.has_gpu = has_gpu
+        self.web_processes = web_processes
+        self._random = random.Random(seed)
+
+    def write(self, *, now: dt.datetime, days: float, minutes_for_days: float = 7) -> int:
+        """Write samples up to `now`: of each minute of the newest days, of each hour before. Return how many rows."""
+        rows: list[Sample] = []
+        now = now.replace(second=0, microsecond=0)
+        turning = (now - dt.timedelta(days=min(days, minutes_for_days))).replace(minute=0)
+        begin = (now - dt.timedelta(days=days)).replace(minute=0)
+        hours = int((turning - begin) / dt.timedelta(hours=1))
+        for number in range(hours):
+            rows += self._measure(begin + dt.timedelta(hours=number), now=now, resolution=Resolution.HOUR, minutes=60)
+        for number in range(int((now - turning) / dt.timedelta(minutes=1))):
+            rows += self._measure(turning + dt.timedelta(minutes=number), now=now)
+        Sample.objects.bulk_create(rows, batch_size=500)
+        return len(rows)
+
+    def _measure(
+        self, at: dt.datetime, *, now: dt.datetime, resolution: Resolution = Resolution.MINUTE, minutes: int = 1
+    ) -> Iterator[Sample]:
+        load = self._find_load(timezone.localtime(at))
+        for number in range(self.web_processes):
+            values = self._measure_web(at, load / self.web_processes, minutes)
+            yield Sample(
+                source=f"web main:{4100 + number}", resolution=resolution, began_at=at, values=values.to_json()
+            )
+        values = self._measure_system(load, (now - at) / dt.timedelta(days=1))
+        yield Sample(source="system", resolution=resolution, began_at=at, values=values.to_json())
+
+    def _find_load(self, local: dt.datetime) -> float:
+        """Return how full the site is, 0 to 1: two humps on workdays, little at the weekend."""
+        if self.steady is not None:
+            return self.steady
+        hour = local.hour + local.minute / 60
+        hump = math.exp(-(((hour - 10.5) / 1.6) ** 2)) + 0.9 * math.exp(-(((hour - 15.5) / 2.0) ** 2))
+        workday = 0.15 if local.weekday() >= 5 else 1.0
+        return min(1.0, self.busy * workday * hump * self._random.uniform(0.75, 1.25))
+
+    def _measure_web(self, at: dt.datetime, load: float, minutes: int) -> SampleValues:
+        sessions = load * self.places
+        whole = math.floor(sessions + self._random.random())
+        turns = sum(self._random.random() < 0.8 for _ in range(whole * minutes))
+        slow = 1.9 if self.steady is None and timezone.localtime(at).hour in self.slow_hours and load > 0.4 else 1.0
+        counts = Counter({"turns": turns})
+        for name, chance in (("errors.TTS_FAILED", 0.01), ("errors.LLM_TIMEOUT", 0.006), ("gaps", 0.05)):
+            counts[name] = sum(self._random.random() < chance * slow**2 for _ in range(turns))
+        counts["refused.full"] = int(whole >= self.places and self._random.random() < 0.1)
+        latencies: dict[str, Counter[int]] = {}
+        for stage, (typical, scatter) in STAGES.items():
+            latencies[stage] = Counter(
+                find_bucket(typical * slow * self._random.lognormvariate(0, scatter)) for _ in range(turns)
+            )
+        return SampleValues(
+            latencies={stage: found for stage, found in latencies.items() if found},
+            counts=Counter({name: count for name, count in counts.items() if count}),
+            gauges={
+                "sessions": Gauge(sessions if minutes > 1 else whole, min(whole + (minutes > 1), self.places)),
+                "waiting": Gauge(0, 0),
+                "loop_lag_s": Gauge(0.002, 0.004 + 0.02 * load),
+            },
+        )
+
+    def _measure_system(self, load: float, days_ago: float) -> SampleValues:
+        free = self.free_bytes + self.bytes_a_day * days_ago
+        used = (7.6 + 2.8 * load + 0.2 * self._random.random()) * GIB
+        readings: dict[str, float] = {
+            "disk_free_bytes": free,
+            "disk_total_bytes": 256 * GIB,
+            "log_bytes": 0.3 * GIB,
+            "media_bytes": max(0.0, 38 * GIB - self.bytes_a_day * days_ago),
+            "database_bytes": 0.4 * GIB,
+            "ram_used_bytes": used,
+            "ram_total_bytes": 16 * GIB,
+            "backup_age_s": 3600 * 8.0,
+            "queue.voices": 0,
+            "queue.maintenance": 0,
+        }
+        if self.has_gpu:
+            readings |= {"vram_used_bytes": (21.4 + 0.6 * load) * GIB, "vram_total_bytes": 24 * GIB}
+        readings |= {f"rss_bytes.{name}": gib * GIB for name, gib in PROCESSES.items()}
+        return SampleValues(gauges={name: Gauge(value, value) for name, value in readings.items()})
