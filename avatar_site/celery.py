@@ -7,6 +7,7 @@ from celery import Celery
 from celery.signals import worker_init
 
 from avatar_site.celery_broker import install_transport
+from avatar_site.operations.worker_heartbeats import HeartbeatStep
 from avatar_site.private_files import restrict_new_files
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "avatar_site.settings.prod")
@@ -15,6 +16,7 @@ restrict_new_files()
 app = Celery("avatar")
 app.config_from_object("django.conf:settings", namespace="CELERY")
 app.autodiscover_tasks()
+app.steps["consumer"].add(HeartbeatStep)
 
 install_transport()
 

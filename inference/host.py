@@ -20,7 +20,7 @@ import grpc.aio
 import psutil
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
-from inference import device_memory
+from inference import device_memory, sd_notify
 from inference.address import AddressTaken, hold_socket, make_target, parse_socket_path, private_files
 from inference.client import make_server_options
 from inference.config import InferenceConfig
@@ -211,6 +211,8 @@ class InferenceServer:
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # grpc-stubs does not know it
         self._server: grpc.aio.Server | None = None
         self._held = ExitStack()
+        #: Every engine was tried.
+        self.is_loaded = False
         #: The TCP port; 1 for a Unix socket.
         self.port = 0
 
@@ -243,6 +245,7 @@ class InferenceServer:
         """Load and warm the engines; health becomes SERVING role by role, and for the process at the end."""
         await self.host.load(self._note_state)
         await self._set_health(WHOLE_PROCESS, is_serving=self.host.status().is_ready)
+        self.is_loaded = True
 
     async def watch(self) -> None:
         """Update the health service from the engines every second, until cancelled. Call it after `load`."""
@@ -285,6 +288,8 @@ async def serve(config: InferenceConfig) -> None:
     logger.info("inference listens on %s, profile %s", config.address, config.profile)
     loading = asyncio.create_task(_load_and_watch(server))
     waiting = asyncio.create_task(stopping.wait())
+    # From the event loop that serves every call. Not ready before: loading a model may hold the interpreter for long.
+    beating = asyncio.create_task(sd_notify.send_heartbeats(is_ready=lambda: server.is_loaded))
     try:
         await asyncio.wait({loading, waiting}, return_when=asyncio.FIRST_COMPLETED)
         if loading.done():
@@ -295,6 +300,7 @@ async def serve(config: InferenceConfig) -> None:
         waiting.cancel()
         logger.info("inference drains")
         await server.stop()
+        beating.cancel()
 
 
 async def _load_and_watch(server: InferenceServer) -> None:

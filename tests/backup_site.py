@@ -116,6 +116,13 @@ class BackupSite:
     def media_dir(self) -> Path:
         return self.data_dir / "media"
 
+    def list_scratch(self) -> list[str]:
+        """Return the names in the scratch folder, which each command removes and makes anew."""
+        try:
+            return [path.name for path in (self.data_dir / "scratch").iterdir()]
+        except FileNotFoundError:
+            return []
+
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         """Start a command in a new process group; the caller waits for its end."""
         return subprocess.Popen(

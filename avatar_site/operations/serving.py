@@ -13,13 +13,26 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 from avatar_site.operations import processes
-from avatar_site.operations.supervisor import ChildDied, ChildEvent, ChildStarted, ChildStopped, LogFailed, Supervisor
+from avatar_site.operations.heartbeats import HangPolicy
+from avatar_site.operations.serve_state import Histories, ServeState, StateFile
+from avatar_site.operations.supervisor import (
+    ChildDied,
+    ChildEvent,
+    ChildHung,
+    ChildReady,
+    ChildStarted,
+    ChildStopped,
+    LogFailed,
+    Supervisor,
+)
+from inference import sd_notify
 
 if TYPE_CHECKING:
     from inference.interfaces import Inference, RoleStatus
@@ -27,6 +40,7 @@ if TYPE_CHECKING:
 POLL_S = 0.25
 #: About 550 tokens, at thirty a second on two cores that have nothing else to do.
 READ_TIMEOUT_S = 60.0
+STATE_EVERY_S = 5.0
 #: A process that has died so often in a row before it was ready will not recover by restarting.
 HOPELESS_DEATHS = 3
 MIB = 1024 * 1024
@@ -52,6 +66,8 @@ class ServePlan:
     is_verbose: bool
     #: `time.monotonic()` when `manage.py serve` began.
     began_s: float
+    #: Between two heartbeats of a process.
+    heartbeat_s: float = 5.0
 
     @classmethod
     def from_json(cls, text: str) -> Self:
@@ -62,10 +78,6 @@ class ServePlan:
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
-
-    @property
-    def state_file(self) -> Path:
-        return Path(self.data_dir) / "serve.json"
 
 
 def become_supervisor(plan: ServePlan, environment: dict[str, str], *, kept: tuple[int, ...]) -> NoReturn:
@@ -93,9 +105,13 @@ class Serving:
     def __init__(self, plan: ServePlan) -> None:
         self._plan = plan
         self._deaths: dict[str, int] = {}
+        #: Killed because they hang.
+        self._hung: set[str] = set()
         self._is_web_up = "web" not in plan.names
         self._is_sound = True
         self._is_stopping = False
+        self._histories = Histories()
+        self._state_file = StateFile(Path(plan.data_dir), on_failure=self._report_state_failure)
         #: Waits for the engines of an inference process that was started again.
         self._preparing: asyncio.Task[bool] | None = None
         self._supervisor = Supervisor(
@@ -103,9 +119,10 @@ class Serving:
                 names=plan.names, host=plan.host, port=plan.port, is_behind_proxy=plan.is_behind_proxy
             ),
             log_dir=Path(plan.data_dir) / "logs",
-            environment=os.environ,
+            environment=make_child_environment(os.environ),
             on_event=self._handle_event,
             on_line=(lambda name, line: say(f"{name:<11} | {line}")) if plan.is_verbose else None,
+            hang_policy=HangPolicy(interval_s=plan.heartbeat_s),
         )
 
     async def run(self) -> bool:
@@ -115,33 +132,46 @@ class Serving:
             loop.add_signal_handler(number, self._stop)
         say(f"Starting {', '.join(self._plan.names)} with profile {self._plan.profile} …")
         announcing = asyncio.create_task(self._announce())
+        writing = asyncio.create_task(self._write_state_often())
+        # To systemd, when it runs us.
+        beating = asyncio.create_task(sd_notify.send_heartbeats(is_ready=announcing.done))
         try:
             await self._supervisor.run()
         finally:
             if self._preparing is not None:
                 self._preparing.cancel()
-            announcing.cancel()
-            with suppress(asyncio.CancelledError):
-                await announcing
-            with suppress(OSError):  # a damaged disk must not prevent the end
-                self._plan.state_file.unlink(missing_ok=True)
+            for task in (announcing, writing, beating):
+                task.cancel()
+                with suppress(asyncio.CancelledError):
+                    await task
+            self._state_file.remove()
         say("Stopped.")
         return self._is_sound
 
     def _stop(self) -> None:
         say("Stopping at once …" if self._is_stopping else "Stopping …")
         self._is_stopping = True
+        sd_notify.notify(sd_notify.STOPPING)
         self._supervisor.stop()
 
     def _handle_event(self, event: ChildEvent) -> None:
         match event:
             case ChildStarted(name):
-                self._write_state()
+                self._histories.note_start(name, time.time())
                 if name == "inference" and self._deaths.get(name):
                     self._prepare_again()
+            case ChildReady(name) if self._histories.has_restarted(name):
+                say(f"{name} is ready again")
+            case ChildHung(name, missed):
+                self._hung.add(name)
+                self._histories.note_problem(name, f"missed {missed} heartbeats")
+                say(f"{name} hangs: it missed {missed} heartbeats in a row and is killed")
             case ChildDied(name, code, deaths, restart_in_s, last_lines):
                 self._deaths[name] = deaths
                 how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
+                if name not in self._hung:
+                    self._histories.note_problem(name, how.removeprefix("was "))
+                self._hung.discard(name)
                 for line in last_lines:
                     say(f"  {name} | {line}")
                 if name == "web" and not self._is_web_up and deaths >= HOPELESS_DEATHS:
@@ -154,16 +184,32 @@ class Serving:
                 say(f"  {name} did not stop by itself and was killed")
             case LogFailed(name, reason):
                 say(f"  the log of {name} cannot be written: {reason}; it goes on without")
+        self._write_state()
+
+    async def _write_state_often(self) -> None:
+        while True:
+            self._write_state()
+            await asyncio.sleep(STATE_EVERY_S)
 
     def _write_state(self) -> None:
-        """Write the state file of `serve --status`. A full disk costs the file, not the service."""
-        state = {"address": make_url(self._plan.host, self._plan.port), "pids": self._pids}
-        draft = self._plan.state_file.with_suffix(".new")
-        try:
-            draft.write_text(json.dumps(state), encoding="utf-8")
-            draft.replace(self._plan.state_file)
-        except OSError as error:
-            say(f"  {self._plan.state_file} cannot be written: {error.strerror}; `serve --status` may be out of date")
+        now = time.time()
+        children = (
+            self._histories.describe(
+                name, now, pid=self._supervisor.pids.get(name), heartbeat=self._supervisor.find_heartbeat(name)
+            )
+            for name in self._plan.names
+        )
+        self._state_file.write(
+            ServeState(
+                address=make_url(self._plan.host, self._plan.port),
+                supervisor_pid=os.getpid(),
+                written_at=now,
+                children=tuple(children),
+            )
+        )
+
+    def _report_state_failure(self, problem: str) -> None:
+        say(f"  {problem}; `serve --status` and the alerts may be out of date")
 
     @property
     def _pids(self) -> dict[str, int]:
@@ -244,6 +290,12 @@ class Serving:
         with suppress(InferenceError, TimeoutError):
             async with asyncio.timeout(READ_TIMEOUT_S):
                 await client.llm.prefill(messages)
+
+
+def make_child_environment(own: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment of the children: without what systemd told us alone, and with stacks of a hung process."""
+    private = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
+    return {name: value for name, value in own.items() if name not in private} | {"PYTHONFAULTHANDLER": "1"}
 
 
 def say(line: str) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import json
 import os
 import socket
 import subprocess
@@ -27,6 +26,7 @@ from avatar_site import env
 from avatar_site.operations import database_checks, processes, services
 from avatar_site.operations.backups.copies import remove_leftovers
 from avatar_site.operations.locks import SERVE_LOCK, LockHeld, hold_lock
+from avatar_site.operations.serve_state import read_state
 from avatar_site.operations.serving import ServePlan, become_supervisor, describe_role, make_memory_table
 from avatar_site.private_files import close_to_others, restrict_new_files
 from inference.address import AddressTaken, hold_socket, parse_socket_path
@@ -115,12 +115,11 @@ def describe_running() -> Iterator[str]:
         with _lock(settings.AVATAR_DATA_DIR):
             raise StartRefused(f"Nothing runs with the data folder {settings.AVATAR_DATA_DIR}.")
     except AlreadyServing:
-        try:
-            state = json.loads((settings.AVATAR_DATA_DIR / "serve.json").read_text(encoding="utf-8"))
-        except FileNotFoundError:
+        state = read_state(settings.AVATAR_DATA_DIR)
+        if state is None:
             raise StartRefused("It is being prepared; no process is started yet.") from None
-    yield state["address"]
-    yield make_memory_table(state["pids"])
+    yield state.address
+    yield make_memory_table(state.pids)
     yield from asyncio.run(_describe_roles())
 
 

@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
+import re
 import signal
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from logging.handlers import RotatingFileHandler
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextlib import closing, suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from avatar_site.operations import die_with_parent
+from avatar_site.operations.child_logs import ChildLogs, LogLimits, make_plain
+from avatar_site.operations.heartbeats import HangPolicy, HangWatch, Heartbeat
 
-LOG_BYTES = 5_000_000
-LOGS_KEPT = 3
 LAST_LINES = 20
 #: How long the output of a process that has ended is still read.
 OUTPUT_TIMEOUT_S = 2.0
+#: How long a hung child may take to write where its threads stand (`faulthandler`, at SIGABRT).
+ABORT_TIMEOUT_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,21 @@ class ChildStarted:
 
 
 @dataclass(frozen=True, slots=True)
+class ChildReady:
+    """A child says that it serves."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class ChildHung:
+    """A child missed too many heartbeats. It is killed; ChildDied follows."""
+
+    name: str
+    missed: int
+
+
+@dataclass(frozen=True, slots=True)
 class ChildDied:
     """A child ended unasked. `code` is negative for a signal; `deaths` counts those in a row, this one included."""
 
@@ -85,17 +101,19 @@ class LogFailed:
     reason: str
 
 
-ChildEvent = ChildStarted | ChildDied | ChildStopped | LogFailed
+ChildEvent = ChildStarted | ChildReady | ChildHung | ChildDied | ChildStopped | LogFailed
+#: Of the supervisor's own log. Other events are information.
+EVENT_LEVELS: dict[type, str] = {ChildHung: "error", ChildDied: "error", LogFailed: "warning"}
 #: A shell's exit code for a command that cannot be executed.
 CANNOT_START = 126
 
 
 class Supervisor:
     """
-    Runs children until it is told to stop.
+    Runs children until it is told to stop, and restarts those that end or hang.
 
-    Each child has its own process group (Ctrl-C in a terminal reaches only the supervisor) and a rotating log file. Run
-    it in the main thread: the kernel ties a child to the thread that started it.
+    Each child has its own process group (Ctrl-C in a terminal reaches only the supervisor) and its log (`child_logs`).
+    Run it in the main thread: the kernel ties a child to the thread that started it.
     """
 
     def __init__(
@@ -107,17 +125,26 @@ class Supervisor:
         on_event: Callable[[ChildEvent], None],
         on_line: Callable[[str, str], None] | None = None,
         policy: RestartPolicy | None = None,
+        hang_policy: HangPolicy | None = None,
+        log_limits: LogLimits | None = None,
     ) -> None:
         self._specs = specs
-        self._log_dir = log_dir
+        self._logs = ChildLogs(
+            log_dir, on_failure=lambda name, reason: self._on_event(LogFailed(name, reason)), limits=log_limits
+        )
         self._environment = environment
-        self._on_event = on_event
+        self._report = on_event
         self._on_line = on_line
         self._policy = policy or RestartPolicy()
         self._stop = asyncio.Event()
         self._stop_now = asyncio.Event()
         self._ended = {spec.name: asyncio.Event() for spec in specs}
+        self._hangs = HangWatch(hang_policy or HangPolicy(), on_ready=lambda name: self._on_event(ChildReady(name)))
         self.pids: dict[str, int] = {}
+
+    def find_heartbeat(self, name: str) -> Heartbeat | None:
+        """Return the heartbeats of a child; None while it does not run."""
+        return self._hangs.find(name)
 
     def stop(self) -> None:
         """Send SIGTERM to the children; called again, kill them."""
@@ -127,11 +154,19 @@ class Supervisor:
 
     async def run(self) -> None:
         """Return when `stop()` was called and every child has ended. Kills them when cancelled."""
-        with suppress(OSError):  # a full disk: each child's log reports it
-            self._log_dir.mkdir(parents=True, exist_ok=True)
-        async with asyncio.TaskGroup() as children:
-            for spec in self._specs:
-                children.create_task(self._keep(spec))
+        with closing(self._logs), self._hangs.listening():
+            async with asyncio.TaskGroup() as tasks:
+                watching = tasks.create_task(self._hangs.run())
+                async with asyncio.TaskGroup() as children:
+                    for spec in self._specs:
+                        children.create_task(self._keep(spec))
+                watching.cancel()
+
+    def _on_event(self, event: ChildEvent) -> None:
+        """Log an event, and report it."""
+        level = EVENT_LEVELS.get(type(event), "info")
+        self._logs.write_event(level, describe_event(event), asdict(event))
+        self._report(event)
 
     async def _keep(self, spec: ChildSpec) -> None:
         try:
@@ -141,8 +176,7 @@ class Supervisor:
 
     async def _restart_until_stopped(self, spec: ChildSpec) -> None:
         deaths = 0
-        log_path = self._log_dir / f"{spec.name}.log"
-        with _open_log(log_path, lambda reason: self._on_event(LogFailed(spec.name, reason))) as log:
+        with self._logs.opened(spec.name) as log:
             while not self._stop.is_set():
                 started = time.monotonic()
                 last_lines: deque[str] = deque(maxlen=LAST_LINES)
@@ -156,12 +190,12 @@ class Supervisor:
                     return
                 deaths = 1 if time.monotonic() - started >= self._policy.settled_after_s else deaths + 1
                 delay_s = self._policy.delay_s(deaths)
-                self._on_event(ChildDied(spec.name, code, deaths, delay_s, tuple(last_lines)))
+                self._on_event(ChildDied(spec.name, code, deaths, delay_s, tuple(map(make_plain, last_lines))))
                 with suppress(TimeoutError):
                     async with asyncio.timeout(delay_s):
                         await self._stop.wait()
 
-    async def _run_once(self, spec: ChildSpec, log: logging.Logger, last_lines: deque[str]) -> int | None:
+    async def _run_once(self, spec: ChildSpec, log: Callable[[str], None], last_lines: deque[str]) -> int | None:
         """Run a child to its end. Return its exit code, or None if it was stopped."""
         # Our own pipe: `Process.wait()` would wait for asyncio's to close, which grandchildren may hold open.
         output, child_output = os.pipe()
@@ -172,7 +206,7 @@ class Supervisor:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=child_output,
                 stderr=child_output,
-                env=dict(self._environment),
+                env={**self._environment, **self._hangs.environment},
                 start_new_session=True,
             )
         except BaseException:
@@ -183,9 +217,14 @@ class Supervisor:
         copying = asyncio.create_task(self._copy_output(spec.name, output, log, last_lines))
         try:
             self.pids[spec.name] = process.pid
+            hangs = self._hangs.begin(spec.name, process.pid)
             self._on_event(ChildStarted(spec.name, process.pid))
-            if await _first(process.wait(), self._wait_for_turn_to_stop(spec)) == 0:
-                return process.returncode
+            match await _first(process.wait(), self._wait_for_turn_to_stop(spec), hangs.wait()):
+                case 0:
+                    return process.returncode
+                case 2:
+                    await self._end_hung_child(spec, process)
+                    return process.returncode
             was_killed = await self._stop_child(spec, process)
             self._on_event(ChildStopped(spec.name, was_killed))
             return None
@@ -194,6 +233,7 @@ class Supervisor:
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(process.pid, signal.SIGKILL)
             await process.wait()
+            self._hangs.end(spec.name)
             await asyncio.wait([copying], timeout=OUTPUT_TIMEOUT_S)
             copying.cancel()
             del self.pids[spec.name]
@@ -203,6 +243,18 @@ class Supervisor:
         for name in spec.stops_after:
             if name in self._ended:
                 await _first(self._ended[name].wait(), self._stop_now.wait())
+
+    async def _end_hung_child(self, spec: ChildSpec, process: asyncio.subprocess.Process) -> None:
+        heartbeat = self._hangs.find(spec.name)
+        self._on_event(ChildHung(spec.name, heartbeat.missed if heartbeat is not None else 0))
+        with suppress(ProcessLookupError):
+            process.send_signal(signal.SIGABRT)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(ABORT_TIMEOUT_S):
+                await process.wait()
+        with suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
 
     async def _stop_child(self, spec: ChildSpec, process: asyncio.subprocess.Process) -> bool:
         """Send SIGTERM and wait. Return whether the child must be killed."""
@@ -214,7 +266,7 @@ class Supervisor:
         except TimeoutError:
             return True
 
-    async def _copy_output(self, name: str, output: int, log: logging.Logger, last_lines: deque[str]) -> None:
+    async def _copy_output(self, name: str, output: int, log: Callable[[str], None], last_lines: deque[str]) -> None:
         reader = asyncio.StreamReader()
         transport, _ = await asyncio.get_running_loop().connect_read_pipe(
             lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(output, "rb", buffering=0)
@@ -225,7 +277,7 @@ class Supervisor:
             transport.close()
 
     async def _copy_lines(
-        self, name: str, reader: asyncio.StreamReader, log: logging.Logger, last_lines: deque[str]
+        self, name: str, reader: asyncio.StreamReader, log: Callable[[str], None], last_lines: deque[str]
     ) -> None:
         rest = b""
         while block := await reader.read(65536):
@@ -238,12 +290,17 @@ class Supervisor:
         if rest:
             self._keep_line(name, rest, log, last_lines)
 
-    def _keep_line(self, name: str, line: bytes, log: logging.Logger, last_lines: deque[str]) -> None:
+    def _keep_line(self, name: str, line: bytes, log: Callable[[str], None], last_lines: deque[str]) -> None:
         text = line.decode(errors="replace")
         last_lines.append(text)
-        log.info("%s", text)
+        log(text)
         if self._on_line is not None:
-            self._on_line(name, text)
+            self._on_line(name, make_plain(text))
+
+
+def describe_event(event: ChildEvent) -> str:
+    """Return an event's name in words: ChildDied is "child died"."""
+    return re.sub(r"(?<!^)(?=[A-Z])", " ", type(event).__name__).lower()
 
 
 async def _first(*waits: Coroutine[Any, Any, object]) -> int:
@@ -255,41 +312,3 @@ async def _first(*waits: Coroutine[Any, Any, object]) -> int:
     finally:
         for task in tasks:
             task.cancel()
-
-
-class _LogHandler(RotatingFileHandler):
-    """Writes a child's log. On a full disk, lines are lost and the service continues; reported once."""
-
-    def __init__(self, path: Path, on_failure: Callable[[str], None]) -> None:
-        # Opened at the first line: the child must run even if the folder is unwritable.
-        super().__init__(path, maxBytes=LOG_BYTES, backupCount=LOGS_KEPT, encoding="utf-8", delay=True)
-        self._on_failure = on_failure
-        self._has_failed = False
-
-    def emit(self, record: logging.LogRecord) -> None:
-        was_failing, self._has_failed = self._has_failed, False
-        super().emit(record)
-        if self._has_failed and not was_failing:
-            self._on_failure(self._reason)
-
-    def handleError(self, record: logging.LogRecord) -> None:
-        # The base class would print a traceback for each line.
-        error = sys.exception()
-        self._has_failed = True
-        self._reason = getattr(error, "strerror", None) or str(error)
-
-    def close(self) -> None:
-        with suppress(OSError):  # the buffer does not fit on the disk either
-            super().close()
-
-
-@contextmanager
-def _open_log(path: Path, on_failure: Callable[[str], None]) -> Iterator[logging.Logger]:
-    """Yield a logger outside of the logging tree that writes to `path`."""
-    log = logging.Logger(path.stem)  # not in the tree of loggers, on purpose
-    handler = _LogHandler(path, on_failure)
-    log.addHandler(handler)
-    try:
-        yield log
-    finally:
-        handler.close()

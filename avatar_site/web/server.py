@@ -27,6 +27,7 @@ from twisted.python.failure import Failure
 from avatar_site.web.channel import Channel
 from avatar_site.web.limits import Connections, Limits, Tally
 from avatar_site.web.sockets import Socket, SocketFactory
+from inference import sd_notify
 
 logger = logging.getLogger(__name__)
 
@@ -288,6 +289,16 @@ class Server(daphne.server.Server):
         #: By transport.
         self.connected: Connections[Any] = Connections(limits)
         self._tally = Tally()
+        self._beating: asyncio.Task[None] | None = None
+
+    def listen_success(self, port: Any) -> None:
+        """Daphne's: from now on, heartbeats come from the event loop that serves every connection."""
+        super().listen_success(port)
+        daphne.server.reactor.callLater(0, self._begin_heartbeats)
+
+    def _begin_heartbeats(self) -> None:
+        if self._beating is None:  # one for all listening sockets
+            self._beating = asyncio.ensure_future(sd_notify.send_heartbeats())
 
     def run(self) -> None:
         # Daphne looks its factories up by name inside this method.
@@ -323,6 +334,7 @@ class Server(daphne.server.Server):
 
     def kill_all_applications(self) -> Any:
         """Daphne's, called before the reactor stops: drain the application first."""
+        sd_notify.notify(sd_notify.STOPPING)
         draining = Deferred.fromFuture(asyncio.ensure_future(self._drain()))
         return draining.addBoth(lambda _: super(Server, self).kill_all_applications())
 
@@ -334,6 +346,9 @@ class Server(daphne.server.Server):
             logger.warning("draining took more than %g s and was cut off", DRAIN_S)
         except Exception:
             logger.exception("the application could not be drained")
+        finally:
+            if self._beating is not None:
+                self._beating.cancel()
         await self._end_background()
 
     def _begin_background(self) -> None:

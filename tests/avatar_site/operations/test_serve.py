@@ -21,6 +21,7 @@ import psutil
 import pytest
 from django.conf import settings
 
+from avatar_site.operations.serve_state import FILE_NAME, read_state
 from avatar_site.operations.serving import ServePlan, Serving
 from tests.backup_site import BackupSite
 from tests.ports import find_free_port
@@ -50,8 +51,8 @@ class Serve(OutputProcess):
         )
 
     def pids(self) -> dict[str, int]:
-        pids: dict[str, int] = json.loads((self.data_dir / "serve.json").read_text())["pids"]
-        return pids
+        state = read_state(self.data_dir)
+        return {} if state is None else state.pids
 
     def close(self) -> None:
         if self.process.poll() is None:
@@ -384,7 +385,7 @@ class TestServing:
         self, data_dir: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         plan = make_plan(data_dir)
-        plan.state_file.mkdir(parents=True)
+        (data_dir / FILE_NAME).mkdir(parents=True)
 
         assert await Serving(plan).run()
         assert "Stopped." in capsys.readouterr().out

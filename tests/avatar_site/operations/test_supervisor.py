@@ -1,4 +1,5 @@
 import asyncio
+import json
 import os
 import signal
 import subprocess
@@ -6,14 +7,18 @@ import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
-from avatar_site.operations import supervisor as module
+from avatar_site.operations.heartbeats import HangPolicy
 from avatar_site.operations.supervisor import (
+    CANNOT_START,
     ChildDied,
     ChildEvent,
+    ChildHung,
+    ChildReady,
     ChildSpec,
     ChildStarted,
     ChildStopped,
@@ -29,6 +34,29 @@ HAS_A_CHILD = (
     f"print(subprocess.Popen([sys.executable, '-c', {STUBBORN!r}]).pid, flush=True); time.sleep(600)"
 )
 QUICK = RestartPolicy(first_delay_s=0.01)
+#: Fast, and patient enough for a machine that has other things to do.
+HANGS_SOON = HangPolicy(interval_s=0.2, max_missed=3, max_missed_while_working=8, max_own_lateness_s=0.05)
+#: Sends heartbeats, and calls `block()` in the loop that sends them when it is told to by SIGUSR1.
+BEATS = """
+import asyncio, signal, threading, time
+from inference import sd_notify
+
+def compute(until=float("inf")):
+    while time.monotonic() < until:
+        pass
+
+async def main():
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, block)
+    print("beats", flush=True)
+    await sd_notify.send_heartbeats()
+
+def block():
+    print("blocks", flush=True)
+    {block}
+    print("goes on", flush=True)
+
+asyncio.run(main())
+"""
 DIES = "import sys; print('last words'); sys.exit(3)"
 
 
@@ -39,17 +67,18 @@ def python(name: str, code: str, stop_timeout_s: float = 10.0) -> ChildSpec:
 class Run:
     """A supervisor that runs, what it said, and a way to wait for what it says next."""
 
-    def __init__(self, specs: list[ChildSpec], log_dir: Path, policy: RestartPolicy) -> None:
+    def __init__(self, specs: list[ChildSpec], log_dir: Path, policy: RestartPolicy, hang_policy: HangPolicy) -> None:
         self.events: list[ChildEvent] = []
         self.lines: list[tuple[str, str]] = []
         self._changed = asyncio.Event()
         self.supervisor = Supervisor(
             specs,
             log_dir=log_dir,
-            environment=os.environ,
+            environment=os.environ | {"PYTHONFAULTHANDLER": "1"},
             on_event=lambda event: self._note(self.events, event),
             on_line=lambda name, line: self._note(self.lines, (name, line)),
             policy=policy,
+            hang_policy=hang_policy,
         )
 
     def _note(self, notes: list, note: object) -> None:
@@ -67,8 +96,10 @@ class Run:
 
 
 @asynccontextmanager
-async def running(tmp_path: Path, *specs: ChildSpec, policy: RestartPolicy = QUICK) -> AsyncIterator[Run]:
-    run = Run(list(specs), tmp_path / "logs", policy)
+async def running(
+    tmp_path: Path, *specs: ChildSpec, policy: RestartPolicy = QUICK, hang_policy: HangPolicy = HANGS_SOON
+) -> AsyncIterator[Run]:
+    run = Run(list(specs), tmp_path / "logs", policy, hang_policy)
     task = asyncio.create_task(run.supervisor.run())
     try:
         yield run
@@ -79,6 +110,10 @@ async def running(tmp_path: Path, *specs: ChildSpec, policy: RestartPolicy = QUI
         task.cancel()
         with suppress(asyncio.CancelledError):
             await task
+
+
+def read_log(tmp_path: Path, name: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (tmp_path / "logs" / f"{name}.log").read_text(encoding="utf-8").splitlines()]
 
 
 def is_alive(pid: int) -> bool:
@@ -173,7 +208,7 @@ class TestSupervisor:
         assert len(run.of(ChildStarted)) == 1
 
     async def test_kills_its_children_when_cancelled(self, tmp_path: Path) -> None:
-        run = Run([python("web", STUBBORN)], tmp_path / "logs", RestartPolicy())
+        run = Run([python("web", STUBBORN)], tmp_path / "logs", RestartPolicy(), HANGS_SOON)
         task = asyncio.create_task(run.supervisor.run())
         await run.until(lambda: len(run.lines) == 1)
         pid = run.supervisor.pids["web"]
@@ -190,17 +225,23 @@ class TestSupervisor:
             await run.until(lambda: len(run.of(ChildDied)) == 1)
 
         assert sorted(run.of(ChildDied)[0].last_lines) == sorted(["one", "50%", "100%", "你好", "end"])
-        assert "你好\n" in (tmp_path / "logs" / "web.log").read_text(encoding="utf-8")
+        assert "你好" in {line["event"] for line in read_log(tmp_path, "web")}
 
-    async def test_begins_a_new_log_when_one_is_full(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(module, "LOG_BYTES", 2000)
-        code = "print('\\n'.join('line %d' % n for n in range(2000)))"
-        async with running(tmp_path, python("web", code), policy=RestartPolicy(first_delay_s=600)) as run:
+    async def test_logs_what_becomes_of_its_children(self, tmp_path: Path) -> None:
+        async with running(tmp_path, python("web", DIES), policy=RestartPolicy(first_delay_s=600)) as run:
             await run.until(lambda: len(run.of(ChildDied)) == 1)
 
-        logs = list((tmp_path / "logs").iterdir())
-        assert sorted(log.name for log in logs) == ["web.log", "web.log.1", "web.log.2", "web.log.3"]
-        assert all(log.stat().st_size <= 2000 for log in logs)
+        events = [(line["level"], line["event"], line["name"]) for line in read_log(tmp_path, "supervisor")]
+        assert events == [("info", "child started", "web"), ("error", "child died", "web")]
+        (died,) = read_log(tmp_path, "error")
+        assert (died["code"], died["deaths"], died["last_lines"]) == (3, 1, ["last words"])
+
+    async def test_lets_no_child_leave_a_core_dump(self, tmp_path: Path) -> None:
+        tells = "import resource; print(resource.getrlimit(resource.RLIMIT_CORE), flush=True); " + SLEEPS
+        async with running(tmp_path, python("web", tells)) as run:
+            await run.until(lambda: ("web", "awake") in run.lines)
+
+            assert ("web", "(0, 0)") in run.lines
 
     async def test_leaves_no_orphan_when_it_is_killed(self, tmp_path: Path) -> None:
         program = (
@@ -260,7 +301,7 @@ class TestFullDisk:
         async with running(tmp_path, python("calm", SLEEPS)) as run:
             await run.until(lambda: ("calm", "awake") in run.lines)
 
-            assert [failure.name for failure in run.of(LogFailed)] == ["calm"]
+            assert sorted(failure.name for failure in run.of(LogFailed)) == ["calm", "supervisor"]
 
     async def test_tries_again_when_a_process_cannot_be_made(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -278,8 +319,80 @@ class TestFullDisk:
             await run.until(lambda: ("calm", "awake") in run.lines)
 
             (death,) = run.of(ChildDied)
-            assert death.code == module.CANNOT_START
+            assert death.code == CANNOT_START
             assert "temporarily unavailable" in death.last_lines[-1]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="hangs are noticed on Linux only")
+class TestHang:
+    def beats(self, block: str) -> ChildSpec:
+        return python("web", BEATS.format(block=block))
+
+    async def block(self, run: Run) -> None:
+        await run.until(lambda: bool(run.of(ChildReady)))
+        os.kill(run.supervisor.pids["web"], signal.SIGUSR1)
+
+    async def test_restarts_a_child_that_is_stopped(self, tmp_path: Path) -> None:
+        async with running(tmp_path, self.beats("")) as run:
+            await run.until(lambda: len(run.of(ChildReady)) == 1)
+            os.kill(run.supervisor.pids["web"], signal.SIGSTOP)
+
+            await run.until(lambda: len(run.of(ChildReady)) == 2)
+
+        assert [type(event) for event in run.events] == [
+            *(ChildStarted, ChildReady, ChildHung, ChildDied),
+            *(ChildStarted, ChildReady, ChildStopped),
+        ]
+        assert run.of(ChildHung) == [ChildHung("web", missed=3)]
+        assert run.of(ChildDied)[0].code == -signal.SIGKILL
+
+    async def test_restarts_a_child_whose_loop_waits_and_keeps_its_stacks(self, tmp_path: Path) -> None:
+        async with running(tmp_path, self.beats("threading.Event().wait()")) as run:
+            await self.block(run)
+            await run.until(lambda: len(run.of(ChildReady)) == 2)
+
+        assert run.of(ChildHung) == [ChildHung("web", missed=3)]
+        assert run.of(ChildDied)[0].code == -signal.SIGABRT
+        log = (tmp_path / "logs" / "web.log").read_text()
+        assert "Fatal Python error: Aborted" in log
+        assert "in block" in log
+
+    async def test_restarts_a_child_that_computes_without_end_later(self, tmp_path: Path) -> None:
+        async with running(tmp_path, self.beats("compute()")) as run:
+            await self.block(run)
+            await run.until(lambda: len(run.of(ChildReady)) == 2)
+
+        assert run.of(ChildHung) == [ChildHung("web", missed=8)]
+
+    async def test_keeps_a_child_that_is_busy_for_longer_than_three_heartbeats(self, tmp_path: Path) -> None:
+        patient = HangPolicy(interval_s=0.2, max_missed_while_working=10_000, max_own_lateness_s=0.05)
+        async with running(tmp_path, self.beats("compute(time.monotonic() + 1.5)"), hang_policy=patient) as run:
+            await self.block(run)
+            pid = run.supervisor.pids["web"]
+            await run.until(lambda: ("web", "goes on") in run.lines)
+
+            assert run.supervisor.pids["web"] == pid
+        assert run.of(ChildHung) == []
+
+    async def test_does_not_judge_a_child_that_sends_no_heartbeats_yet(self, tmp_path: Path) -> None:
+        # It stands for a process that starts, and one that computes without end.
+        async with running(tmp_path, python("loads", SLEEPS), self.beats("compute()")) as run:
+            await self.block(run)
+            await run.until(lambda: bool(run.of(ChildHung)))
+
+            assert run.of(ChildHung) == [ChildHung("web", missed=8)]
+            heartbeat = run.supervisor.find_heartbeat("loads")
+            assert heartbeat is not None
+            assert heartbeat.missed >= 8
+            assert heartbeat.ready_at is None
+
+    async def test_does_not_take_the_word_of_other_processes(self, tmp_path: Path) -> None:
+        notify = "from inference import sd_notify; sd_notify.notify(sd_notify.READY)"
+        delegates = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {notify!r}]); {SLEEPS}"
+        async with running(tmp_path, python("web", delegates)) as run:
+            await run.until(lambda: ("web", "awake") in run.lines)
+
+        assert run.of(ChildReady) == []
 
 
 class TestStopping:

@@ -98,7 +98,7 @@ class TestBackup:
         site = full_site
         killed = site.start("backup")
         assert killed.stdout is not None
-        while not list(site.data_dir.glob("scratch/backup-*")):
+        while not any(name.startswith("backup-") for name in site.list_scratch()):
             assert killed.poll() is None
         killed.kill()
         killed.communicate()
@@ -108,7 +108,7 @@ class TestBackup:
         with sqlite3.connect(site.data_dir / "avatar.sqlite3") as database:
             runs = database.execute("SELECT kind, state, problem FROM operations_backuprun ORDER BY id").fetchall()
         assert runs[-3] == ("backup", "failed", "It was interrupted.")
-        assert not list(site.data_dir.glob("scratch/*"))
+        assert site.list_scratch() == []
 
 
 class TestEncryptedBackup:

@@ -117,7 +117,7 @@ class TestBucketThatGoesAway:
         site.manage("verify_backup", last)
         second = site.back_up()
         assert [each["name"] for each in json.loads(site.manage("list_backups", "--json"))] == [second, last]
-        assert not list(site.data_dir.glob("scratch/*"))
+        assert site.list_scratch() == []
 
     def test_in_a_restore_changes_nothing(
         self, make_bucket_site: Callable[..., BackupSite], bucket: str, proxy: CuttingProxy

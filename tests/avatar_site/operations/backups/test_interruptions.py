@@ -38,7 +38,7 @@ class TestKilled:
         assert killed
         site.manage("verify_backup", last)
         assert "verified" in site.manage("backup")
-        assert not list(site.data_dir.glob("scratch/*"))
+        assert site.list_scratch() == []
         assert not [path for path in Path(site.target).rglob("*") if path.name.startswith(".")]
 
     def test_restore_leaves_the_state_before_or_the_restored_one(self, saved_site: BackupSite) -> None:
