@@ -145,6 +145,20 @@ def check_backup_identity(app_configs: Sequence[AppConfig] | None, **kwargs: Any
     return []
 
 
+@register
+def check_alert_emails(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
+    """Alerts that nobody is told of because half of the settings is missing."""
+    if not settings.AVATAR_ALERT_EMAILS or settings.EMAIL_HOST:
+        return []
+    return [
+        Error(
+            "AVATAR_ALERT_EMAILS is set, and AVATAR_EMAIL_URL is not: alerts cannot be sent.",
+            hint="Name a mail server, such as smtp+tls://user:password@host:587.",
+            id="avatar.E006",
+        )
+    ]
+
+
 def is_loopback(host: str) -> bool:
     try:
         return ipaddress.ip_address(host.strip("[]")).is_loopback

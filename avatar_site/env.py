@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import os
 import secrets
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import environ
@@ -120,6 +122,63 @@ def database(name: str, default: dict[str, Any]) -> dict[str, Any]:
         # The value may hold a password: it is not repeated.
         raise ImproperlyConfigured(f"{name}: expected a URL such as postgres://user:password@host/name")
     return parsed
+
+
+@dataclass(frozen=True, slots=True)
+class EmailServer:
+    """A mail server. `host` is empty if there is none."""
+
+    host: str = ""
+    port: int = 25
+    user: str = ""
+    password: str = ""
+    #: Encrypted from the first byte, or after STARTTLS.
+    use_ssl: bool = False
+    use_tls: bool = False
+
+
+_EMAIL_PORTS = {"smtp": 25, "smtp+tls": 587, "smtps": 465}
+
+
+def email_server(name: str) -> EmailServer:
+    """A mail server from `smtp://host`, `smtp+tls://user:password@host:587` (STARTTLS) or `smtps://…`."""
+    value = text(name)
+    if not value:
+        return EmailServer()
+    try:
+        url = urlsplit(value)
+        port = url.port
+    except ValueError:
+        url, port = urlsplit(""), None
+    if url.scheme not in _EMAIL_PORTS or not url.hostname or url.path.strip("/") or url.query:
+        # The value may hold a password: it is not repeated.
+        raise ImproperlyConfigured(f"{name}: expected a URL such as smtp+tls://user:password@host:587")
+    return EmailServer(
+        url.hostname,
+        port or _EMAIL_PORTS[url.scheme],
+        unquote(url.username or ""),
+        unquote(url.password or ""),
+        use_ssl=url.scheme == "smtps",
+        use_tls=url.scheme == "smtp+tls",
+    )
+
+
+def web_address(name: str) -> str:
+    """An address that begins with https:// or http://, or empty."""
+    value = text(name)
+    if value and not (value.startswith(("http://", "https://")) and urlsplit(value).hostname):
+        # Its path may be a password: it is not repeated.
+        raise ImproperlyConfigured(f"{name}: expected an address such as https://chat.example.tw/hooks/…")
+    return value
+
+
+def certificate(name: str) -> str:
+    """The absolute path of a PEM file, or `host:port`; or empty."""
+    value = text(name)
+    host, _, port = value.rpartition(":")
+    if value and not value.startswith("/") and not (host and port.isdecimal()):
+        raise ImproperlyConfigured(f"{name}={value}: expected /path/of/certificate.pem or host:port")
+    return value
 
 
 def inference_address(name: str, default: str) -> str:

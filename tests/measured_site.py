@@ -5,14 +5,18 @@ from __future__ import annotations
 import datetime as dt
 import math
 import random
+import uuid
 from collections import Counter
 from collections.abc import Iterator
 
+from django.contrib.auth.models import User
 from django.utils import timezone
 
 from avatar_site.lib.metrics import find_bucket
-from avatar_site.monitoring.models import Resolution, Sample
+from avatar_site.monitoring.models import Alert, Resolution, Sample
 from avatar_site.monitoring.samples import Gauge, SampleValues
+from conversations.models import Conversation, Speaker, Turn
+from realtime.models import CallState, LiveCall
 
 GIB = 2**30
 PROCESSES = {"web": 0.21, "inference": 3.4, "worker": 0.17, "maintenance": 0.12, "beat": 0.03}
@@ -128,3 +132,44 @@ class MeasuredSite:
             readings |= {"vram_used_bytes": (21.4 + 0.6 * load) * GIB, "vram_total_bytes": 24 * GIB}
         readings |= {f"rss_bytes.{name}": gib * GIB for name, gib in PROCESSES.items()}
         return SampleValues(gauges={name: Gauge(value, value) for name, value in readings.items()})
+
+
+PEOPLE = {"王小明": 312, "lin.yating": 188, "陳志豪": 95, "reception": 44, "huang": 6}
+
+
+def write_people(*, now: dt.datetime) -> None:
+    """Write people with kept conversations, in minutes of speech, of whom the first three are talking."""
+    for number, (name, minutes) in enumerate(PEOPLE.items()):
+        user = User.objects.create_user(name)
+        conversation = Conversation.objects.create(owner=user, last_turn_at=now)
+        Turn.objects.bulk_create(
+            Turn(
+                conversation=conversation,
+                sequence=sequence,
+                speaker=Speaker.USER if sequence % 2 else Speaker.AVATAR,
+                audio_duration_ms=15_000,
+                audio_bytes=60_000,
+                created_at=now - dt.timedelta(minutes=1 + sequence % 50),
+            )
+            for sequence in range(minutes * 4)
+        )
+        if number < 3:
+            LiveCall.objects.create(
+                session_id=uuid.uuid4(),
+                user=user,
+                state=CallState.ACTIVE,
+                process="main:4100",
+                began_at=now - dt.timedelta(minutes=4 + 9 * number),
+                last_seen_at=now + dt.timedelta(days=1),
+            )
+
+
+def write_alerts(*, now: dt.datetime, **alerts: str) -> None:
+    """Write open alerts: severity by condition."""
+    for number, (condition, severity) in enumerate(alerts.items()):
+        Alert.objects.create(
+            condition=condition,
+            severity=severity,
+            opened_at=now - dt.timedelta(minutes=12 + 40 * number),
+            last_seen_at=now,
+        )

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Self
+
 from django.conf import settings
 from django.db import models
 from django.db.models import Q
 from django.utils.translation import gettext_lazy as _
+
+from avatar_site.monitoring import sentences
 
 
 class Resolution(models.TextChoices):
@@ -46,6 +50,12 @@ class AlertState(models.TextChoices):
     RESOLVED = "resolved", _("resolved")
 
 
+class AlertQuerySet(models.QuerySet["Alert"]):
+    def unresolved(self) -> Self:
+        """Those that are open or acknowledged."""
+        return self.exclude(state=AlertState.RESOLVED)
+
+
 class Alert(models.Model):
     """A condition that held, from when to when. At most one unresolved alert for a condition and subject."""
 
@@ -69,8 +79,12 @@ class Alert(models.Model):
         related_name="+",
     )
     resolved_at = models.DateTimeField(_("resolved at"), null=True, blank=True)
-    #: When e-mail and webhook were told. None: not yet, or neither is set.
+    #: When e-mail or webhook was told last. None: not yet, or neither is set.
     notified_at = models.DateTimeField(_("notified at"), null=True, blank=True)
+    #: What each of them was told last: "warning", "error" or "resolved".
+    told = models.JSONField(default=dict, editable=False)
+
+    objects = AlertQuerySet.as_manager()
 
     class Meta:
         verbose_name = _("alert")
@@ -84,4 +98,5 @@ class Alert(models.Model):
         )
 
     def __str__(self) -> str:
-        return f"{self.condition} {self.subject}".strip()
+        """Return the sentence that describes it, in the reader's language."""
+        return sentences.describe(self.condition, self.subject, self.figures)

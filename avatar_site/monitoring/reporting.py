@@ -1,4 +1,4 @@
-"""Writes the sample of this web process each minute."""
+"""Writes the sample of this web process each minute, and sees that the conditions of alerts are examined."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from django.db import DatabaseError, transaction
 from django.utils import timezone
 
 from avatar_site.lib import metrics
+from avatar_site.monitoring import watching
 from avatar_site.monitoring.models import Resolution, Sample
 from avatar_site.monitoring.samples import Gauge, SampleValues
 from realtime.admission import admission
@@ -32,17 +33,26 @@ MAX_HOST_CHARACTERS = 48
 
 async def run(*, now: Callable[[], dt.datetime] = timezone.now) -> None:
     """Write a sample each minute until cancelled; then one of what is left. A database that is away costs nothing."""
-    reporter = Reporter(process=make_process_name(), now=now())
+    began_at = now()
+    reporter = Reporter(process=make_process_name(), now=began_at)
     try:
         while True:
             await asyncio.sleep(READING_S)
             reporter.read_gauges()
             if reporter.is_due(now()):
                 await reporter.report(now())
+                await _watch_the_watch(began_at, now())
     finally:
         with suppress(TimeoutError):
             async with asyncio.timeout(LAST_WRITE_S):
                 await reporter.report(now())
+
+
+async def _watch_the_watch(began_at: dt.datetime, now: dt.datetime) -> None:
+    try:
+        await database_sync_to_async(watching.watch_the_watch)(watched_since=began_at, now=now)
+    except DatabaseError as error:
+        logger.warning("whether alerts are evaluated could not be seen: %s", error)
 
 
 def make_process_name() -> str:

@@ -25,7 +25,9 @@ from avatar_site.operations import queues
 from avatar_site.operations.models import BackupRun, Restore, RunKind, RunState
 from avatar_site.operations.processes import measure_memory_bytes
 from avatar_site.operations.serve_state import ServeState, read_state
-from inference.interfaces import InferenceError, InferenceStatus, RoleState
+from inference import device_memory
+from inference.config import ConfigurationError, InferenceConfig
+from inference.interfaces import InferenceError, InferenceStatus, Role, RoleState
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +38,8 @@ REDIS_TIMEOUT_S = 5.0
 MEDIA_EVERY_S = 60 * 60.0
 #: The supervisor writes its state every few seconds: an older one is of a supervisor that hangs, or was killed.
 STATE_IS_OLD_S = 120.0
+#: Of vLLM: 0 to 1.
+KV_CACHE_USE = "kv_cache_use"
 #: Heartbeats missed in a row: then the supervisor restarts a process.
 MISSED = 3
 
@@ -69,6 +73,7 @@ def observe(*, now: dt.datetime) -> Observed:
         lambda: measure_backup_age(now),
         lambda: measure_processes(state, now),
         lambda: measure_roles(inference),
+        lambda: measure_devices(inference),
     ):
         try:
             gauges |= measure()
@@ -128,7 +133,11 @@ def sizes(folder: Path) -> Iterator[int]:
 
 def measure_ram() -> dict[str, float]:
     ram = read_ram()
-    return {"ram_used_bytes": ram.used_bytes, "ram_total_bytes": ram.total_bytes}
+    return {
+        "ram_used_bytes": ram.used_bytes,
+        "ram_total_bytes": ram.total_bytes,
+        "memory_percent.ram": ram.percent,
+    }
 
 
 def measure_database() -> dict[str, float]:
@@ -259,9 +268,37 @@ def measure_roles(status: InferenceStatus | None) -> dict[str, float]:
         gauges[f"loading.{role.role.value}"] = float(role.state in (RoleState.LOADING, RoleState.WARMING))
         # One that runs and has a reason runs instead of another.
         gauges[f"fallback.{role.role.value}"] = float(is_ready and bool(role.reason))
-        if "kv_cache_use" in role.figures:
-            gauges["kv_cache_use"] = role.figures["kv_cache_use"]
-    if status.devices:
-        gauges["vram_total_bytes"] = sum(device.total_bytes for device in status.devices)
-        gauges["vram_used_bytes"] = sum(device.total_bytes - device.free_bytes for device in status.devices)
+        if KV_CACHE_USE in role.figures:
+            gauges["memory_percent.kv_cache"] = 100 * role.figures[KV_CACHE_USE]
     return gauges
+
+
+def measure_devices(status: InferenceStatus | None) -> dict[str, float]:
+    """
+    Return the memory of GPUs, and of each how much is used of what the engines' shares leave free.
+
+    The shares themselves are in use by design: 93 % of a GPU of 24 GB. A GPU without a share is not ours.
+    """
+    if status is None or not status.devices:
+        return {}
+    gauges: dict[str, float] = {
+        "vram_total_bytes": sum(device.total_bytes for device in status.devices),
+        "vram_used_bytes": sum(device.total_bytes - device.free_bytes for device in status.devices),
+    }
+    for number, (device, share_bytes) in enumerate(zip(status.devices, _list_shares_bytes(), strict=False)):
+        left_bytes = device.total_bytes - share_bytes
+        if left_bytes > 0:
+            gauges[f"memory_percent.gpu{number}"] = max(0.0, 100 * (1 - device.free_bytes / left_bytes))
+    return gauges
+
+
+def _list_shares_bytes() -> list[int]:
+    """Return what the engines may take of each GPU. vLLM takes its share of each GPU that its model lies on."""
+    try:
+        config = InferenceConfig.from_env()
+    except ConfigurationError:
+        return []
+    shares = device_memory.list_shares(config)
+    model = sum(share.mib for share in shares if share.role is Role.LLM)
+    further = [model] * (config.llm_tensor_parallel - 1) if model else []
+    return [mib * device_memory.MIB for mib in (sum(share.mib for share in shares), *further)] if shares else []

@@ -98,8 +98,30 @@ AVATAR_BACKUP_S3 = {
     "secret_key": env.text("AVATAR_BACKUP_S3_SECRET_ACCESS_KEY") or None,
 }
 
+# When an alert opens; each has a page of its own in docs/runbooks/alerts.md.
+AVATAR_ALERT_MEMORY_PERCENT = env.decimal_number("AVATAR_ALERT_MEMORY_PERCENT", 90, minimum=1, maximum=100)
+AVATAR_ALERT_ERROR_PERCENT = env.decimal_number("AVATAR_ALERT_ERROR_PERCENT", 5, minimum=0, maximum=100)
+AVATAR_ALERT_MIN_ERRORS = env.whole_number("AVATAR_ALERT_MIN_ERRORS", 3, minimum=1, maximum=1_000_000)
+AVATAR_ALERT_LATENCY_S = env.decimal_number("AVATAR_ALERT_LATENCY_S", 3.5, minimum=0.1, maximum=600)
+AVATAR_ALERT_DISK_GB = env.decimal_number("AVATAR_ALERT_DISK_GB", 10, minimum=0, maximum=1_000_000)
+AVATAR_ALERT_LOGS_MB = env.decimal_number("AVATAR_ALERT_LOGS_MB", 8000, minimum=1, maximum=1_000_000)
+AVATAR_ALERT_BACKUP_HOURS = env.decimal_number("AVATAR_ALERT_BACKUP_HOURS", 26, minimum=1, maximum=10_000)
+AVATAR_ALERT_QUEUE_MINUTES = env.decimal_number("AVATAR_ALERT_QUEUE_MINUTES", 15, minimum=1, maximum=10_000)
+AVATAR_ALERT_CERTIFICATE = env.certificate("AVATAR_ALERT_CERTIFICATE")
+AVATAR_ALERT_CERTIFICATE_DAYS = env.decimal_number("AVATAR_ALERT_CERTIFICATE_DAYS", 21, minimum=0, maximum=3650)
+AVATAR_ALERT_SECRET_DAYS = env.decimal_number("AVATAR_ALERT_SECRET_DAYS", 365, minimum=1, maximum=36_500)
+# Who is told of them.
+AVATAR_ALERT_EMAILS = env.names("AVATAR_ALERT_EMAILS", [])
+AVATAR_ALERT_WEBHOOK_URL = env.web_address("AVATAR_ALERT_WEBHOOK_URL")
+AVATAR_ALERT_WEBHOOK_SECRET = env.text("AVATAR_ALERT_WEBHOOK_SECRET")
+AVATAR_EMAIL_FROM = env.text("AVATAR_EMAIL_FROM", "avatar@localhost")
+_email = env.email_server("AVATAR_EMAIL_URL")
+
 # --- Django ---
 
+EMAIL_HOST, EMAIL_PORT = _email.host, _email.port
+EMAIL_HOST_USER, EMAIL_HOST_PASSWORD = _email.user, _email.password
+EMAIL_USE_SSL, EMAIL_USE_TLS = _email.use_ssl, _email.use_tls
 SECRET_KEY = env.secret("AVATAR_SECRET_KEY", kept_at=AVATAR_DATA_DIR / "secret_key")
 DEBUG = env.boolean("AVATAR_DEBUG", False)
 ALLOWED_HOSTS = env.names("AVATAR_ALLOWED_HOSTS", ["localhost", "127.0.0.1", "[::1]"])

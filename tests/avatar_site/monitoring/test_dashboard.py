@@ -209,6 +209,19 @@ class TestOutlook:
         assert found.trend.full_at is not None
         assert abs(found.trend.full_at - now - dt.timedelta(days=10)) < dt.timedelta(hours=12)
 
+    def test_reads_days_that_are_over_once(self) -> None:
+        now = timezone.localtime().replace(hour=10, minute=30)
+        for days_ago in (3, 0):
+            at = (now - dt.timedelta(days=days_ago, minutes=5)).replace(second=0, microsecond=0)
+            Sample.objects.create(source="web a:1", began_at=at, values={"counts": {"turns": 1}})
+        first = dashboard.read_month(now)
+        Sample.objects.all().delete()
+
+        later = dashboard.read_month(now)
+
+        assert [slot.values is not None for slot in first[-4:]] == [True, False, False, True]
+        assert [slot.values is not None for slot in later[-4:]] == [True, False, False, False]
+
     def test_leaves_today_out_of_the_days_it_judges(self) -> None:
         now = timezone.localtime().replace(hour=10, minute=30)
         for days_ago in range(4):

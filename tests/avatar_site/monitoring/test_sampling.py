@@ -17,6 +17,8 @@ from avatar_site.operations.models import BackupRun, Restore, RunKind, RunState
 from avatar_site.operations.serve_state import FILE_NAME, ChildState, ServeState
 from inference.interfaces import DeviceMemory, InferenceStatus, Role, RoleState, RoleStatus
 
+MIB = 2**20
+
 
 def make_role(role: Role, state: RoleState = RoleState.READY, reason: str = "", **figures: float) -> RoleStatus:
     return RoleStatus(role, state, "engine", "model", "cpu", 1.0, 0, reason=reason, figures=figures)
@@ -121,7 +123,6 @@ class TestMeasureRoles:
                 make_role(Role.STT, RoleState.UNAVAILABLE, "no such file"),
                 make_role(Role.LLM, kv_cache_use=0.4),
                 make_role(Role.TTS, reason="f5_tts: out of memory"),
-                devices=(DeviceMemory("GPU", 1000, 300),),
             )
         )
 
@@ -129,8 +130,43 @@ class TestMeasureRoles:
             "unavailable.stt"
         }
         assert {name for name, value in gauges.items() if name.startswith("fallback") and value} == {"fallback.tts"}
-        assert gauges["kv_cache_use"] == 0.4
-        assert (gauges["vram_used_bytes"], gauges["vram_total_bytes"]) == (700, 1000)
+        assert gauges["memory_percent.kv_cache"] == pytest.approx(40)
+
+
+class TestMeasureDevices:
+    @pytest.mark.parametrize(
+        ("others_mib", "percent"),
+        [
+            # The shares are full, which is 92 % of the GPU, and nothing else is.
+            (0, 0),
+            (1038, 50),
+            (2000, 96.3),
+        ],
+    )
+    def test_counts_what_the_shares_leave_free(
+        self, monkeypatch: pytest.MonkeyPatch, others_mib: int, percent: float
+    ) -> None:
+        monkeypatch.setenv("AVATAR_PROFILE", "gpu")
+        total_mib, shares_mib = 24_576, 2500 + 17_000 + 3000
+        free_mib = total_mib - shares_mib - others_mib
+
+        gauges = sampling.measure_devices(make_status(devices=(DeviceMemory("GPU", total_mib * MIB, free_mib * MIB),)))
+
+        assert gauges["memory_percent.gpu0"] == pytest.approx(percent, abs=0.1)
+        assert gauges["vram_total_bytes"] == total_mib * MIB
+
+    def test_leaves_out_a_gpu_that_is_not_ours(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("AVATAR_PROFILE", "gpu")
+        full = DeviceMemory("GPU", 24_576 * MIB, 0)
+
+        gauges = sampling.measure_devices(make_status(devices=(full, full)))
+
+        assert {name for name in gauges if name.startswith("memory_percent.")} == {"memory_percent.gpu0"}
+
+    def test_gives_no_share_to_engines_on_the_processor(self) -> None:
+        gauges = sampling.measure_devices(make_status(devices=(DeviceMemory("GPU", 1000, 1),)))
+
+        assert not {name for name in gauges if name.startswith("memory_percent.")}
 
 
 class TestMediaSize:
