@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from django.contrib import admin
-from django.contrib.admin.models import CHANGE, LogEntry
 from django.contrib.admin.utils import unquote
 from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
@@ -20,6 +19,7 @@ from django.utils.translation import gettext_lazy as _
 from unfold.admin import ModelAdmin, TabularInline
 
 from avatar_site.lib.admin import ListedLookupsMixin, ReadOnlyMixin
+from avatar_site.lib.audit import Access, log_access
 from conversations import deletion
 from conversations.models import Conversation, ConversationQuerySet, RetentionRun, StorageCheck, Turn
 
@@ -108,12 +108,7 @@ class ConversationAdmin(ListedLookupsMixin, ModelAdmin):
                 raise PermissionDenied
             if (conversation := self.get_object(request, unquote(object_id))) is not None:
                 # An id without a conversation is answered by Django.
-                LogEntry.objects.log_actions(
-                    user_id=request.user.pk or 0,
-                    queryset=Conversation.objects.filter(pk=conversation.pk),
-                    action_flag=CHANGE,
-                    change_message="Opened what was said.",
-                )
+                log_access(request, Access.CONVERSATION, of=conversation, model=Conversation)
         return super().change_view(request, object_id, form_url, extra_context)
 
     def delete_model(self, request: HttpRequest, obj: Conversation) -> None:

@@ -57,6 +57,10 @@ class Admission:
     def active(self) -> int:
         return len(self._calls)
 
+    @property
+    def is_draining(self) -> bool:
+        return self._is_draining
+
     def find(self, *, user_id: int, conversation_id: UUID) -> LiveCall | None:
         """Return the user's call that holds this conversation."""
         for call in self._calls:

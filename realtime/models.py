@@ -2,15 +2,48 @@
 
 from __future__ import annotations
 
+import datetime as dt
+from typing import TYPE_CHECKING, Self
+
 from django.conf import settings
 from django.db import models
+from django.db.models import Q
 from django.utils.translation import gettext_lazy as _
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+#: Between two heartbeats of a call.
+HEARTBEAT_S = 15.0
+#: Three heartbeats missed: the process of a call was killed, or its database was away.
+STALE_AFTER = dt.timedelta(seconds=3 * HEARTBEAT_S)
 
 
 class CallState(models.TextChoices):
     ACTIVE = "active", _("talking")
     #: In the list of those who wait for a place.
     WAITING = "waiting", _("waiting")
+    #: It has no place any more: its turns are being saved, or it is to end.
+    ENDING = "ending", _("ending")
+
+
+class LiveCallQuerySet(models.QuerySet["LiveCall"]):
+    def fresh(self, now: dt.datetime) -> Self:
+        """Those whose process is alive."""
+        return self.filter(last_seen_at__gt=now - STALE_AFTER)
+
+    def stale(self, now: dt.datetime) -> Self:
+        return self.filter(last_seen_at__lte=now - STALE_AFTER)
+
+    def with_place(self, now: dt.datetime) -> Self:
+        """Those that count against the limits."""
+        return self.fresh(now).filter(state=CallState.ACTIVE)
+
+    def of_conversation(self, user_id: int, conversation_id: UUID) -> Self:
+        return self.filter(user_id=user_id, conversation_id=conversation_id)
+
+    def oldest_first(self) -> Self:
+        return self.order_by("began_at", "pk")
 
 
 class LiveCall(models.Model):
@@ -30,10 +63,14 @@ class LiveCall(models.Model):
     began_at = models.DateTimeField(_("began at"))
     last_seen_at = models.DateTimeField(_("last seen at"))
 
+    objects = LiveCallQuerySet.as_manager()
+
     class Meta:
         verbose_name = _("live call")
         verbose_name_plural = _("live calls")
+        permissions = (("end_call", _("Can end calls, and log people out")),)
         indexes = (models.Index(fields=["state", "last_seen_at"]),)
+        constraints = (models.CheckConstraint(condition=Q(state__in=CallState.values), name="call_state_is_known"),)
 
     def __str__(self) -> str:
         return str(self.session_id)

@@ -85,7 +85,7 @@ WRITTEN_BY_OPERATIONS = {
 
 
 #: Of SQLite's tables: its own, the search index's, logins, the cache.
-NOT_IN_BACKUPS = ("sqlite_", "conversations_turnsearch_fts", "django_session", "cache")
+NOT_IN_BACKUPS = ("sqlite_", "conversations_turnsearch_fts", "django_session", "cache", "realtime_livecall")
 
 
 class CommandFailed(AssertionError):

@@ -14,6 +14,7 @@ from conversations.models import Conversation, Turn
 from conversations.services import append_turn
 from inference.audio.encode import encode_flac
 from inference.audio.pcm import pcm_from_float
+from realtime.models import LiveCall
 from tests import sounds
 from voices.models import VoiceJob, VoiceProfile
 from voices.services import create_voice_profile as create_from_upload
@@ -98,3 +99,10 @@ def upload_voice(owner: User, *, name: str = "My voice", seconds: float = 6.0, l
         attestation="own_voice",
         language=language,
     )
+
+
+def create_live_call(user: User, **fields: Any) -> LiveCall:
+    """A call that began just now, in a process of another machine."""
+    now = timezone.now()
+    defaults = {"session_id": uuid.uuid4(), "process": "elsewhere:1", "began_at": now, "last_seen_at": now}
+    return LiveCall.objects.create(user=user, **(defaults | fields))

@@ -5,14 +5,20 @@ from __future__ import annotations
 import datetime as dt
 import math
 import random
+import uuid
 from collections import Counter
 from collections.abc import Iterator
 
+from django.contrib.auth.models import User
 from django.utils import timezone
 
 from avatar_site.lib.metrics import find_bucket
-from avatar_site.monitoring.models import Resolution, Sample
+from avatar_site.monitoring.models import Alert, Resolution, Sample
 from avatar_site.monitoring.samples import Gauge, SampleValues
+from avatar_site.operations.backups.manifest import make_name
+from avatar_site.operations.models import BackupRun, RunKind, RunState
+from conversations.models import Conversation, Speaker, Turn
+from realtime.models import CallState, LiveCall
 
 GIB = 2**30
 PROCESSES = {"web": 0.21, "inference": 3.4, "worker": 0.17, "maintenance": 0.12, "beat": 0.03}
@@ -91,7 +97,11 @@ class MeasuredSite:
         turns = sum(self._random.random() < 0.8 for _ in range(whole * minutes))
         slow = 1.9 if self.steady is None and timezone.localtime(at).hour in self.slow_hours and load > 0.4 else 1.0
         counts = Counter({"turns": turns})
-        for name, chance in (("errors.TTS_FAILED", 0.01), ("errors.LLM_TIMEOUT", 0.006), ("gaps", 0.05)):
+        for name, chance in (
+            ("errors.PROCESSING_ERROR", 0.01),
+            ("errors.INFERENCE_UNAVAILABLE", 0.006),
+            ("gaps", 0.05),
+        ):
             counts[name] = sum(self._random.random() < chance * slow**2 for _ in range(turns))
         counts["refused.full"] = int(whole >= self.places and self._random.random() < 0.1)
         latencies: dict[str, Counter[int]] = {}
@@ -128,3 +138,60 @@ class MeasuredSite:
             readings |= {"vram_used_bytes": (21.4 + 0.6 * load) * GIB, "vram_total_bytes": 24 * GIB}
         readings |= {f"rss_bytes.{name}": gib * GIB for name, gib in PROCESSES.items()}
         return SampleValues(gauges={name: Gauge(value, value) for name, value in readings.items()})
+
+
+PEOPLE = {"王小明": 312, "lin.yating": 188, "陳志豪": 95, "reception": 44, "huang": 6}
+
+
+def write_people(*, now: dt.datetime) -> None:
+    """Write people with kept conversations, in minutes of speech, of whom the first three are talking."""
+    for number, (name, minutes) in enumerate(PEOPLE.items()):
+        user = User.objects.create_user(name)
+        conversation = Conversation.objects.create(owner=user, last_turn_at=now)
+        Turn.objects.bulk_create(
+            Turn(
+                conversation=conversation,
+                sequence=sequence,
+                speaker=Speaker.USER if sequence % 2 else Speaker.AVATAR,
+                audio_duration_ms=15_000,
+                audio_bytes=60_000,
+                created_at=now - dt.timedelta(minutes=1 + sequence % 50),
+            )
+            for sequence in range(minutes * 4)
+        )
+        if number < 3:
+            LiveCall.objects.create(
+                session_id=uuid.uuid4(),
+                user=user,
+                state=CallState.ACTIVE,
+                process="main:4100",
+                began_at=now - dt.timedelta(minutes=4 + 9 * number),
+                last_seen_at=now + dt.timedelta(days=1),
+            )
+
+
+def write_backup(*, taken_at: dt.datetime) -> None:
+    """Write a backup that was verified."""
+    name = make_name(taken_at)
+    for kind in (RunKind.BACKUP, RunKind.VERIFICATION):
+        BackupRun.objects.create(
+            kind=kind, state=RunState.DONE, name=name, reason="nightly", started_at=taken_at, finished_at=taken_at
+        )
+
+
+def write_alerts(*, now: dt.datetime) -> None:
+    """Write open alerts: late answers, a disk that fills, a voice engine on its fallback."""
+    alerts: dict[tuple[str, str, str], dict[str, float | str]] = {
+        ("latency", "", "error"): {"p95_s": 5.02, "limit_s": 3.5, "turns": 212},
+        ("disk_space", "data", "warning"): {"free_bytes": 9.1 * GIB, "limit_bytes": 10e9},
+        ("role_on_fallback", "tts", "warning"): {"engine": "kokoro", "model": "82m", "problem": "out of memory"},
+    }
+    for number, ((condition, subject, severity), figures) in enumerate(alerts.items()):
+        Alert.objects.create(
+            condition=condition,
+            subject=subject,
+            severity=severity,
+            figures=figures,
+            opened_at=now - dt.timedelta(minutes=12 + 40 * number),
+            last_seen_at=now,
+        )

@@ -20,6 +20,7 @@ from django.utils.translation import gettext_lazy as _
 from unfold.admin import ModelAdmin, TabularInline
 
 from avatar_site.lib.admin import ListedLookupsMixin
+from avatar_site.lib.audit import Access, log_access
 from avatar_site.lib.http_ranges import respond_with_file
 from avatar_site.lib.problems import ProblemError
 from voices import services
@@ -152,7 +153,7 @@ class VoiceProfileAdmin(JobDisplays, ListedLookupsMixin, ModelAdmin):
                 raise PermissionDenied
             if (profile := self.get_object(request, unquote(object_id))) is not None:
                 # Logged before it is shown.
-                self.log_change(request, profile, "read what was said in its recordings")
+                log_access(request, Access.TRANSCRIPTS, of=profile, model=VoiceProfile)
         return super().change_view(request, object_id, form_url, extra_context)
 
     def get_readonly_fields(self, request: HttpRequest, obj: VoiceProfile | None = None) -> tuple[str, ...]:
@@ -246,7 +247,13 @@ class VoiceProfileAdmin(JobDisplays, ListedLookupsMixin, ModelAdmin):
         if recording is None:
             raise Http404
         # Logged before it is served.
-        self.log_change(request, recording.profile, f"listened to recording {recording.pk}")
+        log_access(
+            request,
+            Access.RECORDING,
+            of=recording.profile,
+            model=VoiceProfile,
+            detail=str(recording.pk),
+        )
         return respond_with_file(
             recording.audio,
             content_type="audio/flac",

@@ -1,8 +1,9 @@
-"""Users and groups for operators, in the theme's own widgets: Django's stock forms are invisible in it."""
+"""Users, groups and the audit list, in the theme's own widgets: Django's stock forms are invisible in it."""
 
 from __future__ import annotations
 
 from django.contrib import admin
+from django.contrib.admin.models import LogEntry
 from django.contrib.auth.admin import GroupAdmin as DjangoGroupAdmin
 from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
 from django.contrib.auth.models import Group, User
@@ -13,8 +14,11 @@ from unfold.admin import ModelAdmin
 from unfold.decorators import action
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
 
+from avatar_site.accounts.audit import AuditAdmin
+
 admin.site.unregister(User)
 admin.site.unregister(Group)
+admin.site.register(LogEntry, AuditAdmin)
 
 
 @admin.register(User)

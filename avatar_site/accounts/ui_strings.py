@@ -1,5 +1,6 @@
 """
-Django's own texts that its zh_Hant catalogue words as on the mainland (用戶, 哈希, 鹽值).
+Django's own texts that its zh_Hant catalogue words as on the mainland (用戶, 哈希, 鹽值),
+or that mean another thing here.
 
 Named here, they are collected into our catalogue, which goes before Django's.
 """
@@ -13,6 +14,8 @@ DJANGO_STRINGS = (
     _("active"),
     _("staff status"),
     _("codename"),
+    _("log entry"),
+    _("log entries"),
     _("Authentication and Authorization"),
     _("Personal info"),
     _("Password-based authentication"),

@@ -55,6 +55,8 @@ class Line:
     name: str
     style: str
     path: str
+    #: Readings without neighbours, drawn as dots.
+    dots: str
     #: Closed along the bottom; empty if it is not filled.
     area: str
     #: Where it ends, in per cent from left and top; None without values.
@@ -88,7 +90,7 @@ class Chart:
 
     @property
     def is_empty(self) -> bool:
-        return not self.bars and not any(line.path for line in self.lines)
+        return not self.bars and not any(line.path or line.dots for line in self.lines)
 
     @property
     def legend(self) -> tuple[tuple[str, str], ...]:
@@ -181,17 +183,20 @@ def draw_bars(
 def _draw_line(series: Series, *, top: float, is_filled: bool) -> Line:
     width = WIDTH / max(1, len(series.values))
     path: list[str] = []
+    dots: list[str] = []
     area: list[str] = []
     end = None
     for run in _find_runs(series.values):
         points = [((number + 0.5) * width, _to_percent(value, top) * HEIGHT / 100) for number, value in run]
-        # A single reading is a dot: a line of no length with round ends.
-        drawn = points if len(points) > 1 else [points[0], (points[0][0] + 0.01, points[0][1])]
-        path.append("M" + "L".join(f"{x:.2f} {y:.2f}" for x, y in drawn))
+        if len(points) == 1:
+            # A line of no length with round ends.
+            dots.append(f"M{points[0][0]:.2f} {points[0][1]:.2f}h.01")
+        else:
+            path.append("M" + "L".join(f"{x:.2f} {y:.2f}" for x, y in points))
         if is_filled and len(points) > 1:
             area.append(f"{path[-1]}L{points[-1][0]:.2f} {HEIGHT:g}L{points[0][0]:.2f} {HEIGHT:g}Z")
         end = (round(points[-1][0] * 100 / WIDTH, 3), round(points[-1][1] * 100 / HEIGHT, 3))
-    return Line(series.name, series.style, "".join(path), "".join(area), end)
+    return Line(series.name, series.style, "".join(path), "".join(dots), "".join(area), end)
 
 
 def _find_runs(values: Sequence[float | None]) -> list[list[tuple[int, float]]]:

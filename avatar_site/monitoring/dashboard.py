@@ -20,17 +20,22 @@ from avatar_site.monitoring.models import Alert, Severity
 from avatar_site.monitoring.outlook import Day, DiskTrend, Shortage, Verdict
 from avatar_site.monitoring.panels import Axis
 from avatar_site.monitoring.queries import Slot, Span, Usage
-from avatar_site.monitoring.samples import estimate_quantile
+from avatar_site.monitoring.reading import read_thresholds
+from avatar_site.monitoring.samples import SampleValues, estimate_quantile
+from avatar_site.monitoring.sampling import find_backed_up_at
 from avatar_site.monitoring.tiles import Limits
 from realtime.models import CallState, LiveCall
 
 if TYPE_CHECKING:
     from django.http import HttpRequest
 
-#: The issue's target for P95, and the thresholds of the alerts of the same names.
-LIMITS = Limits(first_sound_s=3.5, error_share=0.05, memory_share=0.9, disk_bytes=10 * wording.GIB)
-#: What is read of a month, and the scan for usage, are kept for so long.
+#: What the month says, and the scan for usage, are kept for so long.
 KEPT_S = 300
+#: Days that are over, in the cache. A restore of a backup is seen after this time.
+_DAYS = "monitoring.days"
+DAYS_KEPT_S = 24 * 60 * 60
+#: The last samples of a day may be written a little after it.
+SETTLED = dt.timedelta(hours=1)
 #: A call that was not seen for longer is of a process that was killed.
 STALE = dt.timedelta(seconds=60)
 #: The page refreshes itself at this pace: samples come each minute.
@@ -87,9 +92,9 @@ def add_to_context(request: HttpRequest, context: dict[str, Any]) -> dict[str, A
 
 
 def describe(request: HttpRequest, *, now: dt.datetime) -> dict[str, Any]:
-    """Return all that templates/admin/index.html shows. Costs a read of the span, and every five minutes of a month."""
+    """Return all that templates/admin/index.html shows. Costs a read of the span, and at times of today."""
     span = queries.SPANS.get(request.GET.get("span", ""), queries.HOUR)
-    slots = _read_month(now) if span is queries.MONTH else queries.read_slots(span, now=now)
+    slots = read_month(now) if span is queries.MONTH else queries.read_slots(span, now=now)
     axis = Axis(span, slots)
     latest = queries.read_latest(now=now)
     ahead = read_outlook(now)
@@ -97,6 +102,7 @@ def describe(request: HttpRequest, *, now: dt.datetime) -> dict[str, Any]:
     whole = queries.merge_slots(slots)
     calls = _read_calls(now)
     alerts = queries.read_unresolved_alerts()
+    limits = read_limits()
     return {
         "span": span.name,
         "spans": _list_spans(span),
@@ -104,24 +110,24 @@ def describe(request: HttpRequest, *, now: dt.datetime) -> dict[str, Any]:
         "as_of": wording.say_clock(now),
         "time_zone": settings.TIME_ZONE,
         "has_samples": queries.has_samples(),
-        "tiles": _make_tiles(slots, latest, ahead, calls, alerts, now=now),
+        "tiles": _make_tiles(span, whole, latest, ahead, calls, alerts, limits, now=now),
         "alerts": _describe_alerts(alerts[:ALERTS], now) if user.has_perm("monitoring.view_alert") else [],
         "alerts_url": _find_url("monitoring_alert_changelist"),
         "more_alerts": max(0, len(alerts) - ALERTS),
         "panels": (
-            panels.make_first_sound(axis, target_s=LIMITS.first_sound_s),
+            panels.make_first_sound(axis, target_s=limits.first_sound_s),
             panels.make_sessions(axis, places=settings.AVATAR_MAX_SESSIONS),
             panels.make_errors(axis),
-            panels.make_memory(axis, limit=LIMITS.memory_share),
+            panels.make_memory(axis, latest=latest.values if latest else None, limit=limits.memory_share),
             panels.make_disk(
                 ahead.free,
                 width=queries.MONTH.slot,
                 total=ahead.total_bytes,
                 trend=ahead.trend,
-                limit_bytes=LIMITS.disk_bytes,
+                limit_bytes=limits.disk_bytes,
             ),
         ),
-        "stages": panels.make_stages(whole, target_s=LIMITS.first_sound_s),
+        "stages": panels.make_stages(whole, target_s=limits.first_sound_s),
         "may_see_calls": user.has_perm("realtime.view_livecall"),
         "connected": _describe_calls(calls, now) if user.has_perm("realtime.view_livecall") else [],
         "calls_url": _find_url("realtime_livecall_changelist"),
@@ -132,9 +138,32 @@ def describe(request: HttpRequest, *, now: dt.datetime) -> dict[str, Any]:
     }
 
 
+def read_limits() -> Limits:
+    """Return the lines that charts draw: the thresholds of the alerts."""
+    thresholds = read_thresholds()
+    return Limits(
+        first_sound_s=thresholds.latency_s,
+        error_share=thresholds.error_percent / 100,
+        min_errors=thresholds.min_errors,
+        memory_share=thresholds.memory_percent / 100,
+        disk_bytes=thresholds.disk_gb * wording.GB,
+        backup_age=dt.timedelta(hours=thresholds.backup_hours),
+    )
+
+
 def _list_spans(chosen: Span) -> list[dict[str, Any]]:
-    names = {"hour": gettext("Last hour"), "day": gettext("Last 24 hours"), "month": gettext("Last 30 days")}
-    return [{"name": name, "label": label, "is_chosen": name == chosen.name} for name, label in names.items()]
+    return [
+        {"name": name, "label": label, "is_chosen": name == chosen.name} for name, (label, _) in _name_spans().items()
+    ]
+
+
+def _name_spans() -> dict[str, tuple[str, str]]:
+    """Return what each span is called on its button, and in a tile."""
+    return {
+        "hour": (gettext("Last hour"), gettext("1 h")),
+        "day": (gettext("Last 24 hours"), gettext("24 h")),
+        "month": (gettext("Last 30 days"), gettext("30 days")),
+    }
 
 
 def _find_url(name: str) -> str:
@@ -146,21 +175,23 @@ def _find_url(name: str) -> str:
 
 
 def _make_tiles(
-    slots: Sequence[Slot],
+    span: Span,
+    whole: SampleValues | None,
     latest: Slot | None,
     ahead: Outlook,
     calls: Sequence[LiveCall],
     alerts: Sequence[Alert],
+    limits: Limits,
     *,
     now: dt.datetime,
 ) -> tuple[tiles.Tile, ...]:
-    whole = queries.merge_slots(slots)
+    in_span = _name_spans()[span.name][1]
     newest = latest.values if latest else None
     active = sum(call.state == CallState.ACTIVE for call in calls)
     return (
         tiles.make_state(
-            errors=[_say_alert(alert) for alert in alerts if alert.severity == Severity.ERROR],
-            warnings=[_say_alert(alert) for alert in alerts if alert.severity != Severity.ERROR],
+            errors=[str(alert) for alert in alerts if alert.severity == Severity.ERROR],
+            warnings=[str(alert) for alert in alerts if alert.severity != Severity.ERROR],
             measured_at=latest.began_at if latest else None,
             url=_find_url("monitoring_alert_changelist"),
         ),
@@ -169,28 +200,38 @@ def _make_tiles(
             waiting=len(calls) - active,
             places=settings.AVATAR_MAX_SESSIONS,
             peak=panels.read_max(whole, "sessions") if whole else None,
+            span=in_span,
             url=_find_url("realtime_livecall_changelist"),
         ),
         tiles.make_first_sound(
             estimate_quantile(whole.latencies[Stage.TTFA], 0.95) if whole and Stage.TTFA in whole.latencies else None,
-            limits=LIMITS,
+            span=in_span,
+            limits=limits,
         ),
-        tiles.make_errors(whole, limits=LIMITS),
-        tiles.make_memory(newest, limits=LIMITS),
-        tiles.make_disk(newest, trend=ahead.trend, limits=LIMITS, now=now),
-        tiles.make_backup(queries.find_verified_backup(), now=now, url=_find_url("operations_backuprun_changelist")),
+        tiles.make_errors(whole, span=in_span, limits=limits),
+        tiles.make_memory(newest, limits=limits),
+        tiles.make_disk(newest, trend=ahead.trend, limits=limits, now=now),
+        tiles.make_backup(
+            find_backed_up_at(), limits=limits, now=now, url=_find_url("operations_backuprun_changelist")
+        ),
     )
 
 
-def _read_month(now: dt.datetime) -> list[Slot]:
-    return cache.get_or_set("monitoring.month", lambda: queries.read_slots(queries.MONTH, now=now), KEPT_S) or []
+def read_month(now: dt.datetime) -> list[Slot]:
+    """Return the days of the last month. Those that are over are kept: only the others are read."""
+    known: dict[dt.datetime, SampleValues | None] = cache.get(_DAYS) or {}
+    slots = queries.read_slots(queries.MONTH, now=now, known=known)
+    over = {slot.began_at: slot.values for slot in slots if slot.began_at + queries.MONTH.slot + SETTLED <= now}
+    if over.keys() - known.keys():
+        cache.set(_DAYS, over, DAYS_KEPT_S)
+    return slots
 
 
 def read_outlook(now: dt.datetime) -> Outlook:
     """Return what the last 30 days say, at most `KEPT_S` old."""
     kept: Outlook | None = cache.get("monitoring.outlook")
     if kept is None:
-        kept = compute_outlook(_read_month(now), now=now)
+        kept = compute_outlook(read_month(now), now=now)
         cache.set("monitoring.outlook", kept, KEPT_S)
     return kept
 
@@ -203,7 +244,7 @@ def compute_outlook(slots: Sequence[Slot], *, now: dt.datetime) -> Outlook:
     sizes = [panels.read_mean(slot.values, "disk_total_bytes") for slot in slots if slot.values]
     trend = outlook.find_disk_trend([(at, value) for at, value in free if value is not None])
     # Without today, whose afternoon may still come.
-    days = [_describe_day(day) for day in queries.group_by_day(slots)[-1 - outlook.WINDOW_DAYS : -1]]
+    days = [_describe_day(slot.values) for slot in slots[-1 - outlook.WINDOW_DAYS : -1]]
     return Outlook(
         free=free,
         total_bytes=next((size for size in reversed(sizes) if size is not None), None),
@@ -211,15 +252,14 @@ def compute_outlook(slots: Sequence[Slot], *, now: dt.datetime) -> Outlook:
         verdicts=outlook.judge(
             days,
             places=settings.AVATAR_MAX_SESSIONS,
-            target_s=LIMITS.first_sound_s,
+            target_s=read_limits().first_sound_s,
             disk=trend,
             now=now,
         ),
     )
 
 
-def _describe_day(slots: Sequence[Slot]) -> Day:
-    values = queries.merge_slots(slots)
+def _describe_day(values: SampleValues | None) -> Day:
     if values is None:
         return Day()
     answers = values.latencies.get(Stage.TTFA)
@@ -272,14 +312,10 @@ def _say_finding(verdict: Verdict, ahead: Outlook) -> str:
     return gettext("{short} of {measured} days").format(short=verdict.short_days, measured=verdict.measured_days)
 
 
-def _say_alert(alert: Alert) -> str:
-    return str(alert)
-
-
 def _describe_alerts(alerts: Sequence[Alert], now: dt.datetime) -> list[AlertRow]:
     return [
         AlertRow(
-            sentence=_say_alert(alert),
+            sentence=str(alert),
             since=wording.say_age(alert.opened_at, now),
             level="bad" if alert.severity == Severity.ERROR else "warning",
             is_acknowledged=alert.acknowledged_at is not None,
@@ -310,9 +346,11 @@ def _describe_calls(calls: Sequence[LiveCall], now: dt.datetime) -> list[Connect
 
 def _describe_usage(span: Span, now: dt.datetime) -> dict[str, Any]:
     """Return who used how much. The cache has no names: those of deleted people would stay in it."""
-    usages: list[Usage] = cache.get_or_set(
-        f"monitoring.usage.{span.name}", lambda: queries.read_usage(since=now - span.length), KEPT_S
-    )
+    key = f"monitoring.usage.{span.name}"
+    usages: list[Usage] | None = cache.get(key)
+    if usages is None:
+        usages = queries.read_usage(since=now - span.length)
+        cache.set(key, usages, KEPT_S)
     names = dict(User.objects.filter(pk__in=[usage.user_id for usage in usages]).values_list("pk", "username"))
     known = [usage for usage in usages if usage.user_id in names]
     longest = max((usage.spoken_ms for usage in known), default=0) or 1

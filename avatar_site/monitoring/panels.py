@@ -13,12 +13,13 @@ from django.utils.translation import gettext
 from avatar_site.lib.metrics import Stage
 from avatar_site.monitoring import charts, wording
 from avatar_site.monitoring.charts import Chart, Rule, Series, Tick
+from avatar_site.monitoring.conditions import FAILURES
 from avatar_site.monitoring.outlook import DiskTrend
 from avatar_site.monitoring.queries import Slot, Span
 from avatar_site.monitoring.samples import SampleValues, estimate_quantile
 
 #: How far the free space of the disk is drawn into the future: as far as it is drawn back.
-_FORECAST_SLOTS = 120
+_FORECAST_SLOTS = 30
 #: An axis ends at so many times the target at most: one answer of a minute must not flatten all others.
 _MAX_TARGETS = 4
 _NONE: Counter[int] = Counter()
@@ -78,7 +79,8 @@ def _find_ticks(moments: Sequence[dt.datetime], width: dt.timedelta) -> list[Tic
     local = [timezone.localtime(moment) for moment in moments]
     ticks = []
     for number, moment in enumerate(local):
-        percent = round(100 * number / len(local), 3)
+        # A day is labelled in its middle, a moment where it is.
+        percent = round(100 * (number + (width >= dt.timedelta(days=1)) / 2) / len(local), 3)
         if not 2 <= percent <= 97:
             continue
         if width <= dt.timedelta(minutes=1):
@@ -87,7 +89,7 @@ def _find_ticks(moments: Sequence[dt.datetime], width: dt.timedelta) -> list[Tic
             is_due, is_minor = moment.hour % 3 == 0 and moment.minute == 0, moment.hour % 6 != 0
         else:
             days = (local[-1].date() - moment.date()).days
-            is_due, is_minor = moment.hour < width / dt.timedelta(hours=1) and days % 5 == 0, days % 10 != 0
+            is_due, is_minor = days % 5 == 0, days % 10 != 0
         if is_due:
             label = wording.say_day(moment) if width >= dt.timedelta(hours=1) else wording.say_clock(moment)
             ticks.append(Tick(percent, label, is_minor=is_minor))
@@ -160,7 +162,7 @@ def make_sessions(axis: Axis, *, places: int) -> Panel:
 
 
 def make_errors(axis: Axis) -> Panel:
-    """Errors that people were told of."""
+    """Errors that are ours, by when people were told of them."""
     errors = axis.read(count_errors)
     turns = axis.read(lambda values: values.counts["turns"])
     refused = axis.read(lambda values: sum_counts(values, "refused."))
@@ -178,7 +180,7 @@ def make_errors(axis: Axis) -> Panel:
     )
     total = sum(int(value) for value in errors if value)
     empty = "" if total else gettext("No errors in this time.")
-    by_code = merge_counts(axis.slots, "errors.")
+    by_code = [(code, count) for code, count in merge_counts(axis.slots, "errors.") if code in FAILURES]
     return Panel(
         key="errors",
         title=gettext("Errors"),
@@ -190,8 +192,8 @@ def make_errors(axis: Axis) -> Panel:
     )
 
 
-def make_memory(axis: Axis, *, limit: float) -> Panel:
-    """Memory in use, in per cent. The limit is that of main memory: a GPU's is full by design."""
+def make_memory(axis: Axis, *, latest: SampleValues | None, limit: float) -> Panel:
+    """Memory in use, in per cent, and by process. The limit is not of a GPU's memory, which is full by design."""
     ram = axis.read(lambda values: divide(read_max(values, "ram_used_bytes"), read_max(values, "ram_total_bytes")))
     vram = axis.read(lambda values: divide(read_max(values, "vram_used_bytes"), read_max(values, "vram_total_bytes")))
     series = [Series(gettext("main memory"), _scale(ram), [wording.say_percent(share) for share in ram])]
@@ -208,8 +210,7 @@ def make_memory(axis: Axis, *, limit: float) -> Panel:
         rule=Rule(100 * limit, gettext("limit {percent}").format(percent=wording.say_percent(limit))),
         is_filled=True,
     )
-    newest = next((slot.values for slot in reversed(axis.slots) if slot.values is not None), None)
-    processes = _list_processes(newest) if newest else []
+    processes = _list_processes(latest) if latest else []
     return Panel(
         key="memory",
         title=gettext("Memory in use"),
@@ -234,23 +235,23 @@ def make_disk(
     ahead = _FORECAST_SLOTS if trend is not None and trend.bytes_a_day < 0 else 0
     begin = readings[0][0] if readings else timezone.now()
     moments = [begin + number * width for number in range(len(readings) + ahead)]
-    free = [None if value is None else value / wording.GIB for _, value in readings]
+    free = [None if value is None else value / wording.GB for _, value in readings]
     measured: list[float | None] = [*free, *[None] * ahead]
     forecast = _forecast(free, ahead=ahead, trend=trend, width=width)
     largest = max((value for value in (*measured, *forecast) if value is not None), default=1.0)
-    ticks = charts.choose_ticks(max(largest, 1.3 * limit_bytes / wording.GIB))
+    ticks = charts.choose_ticks(max(largest, 1.3 * limit_bytes / wording.GB))
     chart = charts.draw_lines(
         [
-            Series(gettext("free"), measured, [_say_gib(value) for value in measured]),
-            Series(gettext("if it goes on like this"), forecast, [_say_gib(value) for value in forecast], "forecast"),
+            Series(gettext("free"), measured, [_say_gb(value) for value in measured]),
+            Series(gettext("if it goes on like this"), forecast, [_say_gb(value) for value in forecast], "forecast"),
         ],
         times=[wording.say_slot(moment, width) for moment in moments],
         x_ticks=_find_ticks(moments, width),
         top=ticks[-1],
         ticks=[(value, wording.say_count(value)) for value in ticks],
         rule=Rule(
-            limit_bytes / wording.GIB,
-            gettext("least: {size}").format(size=wording.say_bytes(limit_bytes)),
+            limit_bytes / wording.GB,
+            gettext("least: {size}").format(size=wording.say_gigabytes(limit_bytes)),
             bad_side="below",
         ),
         is_filled=True,
@@ -261,11 +262,11 @@ def make_disk(
         key="disk",
         title=gettext("Free space on the disk (GB, 30 days)"),
         chart=chart,
-        summary=f"{_say_gib(newest)}. {words}",
+        summary=f"{_say_gb(newest)}. {words}",
         empty=""
         if newest is not None
         else gettext("Nothing was measured in the last 30 days. A figure is written each minute while AVATAR runs."),
-        notes=((gettext("outlook"), words), (gettext("size"), wording.say_bytes(total))),
+        notes=((gettext("outlook"), words), (gettext("size"), wording.say_gigabytes(total))),
     )
 
 
@@ -285,12 +286,17 @@ def _forecast(
     newest = next((number for number in range(len(free) - 1, -1, -1) if free[number] is not None), None)
     if newest is None or trend is None:
         return [None] * (len(free) + ahead)
-    a_slot = trend.bytes_a_day / wording.GIB * (width / dt.timedelta(days=1))
+    a_slot = trend.bytes_a_day / wording.GB * (width / dt.timedelta(days=1))
     start = free[newest] or 0.0
     return [
         *[None] * newest,
-        *[max(0.0, start + a_slot * number) for number in range(len(free) + ahead - newest)],
+        *[_end_at_zero(start + a_slot * number, a_slot) for number in range(len(free) + ahead - newest)],
     ]
+
+
+def _end_at_zero(value: float, a_slot: float) -> float | None:
+    """Return a value of the forecast; None once the disk has been full for a slot."""
+    return None if value <= a_slot else max(0.0, value)
 
 
 def make_stages(values: SampleValues | None, *, target_s: float) -> tuple[StageRow, ...]:
@@ -327,7 +333,8 @@ def sum_counts(values: SampleValues, prefix: str) -> int:
 
 
 def count_errors(values: SampleValues) -> int:
-    return sum_counts(values, "errors.")
+    """Return the errors that are ours, as the alert counts them."""
+    return sum(values.counts[f"errors.{code}"] for code in FAILURES)
 
 
 def merge_counts(slots: Sequence[Slot], prefix: str) -> list[tuple[str, int]]:
@@ -375,5 +382,5 @@ def _say_mean(value: float | None) -> str:
     return "—" if value is None else wording.say_count(round(value, 1))
 
 
-def _say_gib(value: float | None) -> str:
-    return wording.say_bytes(None if value is None else value * wording.GIB)
+def _say_gb(value: float | None) -> str:
+    return wording.say_gigabytes(None if value is None else value * wording.GB)

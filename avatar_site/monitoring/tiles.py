@@ -13,10 +13,6 @@ from avatar_site.monitoring import outlook, panels, wording
 from avatar_site.monitoring.outlook import DiskTrend
 from avatar_site.monitoring.samples import SampleValues
 
-#: Below so many turns a share of errors says nothing.
-MIN_TURNS = 20
-#: The night makes one a day; two hours for it to be late.
-MAX_BACKUP_AGE = dt.timedelta(hours=26)
 #: Of main memory, before the limit.
 MEMORY_NOTICE = 0.8
 
@@ -46,15 +42,18 @@ class Limits:
 
     first_sound_s: float
     error_share: float
+    #: Fewer are no share of anything.
+    min_errors: int
     memory_share: float
     disk_bytes: float
+    backup_age: dt.timedelta
 
 
 def make_state(*, errors: Sequence[str], warnings: Sequence[str], measured_at: dt.datetime | None, url: str) -> Tile:
     """Say whether the site is healthy. Each sentence says what is wrong."""
-    title = gettext("State")
+    title = gettext("State now")
     if errors:
-        return Tile("state", title, gettext("Degraded"), _say_first(errors + list(warnings)), Level.BAD, url)
+        return Tile("state", title, gettext("Degraded"), _say_first([*errors, *warnings]), Level.BAD, url)
     if warnings:
         return Tile("state", title, gettext("Needs a look"), _say_first(warnings), Level.WARNING, url)
     if measured_at is None:
@@ -72,8 +71,10 @@ def _say_first(sentences: Sequence[str]) -> str:
     return f"{sentences[0]} · {more}"
 
 
-def make_sessions(*, active: int, waiting: int, places: int, peak: float | None, url: str) -> Tile:
-    details = [gettext("at most {count}").format(count=wording.say_count(peak))] if peak is not None else []
+def make_sessions(*, active: int, waiting: int, places: int, peak: float | None, span: str, url: str) -> Tile:
+    details = []
+    if peak is not None:
+        details = [gettext("{span}: at most {count}").format(span=span, count=wording.say_count(peak))]
     if waiting:
         details.insert(0, gettext("{count} waiting").format(count=waiting))
     is_full = active >= places
@@ -81,7 +82,7 @@ def make_sessions(*, active: int, waiting: int, places: int, peak: float | None,
         details.insert(0, gettext("every place is taken"))
     return Tile(
         "sessions",
-        gettext("Conversations"),
+        gettext("Talking now"),
         gettext("{active} of {places}").format(active=active, places=places),
         " · ".join(details),
         Level.WARNING if is_full else Level.GOOD,
@@ -89,10 +90,14 @@ def make_sessions(*, active: int, waiting: int, places: int, peak: float | None,
     )
 
 
-def make_first_sound(p95: float | None, *, limits: Limits) -> Tile:
-    target = gettext("P95, target {seconds}").format(seconds=wording.say_seconds(limits.first_sound_s))
+def make_first_sound(p95: float | None, *, span: str, limits: Limits) -> Tile:
+    target = gettext("{span}: P95, target {seconds}").format(
+        span=span, seconds=wording.say_seconds(limits.first_sound_s)
+    )
     if p95 is None:
-        return Tile("first-sound", gettext("First sound"), "—", gettext("Nobody was answered."))
+        return Tile(
+            "first-sound", gettext("First sound"), "—", gettext("{span}: nobody was answered").format(span=span)
+        )
     return Tile(
         "first-sound",
         gettext("First sound"),
@@ -102,16 +107,18 @@ def make_first_sound(p95: float | None, *, limits: Limits) -> Tile:
     )
 
 
-def make_errors(values: SampleValues | None, *, limits: Limits) -> Tile:
+def make_errors(values: SampleValues | None, *, span: str, limits: Limits) -> Tile:
     title = gettext("Errors")
     if values is None:
         return Tile("errors", title, "—", gettext("Nothing was measured."))
     errors, turns = panels.count_errors(values), values.counts["turns"]
     share = panels.divide(errors, errors + turns)
-    detail = ngettext("in {count} turn", "in {count} turns", turns).format(count=wording.say_count(turns))
-    if share and turns + errors >= MIN_TURNS:
-        detail = f"{wording.say_percent(share, decimals=1)} · {detail}"
-    is_bad = share is not None and turns + errors >= MIN_TURNS and share > limits.error_share
+    detail = ngettext("{span}: in {count} turn", "{span}: in {count} turns", turns).format(
+        span=span, count=wording.say_count(turns)
+    )
+    if share:
+        detail = f"{detail} · {wording.say_percent(share, decimals=1)}"
+    is_bad = share is not None and errors >= limits.min_errors and share > limits.error_share
     return Tile("errors", title, wording.say_count(errors), detail, Level.BAD if is_bad else Level.GOOD)
 
 
@@ -141,21 +148,27 @@ def make_disk(values: SampleValues | None, *, trend: DiskTrend | None, limits: L
         return Tile("disk", title, "—", gettext("Not measured just now."))
     is_soon = trend is not None and trend.full_at is not None and trend.full_at - now <= outlook.DISK_NOTICE
     level = Level.BAD if free < limits.disk_bytes else Level.WARNING if is_soon else Level.GOOD
-    return Tile("disk", title, wording.say_bytes(free), panels.describe_disk(trend), level)
+    return Tile("disk", title, wording.say_gigabytes(free), panels.describe_disk(trend), level)
 
 
-def make_backup(taken_at: dt.datetime | None, *, now: dt.datetime, url: str) -> Tile:
-    title = gettext("Verified backup")
+def make_backup(taken_at: dt.datetime | None, *, limits: Limits, now: dt.datetime, url: str) -> Tile:
+    title = gettext("Backup")
     if taken_at is None:
         detail = gettext("One is made and verified every night.")
         return Tile("backup", title, gettext("none yet"), detail, Level.WARNING, url)
-    is_old = now - taken_at > MAX_BACKUP_AGE
-    detail = gettext("older than {hours} hours").format(hours=MAX_BACKUP_AGE // dt.timedelta(hours=1))
+    is_old = now - taken_at > limits.backup_age
+    detail = gettext("the last verified one; older than {hours} hours").format(
+        hours=round(limits.backup_age / dt.timedelta(hours=1))
+    )
     return Tile(
         "backup",
         title,
         wording.say_age(taken_at, now),
-        detail if is_old else f"{wording.say_day(taken_at)} {wording.say_clock(taken_at)}",
+        detail
+        if is_old
+        else gettext("verified, of {day} {time}").format(
+            day=wording.say_day(taken_at), time=wording.say_clock(taken_at)
+        ),
         Level.WARNING if is_old else Level.GOOD,
         url,
     )

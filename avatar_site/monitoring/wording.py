@@ -10,7 +10,7 @@ from django.utils.formats import date_format, number_format
 from django.utils.timesince import timesince
 from django.utils.translation import gettext, ngettext
 
-GIB = 2**30
+GB = 10**9
 
 
 def say_seconds(seconds: float | None) -> str:
@@ -26,6 +26,11 @@ def say_percent(share: float | None, *, decimals: int = 0) -> str:
 
 def say_bytes(size: float | None) -> str:
     return "—" if size is None else filesizeformat(int(size))
+
+
+def say_gigabytes(size: float | None) -> str:
+    """As disks are sold and the alerts count: a thousand million bytes."""
+    return "—" if size is None else f"{number_format(size / GB, 1 if size < 100 * GB else 0)}\xa0GB"
 
 
 def say_count(number: float | None) -> str:
@@ -66,5 +71,7 @@ def say_slot(began_at: dt.datetime, width: dt.timedelta) -> str:
     """Return when a slot was, in words as short as its width allows."""
     if width <= dt.timedelta(minutes=1):
         return say_clock(began_at)
+    if width >= dt.timedelta(days=1):
+        return date_format(timezone.localtime(began_at), "n/j (D)")
     times = f"{say_clock(began_at)}–{say_clock(began_at + width)}"
-    return times if width < dt.timedelta(hours=1) else f"{say_day(began_at)} {times}"
+    return times

@@ -34,6 +34,7 @@ from django.views.decorators.http import require_POST
 from unfold.admin import ModelAdmin
 
 from avatar_site.lib.admin import ListedLookupsMixin, ReadOnlyMixin
+from avatar_site.lib.audit import Access, log_access
 from avatar_site.operations import maintenance, requests
 from avatar_site.operations.backups import listing, manifest, restoring
 from avatar_site.operations.backups.download import Download
@@ -147,7 +148,7 @@ class BackupRunAdmin(ReadOnlyMixin, ListedLookupsMixin, ModelAdmin):
     @method_decorator(require_POST)
     def download(self, request: HttpRequest, name: str) -> HttpResponseBase:
         """Serve the database of a backup as it is stored, and log it. It has all that people said."""
-        user = _require(request, DOWNLOAD)
+        _require(request, DOWNLOAD)
         listed = listing.lister.get(timeout_s=LIST_TIMEOUT_S)
         found = listed.find(name) if listed else None
         if listed and not listed.problem and found is None:
@@ -163,7 +164,7 @@ class BackupRunAdmin(ReadOnlyMixin, ListedLookupsMixin, ModelAdmin):
         except (TargetError, FileNotFoundError, TimeoutError) as error:
             return self._refuse_download(request, str(error))
         # Before it is served.
-        _log(user, f"Downloaded the database of backup {name}.")
+        log_access(request, Access.BACKUP, of=None, model=BackupRun, detail=f"{name}.")
         return StreamingHttpResponse(
             download,
             content_type="application/octet-stream",

@@ -25,6 +25,7 @@ import http.client
 import json
 import os
 import re
+import secrets
 import shlex
 import shutil
 import signal
@@ -533,13 +534,16 @@ def check_health(installation: Installation, journal: Journal) -> None:
     port = _find_free_port()
     serve = ("serve", "--host", "127.0.0.1", "--port", str(port), "--only", "inference,web")
     command = [installation.python, "manage.py", *serve, *journal.serve_arguments]
-    with log_path.open("w") as log, _running(installation, command, log) as process:
+    # Of this check alone: /health tells strangers no reasons.
+    token = secrets.token_hex()
+    environment = {**os.environ, "AVATAR_METRICS_TOKEN": token}
+    with log_path.open("w") as log, _running(installation, command, log, environment) as process:
         deadline_s = time.monotonic() + journal.health_timeout_s
         problem = "no answer"
         while time.monotonic() < deadline_s:
             if process.poll() is not None:
                 raise StepFailed(f"AVATAR ended with code {process.returncode}:\n{_read_end(log_path)}")
-            problem = _ask_health(port)
+            problem = _ask_health(port, token)
             if not problem:
                 return
             time.sleep(POLL_S)
@@ -972,11 +976,13 @@ def _lock(descriptor: int, *, timeout_s: float = 0) -> bool:
 
 
 @contextmanager
-def _running(installation: Installation, command: list[str], log: Any) -> Iterator[subprocess.Popen[bytes]]:
+def _running(
+    installation: Installation, command: list[str], log: Any, environment: Mapping[str, str]
+) -> Iterator[subprocess.Popen[bytes]]:
     process = subprocess.Popen(  # noqa: S603 — the project's own program
         command,
         cwd=installation.root,
-        env=_clean(os.environ),
+        env=_clean(environment),
         stdin=subprocess.DEVNULL,
         stdout=log,
         stderr=log,
@@ -1006,11 +1012,11 @@ def _die_with_parent(number: signal.Signals) -> Callable[[], None]:
     return tie
 
 
-def _ask_health(port: int) -> str:
-    """Return why it is unhealthy; empty if it is healthy."""
+def _ask_health(port: int, token: str) -> str:
+    """Return why it is unhealthy; empty if conversations are possible (healthy or degraded)."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
     try:
-        connection.request("GET", "/health")
+        connection.request("GET", "/health", headers={"Authorization": f"Bearer {token}"})
         response = connection.getresponse()
         body = response.read(2000).decode(errors="replace")
     except (OSError, http.client.HTTPException) as error:

@@ -1,4 +1,4 @@
-"""Health endpoint for probes, and system information for users."""
+"""System information for users."""
 
 from __future__ import annotations
 
@@ -13,29 +13,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
 from avatar_site import version
-from avatar_site.operations import status
-
-
-@never_cache
-@require_safe
-async def health(request: HttpRequest) -> JsonResponse:
-    """
-    Report whether a conversation is possible: 200 if so, 503 if not, and which part is missing.
-
-    Public, so it contains states only: reasons and figures are in `system_info`.
-    """
-    database_problem = await status.check_database()
-    report = await status.get_inference_probe().report()
-    is_healthy = not database_problem and report.is_ready
-    body = {
-        "status": "ok" if is_healthy else "unavailable",
-        "database": "unavailable" if database_problem else "ok",
-        "inference": {
-            "status": "ok" if report.is_ready else "unreachable" if report.status is None else "not ready",
-            "roles": status.describe_roles(report),
-        },
-    }
-    return JsonResponse(body, status=HTTPStatus.OK if is_healthy else HTTPStatus.SERVICE_UNAVAILABLE)
+from avatar_site.operations.status import get_prober
 
 
 @never_cache
@@ -45,7 +23,7 @@ async def system_info(request: HttpRequest) -> JsonResponse:
     user = await request.auser()
     if not user.is_authenticated:
         return JsonResponse({"code": "not_logged_in", "detail": _("Please log in.")}, status=HTTPStatus.UNAUTHORIZED)
-    report = await status.get_inference_probe().report()
+    report = get_prober().snapshot.inference
     inference: dict[str, object] = {"is_ready": report.is_ready, "reason": report.reason, "roles": []}
     if report.status is not None:
         inference |= dataclasses.asdict(report.status)

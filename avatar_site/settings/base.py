@@ -35,6 +35,9 @@ AVATAR_PORT = env.whole_number("AVATAR_PORT", 8000, minimum=1, maximum=65535)
 AVATAR_HTTPS = env.boolean("AVATAR_HTTPS", False)
 AVATAR_LOG_LEVEL = env.choice("AVATAR_LOG_LEVEL", "INFO", ("DEBUG", "INFO", "WARNING", "ERROR"))
 
+# Who sends it (`Authorization: Bearer …`) gets the detail of /health, and /metrics.
+AVATAR_METRICS_TOKEN = env.text("AVATAR_METRICS_TOKEN")
+
 AVATAR_ADMIN_USERNAME = env.text("AVATAR_ADMIN_USERNAME", "admin")
 AVATAR_ADMIN_PASSWORD = env.text("AVATAR_ADMIN_PASSWORD")
 
@@ -148,6 +151,8 @@ INSTALLED_APPS = [
 ]
 
 MIDDLEWARE = [
+    # First: it answers whatever the others do.
+    "avatar_site.operations.health.answer_probes",
     "django.middleware.security.SecurityMiddleware",
     "avatar_site.middleware.StaticFilesMiddleware",
     "avatar_site.middleware.BrowserPolicyMiddleware",

@@ -6,8 +6,8 @@ from avatar_site.settings.base import AVATAR_HTTPS
 SESSION_COOKIE_SECURE = AVATAR_HTTPS
 CSRF_COOKIE_SECURE = AVATAR_HTTPS
 SECURE_SSL_REDIRECT = AVATAR_HTTPS
-# The supervisor asks over plain HTTP whether the web process answers.
-SECURE_REDIRECT_EXEMPT = [r"^health$"]
+# Asked over plain HTTP, by what is on this machine or beside it. /health and /ready are answered before any redirect.
+SECURE_REDIRECT_EXEMPT = [r"^metrics$"]
 if AVATAR_HTTPS:
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
     SECURE_HSTS_SECONDS = 30 * 24 * 60 * 60

@@ -52,12 +52,17 @@ class Command(CommandLineInterface):
         version.read_build()
         # After the application, which sets Django up: these import models.
         from avatar_site.operations.database_checks import refuse_newer_database
+        from avatar_site.web import background
         from avatar_site.web.upload_limits import SiteGate, read_limits
         from realtime.admission import admission
 
         refuse_newer_database()
         self.server_class = partial(
-            Server, gate=SiteGate(), limits=read_limits(open_files=raise_limit()), drain=admission.drain
+            Server,
+            gate=SiteGate(),
+            limits=read_limits(open_files=raise_limit()),
+            drain=admission.drain,
+            background=background.run,
         )
         # In the background: a database that is away would keep the site from starting.
         threading.Thread(target=replay_spooled_turns, name="spool", daemon=True).start()

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, replace
 from functools import partial
 from http import HTTPStatus
@@ -41,6 +41,8 @@ LINGER_BYTES = 64 * 1024 * 1024
 LINGER_S = 15.0
 #: How long stopping waits for the application to drain. The supervisor waits a little longer.
 DRAIN_S = 20.0
+#: How long stopping then waits for background work to end.
+END_BACKGROUND_S = 4.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,7 +261,11 @@ async def _drain_nothing() -> None:
 
 
 class Server(daphne.server.Server):
-    """`drain` is awaited when the process is told to stop, while everything is still served."""
+    """
+    `drain` is awaited when the process is told to stop, while everything is still served.
+
+    `background` runs from the start until after the drain, and is then cancelled.
+    """
 
     def __init__(
         self,
@@ -268,11 +274,14 @@ class Server(daphne.server.Server):
         gate: Gate,
         limits: Limits,
         drain: Callable[[], Awaitable[None]] = _drain_nothing,
+        background: Callable[[], Coroutine[Any, Any, None]] | None = None,
         **options: Any,
     ) -> None:
         super().__init__(partial(_feed, application), **options)
         self.gate = gate
         self.drain = drain
+        self.background = background
+        self._in_background: asyncio.Task[None] | None = None
         if self.proxy_forwarded_address_header:
             # All connections are the proxy's.
             limits = replace(limits, max_connections_per_address=None)
@@ -295,6 +304,8 @@ class Server(daphne.server.Server):
         # Daphne looks its factories up by name inside this method.
         daphne.server.HTTPFactory = Factory
         daphne.server.WebSocketFactory = SocketFactory
+        # Once the loop runs.
+        daphne.server.reactor.callLater(0, self._begin_background)
         super().run()
 
     def admit(self, transport: Any) -> None:
@@ -338,6 +349,20 @@ class Server(daphne.server.Server):
         finally:
             if self._beating is not None:
                 self._beating.cancel()
+        await self._end_background()
+
+    def _begin_background(self) -> None:
+        if self.background is not None:
+            self._in_background = asyncio.get_running_loop().create_task(self.background(), name="background")
+
+    async def _end_background(self) -> None:
+        task, self._in_background = self._in_background, None
+        if task is None:
+            return
+        task.cancel()
+        await asyncio.wait([task], timeout=END_BACKGROUND_S)
+        if task.done() and not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("background work failed", exc_info=error)
 
     async def handle_reply(self, protocol: Any, message: Message) -> None:
         await super().handle_reply(protocol, message)

@@ -15,6 +15,7 @@ from django.db.models import FileField
 
 from avatar_site.lib import fts5
 from avatar_site.operations.models import Tombstone
+from realtime.models import LiveCall
 
 Vendor = Literal["sqlite", "postgresql"]
 #: Runs a statement without parameters and returns its rows.
@@ -42,7 +43,7 @@ class LoadFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A consistent copy of the database in a separate file, without logins and the cache."""
+    """A consistent copy of the database in a separate file, without logins, live calls and the cache."""
 
     #: avatar.sqlite3, or database.pgdump (`pg_dump -Fc`).
     path: Path
@@ -57,13 +58,14 @@ class Snapshot:
 
 
 def list_tables_left_out() -> list[str]:
-    """Return the tables whose rows are in no backup: logins, the cache, and the outbox of the tombstone log."""
+    """Return the tables whose rows are in no backup: logins, live calls, the cache, the outbox of the tombstone log."""
     caches = [
         str(options.get("LOCATION"))
         for options in settings.CACHES.values()
         if options["BACKEND"] == "django.core.cache.backends.db.DatabaseCache"
     ]
-    return sorted({Session._meta.db_table, Tombstone._meta.db_table, _DEFAULT_CACHE_TABLE, *caches})
+    models = (Session, LiveCall, Tombstone)
+    return sorted({*(model._meta.db_table for model in models), _DEFAULT_CACHE_TABLE, *caches})
 
 
 def list_audio_columns() -> list[tuple[str, str]]:

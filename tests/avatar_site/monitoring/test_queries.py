@@ -8,13 +8,11 @@ from zoneinfo import ZoneInfo
 import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
-from django.utils import timezone
 
 from avatar_site.lib.metrics import find_bucket
 from avatar_site.monitoring import queries
 from avatar_site.monitoring.models import Alert, Resolution, Sample
 from avatar_site.monitoring.samples import Gauge, SampleValues, estimate_quantile
-from avatar_site.operations.models import BackupRun
 from tests import factories
 
 NOW = dt.datetime(2026, 11, 27, 9, 30, 20, tzinfo=ZoneInfo("Asia/Taipei"))
@@ -53,7 +51,7 @@ class TestSpan:
         [
             (queries.HOUR, "2026-11-27T08:30", "2026-11-27T09:30"),
             (queries.DAY, "2026-11-26T09:45", "2026-11-27T09:45"),
-            (queries.MONTH, "2026-10-28T12:00", "2026-11-27T12:00"),
+            (queries.MONTH, "2026-10-29T00:00", "2026-11-28T00:00"),
         ],
         ids=["hour", "day", "month"],
     )
@@ -81,10 +79,22 @@ class TestReadSlots:
 
     def test_takes_the_larger_of_readings_that_are_no_shares(self) -> None:
         at = minutes_ago(3)
-        write_sample(at, source="web a:1", loop_lag_s=0.2)
-        write_sample(at, source="web b:2", loop_lag_s=0.01)
+        write_sample(at, source="a", ram_used_bytes=9)
+        write_sample(at, source="b", ram_used_bytes=1)
 
-        assert read_values(queries.HOUR, at=at).gauges["loop_lag_s"].max == 0.2
+        assert read_values(queries.HOUR, at=at).gauges["ram_used_bytes"] == Gauge(9, 9)
+
+    def test_reads_from_the_first_slot_that_is_not_known(self) -> None:
+        write_sample(minutes_ago(5), counts={"turns": 5})
+        write_sample(minutes_ago(3), counts={"turns": 3})
+        slots = queries.read_slots(queries.HOUR, now=NOW)
+        known = {slot.began_at: slot.values for slot in slots[:-4]}
+        Sample.objects.filter(began_at=minutes_ago(5)).delete()
+        write_sample(minutes_ago(1), counts={"turns": 1})
+
+        later = queries.read_slots(queries.HOUR, now=NOW, known=known)
+
+        assert [slot.values.counts["turns"] for slot in later if slot.values] == [5, 3, 1]
 
     def test_does_not_add_up_processes_that_followed_one_another(self) -> None:
         # A web process that was restarted has another name.
@@ -139,6 +149,13 @@ class TestReadSlots:
         write_sample(hour, sessions=62)
 
         assert read_values(queries.MONTH, at=hour).gauges["sessions"].mean == 2
+
+    def test_adds_up_hosts_but_not_processes_that_were_restarted_within_a_rollup(self) -> None:
+        hour = minutes_ago(30).replace(minute=0)
+        for source in ("web a:1", "web a:2", "web b:3"):
+            write_sample(hour, source=source, resolution=Resolution.HOUR, sessions=3)
+
+        assert read_values(queries.MONTH, at=hour).gauges["sessions"] == Gauge(6, 6)
 
     def test_takes_two_queries_however_much_there_is(self) -> None:
         for number in range(5):
@@ -206,21 +223,3 @@ class TestReadUnresolvedAlerts:
         create("gone", severity="error", state="resolved")
 
         assert [alert.condition for alert in queries.read_unresolved_alerts()] == ["disk", "slow"]
-
-
-@pytest.mark.django_db
-class TestFindVerifiedBackup:
-    def test_is_the_newest_that_was_restored_and_compared(self) -> None:
-        def verify(name: str, state: str) -> None:
-            BackupRun.objects.create(
-                kind="verification", state=state, name=name, started_at=timezone.now(), finished_at=timezone.now()
-            )
-
-        verify("20261125T193000Z-ab12", "done")
-        verify("20261124T193000Z-ab12", "done")
-        verify("20261126T193000Z-ab12", "failed")
-
-        assert queries.find_verified_backup() == dt.datetime(2026, 11, 25, 19, 30, tzinfo=dt.UTC)
-
-    def test_is_none_without_one(self) -> None:
-        assert queries.find_verified_backup() is None

@@ -1,14 +1,47 @@
 import asyncio
+import datetime as dt
+import sqlite3
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
+from django.db import connection
 from django.test import AsyncClient
+from django.utils import timezone
 
 from avatar_site import version
 from avatar_site.operations import status
-from avatar_site.operations.status import InferenceProbe
-from inference.interfaces import InferenceStatus, InferenceUnavailable, Role, RoleState, RoleStatus
+from avatar_site.operations.models import BackupRun, RunKind, RunState
+from avatar_site.operations.serve_state import ChildState, ServeState
+from avatar_site.operations.status import (
+    MAX_AGE_S,
+    DatabaseReport,
+    Health,
+    InferenceReport,
+    MachineReport,
+    MemoryKind,
+    Prober,
+    Usage,
+    judge,
+    read_database,
+)
+from inference.interfaces import (
+    DeviceMemory,
+    InferenceStatus,
+    InferenceUnavailable,
+    Role,
+    RoleState,
+    RoleStatus,
+)
+from realtime.models import STALE_AFTER, CallState
+from tests import factories
+
+NOW = dt.datetime(2026, 11, 27, 8, 0, tzinfo=dt.UTC)
+GIB = 1024**3
 
 
 def make_status(**states: RoleState) -> InferenceStatus:
@@ -53,54 +86,235 @@ class NeverAnswers:
         raise AssertionError
 
 
-def probe(inference: Any, **options: Any) -> InferenceProbe:
-    return InferenceProbe(inference, **options)
+@pytest.fixture
+def make_prober(tmp_path: Path) -> Iterator[Any]:
+    made: list[Prober] = []
+
+    def make(inference: Any, **options: Any) -> Prober:
+        prober = Prober(inference, data_dir=tmp_path, **options)
+        made.append(prober)
+        return prober
+
+    yield make
+    for prober in made:
+        prober.close()
 
 
 @pytest.fixture
-def use_inference(monkeypatch: pytest.MonkeyPatch) -> Any:
-    def use(inference: Any) -> None:
-        made = probe(inference)
-        monkeypatch.setattr(status, "get_inference_probe", lambda: made)
+def use_inference(monkeypatch: pytest.MonkeyPatch, make_prober: Any) -> Any:
+    """Have the process's prober ask this inference once."""
+
+    async def use(inference: Any) -> Prober:
+        prober: Prober = make_prober(inference)
+        await prober.probe()
+        monkeypatch.setattr("avatar_site.operations.views.get_prober", lambda: prober)
+        return prober
 
     return use
 
 
-class TestInferenceProbe:
-    async def test_asks_once_however_many_want_to_know(self) -> None:
-        inference = Inference(make_status())
-        asked = probe(inference, max_age_s=600)
+def make_machine(*, ram_percent: int = 50, serve: ServeState | None = None) -> MachineReport:
+    return MachineReport(ram=Usage(ram_percent * GIB, 100 * GIB), disk=Usage(GIB, 10 * GIB), serve=serve)
 
-        reports = [await asked.report() for _ in range(5)]
 
-        assert inference.times_asked == 1
-        assert all(report.is_ready for report in reports)
+def make_serve_state(*, written_at: dt.datetime = NOW, **pids: int | None) -> ServeState:
+    children = tuple(ChildState(name=name, pid=pid, started_at=None) for name, pid in pids.items())
+    return ServeState("http://localhost", 1, written_at.timestamp(), children)
 
-    async def test_makes_all_who_come_first_together_wait_for_one_answer(self) -> None:
-        inference = Inference(make_status())
-        asked = probe(inference, max_age_s=600)
 
-        reports = await asyncio.gather(*(asked.report() for _ in range(5)))
+GOOD = DatabaseReport(backed_up_at=NOW - dt.timedelta(hours=5), created_at=NOW - dt.timedelta(days=90))
 
-        assert inference.times_asked == 1
-        assert all(report.is_ready for report in reports)
 
-    async def test_asks_again_when_the_answer_is_old(self) -> None:
-        inference = Inference(make_status())
-        asked = probe(inference, max_age_s=0)
+def judge_with(
+    *,
+    database: DatabaseReport = GOOD,
+    inference: InferenceStatus | None = None,
+    machine: MachineReport | None = None,
+    reserved_vram_bytes: int = 0,
+) -> tuple[Health, tuple[str, ...]]:
+    return judge(
+        database,
+        InferenceReport(inference or make_status()),
+        machine or make_machine(),
+        now=NOW,
+        reserved_vram_bytes=reserved_vram_bytes,
+    )
 
-        await asked.report()
-        inference.answer = InferenceUnavailable("gone")
-        report = await asked.report()
 
-        assert (report.status, report.reason) == (None, "gone")
+class TestJudge:
+    def test_finds_nothing_where_everything_is_there(self) -> None:
+        assert judge_with() == (Health.HEALTHY, ())
 
-    async def test_gives_up_on_a_process_that_does_not_answer(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    @pytest.mark.parametrize(
+        ("database", "reason"),
+        [
+            (replace(GOOD, problem="OperationalError"), "database_unavailable"),
+            (replace(GOOD, is_locked=True), "database_locked"),
+            (replace(GOOD, backed_up_at=NOW - dt.timedelta(hours=27)), "backup_stale"),
+            (replace(GOOD, backed_up_at=None), "backup_stale"),
+        ],
+    )
+    def test_names_what_the_database_lacks(self, database: DatabaseReport, reason: str) -> None:
+        expected = Health.UNHEALTHY if reason == "database_unavailable" else Health.DEGRADED
+
+        assert judge_with(database=database) == (expected, (reason,))
+
+    def test_gives_a_new_site_time_for_its_first_backup(self) -> None:
+        database = DatabaseReport(created_at=NOW - dt.timedelta(hours=25))
+
+        assert judge_with(database=database) == (Health.HEALTHY, ())
+
+    @pytest.mark.parametrize("role", ["stt", "llm", "tts"])
+    @pytest.mark.parametrize("state", [RoleState.LOADING, RoleState.UNAVAILABLE])
+    def test_is_unhealthy_without_a_role_of_calls(self, role: str, state: RoleState) -> None:
+        assert judge_with(inference=make_status(**{role: state})) == (Health.UNHEALTHY, (f"{role}_{state.value}",))
+
+    def test_is_degraded_without_the_encoder(self) -> None:
+        found = judge_with(inference=make_status(encoder=RoleState.UNAVAILABLE))
+
+        assert found == (Health.DEGRADED, ("encoder_unavailable",))
+
+    def test_is_degraded_on_a_fallback(self) -> None:
+        ready = make_status()
+        roles = tuple(replace(r, reason="vllm: no device") if r.role is Role.LLM else r for r in ready.roles)
+
+        assert judge_with(inference=replace(ready, roles=roles)) == (Health.DEGRADED, ("llm_on_fallback",))
+
+    def test_is_unhealthy_while_inference_does_not_answer(self) -> None:
+        found = judge(GOOD, InferenceReport(None, "no answer"), make_machine(), now=NOW)
+
+        assert found == (Health.UNHEALTHY, ("inference_unreachable",))
+
+    def test_is_degraded_where_ram_is_short(self) -> None:
+        assert judge_with(machine=make_machine(ram_percent=91)) == (Health.DEGRADED, ("ram_short",))
+
+    @pytest.mark.parametrize(("free_gib", "reasons"), [(2.0, ()), (0.15, ("vram_short",))])
+    def test_measures_vram_by_what_the_engines_shares_leave(self, free_gib: float, reasons: tuple[str, ...]) -> None:
+        # 22.4 of 24 GiB are the engines', 93 %.
+        device = DeviceMemory("GPU", 24 * GIB, round(free_gib * GIB))
+        inference = replace(make_status(), devices=(device,))
+
+        assert judge_with(inference=inference, reserved_vram_bytes=round(22.4 * GIB))[1] == reasons
+
+    def test_is_degraded_where_the_kv_cache_is_nearly_full(self) -> None:
+        ready = make_status()
+        roles = tuple(replace(role, figures={"kv_cache_use": 0.95}) for role in ready.roles)
+
+        assert judge_with(inference=replace(ready, roles=roles))[1] == ("vram_short",)
+
+    def test_names_a_process_that_is_not_running_if_the_supervisor_still_says_so(self) -> None:
+        down = make_serve_state(web=10, worker=None)
+        old = make_serve_state(written_at=NOW - dt.timedelta(hours=1), web=10, worker=None)
+
+        assert judge_with(machine=make_machine(serve=down)) == (Health.DEGRADED, ("worker_down",))
+        assert judge_with(machine=make_machine(serve=old)) == (Health.HEALTHY, ())
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.mark.django_db(transaction=True)
+class TestProber:
+    async def test_knows_nothing_before_the_first_probe(self, make_prober: Any) -> None:
+        snapshot = make_prober(Inference(make_status())).snapshot
+
+        assert (snapshot.health, snapshot.reasons) == (Health.UNHEALTHY, ("starting",))
+
+    async def test_finds_a_site_that_is_there(self, make_prober: Any) -> None:
+        snapshot = await make_prober(Inference(make_status())).probe()
+
+        assert snapshot.database.problem == ""
+        assert snapshot.inference.is_ready
+        assert snapshot.health is not Health.UNHEALTHY
+        kind, usage = snapshot.memory
+        assert kind is MemoryKind.RAM
+        assert 0 < usage.used < usage.total
+
+    async def test_gives_up_on_an_inference_process_that_does_not_answer(
+        self, make_prober: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setattr(status, "INFERENCE_TIMEOUT_S", 0.01)
 
-        report = await probe(NeverAnswers()).report()
+        snapshot = await make_prober(NeverAnswers()).probe()
 
-        assert report.reason.startswith("no answer within")
+        assert snapshot.inference.reason.startswith("no answer within")
+        assert snapshot.health is Health.UNHEALTHY
+
+    async def test_blocks_no_query_of_others_while_its_own_hangs(
+        self, make_prober: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        released = threading.Event()
+        monkeypatch.setattr(status, "DATABASE_TIMEOUT_S", 0.05)
+        monkeypatch.setattr(status, "read_database", lambda now: released.wait(20))
+        prober = make_prober(Inference(make_status()))
+
+        first, second = await prober.probe(), await prober.probe()
+        others = await User.objects.acount()
+        released.set()
+
+        assert first.reasons[0] == second.reasons[0] == "database_unavailable"
+        assert others == 0
+
+    async def test_is_unhealthy_once_it_has_stopped(self, make_prober: Any) -> None:
+        clock = Clock()
+        prober = make_prober(Inference(make_status()), clock=clock)
+        await prober.probe()
+
+        clock.now += MAX_AGE_S + 1
+
+        assert (prober.snapshot.health, prober.snapshot.reasons) == (Health.UNHEALTHY, ("prober_stopped",))
+
+
+@pytest.mark.django_db(transaction=True)
+class TestReadDatabase:
+    def test_counts_calls_of_processes_that_are_alive(self, alice: User) -> None:
+        now = timezone.now()
+        for state, age in (
+            (CallState.ACTIVE, dt.timedelta()),
+            (CallState.ACTIVE, STALE_AFTER),
+            (CallState.WAITING, dt.timedelta()),
+            (CallState.ENDING, dt.timedelta()),
+        ):
+            factories.create_live_call(alice, state=state, last_seen_at=now - age)
+
+        report = read_database(now=now)
+
+        assert (report.active, report.waiting, report.is_locked) == (1, 1, False)
+
+    def test_knows_the_newest_backup_that_was_verified(self, db: None) -> None:
+        now = timezone.now()
+        for name, age_h, is_verified in (("old", 50, True), ("good", 20, True), ("unverified", 1, False)):
+            began_at = now - dt.timedelta(hours=age_h)
+            for kind in (RunKind.BACKUP, RunKind.VERIFICATION)[: 1 + is_verified]:
+                BackupRun.objects.create(
+                    kind=kind, state=RunState.DONE, name=name, started_at=began_at, finished_at=now
+                )
+
+        assert read_database(now=now).backed_up_at == now - dt.timedelta(hours=20)
+
+    def test_finds_a_lock_that_another_connection_holds_and_waits_as_before_afterwards(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        if connection.vendor != "sqlite":
+            pytest.skip("PostgreSQL has no such lock")
+        monkeypatch.setattr(status, "LOCK_TIMEOUT_S", 0.05)
+        other = sqlite3.connect(connection.settings_dict["NAME"], isolation_level=None)
+        other.execute("BEGIN EXCLUSIVE")
+
+        locked = read_database(now=timezone.now())
+        other.execute("ROLLBACK")
+        free = read_database(now=timezone.now())
+        other.close()
+        with connection.cursor() as cursor:
+            cursor.execute("PRAGMA busy_timeout")
+            assert cursor.fetchone() == (20_000,)
+
+        assert (locked.is_locked, locked.problem, free.is_locked) == (True, "", False)
 
 
 class TestIsSettled:
@@ -118,78 +332,16 @@ class TestIsSettled:
 
 
 @pytest.mark.django_db(transaction=True)
-class TestHealth:
-    async def test_is_200_when_a_conversation_is_possible(self, async_client: AsyncClient, use_inference: Any) -> None:
-        use_inference(Inference(make_status()))
-
-        response = await async_client.get("/health")
-
-        assert response.status_code == 200
-        assert response.json() == {
-            "status": "ok",
-            "database": "ok",
-            "inference": {
-                "status": "ok",
-                "roles": {"stt": "ready", "llm": "ready", "tts": "ready", "encoder": "ready"},
-            },
-        }
-
-    async def test_is_503_and_names_the_role_that_is_missing(
-        self, async_client: AsyncClient, use_inference: Any
-    ) -> None:
-        use_inference(Inference(make_status(tts=RoleState.UNAVAILABLE)))
-
-        response = await async_client.get("/health")
-
-        assert response.status_code == 503
-        assert response.json()["inference"] == {
-            "status": "not ready",
-            "roles": {"stt": "ready", "llm": "ready", "tts": "unavailable", "encoder": "ready"},
-        }
-
-    async def test_is_503_when_inference_is_not_there(self, async_client: AsyncClient, use_inference: Any) -> None:
-        use_inference(Inference(InferenceUnavailable("refused by 10.0.0.7")))
-
-        response = await async_client.get("/health")
-
-        assert response.status_code == 503
-        assert response.json()["inference"] == {"status": "unreachable", "roles": {}}
-        # Strangers may ask: where it is, is not for them.
-        assert b"10.0.0.7" not in response.content
-
-    async def test_is_503_when_the_database_does_not_answer(
-        self, async_client: AsyncClient, use_inference: Any, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        async def fail() -> str:
-            return "OperationalError"
-
-        use_inference(Inference(make_status()))
-        monkeypatch.setattr(status, "check_database", fail)
-
-        response = await async_client.get("/health")
-
-        assert response.status_code == 503
-        assert response.json()["database"] == "unavailable"
-
-    async def test_is_not_kept_by_caches(self, async_client: AsyncClient, use_inference: Any) -> None:
-        use_inference(Inference(make_status()))
-
-        response = await async_client.get("/health")
-
-        assert "no-store" in response.headers["Cache-Control"]
-
-
-@pytest.mark.django_db(transaction=True)
 class TestSystemInfo:
     async def test_is_not_for_strangers(self, async_client: AsyncClient, use_inference: Any) -> None:
-        use_inference(Inference(make_status()))
+        await use_inference(Inference(make_status()))
 
         assert (await async_client.get("/api/system/info")).status_code == 401
 
     async def test_names_the_engines_and_the_reasons(
         self, async_client: AsyncClient, use_inference: Any, alice: User
     ) -> None:
-        use_inference(Inference(make_status(tts=RoleState.UNAVAILABLE)))
+        await use_inference(Inference(make_status(tts=RoleState.UNAVAILABLE)))
         await async_client.aforce_login(alice)
 
         body = (await async_client.get("/api/system/info")).json()
@@ -209,7 +361,7 @@ class TestSystemInfo:
     async def test_says_why_inference_does_not_answer(
         self, async_client: AsyncClient, use_inference: Any, alice: User
     ) -> None:
-        use_inference(Inference(InferenceUnavailable("connection refused")))
+        await use_inference(Inference(InferenceUnavailable("connection refused")))
         await async_client.aforce_login(alice)
 
         body = (await async_client.get("/api/system/info")).json()

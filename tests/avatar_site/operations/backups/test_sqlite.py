@@ -140,7 +140,8 @@ class TestTake:
         # Of the header: 1 is a rollback journal, 2 a log.
         assert snapshot.path.read_bytes()[18:20] == b"\x01\x01"
 
-    def test_has_no_logins_no_cache_and_no_outbox(self, live: Path, tmp_path: Path) -> None:
+    def test_has_no_logins_no_live_calls_no_cache_and_no_outbox(self, live: Path, tmp_path: Path) -> None:
+        call = factories.create_live_call(factories.create_user())
         Session.objects.create(session_key="of-somebody", session_data="x", expire_date=timezone.now())
         Tombstone.objects.create(at="2026", table="t", key="sent-later", is_deletion=True)
         with connection.cursor() as cursor:
@@ -149,11 +150,12 @@ class TestTake:
 
         snapshot = sqlite.take(tmp_path / "copy")
 
-        for table in ("django_session", "cache", "operations_tombstone"):
+        for table in ("django_session", "cache", "operations_tombstone", "realtime_livecall"):
             assert read(snapshot.path, f"SELECT count(*) FROM {table}") == [(0,)]  # noqa: S608 — above
             assert table not in snapshot.row_counts
         content = snapshot.path.read_bytes()
-        assert not [secret for secret in (b"of-somebody", b"cached-name", b"sent-later") if secret in content]
+        secrets = (b"of-somebody", b"cached-name", b"sent-later", call.session_id.hex.encode())
+        assert not [secret for secret in secrets if secret in content]
         assert (Session.objects.count(), Tombstone.objects.filter(key="sent-later").count()) == (1, 1)
 
     def test_has_no_word_that_was_deleted_not_in_the_search_index_either(self, live: Path, tmp_path: Path) -> None:
