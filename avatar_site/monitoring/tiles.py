@@ -13,10 +13,6 @@ from avatar_site.monitoring import outlook, panels, wording
 from avatar_site.monitoring.outlook import DiskTrend
 from avatar_site.monitoring.samples import SampleValues
 
-#: Below so many turns a share of errors says nothing.
-MIN_TURNS = 20
-#: The night makes one a day; two hours for it to be late.
-MAX_BACKUP_AGE = dt.timedelta(hours=26)
 #: Of main memory, before the limit.
 MEMORY_NOTICE = 0.8
 
@@ -46,8 +42,11 @@ class Limits:
 
     first_sound_s: float
     error_share: float
+    #: Fewer are no share of anything.
+    min_errors: int
     memory_share: float
     disk_bytes: float
+    backup_age: dt.timedelta
 
 
 def make_state(*, errors: Sequence[str], warnings: Sequence[str], measured_at: dt.datetime | None, url: str) -> Tile:
@@ -117,9 +116,9 @@ def make_errors(values: SampleValues | None, *, span: str, limits: Limits) -> Ti
     detail = ngettext("{span}: in {count} turn", "{span}: in {count} turns", turns).format(
         span=span, count=wording.say_count(turns)
     )
-    if share and turns + errors >= MIN_TURNS:
+    if share:
         detail = f"{detail} · {wording.say_percent(share, decimals=1)}"
-    is_bad = share is not None and turns + errors >= MIN_TURNS and share > limits.error_share
+    is_bad = share is not None and errors >= limits.min_errors and share > limits.error_share
     return Tile("errors", title, wording.say_count(errors), detail, Level.BAD if is_bad else Level.GOOD)
 
 
@@ -152,14 +151,14 @@ def make_disk(values: SampleValues | None, *, trend: DiskTrend | None, limits: L
     return Tile("disk", title, wording.say_gigabytes(free), panels.describe_disk(trend), level)
 
 
-def make_backup(taken_at: dt.datetime | None, *, now: dt.datetime, url: str) -> Tile:
+def make_backup(taken_at: dt.datetime | None, *, limits: Limits, now: dt.datetime, url: str) -> Tile:
     title = gettext("Backup")
     if taken_at is None:
         detail = gettext("One is made and verified every night.")
         return Tile("backup", title, gettext("none yet"), detail, Level.WARNING, url)
-    is_old = now - taken_at > MAX_BACKUP_AGE
+    is_old = now - taken_at > limits.backup_age
     detail = gettext("the last verified one; older than {hours} hours").format(
-        hours=MAX_BACKUP_AGE // dt.timedelta(hours=1)
+        hours=round(limits.backup_age / dt.timedelta(hours=1))
     )
     return Tile(
         "backup",
