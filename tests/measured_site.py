@@ -9,12 +9,19 @@ import uuid
 from collections import Counter
 from collections.abc import Iterator
 
+from django.contrib.admin.models import ADDITION, LogEntry
 from django.contrib.auth.models import User
+from django.contrib.contenttypes.models import ContentType
+from django.core.cache import cache
+from django.http import HttpRequest
 from django.utils import timezone
 
+from avatar_site.lib.audit import Access, log_access
 from avatar_site.lib.metrics import find_bucket
 from avatar_site.monitoring.models import Alert, Resolution, Sample
 from avatar_site.monitoring.samples import Gauge, SampleValues
+from avatar_site.operations.backups.manifest import make_name
+from avatar_site.operations.models import BackupRun, RunKind, RunState
 from conversations.models import Conversation, Speaker, Turn
 from realtime.models import CallState, LiveCall
 
@@ -95,7 +102,11 @@ class MeasuredSite:
         turns = sum(self._random.random() < 0.8 for _ in range(whole * minutes))
         slow = 1.9 if self.steady is None and timezone.localtime(at).hour in self.slow_hours and load > 0.4 else 1.0
         counts = Counter({"turns": turns})
-        for name, chance in (("errors.TTS_FAILED", 0.01), ("errors.LLM_TIMEOUT", 0.006), ("gaps", 0.05)):
+        for name, chance in (
+            ("errors.PROCESSING_ERROR", 0.01),
+            ("errors.INFERENCE_UNAVAILABLE", 0.006),
+            ("gaps", 0.05),
+        ):
             counts[name] = sum(self._random.random() < chance * slow**2 for _ in range(turns))
         counts["refused.full"] = int(whole >= self.places and self._random.random() < 0.1)
         latencies: dict[str, Counter[int]] = {}
@@ -164,12 +175,69 @@ def write_people(*, now: dt.datetime) -> None:
             )
 
 
-def write_alerts(*, now: dt.datetime, **alerts: str) -> None:
-    """Write open alerts: severity by condition."""
-    for number, (condition, severity) in enumerate(alerts.items()):
+def write_backup(*, taken_at: dt.datetime) -> None:
+    """Write a backup that was verified."""
+    name = make_name(taken_at)
+    for kind in (RunKind.BACKUP, RunKind.VERIFICATION):
+        BackupRun.objects.create(
+            kind=kind, state=RunState.DONE, name=name, reason="nightly", started_at=taken_at, finished_at=taken_at
+        )
+
+
+def write_alerts(*, now: dt.datetime) -> None:
+    """Write open alerts: late answers, a disk that fills, a voice engine on its fallback."""
+    alerts: dict[tuple[str, str, str], dict[str, float | str]] = {
+        ("latency", "", "error"): {"p95_s": 5.02, "limit_s": 3.5, "turns": 212},
+        ("disk_space", "data", "warning"): {"free_bytes": 9.1 * GIB, "limit_bytes": 10e9},
+        ("role_on_fallback", "tts", "warning"): {"engine": "kokoro", "model": "82m", "problem": "out of memory"},
+    }
+    for number, ((condition, subject, severity), figures) in enumerate(alerts.items()):
         Alert.objects.create(
             condition=condition,
+            subject=subject,
             severity=severity,
+            figures=figures,
             opened_at=now - dt.timedelta(minutes=12 + 40 * number),
             last_seen_at=now,
         )
+
+
+def write_site(state: str) -> None:
+    """Write, in place of what was measured before, a month of a site: "good", with open "alerts", or "new"."""
+    now = timezone.now()
+    cache.clear()
+    for model in (Sample, Alert, LiveCall, LogEntry, BackupRun):
+        model.objects.all().delete()
+    User.objects.filter(username__in=PEOPLE).delete()
+    if state == "new":
+        return
+    is_bad = state == "alerts"
+    slow_hours = (9, 10, 11, 14, 15, 16) if is_bad else ()
+    free_bytes = (14 if is_bad else 180) * GIB
+    site = MeasuredSite(busy=1.2 if is_bad else 0.7, slow_hours=slow_hours, free_bytes=free_bytes, has_gpu=is_bad)
+    site.write(now=now, days=31, minutes_for_days=2)
+    write_people(now=now)
+    write_backup(taken_at=now - dt.timedelta(hours=40 if is_bad else 5))
+    write_audit()
+    if is_bad:
+        write_alerts(now=now)
+
+
+def write_audit() -> None:
+    """Write what the first operator opened and changed."""
+    operator = User.objects.filter(is_superuser=True).order_by("pk").first()
+    conversation = Conversation.objects.order_by("pk").first()
+    if operator is None or conversation is None:
+        return
+    request = HttpRequest()
+    request.user = operator
+    log_access(request, Access.CONVERSATION, of=conversation, model=Conversation)
+    log_access(request, Access.BACKUP, of=None, model=BackupRun, detail="20261126T193000Z-ab12")
+    LogEntry.objects.create(
+        user=operator,
+        content_type=ContentType.objects.get_for_model(User),
+        object_id=str(operator.pk),
+        object_repr=operator.username,
+        action_flag=ADDITION,
+        change_message='[{"added": {}}]',
+    )

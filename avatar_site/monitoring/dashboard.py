@@ -16,19 +16,21 @@ from django.utils.translation import gettext
 
 from avatar_site.lib.metrics import Stage
 from avatar_site.monitoring import outlook, panels, queries, tiles, wording
+from avatar_site.monitoring.health_words import describe_reason
 from avatar_site.monitoring.models import Alert, Severity
 from avatar_site.monitoring.outlook import Day, DiskTrend, Shortage, Verdict
 from avatar_site.monitoring.panels import Axis
 from avatar_site.monitoring.queries import Slot, Span, Usage
+from avatar_site.monitoring.reading import read_thresholds
 from avatar_site.monitoring.samples import SampleValues, estimate_quantile
+from avatar_site.monitoring.sampling import find_backed_up_at
 from avatar_site.monitoring.tiles import Limits
+from avatar_site.operations.status import UNPROBED, get_prober
 from realtime.models import CallState, LiveCall
 
 if TYPE_CHECKING:
     from django.http import HttpRequest
 
-#: The issue's target for P95, and the thresholds of the alerts of the same names.
-LIMITS = Limits(first_sound_s=3.5, error_share=0.05, memory_share=0.9, disk_bytes=10 * wording.GB)
 #: What the month says, and the scan for usage, are kept for so long.
 KEPT_S = 300
 #: Days that are over, in the cache. A restore of a backup is seen after this time.
@@ -36,8 +38,6 @@ _DAYS = "monitoring.days"
 DAYS_KEPT_S = 24 * 60 * 60
 #: The last samples of a day may be written a little after it.
 SETTLED = dt.timedelta(hours=1)
-#: A call that was not seen for longer is of a process that was killed.
-STALE = dt.timedelta(seconds=60)
 #: The page refreshes itself at this pace: samples come each minute.
 REFRESH_S = {"hour": 60, "day": 60, "month": 600}
 PEOPLE = 8
@@ -102,6 +102,7 @@ def describe(request: HttpRequest, *, now: dt.datetime) -> dict[str, Any]:
     whole = queries.merge_slots(slots)
     calls = _read_calls(now)
     alerts = queries.read_unresolved_alerts()
+    limits = read_limits()
     return {
         "span": span.name,
         "spans": _list_spans(span),
@@ -109,24 +110,24 @@ def describe(request: HttpRequest, *, now: dt.datetime) -> dict[str, Any]:
         "as_of": wording.say_clock(now),
         "time_zone": settings.TIME_ZONE,
         "has_samples": queries.has_samples(),
-        "tiles": _make_tiles(span, whole, latest, ahead, calls, alerts, now=now),
+        "tiles": _make_tiles(span, whole, latest, ahead, calls, alerts, limits, now=now),
         "alerts": _describe_alerts(alerts[:ALERTS], now) if user.has_perm("monitoring.view_alert") else [],
         "alerts_url": _find_url("monitoring_alert_changelist"),
         "more_alerts": max(0, len(alerts) - ALERTS),
         "panels": (
-            panels.make_first_sound(axis, target_s=LIMITS.first_sound_s),
+            panels.make_first_sound(axis, target_s=limits.first_sound_s),
             panels.make_sessions(axis, places=settings.AVATAR_MAX_SESSIONS),
             panels.make_errors(axis),
-            panels.make_memory(axis, latest=latest.values if latest else None, limit=LIMITS.memory_share),
+            panels.make_memory(axis, latest=latest.values if latest else None, limit=limits.memory_share),
             panels.make_disk(
                 ahead.free,
                 width=queries.MONTH.slot,
                 total=ahead.total_bytes,
                 trend=ahead.trend,
-                limit_bytes=LIMITS.disk_bytes,
+                limit_bytes=limits.disk_bytes,
             ),
         ),
-        "stages": panels.make_stages(whole, target_s=LIMITS.first_sound_s),
+        "stages": panels.make_stages(whole, target_s=limits.first_sound_s),
         "may_see_calls": user.has_perm("realtime.view_livecall"),
         "connected": _describe_calls(calls, now) if user.has_perm("realtime.view_livecall") else [],
         "calls_url": _find_url("realtime_livecall_changelist"),
@@ -135,6 +136,19 @@ def describe(request: HttpRequest, *, now: dt.datetime) -> dict[str, Any]:
         "advice": _advise(ahead),
         "audit_url": _find_url("admin_logentry_changelist") if user.has_perm("admin.view_logentry") else "",
     }
+
+
+def read_limits() -> Limits:
+    """Return the lines that charts draw: the thresholds of the alerts."""
+    thresholds = read_thresholds()
+    return Limits(
+        first_sound_s=thresholds.latency_s,
+        error_share=thresholds.error_percent / 100,
+        min_errors=thresholds.min_errors,
+        memory_share=thresholds.memory_percent / 100,
+        disk_bytes=thresholds.disk_gb * wording.GB,
+        backup_age=dt.timedelta(hours=thresholds.backup_hours),
+    )
 
 
 def _list_spans(chosen: Span) -> list[dict[str, Any]]:
@@ -167,22 +181,28 @@ def _make_tiles(
     ahead: Outlook,
     calls: Sequence[LiveCall],
     alerts: Sequence[Alert],
+    limits: Limits,
     *,
     now: dt.datetime,
 ) -> tuple[tiles.Tile, ...]:
     in_span = _name_spans()[span.name][1]
     newest = latest.values if latest else None
-    active = sum(call.state == CallState.ACTIVE for call in calls)
+    states = [call.state for call in calls]
+    snapshot = get_prober().snapshot
+    # Of a process that does not serve, such as the tests'.
+    is_unprobed = snapshot is UNPROBED
     return (
         tiles.make_state(
-            errors=[_say_alert(alert) for alert in alerts if alert.severity == Severity.ERROR],
-            warnings=[_say_alert(alert) for alert in alerts if alert.severity != Severity.ERROR],
-            measured_at=latest.began_at if latest else None,
+            health=None if is_unprobed else snapshot.health,
+            reasons=[] if is_unprobed else [describe_reason(code) for code in snapshot.reasons],
+            errors=[str(alert) for alert in alerts if alert.severity == Severity.ERROR],
+            warnings=[str(alert) for alert in alerts if alert.severity != Severity.ERROR],
+            is_measured=latest is not None,
             url=_find_url("monitoring_alert_changelist"),
         ),
         tiles.make_sessions(
-            active=active,
-            waiting=len(calls) - active,
+            active=states.count(CallState.ACTIVE),
+            waiting=states.count(CallState.WAITING),
             places=settings.AVATAR_MAX_SESSIONS,
             peak=panels.read_max(whole, "sessions") if whole else None,
             span=in_span,
@@ -191,12 +211,14 @@ def _make_tiles(
         tiles.make_first_sound(
             estimate_quantile(whole.latencies[Stage.TTFA], 0.95) if whole and Stage.TTFA in whole.latencies else None,
             span=in_span,
-            limits=LIMITS,
+            limits=limits,
         ),
-        tiles.make_errors(whole, span=in_span, limits=LIMITS),
-        tiles.make_memory(newest, limits=LIMITS),
-        tiles.make_disk(newest, trend=ahead.trend, limits=LIMITS, now=now),
-        tiles.make_backup(queries.find_verified_backup(), now=now, url=_find_url("operations_backuprun_changelist")),
+        tiles.make_errors(whole, span=in_span, limits=limits),
+        tiles.make_memory(newest, limits=limits),
+        tiles.make_disk(newest, trend=ahead.trend, limits=limits, now=now),
+        tiles.make_backup(
+            find_backed_up_at(), limits=limits, now=now, url=_find_url("operations_backuprun_changelist")
+        ),
     )
 
 
@@ -235,7 +257,7 @@ def compute_outlook(slots: Sequence[Slot], *, now: dt.datetime) -> Outlook:
         verdicts=outlook.judge(
             days,
             places=settings.AVATAR_MAX_SESSIONS,
-            target_s=LIMITS.first_sound_s,
+            target_s=read_limits().first_sound_s,
             disk=trend,
             now=now,
         ),
@@ -295,14 +317,10 @@ def _say_finding(verdict: Verdict, ahead: Outlook) -> str:
     return gettext("{short} of {measured} days").format(short=verdict.short_days, measured=verdict.measured_days)
 
 
-def _say_alert(alert: Alert) -> str:
-    return str(alert)
-
-
 def _describe_alerts(alerts: Sequence[Alert], now: dt.datetime) -> list[AlertRow]:
     return [
         AlertRow(
-            sentence=_say_alert(alert),
+            sentence=str(alert),
             since=wording.say_age(alert.opened_at, now),
             level="bad" if alert.severity == Severity.ERROR else "warning",
             is_acknowledged=alert.acknowledged_at is not None,
@@ -315,8 +333,7 @@ def _describe_alerts(alerts: Sequence[Alert], now: dt.datetime) -> list[AlertRow
 
 
 def _read_calls(now: dt.datetime) -> list[LiveCall]:
-    found = LiveCall.objects.filter(last_seen_at__gte=now - STALE).select_related("user")
-    return list(found.order_by("began_at", "pk"))
+    return list(LiveCall.objects.fresh(now).select_related("user").oldest_first())
 
 
 def _describe_calls(calls: Sequence[LiveCall], now: dt.datetime) -> list[Connected]:

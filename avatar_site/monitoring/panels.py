@@ -13,6 +13,7 @@ from django.utils.translation import gettext
 from avatar_site.lib.metrics import Stage
 from avatar_site.monitoring import charts, wording
 from avatar_site.monitoring.charts import Chart, Rule, Series, Tick
+from avatar_site.monitoring.conditions import FAILURES
 from avatar_site.monitoring.outlook import DiskTrend
 from avatar_site.monitoring.queries import Slot, Span
 from avatar_site.monitoring.samples import SampleValues, estimate_quantile
@@ -161,7 +162,7 @@ def make_sessions(axis: Axis, *, places: int) -> Panel:
 
 
 def make_errors(axis: Axis) -> Panel:
-    """Errors that people were told of."""
+    """Errors that are ours, by when people were told of them."""
     errors = axis.read(count_errors)
     turns = axis.read(lambda values: values.counts["turns"])
     refused = axis.read(lambda values: sum_counts(values, "refused."))
@@ -179,7 +180,7 @@ def make_errors(axis: Axis) -> Panel:
     )
     total = sum(int(value) for value in errors if value)
     empty = "" if total else gettext("No errors in this time.")
-    by_code = merge_counts(axis.slots, "errors.")
+    by_code = [(code, count) for code, count in merge_counts(axis.slots, "errors.") if code in FAILURES]
     return Panel(
         key="errors",
         title=gettext("Errors"),
@@ -332,7 +333,8 @@ def sum_counts(values: SampleValues, prefix: str) -> int:
 
 
 def count_errors(values: SampleValues) -> int:
-    return sum_counts(values, "errors.")
+    """Return the errors that are ours, as the alert counts them."""
+    return sum(values.counts[f"errors.{code}"] for code in FAILURES)
 
 
 def merge_counts(slots: Sequence[Slot], prefix: str) -> list[tuple[str, int]]:

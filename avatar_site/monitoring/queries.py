@@ -6,20 +6,15 @@ import datetime as dt
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from django.db.models import Count, F, Sum
 from django.utils import timezone
 
-from avatar_site.monitoring.models import Alert, AlertState, Resolution, Sample, Severity
+from avatar_site.monitoring.models import Alert, Resolution, Sample, Severity
 from avatar_site.monitoring.samples import Gauge, SampleValues
-from avatar_site.operations.backups.manifest import is_name
-from avatar_site.operations.models import BackupRun, RunKind, RunState
 from conversations.models import Turn
 from voices.models import Recording, VoiceProfile
-
-if TYPE_CHECKING:
-    from django.db.models import QuerySet
 
 #: Of these gauges every web process has its share; of all others the largest reading counts.
 SUMMED_GAUGES = frozenset({"sessions", "waiting"})
@@ -229,16 +224,5 @@ def _read_stored_bytes() -> Iterator[Iterable[dict[str, Any]]]:
 
 def read_unresolved_alerts() -> list[Alert]:
     """Return alerts that are open or acknowledged: errors first, then the newest."""
-    found: QuerySet[Alert] = Alert.objects.exclude(state=AlertState.RESOLVED).select_related("acknowledged_by")
-    alerts = list(found.order_by("-opened_at", "-pk"))
+    alerts = list(Alert.objects.unresolved().order_by("-opened_at", "-pk"))
     return sorted(alerts, key=lambda alert: alert.severity != Severity.ERROR)
-
-
-def find_verified_backup() -> dt.datetime | None:
-    """Return when the newest backup was taken that was restored somewhere and compared; None if there is none."""
-    verified = BackupRun.objects.filter(kind=RunKind.VERIFICATION, state=RunState.DONE).exclude(name="")
-    # Names begin with the time, so that they sort by it.
-    name = verified.order_by("-name", "-pk").values_list("name", flat=True).first()
-    if name is None or not is_name(name):
-        return None
-    return dt.datetime.strptime(name.partition("-")[0], "%Y%m%dT%H%M%SZ").replace(tzinfo=dt.UTC)

@@ -12,11 +12,8 @@ from django.utils.translation import gettext, ngettext
 from avatar_site.monitoring import outlook, panels, wording
 from avatar_site.monitoring.outlook import DiskTrend
 from avatar_site.monitoring.samples import SampleValues
+from avatar_site.operations.status import Health
 
-#: Below so many turns a share of errors says nothing.
-MIN_TURNS = 20
-#: The night makes one a day; two hours for it to be late.
-MAX_BACKUP_AGE = dt.timedelta(hours=26)
 #: Of main memory, before the limit.
 MEMORY_NOTICE = 0.8
 
@@ -46,21 +43,45 @@ class Limits:
 
     first_sound_s: float
     error_share: float
+    #: Fewer are no share of anything.
+    min_errors: int
     memory_share: float
     disk_bytes: float
+    backup_age: dt.timedelta
 
 
-def make_state(*, errors: Sequence[str], warnings: Sequence[str], measured_at: dt.datetime | None, url: str) -> Tile:
-    """Say whether the site is healthy. Each sentence says what is wrong."""
-    title = gettext("State now")
-    if errors:
-        return Tile("state", title, gettext("Degraded"), _say_first([*errors, *warnings]), Level.BAD, url)
-    if warnings:
-        return Tile("state", title, gettext("Needs a look"), _say_first(warnings), Level.WARNING, url)
-    if measured_at is None:
-        detail = gettext("No figures of the last five minutes. Do worker and maintenance run?")
-        return Tile("state", title, gettext("Unknown"), detail, Level.WARNING, url)
-    return Tile("state", title, gettext("Healthy"), gettext("No alert is open."), Level.GOOD, url)
+def make_state(
+    *,
+    health: Health | None,
+    reasons: Sequence[str],
+    errors: Sequence[str],
+    warnings: Sequence[str],
+    is_measured: bool,
+    url: str,
+) -> Tile:
+    """
+    Say how the site is, in the words of `/health`, with the first reason.
+
+    `health` is None where this process does not probe. `reasons`, `errors` and `warnings` are sentences.
+    """
+    value, level = _judge(health, has_errors=bool(errors), has_warnings=bool(warnings), is_measured=is_measured)
+    sentences = [*reasons, *errors, *warnings]
+    if not is_measured:
+        sentences.append(gettext("No figures of the last five minutes. Do worker and maintenance run?"))
+    detail = _say_first(sentences) if sentences else gettext("No alert is open.")
+    return Tile("state", gettext("State now"), value, detail, level, url)
+
+
+def _judge(health: Health | None, *, has_errors: bool, has_warnings: bool, is_measured: bool) -> tuple[str, Level]:
+    if health is Health.UNHEALTHY:
+        return gettext("Unhealthy"), Level.BAD
+    if health is Health.DEGRADED:
+        return gettext("Degraded"), Level.BAD if has_errors else Level.WARNING
+    if has_errors or has_warnings:
+        return gettext("Needs a look"), Level.BAD if has_errors else Level.WARNING
+    if not is_measured:
+        return gettext("Unknown"), Level.WARNING
+    return gettext("Healthy"), Level.GOOD
 
 
 def _say_first(sentences: Sequence[str]) -> str:
@@ -117,9 +138,9 @@ def make_errors(values: SampleValues | None, *, span: str, limits: Limits) -> Ti
     detail = ngettext("{span}: in {count} turn", "{span}: in {count} turns", turns).format(
         span=span, count=wording.say_count(turns)
     )
-    if share and turns + errors >= MIN_TURNS:
+    if share:
         detail = f"{detail} · {wording.say_percent(share, decimals=1)}"
-    is_bad = share is not None and turns + errors >= MIN_TURNS and share > limits.error_share
+    is_bad = share is not None and errors >= limits.min_errors and share > limits.error_share
     return Tile("errors", title, wording.say_count(errors), detail, Level.BAD if is_bad else Level.GOOD)
 
 
@@ -152,14 +173,14 @@ def make_disk(values: SampleValues | None, *, trend: DiskTrend | None, limits: L
     return Tile("disk", title, wording.say_gigabytes(free), panels.describe_disk(trend), level)
 
 
-def make_backup(taken_at: dt.datetime | None, *, now: dt.datetime, url: str) -> Tile:
+def make_backup(taken_at: dt.datetime | None, *, limits: Limits, now: dt.datetime, url: str) -> Tile:
     title = gettext("Backup")
     if taken_at is None:
         detail = gettext("One is made and verified every night.")
         return Tile("backup", title, gettext("none yet"), detail, Level.WARNING, url)
-    is_old = now - taken_at > MAX_BACKUP_AGE
+    is_old = now - taken_at > limits.backup_age
     detail = gettext("the last verified one; older than {hours} hours").format(
-        hours=MAX_BACKUP_AGE // dt.timedelta(hours=1)
+        hours=round(limits.backup_age / dt.timedelta(hours=1))
     )
     return Tile(
         "backup",

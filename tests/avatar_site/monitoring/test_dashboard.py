@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import re
+import time
 import uuid
 from collections.abc import Iterator
 
@@ -15,12 +16,14 @@ from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
+from pytest_django import Settings as SettingsFixture
 
 from avatar_site.monitoring import dashboard, queries
-from avatar_site.monitoring.models import Alert, Sample
+from avatar_site.monitoring.models import Sample
+from avatar_site.operations.status import Health, Snapshot, get_prober
 from realtime.models import LiveCall
 from tests import factories
-from tests.measured_site import GIB, PROCESSES, MeasuredSite
+from tests.measured_site import GIB, PROCESSES, MeasuredSite, write_alerts, write_backup
 
 PAGE = "/admin/"
 #: Words of the mainland.
@@ -127,7 +130,7 @@ class TestPage:
         assert MAINLAND.findall(page) == []
         for expected in ("最近一小時", "多久開口", "記憶體用量", "磁碟剩餘", "何時該擴充", "每個人的用量"):
             assert expected in words
-        names = {"Asia", "Taipei", "AVATAR", *PROCESSES, "FAILED", "TIMEOUT", "operator"}
+        names = {"Asia", "Taipei", "AVATAR", *PROCESSES, "PROCESSING", "ERROR", "INFERENCE", "UNAVAILABLE", "operator"}
         assert set(re.findall("[A-Za-z]{4,}", words)) <= names
 
     def test_forgets_the_name_of_a_deleted_person_at_once(self) -> None:
@@ -165,15 +168,54 @@ class TestTiles:
 
     def test_say_which_alert_is_open(self) -> None:
         MeasuredSite(steady=0.6).write(now=timezone.now(), days=1 / 24)
-        for condition, severity in (("disk_low", "error"), ("first_sound_slow", "warning")):
-            Alert.objects.create(
-                condition=condition, severity=severity, opened_at=timezone.now(), last_seen_at=timezone.now()
-            )
+        write_alerts(now=timezone.now())
 
-        level, value, detail = read_tile(read_page(log_in(is_superuser=True)), "state")
+        page = read_page(log_in(is_superuser=True))
 
-        assert (level, value) == ("bad", "Degraded")
-        assert detail.endswith("and 1 more")
+        level, value, detail = read_tile(page, "state")
+        assert (level, value) == ("bad", "Needs a look")
+        assert detail.startswith("One in twenty replies begins after 5.02 s")
+        assert detail.endswith("and 2 more")
+        assert "the voice engine runs on its fallback, kokoro 82m" in page
+
+    def test_hold_figures_against_the_thresholds_of_the_alerts(self, settings: SettingsFixture) -> None:
+        settings.AVATAR_ALERT_LATENCY_S = 0.5
+        settings.AVATAR_ALERT_MEMORY_PERCENT = 20
+        settings.AVATAR_ALERT_DISK_GB = 1000
+        settings.AVATAR_ALERT_BACKUP_HOURS = 2
+        MeasuredSite(steady=0.6).write(now=timezone.now(), days=1 / 24)
+        write_backup(taken_at=timezone.now() - dt.timedelta(hours=3))
+
+        page = read_page(log_in(is_superuser=True))
+
+        levels = {key: read_tile(page, key)[0] for key in ("first-sound", "memory", "disk", "backup")}
+        assert levels == {"first-sound": "bad", "memory": "bad", "disk": "bad", "backup": "warning"}
+        assert "target 0.5 s" in page
+
+    def test_count_errors_that_are_ours(self) -> None:
+        counts = {"turns": 20, "errors.PROCESSING_ERROR": 3, "errors.SERVER_FULL": 40}
+        at = timezone.now().replace(second=0, microsecond=0) - dt.timedelta(minutes=2)
+        Sample.objects.create(source="web a:1", began_at=at, values={"counts": counts})
+
+        page = read_page(log_in(is_superuser=True))
+
+        assert read_tile(page, "errors") == ("bad", "3", "1 h: in 20 turns · 13.0%")
+        assert "SERVER_FULL" not in page
+
+    @pytest.mark.parametrize(
+        ("health", "level", "value"),
+        [(Health.DEGRADED, "warning", "Degraded"), (Health.UNHEALTHY, "bad", "Unhealthy")],
+    )
+    def test_say_what_the_prober_found(
+        self, monkeypatch: pytest.MonkeyPatch, health: Health, level: str, value: str
+    ) -> None:
+        MeasuredSite(steady=0.6).write(now=timezone.now(), days=1 / 24)
+        found = Snapshot(health, ("tts_on_fallback", "worker_down"), taken_s=time.monotonic())
+        monkeypatch.setattr(get_prober(), "_snapshot", found)
+
+        page = read_page(log_in(is_superuser=True))
+
+        assert read_tile(page, "state") == (level, value, "The voice engine runs on its fallback. · and 1 more")
 
     def test_do_not_call_a_site_healthy_that_measures_nothing_any_more(self) -> None:
         MeasuredSite(steady=0.6).write(now=timezone.now() - dt.timedelta(minutes=10), days=1 / 24)

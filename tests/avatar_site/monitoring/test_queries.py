@@ -8,13 +8,11 @@ from zoneinfo import ZoneInfo
 import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
-from django.utils import timezone
 
 from avatar_site.lib.metrics import find_bucket
 from avatar_site.monitoring import queries
 from avatar_site.monitoring.models import Alert, Resolution, Sample
 from avatar_site.monitoring.samples import Gauge, SampleValues, estimate_quantile
-from avatar_site.operations.models import BackupRun
 from tests import factories
 
 NOW = dt.datetime(2026, 11, 27, 9, 30, 20, tzinfo=ZoneInfo("Asia/Taipei"))
@@ -225,21 +223,3 @@ class TestReadUnresolvedAlerts:
         create("gone", severity="error", state="resolved")
 
         assert [alert.condition for alert in queries.read_unresolved_alerts()] == ["disk", "slow"]
-
-
-@pytest.mark.django_db
-class TestFindVerifiedBackup:
-    def test_is_the_newest_that_was_restored_and_compared(self) -> None:
-        def verify(name: str, state: str) -> None:
-            BackupRun.objects.create(
-                kind="verification", state=state, name=name, started_at=timezone.now(), finished_at=timezone.now()
-            )
-
-        verify("20261125T193000Z-ab12", "done")
-        verify("20261124T193000Z-ab12", "done")
-        verify("20261126T193000Z-ab12", "failed")
-
-        assert queries.find_verified_backup() == dt.datetime(2026, 11, 25, 19, 30, tzinfo=dt.UTC)
-
-    def test_is_none_without_one(self) -> None:
-        assert queries.find_verified_backup() is None
