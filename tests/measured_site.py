@@ -9,9 +9,14 @@ import uuid
 from collections import Counter
 from collections.abc import Iterator
 
+from django.contrib.admin.models import ADDITION, LogEntry
 from django.contrib.auth.models import User
+from django.contrib.contenttypes.models import ContentType
+from django.core.cache import cache
+from django.http import HttpRequest
 from django.utils import timezone
 
+from avatar_site.lib.audit import Access, log_access
 from avatar_site.lib.metrics import find_bucket
 from avatar_site.monitoring.models import Alert, Resolution, Sample
 from avatar_site.monitoring.samples import Gauge, SampleValues
@@ -195,3 +200,44 @@ def write_alerts(*, now: dt.datetime) -> None:
             opened_at=now - dt.timedelta(minutes=12 + 40 * number),
             last_seen_at=now,
         )
+
+
+def write_site(state: str) -> None:
+    """Write, in place of what was measured before, a month of a site: "good", with open "alerts", or "new"."""
+    now = timezone.now()
+    cache.clear()
+    for model in (Sample, Alert, LiveCall, LogEntry, BackupRun):
+        model.objects.all().delete()
+    User.objects.filter(username__in=PEOPLE).delete()
+    if state == "new":
+        return
+    is_bad = state == "alerts"
+    slow_hours = (9, 10, 11, 14, 15, 16) if is_bad else ()
+    free_bytes = (14 if is_bad else 180) * GIB
+    site = MeasuredSite(busy=1.2 if is_bad else 0.7, slow_hours=slow_hours, free_bytes=free_bytes, has_gpu=is_bad)
+    site.write(now=now, days=31, minutes_for_days=2)
+    write_people(now=now)
+    write_backup(taken_at=now - dt.timedelta(hours=40 if is_bad else 5))
+    write_audit()
+    if is_bad:
+        write_alerts(now=now)
+
+
+def write_audit() -> None:
+    """Write what the first operator opened and changed."""
+    operator = User.objects.filter(is_superuser=True).order_by("pk").first()
+    conversation = Conversation.objects.order_by("pk").first()
+    if operator is None or conversation is None:
+        return
+    request = HttpRequest()
+    request.user = operator
+    log_access(request, Access.CONVERSATION, of=conversation, model=Conversation)
+    log_access(request, Access.BACKUP, of=None, model=BackupRun, detail="20261126T193000Z-ab12")
+    LogEntry.objects.create(
+        user=operator,
+        content_type=ContentType.objects.get_for_model(User),
+        object_id=str(operator.pk),
+        object_repr=operator.username,
+        action_flag=ADDITION,
+        change_message='[{"added": {}}]',
+    )

@@ -16,6 +16,7 @@ from django.utils.translation import gettext
 
 from avatar_site.lib.metrics import Stage
 from avatar_site.monitoring import outlook, panels, queries, tiles, wording
+from avatar_site.monitoring.health_words import describe_reason
 from avatar_site.monitoring.models import Alert, Severity
 from avatar_site.monitoring.outlook import Day, DiskTrend, Shortage, Verdict
 from avatar_site.monitoring.panels import Axis
@@ -24,6 +25,7 @@ from avatar_site.monitoring.reading import read_thresholds
 from avatar_site.monitoring.samples import SampleValues, estimate_quantile
 from avatar_site.monitoring.sampling import find_backed_up_at
 from avatar_site.monitoring.tiles import Limits
+from avatar_site.operations.status import UNPROBED, get_prober
 from realtime.models import CallState, LiveCall
 
 if TYPE_CHECKING:
@@ -36,8 +38,6 @@ _DAYS = "monitoring.days"
 DAYS_KEPT_S = 24 * 60 * 60
 #: The last samples of a day may be written a little after it.
 SETTLED = dt.timedelta(hours=1)
-#: A call that was not seen for longer is of a process that was killed.
-STALE = dt.timedelta(seconds=60)
 #: The page refreshes itself at this pace: samples come each minute.
 REFRESH_S = {"hour": 60, "day": 60, "month": 600}
 PEOPLE = 8
@@ -187,17 +187,22 @@ def _make_tiles(
 ) -> tuple[tiles.Tile, ...]:
     in_span = _name_spans()[span.name][1]
     newest = latest.values if latest else None
-    active = sum(call.state == CallState.ACTIVE for call in calls)
+    states = [call.state for call in calls]
+    snapshot = get_prober().snapshot
+    # Of a process that does not serve, such as the tests'.
+    is_unprobed = snapshot is UNPROBED
     return (
         tiles.make_state(
+            health=None if is_unprobed else snapshot.health,
+            reasons=[] if is_unprobed else [describe_reason(code) for code in snapshot.reasons],
             errors=[str(alert) for alert in alerts if alert.severity == Severity.ERROR],
             warnings=[str(alert) for alert in alerts if alert.severity != Severity.ERROR],
-            measured_at=latest.began_at if latest else None,
+            is_measured=latest is not None,
             url=_find_url("monitoring_alert_changelist"),
         ),
         tiles.make_sessions(
-            active=active,
-            waiting=len(calls) - active,
+            active=states.count(CallState.ACTIVE),
+            waiting=states.count(CallState.WAITING),
             places=settings.AVATAR_MAX_SESSIONS,
             peak=panels.read_max(whole, "sessions") if whole else None,
             span=in_span,
@@ -328,8 +333,7 @@ def _describe_alerts(alerts: Sequence[Alert], now: dt.datetime) -> list[AlertRow
 
 
 def _read_calls(now: dt.datetime) -> list[LiveCall]:
-    found = LiveCall.objects.filter(last_seen_at__gte=now - STALE).select_related("user")
-    return list(found.order_by("began_at", "pk"))
+    return list(LiveCall.objects.fresh(now).select_related("user").oldest_first())
 
 
 def _describe_calls(calls: Sequence[LiveCall], now: dt.datetime) -> list[Connected]:

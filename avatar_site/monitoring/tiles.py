@@ -12,6 +12,7 @@ from django.utils.translation import gettext, ngettext
 from avatar_site.monitoring import outlook, panels, wording
 from avatar_site.monitoring.outlook import DiskTrend
 from avatar_site.monitoring.samples import SampleValues
+from avatar_site.operations.status import Health
 
 #: Of main memory, before the limit.
 MEMORY_NOTICE = 0.8
@@ -49,17 +50,38 @@ class Limits:
     backup_age: dt.timedelta
 
 
-def make_state(*, errors: Sequence[str], warnings: Sequence[str], measured_at: dt.datetime | None, url: str) -> Tile:
-    """Say whether the site is healthy. Each sentence says what is wrong."""
-    title = gettext("State now")
-    if errors:
-        return Tile("state", title, gettext("Degraded"), _say_first([*errors, *warnings]), Level.BAD, url)
-    if warnings:
-        return Tile("state", title, gettext("Needs a look"), _say_first(warnings), Level.WARNING, url)
-    if measured_at is None:
-        detail = gettext("No figures of the last five minutes. Do worker and maintenance run?")
-        return Tile("state", title, gettext("Unknown"), detail, Level.WARNING, url)
-    return Tile("state", title, gettext("Healthy"), gettext("No alert is open."), Level.GOOD, url)
+def make_state(
+    *,
+    health: Health | None,
+    reasons: Sequence[str],
+    errors: Sequence[str],
+    warnings: Sequence[str],
+    is_measured: bool,
+    url: str,
+) -> Tile:
+    """
+    Say how the site is, in the words of `/health`, with the first reason.
+
+    `health` is None where this process does not probe. `reasons`, `errors` and `warnings` are sentences.
+    """
+    value, level = _judge(health, has_errors=bool(errors), has_warnings=bool(warnings), is_measured=is_measured)
+    sentences = [*reasons, *errors, *warnings]
+    if not is_measured:
+        sentences.append(gettext("No figures of the last five minutes. Do worker and maintenance run?"))
+    detail = _say_first(sentences) if sentences else gettext("No alert is open.")
+    return Tile("state", gettext("State now"), value, detail, level, url)
+
+
+def _judge(health: Health | None, *, has_errors: bool, has_warnings: bool, is_measured: bool) -> tuple[str, Level]:
+    if health is Health.UNHEALTHY:
+        return gettext("Unhealthy"), Level.BAD
+    if health is Health.DEGRADED:
+        return gettext("Degraded"), Level.BAD if has_errors else Level.WARNING
+    if has_errors or has_warnings:
+        return gettext("Needs a look"), Level.BAD if has_errors else Level.WARNING
+    if not is_measured:
+        return gettext("Unknown"), Level.WARNING
+    return gettext("Healthy"), Level.GOOD
 
 
 def _say_first(sentences: Sequence[str]) -> str:

@@ -120,13 +120,34 @@ async def photograph_beginner(stack: Stack, started: Browser, photographer: Phot
 async def photograph_administration(stack: Stack, context: BrowserContext, photographer: Photographer) -> None:
     page = await context.new_page()
     for name, path in (
-        ("index", ""),
         ("voices", "voices/voiceprofile/"),
         ("conversations", "conversations/conversation/"),
     ):
         await page.goto(f"{stack.url}/admin/{path}")
         await photographer.take(page, f"admin-{name}")
     await page.close()
+
+
+async def photograph_dashboard(stack: Stack, context: BrowserContext, photographer: Photographer) -> None:
+    """The operators' first page of a site that is used, then of one with alerts, then of a new one; the audit list."""
+    page = await context.new_page()
+    for state, spans in (("good", ("hour", "day", "month")), ("alerts", ("day",)), ("new", ("hour",))):
+        await asyncio.to_thread(measure, stack, state)
+        for span in spans:
+            await page.goto(f"{stack.url}/admin/?span={span}")
+            if span == "day":
+                await page.hover(".panel-first-sound .dash-plot")
+            await photographer.take(page, f"admin-first-page-{state}-{span}", is_whole=True)
+    await page.goto(f"{stack.url}/admin/admin/logentry/")
+    await photographer.take(page, "admin-audit")
+    await page.close()
+
+
+def measure(stack: Stack, state: str) -> None:
+    """Have the site measured as it would be in this state."""
+    stack.manage(
+        "shell", "--no-imports", "--command", f"from tests import measured_site; measured_site.write_site({state!r})"
+    )
 
 
 async def photograph_backups(stack: Stack, context: BrowserContext, photographer: Photographer) -> None:
@@ -529,6 +550,10 @@ async def photograph(stack: Stack, folder: Path, *, only: str, part: str) -> Non
                         if part == "accounts":
                             await started.close()
                             continue
+                        await photograph_dashboard(stack, context, photographer)
+                        if part == "dashboard":
+                            await started.close()
+                            continue
                         await photograph_backups(stack, context, photographer)
                         if part == "backups":
                             await started.close()
@@ -555,7 +580,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "screenshots", help="folder for the pictures")
     parser.add_argument("--only", default="", help="part of a name, such as phone, dark-zh")
     parser.add_argument(
-        "--part", choices=("all", "accounts", "backups", "voices"), default="all", help="stop after these pages"
+        "--part",
+        choices=("all", "accounts", "dashboard", "backups", "voices"),
+        default="all",
+        help="stop after these pages",
     )
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)

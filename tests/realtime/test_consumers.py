@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import jsonschema
 import pytest
@@ -40,9 +40,11 @@ from realtime import call_conversation, consumers, entry, messages, outbox, voic
 from realtime.admission import FINISH_SENTENCE_S, Admission
 from realtime.call.voice import Voice
 from realtime.consumers import VoiceConsumer, admission
+from realtime.models import LiveCall
 from realtime.recorder import HURRIED_PATIENCE_S
 from realtime.routing import websocket_urlpatterns
 from realtime.runner import CallOverrun
+from realtime.services import end_calls
 from realtime.ui_strings import translate_error
 from tests import factories, sounds
 from tests.clock import Clock
@@ -378,6 +380,23 @@ class TestAdmission:
             async with call(alice, make_inference()):
                 assert admission.active == 1
             assert admission.active == 0
+
+    async def test_is_in_the_table_of_live_calls_from_its_beginning_to_its_end(self, alice: User) -> None:
+        async with call(alice, make_inference()) as (_, ready):
+            row = await LiveCall.objects.aget(pk=ready["session_id"])
+
+        assert (row.user_id, str(row.conversation_id)) == (alice.pk, ready["conversation_id"])
+        assert not await LiveCall.objects.aexists()
+
+    async def test_is_ended_by_an_operator_with_its_turns_kept(self, alice: User) -> None:
+        async with open_socket(alice, make_inference()) as (client, ready):
+            await converse(client)
+            await database_sync_to_async(end_calls)(session_ids=[UUID(ready["session_id"])])
+            while (message := await client.receive()) != {"type": "close", "code": 4411}:
+                assert isinstance(message, bytes) or message["type"] != "close"
+
+        assert len(await list_turns(ready["conversation_id"])) == 2
+        assert admission.active == 0
 
     async def test_lets_one_person_have_two_calls(self, alice: User, bob: User) -> None:
         async with call(alice, make_inference()), call(alice, make_inference()):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import re
+import time
 import uuid
 from collections.abc import Iterator
 
@@ -19,6 +20,7 @@ from pytest_django import Settings as SettingsFixture
 
 from avatar_site.monitoring import dashboard, queries
 from avatar_site.monitoring.models import Sample
+from avatar_site.operations.status import Health, Snapshot, get_prober
 from realtime.models import LiveCall
 from tests import factories
 from tests.measured_site import GIB, PROCESSES, MeasuredSite, write_alerts, write_backup
@@ -171,10 +173,10 @@ class TestTiles:
         page = read_page(log_in(is_superuser=True))
 
         level, value, detail = read_tile(page, "state")
-        assert (level, value) == ("bad", "Degraded")
+        assert (level, value) == ("bad", "Needs a look")
         assert detail.startswith("One in twenty replies begins after 5.02 s")
         assert detail.endswith("and 2 more")
-        assert "the voice engine runs on its fallback, kokoro 82m" in page
+        assert "The fallback kokoro 82m does the work of the voice engine" in page
 
     def test_hold_figures_against_the_thresholds_of_the_alerts(self, settings: SettingsFixture) -> None:
         settings.AVATAR_ALERT_LATENCY_S = 0.5
@@ -199,6 +201,21 @@ class TestTiles:
 
         assert read_tile(page, "errors") == ("bad", "3", "1 h: in 20 turns · 13.0%")
         assert "SERVER_FULL" not in page
+
+    @pytest.mark.parametrize(
+        ("health", "level", "value"),
+        [(Health.DEGRADED, "warning", "Degraded"), (Health.UNHEALTHY, "bad", "Unhealthy")],
+    )
+    def test_say_what_the_prober_found(
+        self, monkeypatch: pytest.MonkeyPatch, health: Health, level: str, value: str
+    ) -> None:
+        MeasuredSite(steady=0.6).write(now=timezone.now(), days=1 / 24)
+        found = Snapshot(health, ("tts_on_fallback", "worker_down"), taken_s=time.monotonic())
+        monkeypatch.setattr(get_prober(), "_snapshot", found)
+
+        page = read_page(log_in(is_superuser=True))
+
+        assert read_tile(page, "state") == (level, value, "The voice engine runs on its fallback. · and 1 more")
 
     def test_do_not_call_a_site_healthy_that_measures_nothing_any_more(self) -> None:
         MeasuredSite(steady=0.6).write(now=timezone.now() - dt.timedelta(minutes=10), days=1 / 24)

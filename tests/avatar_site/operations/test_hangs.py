@@ -15,6 +15,7 @@ import pytest
 from django.conf import settings
 
 from avatar_site.operations import processes
+from avatar_site.operations.heartbeats import NotifySocket
 from avatar_site.operations.serve_state import ChildState, read_state
 from avatar_site.operations.serving import ServePlan
 from tests.ports import find_free_port
@@ -44,10 +45,13 @@ def make_environment(data_dir: Path, **others: str) -> dict[str, str]:
 
 
 class Site:
-    """All processes, with a heartbeat a second."""
+    """All processes, with a heartbeat a second, and a socket in systemd's place."""
 
     def __init__(self, data_dir: Path) -> None:
         self.data_dir = data_dir
+        systemd = NotifySocket.open()
+        assert systemd is not None
+        self.systemd = systemd
         address = f"unix:{data_dir}/inference.sock"
         plan = ServePlan(
             names=processes.NAMES,
@@ -67,9 +71,15 @@ class Site:
         )
         self.serve = OutputProcess(
             tie_to_tests([sys.executable, "-c", SERVE, plan.to_json()]),
-            environment=make_environment(data_dir, AVATAR_INFERENCE_ADDRESS=address),
+            environment=make_environment(
+                data_dir, AVATAR_INFERENCE_ADDRESS=address, NOTIFY_SOCKET=systemd.address, WATCHDOG_USEC="1500000"
+            ),
             patience_s=60,
         )
+
+    def close(self) -> None:
+        self.serve.close()
+        self.systemd.close()
 
     def children(self) -> dict[str, ChildState]:
         state = read_state(self.data_dir)
@@ -84,13 +94,13 @@ class Site:
         return children
 
 
-@pytest.fixture
-def site(tmp_path: Path, prepared_data: Path) -> Iterator[Site]:
-    data_dir = tmp_path / "data"
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory, prepared_data: Path) -> Iterator[Site]:
+    data_dir = tmp_path_factory.mktemp("hangs") / "data"
     shutil.copytree(prepared_data, data_dir)
     site = Site(data_dir)
     yield site
-    site.serve.close()
+    site.close()
 
 
 class TestEachProcess:
@@ -111,6 +121,20 @@ class TestEachProcess:
             assert child.last_problem == "missed 3 heartbeats"
             assert len(child.restarts) == 1
             site.serve.wait_for(rf"^{name} is ready again")
+
+    @pytest.mark.timeout(180)
+    def test_is_stood_for_by_the_supervisor_before_systemd(self, site: Site) -> None:
+        site.serve.wait_for("AVATAR is ready")
+        site.wait_until(lambda child: child.ready_at is not None)
+        list(site.systemd.receive())
+        site.wait_until(lambda child: child.last_answer_at is not None and child.last_answer_at > time.time() - 1)
+        serving = list(site.systemd.receive())
+        site.serve.close()
+        stopping = list(site.systemd.receive())
+
+        # Of the supervisor's process alone: children have its socket, not systemd's.
+        assert set(serving) == {(site.serve.process.pid, b"READY=1\nWATCHDOG=1")}
+        assert (site.serve.process.pid, b"STOPPING=1") in stopping
 
 
 class Heartbeats:
