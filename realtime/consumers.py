@@ -22,12 +22,14 @@ from autobahn.exception import Disconnected
 from channels.generic.websocket import AsyncWebsocketConsumer
 from django.conf import settings
 
+from avatar_site.lib import metrics
 from inference.interfaces import Inference
 from realtime import entry, messages, voice_lookup
 from realtime.admission import admission
 from realtime.audio_input import decode_audio
 from realtime.call.turns import RecordedTurn, SaidTurn
 from realtime.call_conversation import CallConversation
+from realtime.call_table import call_table
 from realtime.entry import CallRequest, Refusal, Start
 from realtime.limits import BudgetExceeded, IdleWatch, SocketBudget
 from realtime.messages import ErrorCode, ProtocolError, ServerMessage
@@ -35,7 +37,7 @@ from realtime.outbox import SEND_TIMEOUT_S, ClientLeft, ClientTooSlow, Outbox, O
 from realtime.recorder import Trouble
 from realtime.runner import CallOverrun, CallRunner
 from realtime.ui_strings import negotiate_language, translate_error, translate_idle_warning
-from realtime.watch import CallWatch, IdleOver, IdleSoon, LoginOver, WatchEvent
+from realtime.watch import CallWatch, EndedFromOutside, IdleOver, IdleSoon, LoginOver, WatchEvent
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
@@ -105,7 +107,7 @@ class VoiceConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels p
         try:
             request = entry.read_request(self.scope)
             self.user_id, self.conversation_id = request.login.user_id, request.wanted_id
-            start = await entry.enter(self, request, admission)
+            start = await entry.enter(self, request, admission, call_table)
         except Refusal as refusal:
             await self._refuse(refusal)
             return
@@ -115,6 +117,8 @@ class VoiceConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels p
 
     async def _refuse(self, refusal: Refusal) -> None:
         admission.leave(self)
+        metrics.count_refused_call(messages.name_close_code(refusal.close_code))
+        await call_table.leave(self.session_id)
         if refusal.code is not None:
             with contextlib.suppress(ClientLeft):
                 await self._write(messages.ErrorMessage(code=refusal.code, error="", is_fatal=True))
@@ -131,6 +135,7 @@ class VoiceConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels p
         self.runner = runner = self._make_runner(start, self.conversation, request.user)
         self.watch = CallWatch(
             login=request.login,
+            session_id=self.session_id,
             idle=IdleWatch(limit_s=settings.AVATAR_IDLE_TIMEOUT_S, now=self.clock()),
             clock=self.clock,
             read_voice=lambda: runner.voice,
@@ -228,6 +233,7 @@ class VoiceConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels p
                 await self.send(bytes_data=message)
                 return
             if isinstance(message, messages.ErrorMessage):
+                metrics.count_error(message.code.value)
                 message = msgspec.structs.replace(message, error=translate_error(message.code, self.language))
             await self.send(text_data=messages.serialise(message, session_id=self.session_id))
         except SOCKET_CLOSED as error:
@@ -255,6 +261,11 @@ class VoiceConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels p
             case LoginOver():
                 logger.info("session %s ends with its login", self.session_id)
                 await self._hang_up(messages.CLOSE_NOT_LOGGED_IN)
+            case EndedFromOutside(is_replaced):
+                logger.info(
+                    "session %s %s", self.session_id, "is replaced" if is_replaced else "is ended by an operator"
+                )
+                await self._hang_up(messages.CLOSE_REPLACED if is_replaced else messages.CLOSE_ENDED_BY_OPERATOR)
             case IdleSoon(ends_in_s):
                 notice = translate_idle_warning(self.language)
                 self.outbox.offer(messages.IdleWarning(ends_in_s=ends_in_s, notice=notice))
@@ -319,9 +330,13 @@ class VoiceConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels p
                 await asyncio.wait([self.call])
         finally:
             admission.leave(self)
-            if self.conversation is not None:
-                with admission.saving(self):
-                    await self.conversation.close()
+            call_table.release(self.session_id)
+            try:
+                if self.conversation is not None:
+                    with admission.saving(self):
+                        await self.conversation.close()
+            finally:
+                await call_table.leave(self.session_id)
 
 
 def _is_activity(message: ServerMessage | bytes) -> bool:

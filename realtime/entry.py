@@ -16,9 +16,11 @@ from uuid import UUID, uuid4
 
 from channels.db import database_sync_to_async
 from django.conf import settings
+from django.db import DatabaseError
 from django.http.request import split_domain_port, validate_host
 from django.utils import timezone
 
+from avatar_site.lib.live_calls import tell_call_ended_async
 from conversations.call_store import has_conversation
 from inference.interfaces import Quality
 from realtime import messages
@@ -28,7 +30,9 @@ from realtime.call.settings import CallSettings
 from realtime.call.turns import PastTurn
 from realtime.call.voice import Voice
 from realtime.call_conversation import read_history
+from realtime.call_table import CallTable
 from realtime.logins import Login, read_login
+from realtime.loop_lag import loop_lag
 from realtime.messages import ErrorCode
 from realtime.voice_lookup import find_preferred_voice
 
@@ -95,10 +99,11 @@ def read_request(scope: Mapping[str, Any]) -> CallRequest:
     )
 
 
-async def enter(call: LiveCall, request: CallRequest, admission: Admission) -> Start:
+async def enter(call: LiveCall, request: CallRequest, admission: Admission, table: CallTable) -> Start:
     """Take a place and read what the call begins with. Raises Refusal; the caller gives the place back."""
     wanted_id = request.wanted_id
-    replaced = await _take_place(call, wanted_id, admission)
+    new_id = uuid4() if wanted_id is None and request.is_kept else None
+    replaced = await _take_place(call, wanted_id, admission, table, row_conversation_id=wanted_id or new_id)
     is_new = wanted_id is None
     history: list[PastTurn] = []
     if wanted_id is not None:
@@ -109,10 +114,8 @@ async def enter(call: LiveCall, request: CallRequest, admission: Admission) -> S
             is_new = True
         else:
             raise Refusal(messages.CLOSE_UNKNOWN_CONVERSATION)
-    elif request.is_kept:
-        wanted_id = uuid4()
     voice, quality = await find_preferred_voice(request.user)
-    return Start(conversation_id=wanted_id, is_new=is_new, history=history, voice=voice, quality=quality)
+    return Start(conversation_id=wanted_id or new_id, is_new=is_new, history=history, voice=voice, quality=quality)
 
 
 def make_call_settings() -> CallSettings:
@@ -140,28 +143,41 @@ def read_query(scope: Mapping[str, Any], name: str) -> str | None:
     return values[0] if values else None
 
 
-async def _take_place(call: LiveCall, wanted_id: UUID | None, admission: Admission) -> LiveCall | None:
+async def _take_place(
+    call: LiveCall, wanted_id: UUID | None, admission: Admission, table: CallTable, *, row_conversation_id: UUID | None
+) -> LiveCall | None:
     """
     Take a place, or that of the user's own call which holds the wanted conversation: return it, ended and saved.
 
-    A connection that was lost is held for up to a minute, until its ping is missed; so is its place.
+    A connection that was lost is held for up to a minute, until its ping is missed; so is its place. A call of another
+    process is ended the same way, and not returned.
     """
     replaced = admission.find(user_id=call.user_id, conversation_id=wanted_id) if wanted_id else None
-    outcome = admission.enter(
-        call,
-        limit=settings.AVATAR_MAX_SESSIONS,
-        limit_per_person=settings.AVATAR_MAX_CALLS_PER_PERSON,
-        replaced=replaced,
-    )
+    if replaced is None and loop_lag.is_too_long:
+        logger.warning("a call is refused: the event loop is %.0f ms late", loop_lag.worst_s * 1000)
+        raise Refusal(messages.CLOSE_OVERLOADED, ErrorCode.OVERLOADED)
+    limits = {"limit": settings.AVATAR_MAX_SESSIONS, "limit_per_person": settings.AVATAR_MAX_CALLS_PER_PERSON}
+    # First the calls of this process, at once: two that enter it together cannot both take its last place.
+    outcome, elsewhere = admission.enter(call, replaced=replaced, **limits), frozenset[UUID]()
+    if outcome is Outcome.ADMITTED:
+        taken = await table.take(call, row_conversation_id, is_return=replaced is not None, **limits)
+        outcome, elsewhere = taken.outcome, taken.replaced
     if outcome in _REFUSALS:
         raise Refusal(*_REFUSALS[outcome])
-    if replaced is not None:
-        try:
-            async with asyncio.timeout(TAKEOVER_TIMEOUT_S):
-                # Before the conversation is read, so that its last turn is part of the history, once.
+    try:
+        async with asyncio.timeout(TAKEOVER_TIMEOUT_S):
+            # Before the conversation is read, so that its last turn is part of the history, once.
+            if replaced is not None:
                 await replaced.end(messages.CLOSE_REPLACED)
-        except TimeoutError:
-            logger.warning("turns of session %s are saved too late for its successor", replaced.session_id)
+            if elsewhere:
+                for session_id in elsewhere:
+                    await tell_call_ended_async(call.user_id, session_id)
+                await table.wait_until_gone(elsewhere)
+    except TimeoutError:
+        late = [replaced.session_id] if replaced is not None else sorted(elsewhere)
+        logger.warning("turns of session %s are saved too late for its successor", ", ".join(map(str, late)))
+    except DatabaseError as error:
+        logger.warning("whether the call that is replaced has ended cannot be read: %s", error)
     return replaced
 
 

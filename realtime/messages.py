@@ -41,14 +41,27 @@ CLOSE_UNKNOWN_CONVERSATION = 4404
 CLOSE_TOO_SLOW = 4408
 CLOSE_REPLACED = 4409
 CLOSE_IDLE = 4410
+CLOSE_ENDED_BY_OPERATOR = 4411
 CLOSE_SERVER_FULL = 4429
 CLOSE_TOO_MANY_CALLS = 4430
+CLOSE_OVERLOADED = 4431
 CLOSE_FATAL_ERROR = 4500
+
+
+def name_close_code(code: int) -> str:
+    """Return the name of a CLOSE_… constant in small letters, such as server_full; "other" for another number."""
+    return _CLOSE_NAMES.get(code, "other")
+
+
+_CLOSE_NAMES = {
+    value: name.removeprefix("CLOSE_").lower() for name, value in [*globals().items()] if name[:6] == "CLOSE_"
+}
 
 
 class ErrorCode(StrEnum):
     SERVER_FULL = "SERVER_FULL"
     TOO_MANY_CALLS = "TOO_MANY_CALLS"
+    OVERLOADED = "OVERLOADED"
     ALREADY_PROCESSING = "ALREADY_PROCESSING"
     NO_AUDIO_DATA = "NO_AUDIO_DATA"
     BUFFER_LIMIT_EXCEEDED = "BUFFER_LIMIT_EXCEEDED"

@@ -23,8 +23,10 @@ class CallState(models.TextChoices):
     ACTIVE = "active", _("talking")
     #: In the list of those who wait for a place.
     WAITING = "waiting", _("waiting")
-    #: It has no place any more: its turns are being saved, or it is to end.
+    #: It has no place any more: its turns are being saved, or an operator ends it.
     ENDING = "ending", _("ending")
+    #: The same, because another connection of the same person goes on with its conversation.
+    REPLACED = "replaced", _("replaced")
 
 
 class LiveCallQuerySet(models.QuerySet["LiveCall"]):

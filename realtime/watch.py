@@ -1,5 +1,5 @@
 """
-Watches what ends or changes a call from outside: its login, idleness, and the version of the voice it speaks in.
+Watches what ends or changes a call from outside: its login, operators, idleness, and the version of its voice.
 
 A change is announced through the channel layer (`avatar_site/lib/live_calls.py`). Without Redis that reaches only the
 process it comes from, so a call also polls the database: every RECHECK_S and at each turn.
@@ -23,6 +23,7 @@ from avatar_site.lib import live_calls
 from realtime.call.voice import Voice
 from realtime.limits import Idleness, IdleWatch
 from realtime.logins import Login, find_logged_in
+from realtime.models import CallState, LiveCall
 from voices.models import VoiceProfile
 
 logger = logging.getLogger(__name__)
@@ -48,25 +49,39 @@ class IdleOver:
     """The call must end."""
 
 
-WatchEvent = LoginOver | IdleSoon | IdleOver
+@dataclass(frozen=True, slots=True)
+class EndedFromOutside:
+    """The call must end: an operator has ended it, or another process has the conversation now."""
+
+    is_replaced: bool
+
+
+WatchEvent = LoginOver | IdleSoon | IdleOver | EndedFromOutside
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """What the database says of a call. `voice_version` is None for a voice that its user may not use any more."""
+    """
+    What the database says of a call. `voice_version` is None for a voice that its user may not use any more.
+
+    `state` is that of its row in the table of live calls; None: it has none.
+    """
 
     is_login_valid: bool
     voice_version: int | None = None
+    state: CallState | None = None
 
 
-def check(login: Login, voice_profile_id: UUID | None) -> Check:
-    """Read whether the login holds, and the version of a voice: two queries, with or without a voice."""
-    users = get_user_model().objects.all()
+def check(login: Login, voice_profile_id: UUID | None, session_id: UUID | None = None) -> Check:
+    """Read the login, the call's row and the version of a voice: two queries, with or without a voice."""
+    row = LiveCall.objects.filter(pk=session_id)
+    users = get_user_model().objects.annotate(call_state=Subquery(row.values("state")[:1]))
     if voice_profile_id is not None:
         usable = VoiceProfile.objects.usable_by(users.model(pk=login.user_id)).filter(pk=voice_profile_id)
         users = users.annotate(voice_version=Subquery(usable.values("version")[:1]))
     user = find_logged_in(login, users)
-    return Check(user is not None, getattr(user, "voice_version", None))
+    state = getattr(user, "call_state", None)
+    return Check(user is not None, getattr(user, "voice_version", None), state and CallState(state))
 
 
 class CallWatch:
@@ -80,6 +95,7 @@ class CallWatch:
         self,
         *,
         login: Login,
+        session_id: UUID,
         idle: IdleWatch,
         clock: Callable[[], float],
         read_voice: Callable[[], Voice],
@@ -87,6 +103,7 @@ class CallWatch:
         handle: Callable[[WatchEvent], Awaitable[None]],
     ) -> None:
         self._login = login
+        self._session_id = session_id
         self._idle = idle
         self._clock = clock
         self._read_voice = read_voice
@@ -122,6 +139,8 @@ class CallWatch:
                 self._on_voice_changed(voice_profile_id)
             case live_calls.LoginChanged():
                 self.recheck()
+            case live_calls.CallEnded(session_id) if session_id == self._session_id:
+                self.recheck()
             case live_calls.LoggedOut(digest):
                 key = self._login.session_key
                 if key is not None and digest == live_calls.digest_session(key):
@@ -134,6 +153,9 @@ class CallWatch:
         found = None if self._is_logged_out else await self._check(voice.profile_id)
         if self._is_logged_out or (found is not None and not found.is_login_valid):
             await self._handle(LoginOver())
+            return True
+        if found is not None and found.state in (CallState.ENDING, CallState.REPLACED):
+            await self._handle(EndedFromOutside(is_replaced=found.state is CallState.REPLACED))
             return True
         if found is not None and voice.profile_id is not None and found.voice_version != voice.version:
             self._on_voice_changed(voice.profile_id)
@@ -149,7 +171,7 @@ class CallWatch:
     async def _check(self, voice_profile_id: UUID | None) -> Check | None:
         """Ask the database. A database that restarts ends no call: None, and the next poll is soon."""
         try:
-            found: Check = await database_sync_to_async(check)(self._login, voice_profile_id)
+            found: Check = await database_sync_to_async(check)(self._login, voice_profile_id, self._session_id)
         except AnyDatabaseError as error:
             logger.warning("login and voice of a call of user %d cannot be checked: %s", self._login.user_id, error)
             return None

@@ -50,7 +50,14 @@ class VoiceChanged:
     voice_profile_id: UUID
 
 
-LiveCallMessage = LoginChanged | LoggedOut | VoiceChanged
+@dataclass(frozen=True, slots=True)
+class CallEnded:
+    """The row of this call says that it is to end: read it."""
+
+    session_id: UUID
+
+
+LiveCallMessage = LoginChanged | LoggedOut | VoiceChanged | CallEnded
 
 
 def tell_login_changed(user_id: int) -> None:
@@ -67,6 +74,16 @@ def tell_voice_changed(voice_profile_id: UUID) -> None:
     """Have every call that speaks in this voice look it up again, once the transaction that changes it commits."""
     message = {"type": "voice.changed", "voice_profile_id": str(voice_profile_id)}
     transaction.on_commit(partial(_send, ALL_CALLS, message), robust=True)
+
+
+def tell_call_ended(user_id: int, session_id: UUID) -> None:
+    """Have a call of this user read in the table of live calls that it is to end."""
+    _send(_group_of(user_id), _make_call_ended(session_id))
+
+
+async def tell_call_ended_async(user_id: int, session_id: UUID) -> None:
+    """As `tell_call_ended`, in an event loop."""
+    await _send_async(_group_of(user_id), _make_call_ended(session_id))
 
 
 async def follow(user_id: int, handle: Callable[[LiveCallMessage], None]) -> None:
@@ -115,6 +132,9 @@ def _read(message: dict[str, Any]) -> LiveCallMessage | None:
             return LoginChanged()
         case {"type": "login.ended", "session_digest": digest}:
             return LoggedOut(digest)
+        case {"type": "call.ended", "session_id": session_id}:
+            with contextlib.suppress(ValueError):
+                return CallEnded(UUID(session_id))
         case {"type": "voice.changed", "voice_profile_id": voice_profile_id}:
             with contextlib.suppress(ValueError):
                 return VoiceChanged(UUID(voice_profile_id))
@@ -122,18 +142,34 @@ def _read(message: dict[str, Any]) -> LiveCallMessage | None:
     return None
 
 
-def _send(group: str, message: dict[str, Any]) -> None:
-    async def send() -> None:
-        layer = get_channel_layer()
-        if layer is not None:
-            async with asyncio.timeout(SEND_TIMEOUT_S):
-                await layer.group_send(group, message)
+def _make_call_ended(session_id: UUID) -> dict[str, Any]:
+    return {"type": "call.ended", "session_id": str(session_id)}
 
+
+def _send(group: str, message: dict[str, Any]) -> None:
     try:
-        async_to_sync(send)()
+        async_to_sync(_put)(group, message)
     except Exception as error:
         # A logout or a deletion is not undone for this: the calls poll.
-        logger.warning("%s was not sent to %s: %r", message["type"], group, error)
+        _log_unsent(group, message, error)
+
+
+async def _send_async(group: str, message: dict[str, Any]) -> None:
+    try:
+        await _put(group, message)
+    except Exception as error:
+        _log_unsent(group, message, error)
+
+
+async def _put(group: str, message: dict[str, Any]) -> None:
+    layer = get_channel_layer()
+    if layer is not None:
+        async with asyncio.timeout(SEND_TIMEOUT_S):
+            await layer.group_send(group, message)
+
+
+def _log_unsent(group: str, message: dict[str, Any], error: Exception) -> None:
+    logger.warning("%s was not sent to %s: %r", message["type"], group, error)
 
 
 def _group_of(user_id: int) -> str:

@@ -46,14 +46,21 @@ class OwnThread:
         """
         if self._hanging is not None and not self._hanging.done():
             raise TimeoutError(f"the thread {self._name} hangs")
-        future: Future[Result] = Future()
-        self._start().put(lambda: _run(future, lambda: function(*args, **kwargs)))
+        future = self.submit(function, *args, **kwargs)
         try:
             async with asyncio.timeout(timeout_s):
                 return await asyncio.wrap_future(future)
         finally:
             if future.running():
                 self._hanging = future
+
+    def submit(
+        self, function: Callable[Parameters, Result], /, *args: Parameters.args, **kwargs: Parameters.kwargs
+    ) -> Future[Result]:
+        """Have the function run after those before it, without waiting for it."""
+        future: Future[Result] = Future()
+        self._start().put(lambda: _run(future, lambda: function(*args, **kwargs)))
+        return future
 
     def close(self) -> None:
         """Close the connections and end the thread, once what it runs has ended. It begins again when it is used."""

@@ -187,6 +187,7 @@ PROBLEMS: dict[str, Problem] = {
     "TOO_MANY_CALLS": Problem(
         None, _("You are in as many conversations as one person can have at once. Please end one of them first.")
     ),
+    "OVERLOADED": Problem(None, _("The server has too much to do just now. Please try again in a moment.")),
     "ALREADY_PROCESSING": Problem(None, _("I am still answering. Stop the answer first.")),
     "NO_AUDIO_DATA": Problem(None, _("No sound arrived. Please check your microphone.")),
     "BUFFER_LIMIT_EXCEEDED": Problem(None, _("That was too long. Please say it in shorter pieces.")),

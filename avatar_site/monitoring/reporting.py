@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import logging
-import os
-import socket
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -15,6 +13,7 @@ from django.db import DatabaseError, transaction
 from django.utils import timezone
 
 from avatar_site.lib import metrics
+from avatar_site.lib.process_name import make_process_name
 from avatar_site.monitoring import watching
 from avatar_site.monitoring.models import Resolution, Sample
 from avatar_site.monitoring.samples import Gauge, SampleValues
@@ -27,8 +26,6 @@ logger = logging.getLogger(__name__)
 READING_S = 5.0
 #: What stopping waits for the database.
 LAST_WRITE_S = 3.0
-#: The kernel allows 64 characters, which the column has not.
-MAX_HOST_CHARACTERS = 48
 
 
 async def run(*, now: Callable[[], dt.datetime] = timezone.now) -> None:
@@ -53,11 +50,6 @@ async def _watch_the_watch(began_at: dt.datetime, now: dt.datetime) -> None:
         await database_sync_to_async(watching.watch_the_watch)(watched_since=began_at, now=now)
     except DatabaseError as error:
         logger.warning("whether alerts are evaluated could not be seen: %s", error)
-
-
-def make_process_name() -> str:
-    """Return the name of this process in samples, "<host>:<pid>"."""
-    return f"{socket.gethostname()[:MAX_HOST_CHARACTERS]}:{os.getpid()}"
 
 
 def floor_to_minute(moment: dt.datetime) -> dt.datetime:

@@ -31,7 +31,7 @@ class ChildState:
     started_at: float | None
     #: The last answer to a heartbeat; None before the first.
     last_answer_at: float | None = None
-    #: Heartbeats missed in a row.
+    #: Heartbeats missed in a row; 0 while it starts.
     missed: int = 0
     #: When it was restarted within the last hour, oldest first.
     restarts: tuple[float, ...] = ()
@@ -66,6 +66,20 @@ class ServeState:
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
+
+
+def describe_child(child: ChildState, now: float) -> str:
+    """Return what an operator should know of a process that is not simply serving; empty of one that is."""
+    said = []
+    if child.pid is None:
+        said.append("does not run")
+    elif child.ready_at is None and child.started_at is not None:
+        said.append(f"starts, for {now - child.started_at:.0f} s")
+    if child.missed:
+        said.append(f"missed {child.missed} heartbeats")
+    if recent := sum(now - at < RESTARTS_KEPT_S for at in child.restarts):
+        said.append(f"restarted {recent} times within the hour, last: {child.last_problem}")
+    return f"  {child.name}: {'; '.join(said)}" if said else ""
 
 
 class StateFile:
@@ -121,7 +135,7 @@ class Histories:
             pid=pid,
             started_at=self._started.get(name) if pid is not None else None,
             last_answer_at=heartbeat.last_answer_at if heartbeat is not None else None,
-            missed=heartbeat.missed if heartbeat is not None else 0,
+            missed=heartbeat.missed if heartbeat is not None and heartbeat.ready_at is not None else 0,
             restarts=tuple(recent),
             last_problem=self._problems.get(name, ""),
             ready_at=heartbeat.ready_at if heartbeat is not None else None,

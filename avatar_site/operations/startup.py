@@ -26,7 +26,7 @@ from avatar_site import env
 from avatar_site.operations import database_checks, processes, services
 from avatar_site.operations.backups.copies import remove_leftovers
 from avatar_site.operations.locks import SERVE_LOCK, LockHeld, hold_lock
-from avatar_site.operations.serve_state import read_state
+from avatar_site.operations.serve_state import describe_child, read_state
 from avatar_site.operations.serving import ServePlan, become_supervisor, describe_role, make_memory_table
 from avatar_site.private_files import close_to_others, restrict_new_files
 from inference.address import AddressTaken, hold_socket, parse_socket_path
@@ -120,6 +120,7 @@ def describe_running() -> Iterator[str]:
             raise StartRefused("It is being prepared; no process is started yet.") from None
     yield state.address
     yield make_memory_table(state.pids)
+    yield from filter(None, (describe_child(child, time.time()) for child in state.children))
     yield from asyncio.run(_describe_roles())
 
 

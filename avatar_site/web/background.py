@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from avatar_site.monitoring import reporting
 from avatar_site.operations.status import get_prober
+from realtime.call_table import call_table
 from realtime.loop_lag import loop_lag
 
 logger = logging.getLogger(__name__)
@@ -24,6 +25,7 @@ async def run() -> None:
         {
             "prober": get_prober().run,
             "loop lag": loop_lag.run,
+            "heartbeats of calls": call_table.run,
             "samples": reporting.run,
         }
     )

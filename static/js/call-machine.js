@@ -21,6 +21,7 @@ const ENGINE_TROUBLES = ["warming", "unavailable"];
 const RETRYABLE_REFUSALS = {
   [CloseCode.REPLACED]: "replaced",
   [CloseCode.IDLE]: "idleEnd",
+  [CloseCode.ENDED_BY_OPERATOR]: "endedByOperator",
   [CloseCode.TOO_MANY_CALLS]: "tooMany",
 };
 
@@ -232,6 +233,7 @@ export const HANDLERS = {
     Object.assign(state, { isUserSpeaking: false, isHolding: false, isReleasing: false });
     step.emit({ type: "settleCaptions" });
     if (code === CloseCode.SERVER_FULL) step.setTrouble("full");
+    else if (code === CloseCode.OVERLOADED) step.setTrouble("overloaded");
     else step.setTrouble(isOnline ? "reconnecting" : "offline");
   },
 

@@ -11,7 +11,7 @@
 export const HANDS_FREE = "hands_free";
 
 /** Troubles with the line, which a new connection ends. @type {readonly (Trouble | null)[]} */
-export const CONNECTION_TROUBLES = ["reconnecting", "offline", "full"];
+export const CONNECTION_TROUBLES = ["reconnecting", "offline", "full", "overloaded"];
 
 /** Whether what the microphone hears goes to the server. @param {CallState} state */
 export function isHearing({ settings, isHolding }) {
@@ -72,7 +72,7 @@ export class Step {
   /** @param {Trouble} trouble */
   setTrouble(trouble) {
     this.state.trouble = trouble;
-    const canRetry = trouble === "reconnecting" || trouble === "full";
+    const canRetry = trouble === "reconnecting" || trouble === "full" || trouble === "overloaded";
     this.notify(trouble, { isSerious: trouble === "unavailable", actions: canRetry ? [{ do: "retryNow" }] : [] });
   }
 

@@ -4,7 +4,7 @@ import type { ClientMessage, ServerMessage } from "./messages.js";
 
 export type Phase = "idle" | "asking" | "connecting" | "live";
 export type Stage = "listening" | "stt" | "llm" | "tts";
-export type Trouble = "reconnecting" | "offline" | "full" | "warming" | "unavailable";
+export type Trouble = "reconnecting" | "offline" | "full" | "overloaded" | "warming" | "unavailable";
 export type Quality = "fast" | "high_quality";
 export type MicrophoneReason = "denied" | "missing" | "taken" | "insecure" | "unsupported" | "lost";
 

@@ -5,9 +5,12 @@ const FIRST_DELAY_MS = 500;
 const MAX_DELAY_MS = 10_000;
 const FULL_DELAY_MS = 8_000;
 
+/** The server has no room now, and may have some in a moment. @type {readonly number[]} */
+const NO_ROOM = [CloseCode.SERVER_FULL, CloseCode.OVERLOADED];
+
 /** Whether only a person may connect again after this code. @param {number} code */
 export function isFinal(code) {
-  return code !== CloseCode.SERVER_FULL && Object.values(CloseCode).some((each) => each === code);
+  return !NO_ROOM.includes(code) && Object.values(CloseCode).some((each) => each === code);
 }
 
 /**
@@ -18,6 +21,6 @@ export function isFinal(code) {
  */
 export function computeDelayMs({ failures, code, random }) {
   const backoffMs = Math.min(MAX_DELAY_MS, FIRST_DELAY_MS * 2 ** failures);
-  const longestMs = code === CloseCode.SERVER_FULL ? FULL_DELAY_MS : backoffMs;
+  const longestMs = NO_ROOM.includes(code) ? FULL_DELAY_MS : backoffMs;
   return Math.round(longestMs * (0.5 + random / 2));
 }

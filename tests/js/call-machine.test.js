@@ -208,6 +208,7 @@ const TRANSITIONS = [
   ["the conversation goes on elsewhere", LIVE, { type: "refused", code: 4409 }, { ...ENDED, notice: note("replaced", { isSerious: false, actions: [again(true)] }) }, END],
   ["the call was idle too long", { ...LIVE, isMicrophoneOpen: false }, { type: "refused", code: 4410 }, { ...ENDED, notice: note("idleEnd", { isSerious: false, actions: [again(false)] }) }, END],
   ["an unkept call was idle too long", { ...LIVE, conversationId: null }, { type: "refused", code: 4410 }, { ...ENDED, notice: note("idleEnd", { textKey: "idleEndUnkept_text", isSerious: false, actions: [again(true)] }) }, END],
+  ["an operator ends the call", LIVE, { type: "refused", code: 4411 }, { ...ENDED, notice: note("endedByOperator", { isSerious: false, actions: [again(true)] }) }, END],
   ["the person is in too many calls", LIVE, { type: "refused", code: 4430 }, { ...ENDED, notice: note("tooMany", { isSerious: false, actions: [again(true)] }) }, END],
   ["the page is of another origin", LIVE, { type: "refused", code: 4403 }, { ...ENDED, notice: note("refused", { actions: [{ do: "reload" }] }) }, END],
 
@@ -217,6 +218,7 @@ const TRANSITIONS = [
   ["the connection drops while a key is let go", { ...HOLDING, isReleasing: true }, { type: "dropped", code: 1006, isOnline: true }, { isHolding: false, isReleasing: false, trouble: "reconnecting", notice: RECONNECTING }, [stopTimer("release"), effect("showSilence"), SETTLE]],
   ["the browser is offline", LIVE, { type: "dropped", code: 1006, isOnline: false }, { trouble: "offline", notice: OFFLINE }, [effect("showSilence"), SETTLE]],
   ["all places are taken", { ...LIVE, phase: "connecting" }, { type: "dropped", code: 4429, isOnline: true }, { trouble: "full", notice: FULL }, [effect("showSilence"), SETTLE]],
+  ["the server has too much to do", { ...LIVE, phase: "connecting" }, { type: "dropped", code: 4431, isOnline: true }, { trouble: "overloaded", notice: note("overloaded", { isSerious: false, actions: [{ do: "retryNow" }] }) }, [effect("showSilence"), SETTLE]],
   ["a second attempt fails", { ...LIVE, trouble: "reconnecting", notice: RECONNECTING }, { type: "dropped", code: 1006, isOnline: true }, {}, [effect("showSilence"), SETTLE]],
   ["the browser goes offline while it reconnects", { ...LIVE, trouble: "reconnecting", notice: RECONNECTING }, { type: "wentOffline" }, { trouble: "offline", notice: OFFLINE }, []],
   ["the browser goes offline during a call", LIVE, { type: "wentOffline" }, {}, []],

@@ -16,17 +16,19 @@ describe("the delay before the next attempt", () => {
   });
 
   test("is eight seconds at most while all places are taken, however often that was said", () => {
-    const full = (failures) => computeDelayMs({ failures, code: CloseCode.SERVER_FULL, random: 1 });
-    assert.deepEqual([full(0), full(9)], [8000, 8000]);
+    for (const code of [CloseCode.SERVER_FULL, CloseCode.OVERLOADED]) {
+      const full = (failures) => computeDelayMs({ failures, code, random: 1 });
+      assert.deepEqual([full(0), full(9)], [8000, 8000]);
+    }
   });
 });
 
 describe("a close code", () => {
   test("is final where only a person can help", () => {
-    assert.deepEqual([4401, 4403, 4404, 4409, 4410, 4430].filter(isFinal), [4401, 4403, 4404, 4409, 4410, 4430]);
+    assert.deepEqual([4401, 4403, 4404, 4409, 4410, 4411, 4430].filter(isFinal), [4401, 4403, 4404, 4409, 4410, 4411, 4430]);
   });
 
   test("is not final where the next attempt may succeed", () => {
-    assert.deepEqual([1000, 1006, 1012, 4408, 4429, 4500].filter(isFinal), []);
+    assert.deepEqual([1000, 1006, 1012, 4408, 4429, 4431, 4500].filter(isFinal), []);
   });
 });

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import jsonschema
 import pytest
@@ -29,7 +29,7 @@ from django.test import Client as DjangoClient
 from django.urls import path
 from django.utils import timezone
 
-from avatar_site.lib import live_calls
+from avatar_site.lib import live_calls, metrics
 from avatar_site.web.server import DRAIN_S
 from conversations import call_store, services, spool
 from conversations.models import Conversation, Turn
@@ -40,9 +40,11 @@ from realtime import call_conversation, consumers, entry, messages, outbox, voic
 from realtime.admission import FINISH_SENTENCE_S, Admission
 from realtime.call.voice import Voice
 from realtime.consumers import VoiceConsumer, admission
+from realtime.models import LiveCall
 from realtime.recorder import HURRIED_PATIENCE_S
 from realtime.routing import websocket_urlpatterns
 from realtime.runner import CallOverrun
+from realtime.services import end_calls
 from realtime.ui_strings import translate_error
 from tests import factories, sounds
 from tests.clock import Clock
@@ -350,7 +352,9 @@ class TestAdmission:
             for name in "甲乙丙丁戊":
                 inference = make_inference(f"我是{name}號")
                 calls.append((name, *await stack.enter_async_context(call(alice, inference))))
+            metrics.take_minute()
             refused, code = await connect_in_vain(alice)
+            counts = metrics.take_minute().counts
 
             async def converse(client: Client) -> dict[str, Any]:
                 await client.speak(UTTERANCE)
@@ -362,6 +366,7 @@ class TestAdmission:
 
         assert [(m["code"], m["is_fatal"]) for m in refused if isinstance(m, dict)] == [("SERVER_FULL", True)]
         assert code == 4429
+        assert (counts["refused.server_full"], counts["errors.SERVER_FULL"]) == (1, 1)
         for (name, client, ready), answer in zip(calls, answers, strict=True):
             assert f"我是{name}號" in answer["text"]
             sessions = {m["session_id"] for m in client.received if isinstance(m, dict) and "session_id" in m}
@@ -375,6 +380,23 @@ class TestAdmission:
             async with call(alice, make_inference()):
                 assert admission.active == 1
             assert admission.active == 0
+
+    async def test_is_in_the_table_of_live_calls_from_its_beginning_to_its_end(self, alice: User) -> None:
+        async with call(alice, make_inference()) as (_, ready):
+            row = await LiveCall.objects.aget(pk=ready["session_id"])
+
+        assert (row.user_id, str(row.conversation_id)) == (alice.pk, ready["conversation_id"])
+        assert not await LiveCall.objects.aexists()
+
+    async def test_is_ended_by_an_operator_with_its_turns_kept(self, alice: User) -> None:
+        async with open_socket(alice, make_inference()) as (client, ready):
+            await converse(client)
+            await database_sync_to_async(end_calls)(session_ids=[UUID(ready["session_id"])])
+            while (message := await client.receive()) != {"type": "close", "code": 4411}:
+                assert isinstance(message, bytes) or message["type"] != "close"
+
+        assert len(await list_turns(ready["conversation_id"])) == 2
+        assert admission.active == 0
 
     async def test_lets_one_person_have_two_calls(self, alice: User, bob: User) -> None:
         async with call(alice, make_inference()), call(alice, make_inference()):

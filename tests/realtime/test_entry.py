@@ -13,6 +13,7 @@ from conversations.models import Conversation
 from inference.interfaces import Message, Quality
 from realtime import messages
 from realtime.admission import Admission
+from realtime.call_table import call_table
 from realtime.entry import (
     TAKEOVER_TIMEOUT_S,
     CallRequest,
@@ -23,7 +24,9 @@ from realtime.entry import (
     read_request,
 )
 from realtime.logins import read_login
+from realtime.loop_lag import READINGS, LoopLag
 from realtime.messages import ErrorCode
+from realtime.models import CallState, LiveCall
 from tests import factories
 from voices.services import choose_default, choose_quality, disable
 
@@ -138,7 +141,7 @@ def ask(user: User, wanted_id: UUID | None = None, *, is_kept: bool = True) -> C
 
 
 async def enter_as(user: User, request: CallRequest, admission: Admission) -> Start:
-    return await enter(Call(user, request.wanted_id), request, admission)
+    return await enter(Call(user, request.wanted_id), request, admission, call_table)
 
 
 async def create_conversation(owner: User, *texts: str) -> UUID:
@@ -210,6 +213,60 @@ class TestEntering:
         assert without.voice.profile_id is None
 
 
+class TestOverload:
+    @pytest.fixture(autouse=True)
+    def _late(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        late = LoopLag()
+        for _ in range(READINGS):
+            late.note(0.15)
+        monkeypatch.setattr("realtime.entry.loop_lag", late)
+
+    async def test_refuses_a_new_call(self, alice: User) -> None:
+        admission = Admission()
+
+        with pytest.raises(Refusal) as refused:
+            await enter_as(alice, ask(alice), admission)
+
+        assert (refused.value.close_code, refused.value.code) == (4431, ErrorCode.OVERLOADED)
+        assert admission.active == 0
+
+    async def test_lets_a_connection_that_was_lost_come_back(self, alice: User) -> None:
+        conversation_id = await create_conversation(alice, "你好")
+        admission, lost = Admission(), Call(alice, conversation_id)
+        admission.enter(lost, limit=5, limit_per_person=2)
+
+        await enter_as(alice, ask(alice, conversation_id), admission)
+
+        assert lost.ended == [messages.CLOSE_REPLACED]
+
+
+class TestOtherProcesses:
+    async def test_share_the_limit(self, alice: User, bob: User, settings: Any) -> None:
+        settings.AVATAR_MAX_SESSIONS = 1
+        await database_sync_to_async(factories.create_live_call)(bob)
+
+        with pytest.raises(Refusal) as refused:
+            await enter_as(alice, ask(alice), Admission())
+
+        assert refused.value.close_code == messages.CLOSE_SERVER_FULL
+
+    async def test_give_a_conversation_up_once_its_turns_are_saved(self, alice: User, settings: Any) -> None:
+        settings.AVATAR_MAX_SESSIONS = 1
+        conversation_id = await create_conversation(alice, "你好")
+        other = await database_sync_to_async(factories.create_live_call)(alice, conversation_id=conversation_id)
+
+        entering = asyncio.create_task(enter_as(alice, ask(alice, conversation_id), Admission()))
+        async with asyncio.timeout(5):
+            while (await LiveCall.objects.aget(pk=other.pk)).state != CallState.REPLACED:  # noqa: ASYNC110
+                await asyncio.sleep(0)
+        save = database_sync_to_async(factories.create_turn)
+        await save(await Conversation.objects.aget(pk=conversation_id), text="再見")
+        await other.adelete()
+        start = await entering
+
+        assert [turn.message.content for turn in start.history] == ["你好", "再見"]
+
+
 class TestTakingOver:
     @pytest.fixture(autouse=True)
     def _one_place(self, settings: Any) -> None:
@@ -219,7 +276,7 @@ class TestTakingOver:
         conversation_id = await create_conversation(alice, "你好")
         admission, lost = Admission(), Call(alice, conversation_id)
         lost.last_words = "再見"
-        await enter(lost, ask(alice, conversation_id), admission)
+        await enter(lost, ask(alice, conversation_id), admission, call_table)
 
         start = await enter_as(alice, ask(alice, conversation_id), admission)
 
@@ -229,11 +286,13 @@ class TestTakingOver:
 
     @pytest.mark.virtual_clock
     async def test_does_not_wait_without_end_for_a_call_that_hangs(
-        self, alice: User, caplog: pytest.LogCaptureFixture
+        self, alice: User, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
     ) -> None:
+        # On a virtual clock no deadline waits for a thread.
+        monkeypatch.setattr("realtime.call_table.TIMEOUT_S", 0.0)
         conversation_id = await create_conversation(alice, "你好")
         admission, hanging = Admission(), Call(alice, conversation_id)
-        await enter(hanging, ask(alice, conversation_id), admission)
+        await enter(hanging, ask(alice, conversation_id), admission, call_table)
         hanging.may_be_saved.clear()
         began_at = asyncio.get_running_loop().time()
 
@@ -263,7 +322,7 @@ class TestTakingOver:
         settings.AVATAR_MAX_SESSIONS = 2
         conversation_id = await create_conversation(alice, "秘密")
         admission, alices = Admission(), Call(alice, conversation_id)
-        await enter(alices, ask(alice, conversation_id), admission)
+        await enter(alices, ask(alice, conversation_id), admission, call_table)
 
         with pytest.raises(Refusal):
             await enter_as(bob, ask(bob, conversation_id), admission)

@@ -19,7 +19,18 @@ from avatar_site.lib import live_calls
 from realtime.call.voice import Voice
 from realtime.limits import IDLE_WARNING_S, IdleWatch
 from realtime.logins import Login, read_login
-from realtime.watch import RECHECK_S, CallWatch, Check, IdleOver, IdleSoon, LoginOver, WatchEvent, check
+from realtime.models import CallState
+from realtime.watch import (
+    RECHECK_S,
+    CallWatch,
+    Check,
+    EndedFromOutside,
+    IdleOver,
+    IdleSoon,
+    LoginOver,
+    WatchEvent,
+    check,
+)
 from tests import factories
 from voices.models import VoiceProfile
 
@@ -84,6 +95,7 @@ class Watched:
         self._loop = asyncio.get_running_loop()
         self._began_at = self._loop.time()
         self.voice = voice
+        self.session_id = uuid4()
         self.events: list[tuple[float, WatchEvent]] = []
         self.changed_voices: list[UUID] = []
         self.has_changed = asyncio.Event()
@@ -91,6 +103,7 @@ class Watched:
         self.on_poll: Callable[[int], None] = lambda count: None
         self.watch = CallWatch(
             login=login,
+            session_id=self.session_id,
             idle=IdleWatch(limit_s=idle_limit_s, now=self._loop.time()),
             clock=self._loop.time,
             read_voice=self._read_voice,
@@ -148,6 +161,43 @@ async def wait_for_polls(watched: Watched, count: int) -> None:
 def is_told_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """As in a process without Redis, of changes that others make."""
     monkeypatch.setattr(live_calls, "get_channel_layer", lambda: None)
+
+
+@pytest.mark.virtual_clock
+class TestEndingFromOutside:
+    @pytest.mark.usefixtures("is_told_nothing")
+    @pytest.mark.parametrize("state", [CallState.ENDING, CallState.REPLACED])
+    async def test_ends_the_call_within_two_seconds_where_nothing_is_told(self, alice: User, state: CallState) -> None:
+        login = await sync_to_async(make_login)(alice)
+        async with watch_call(login) as watched:
+            await sync_to_async(factories.create_live_call)(alice, session_id=watched.session_id, state=state)
+            await watched.task
+
+        ((ended_at, event),) = watched.events
+        assert event == EndedFromOutside(is_replaced=state is CallState.REPLACED)
+        assert ended_at <= 2
+
+    async def test_is_looked_for_at_once_when_it_is_told_and_ends_no_other_call(self, alice: User) -> None:
+        login = await sync_to_async(make_login)(alice)
+        async with watch_call(login) as watched, watch_call(login) as other:
+            for each, state in ((watched, CallState.ENDING), (other, CallState.ACTIVE)):
+                await sync_to_async(factories.create_live_call)(alice, session_id=each.session_id, state=state)
+            began_at = watched.read_clock()
+            await tell(f"user.{alice.pk}", type="call.ended", session_id=str(watched.session_id))
+            await watched.task
+
+        ((ended_at, event),) = watched.events
+        assert event == EndedFromOutside(is_replaced=False)
+        assert ended_at - began_at < AT_ONCE_S
+        assert other.events == []
+
+    @pytest.mark.usefixtures("is_told_nothing")
+    async def test_does_not_come_from_a_row_that_is_missing(self, alice: User) -> None:
+        login = await sync_to_async(make_login)(alice)
+        async with watch_call(login) as watched:
+            await wait_for_polls(watched, 2)
+
+        assert watched.events == []
 
 
 @pytest.mark.virtual_clock

@@ -4,7 +4,15 @@ from pathlib import Path
 import pytest
 
 from avatar_site.operations.heartbeats import HangPolicy, Heartbeat
-from avatar_site.operations.serve_state import FILE_NAME, ChildState, Histories, ServeState, StateFile, read_state
+from avatar_site.operations.serve_state import (
+    FILE_NAME,
+    ChildState,
+    Histories,
+    ServeState,
+    StateFile,
+    describe_child,
+    read_state,
+)
 
 
 def make_state(**changes: object) -> ServeState:
@@ -77,6 +85,23 @@ class TestServeState:
         assert state.pids == {"supervisor": 10, "web": 11}
 
 
+class TestDescribeChild:
+    @pytest.mark.parametrize(
+        ("child", "expected"),
+        [
+            (ChildState("web", 1, 5.0, ready_at=6.0), ""),
+            (ChildState("web", None, None), "  web: does not run"),
+            (ChildState("inference", 1, 70.0), "  inference: starts, for 30 s"),
+            (
+                ChildState("beat", 1, 5.0, missed=2, restarts=(50.0, 90.0), last_problem="hung", ready_at=6.0),
+                "  beat: missed 2 heartbeats; restarted 2 times within the hour, last: hung",
+            ),
+        ],
+    )
+    def test_says_what_is_not_as_it_should_be(self, child: ChildState, expected: str) -> None:
+        assert describe_child(child, 100.0) == expected
+
+
 class TestHistories:
     def test_forgets_restarts_after_an_hour(self) -> None:
         histories = Histories()
@@ -95,6 +120,16 @@ class TestHistories:
         state = histories.describe("web", 20.0, pid=7, heartbeat=heartbeat)
 
         assert state == ChildState("web", 7, 10.0, last_answer_at=12.0, ready_at=12.0)
+
+    def test_counts_no_misses_of_a_child_that_starts(self) -> None:
+        histories = Histories()
+        histories.note_start("inference", 10.0)
+        heartbeat = Heartbeat(HangPolicy())
+        for _ in range(5):
+            heartbeat.check(lambda: None)
+
+        assert heartbeat.missed == 4
+        assert histories.describe("inference", 20.0, pid=7, heartbeat=heartbeat).missed == 0
 
     def test_describes_a_child_that_waits_to_be_restarted(self) -> None:
         histories = Histories()

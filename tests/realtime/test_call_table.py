@@ -1,0 +1,233 @@
+"""Places within the limits of all processes: two tables here are two processes."""
+
+import asyncio
+import datetime as dt
+import os
+import sqlite3
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from django.contrib.auth.models import User
+from django.db import connection, connections
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
+
+from avatar_site.lib.process_name import make_process_name, read_host_name
+from realtime import call_table
+from realtime.admission import Outcome
+from realtime.call_table import CallTable, Held, Taken, take_place, write_heartbeat
+from realtime.models import STALE_AFTER, CallState, LiveCall
+from tests import factories
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+NOW = timezone.now()
+
+
+def hold(user: User, conversation_id: UUID | None = None) -> Held:
+    return Held(uuid4(), user.pk, conversation_id, NOW)
+
+
+def take(held: Held, *, process: str = "here:1", limit: int = 5, per_person: int = 2, is_return: bool = False) -> Taken:
+    return take_place(held, process=process, now=NOW, limit=limit, limit_per_person=per_person, is_return=is_return)
+
+
+def read_states() -> dict[UUID, str]:
+    return dict(LiveCall.objects.values_list("pk", "state"))
+
+
+class TestTakePlace:
+    def test_counts_the_calls_of_all_processes(self, alice: User, bob: User) -> None:
+        assert take(hold(alice), process="here:1", limit=2).outcome is Outcome.ADMITTED
+        assert take(hold(alice), process="elsewhere:1", limit=2).outcome is Outcome.ADMITTED
+
+        assert take(hold(bob), process="here:2", limit=2).outcome is Outcome.FULL
+        assert take(hold(alice), process="here:2", limit=3).outcome is Outcome.TOO_MANY
+        assert take(hold(bob), process="here:2", limit=3).outcome is Outcome.ADMITTED
+        assert LiveCall.objects.count() == 3
+
+    @pytest.mark.parametrize("state", [CallState.ENDING, CallState.REPLACED, CallState.WAITING])
+    def test_counts_no_call_without_a_place(self, alice: User, state: CallState) -> None:
+        factories.create_live_call(alice, state=state)
+
+        assert take(hold(alice), limit=1).outcome is Outcome.ADMITTED
+
+    def test_forgets_a_call_whose_process_sends_no_heartbeats(self, alice: User) -> None:
+        killed = factories.create_live_call(alice, last_seen_at=NOW - STALE_AFTER)
+        alive = factories.create_live_call(alice, last_seen_at=NOW - STALE_AFTER + dt.timedelta(seconds=1))
+
+        assert take(hold(alice), limit=2).outcome is Outcome.ADMITTED
+        assert killed.pk not in read_states()
+        assert alive.pk in read_states()
+
+    def test_replaces_a_call_of_the_same_person_and_conversation_in_another_process(
+        self, alice: User, bob: User
+    ) -> None:
+        conversation_id = uuid4()
+        old, others = hold(alice, conversation_id), hold(bob, conversation_id)
+        take(old, process="elsewhere:1")
+        take(others, process="elsewhere:1")
+
+        taken = take(hold(alice, conversation_id), limit=2, per_person=1)
+
+        assert taken == Taken(Outcome.ADMITTED, frozenset({old.session_id}))
+        assert read_states()[old.session_id] == CallState.REPLACED
+        assert read_states()[others.session_id] == CallState.ACTIVE
+
+    def test_needs_no_free_place_for_a_return(self, alice: User) -> None:
+        take(hold(alice), limit=1)
+
+        assert take(hold(alice), limit=1, per_person=1, is_return=True).outcome is Outcome.ADMITTED
+
+    def test_never_gives_the_last_place_twice(self, alice: User) -> None:
+        start = threading.Barrier(6)
+
+        def enter(number: int) -> Outcome:
+            start.wait(20)
+            try:
+                return take(hold(alice), process=f"here:{number}", limit=3, per_person=9).outcome
+            finally:
+                connections.close_all()
+
+        with ThreadPoolExecutor(6) as pool:
+            outcomes = list(pool.map(enter, range(6)))
+
+        assert outcomes.count(Outcome.ADMITTED) == 3
+        assert LiveCall.objects.count() == 3
+
+
+class TestWriteHeartbeat:
+    def test_renews_all_calls_of_a_process_in_one_update(self, alice: User) -> None:
+        calls = [hold(alice) for _ in range(3)]
+        for call in calls:
+            take(call, per_person=9)
+        others = factories.create_live_call(alice, last_seen_at=NOW)
+        later = NOW + dt.timedelta(seconds=15)
+
+        with CaptureQueriesContext(connection) as queries:
+            write_heartbeat(calls, process="here:1", now=later)
+
+        written = [query["sql"] for query in queries if not query["sql"].startswith("SELECT")]
+        assert len(written) == 1
+        assert written[0].startswith("UPDATE")
+        seen = dict(LiveCall.objects.values_list("pk", "last_seen_at"))
+        assert {seen[call.session_id] for call in calls} == {later}
+        assert seen[others.pk] == NOW
+
+    def test_costs_a_process_without_calls_no_write(self) -> None:
+        with CaptureQueriesContext(connection) as queries:
+            write_heartbeat([], process="here:1", now=NOW)
+
+        assert all(query["sql"].startswith("SELECT") for query in queries)
+
+    def test_writes_what_the_database_missed_while_it_was_away(self, alice: User) -> None:
+        gone, missed, ending = hold(alice), hold(alice), hold(alice)
+        take(gone)
+        take(ending)
+        call_table.mark({ending.session_id}, CallState.ENDING)
+
+        write_heartbeat([missed, ending], process="here:1", now=NOW)
+
+        assert read_states() == {missed.session_id: CallState.ACTIVE, ending.session_id: CallState.ENDING}
+
+    def test_passes_over_a_person_who_was_deleted(self, alice: User, bob: User) -> None:
+        alices, bobs = hold(alice), hold(bob)
+        bob.delete()
+
+        write_heartbeat([alices, bobs], process="here:1", now=NOW)
+
+        assert list(read_states()) == [alices.session_id]
+
+    def test_removes_the_calls_of_processes_of_this_machine_that_are_gone(self, alice: User) -> None:
+        host = read_host_name()
+        # Above the largest number of a process.
+        dead = factories.create_live_call(alice, process=f"{host}:{2**31 - 1}")
+        alive = factories.create_live_call(alice, process=f"{host}:{os.getppid()}")
+        elsewhere = factories.create_live_call(alice, process="elsewhere:2147483647")
+
+        write_heartbeat([], process=make_process_name(), now=NOW)
+
+        assert dead.pk not in read_states()
+        assert {alive.pk, elsewhere.pk} <= read_states().keys()
+
+
+class Call:
+    def __init__(self, user: User) -> None:
+        self.session_id = uuid4()
+        self.user_id = user.pk
+        self.conversation_id: UUID | None = None
+
+
+@pytest.fixture
+def table() -> Iterator[CallTable]:
+    table = CallTable()
+    yield table
+    table.close()
+
+
+async def enter(table: CallTable, call: Any, **limits: int) -> Outcome:
+    limits = {"limit": 5, "limit_per_person": 2} | limits
+    return (await table.take(call, None, is_return=False, **limits)).outcome
+
+
+@pytest.fixture
+def locked() -> Iterator[None]:
+    if connection.vendor != "sqlite":
+        pytest.skip("PostgreSQL has no lock of the whole database")
+    other = sqlite3.connect(connection.settings_dict["NAME"], isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN EXCLUSIVE")
+    yield
+    if other.in_transaction:
+        other.execute("ROLLBACK")
+    other.close()
+
+
+class TestCallTable:
+    async def test_has_a_row_from_the_entry_to_the_end(self, table: CallTable, alice: User) -> None:
+        call = Call(alice)
+
+        await enter(table, call)
+        row = await LiveCall.objects.aget(pk=call.session_id)
+        table.release(call.session_id)
+        await table.beat()  # after what was given to the thread before
+        released = await LiveCall.objects.aget(pk=call.session_id)
+        await table.leave(call.session_id)
+
+        assert (row.user_id, row.process, row.state) == (alice.pk, make_process_name(), CallState.ACTIVE)
+        assert released.state == CallState.ENDING
+        assert not await LiveCall.objects.aexists()
+
+    async def test_holds_nothing_of_a_call_that_was_refused(self, table: CallTable, alice: User) -> None:
+        await enter(table, Call(alice), limit=1)
+
+        assert await enter(table, Call(alice), limit=1) is Outcome.FULL
+        await table.beat()
+        assert await LiveCall.objects.acount() == 1
+
+    async def test_admits_while_the_database_is_locked_and_writes_the_row_afterwards(
+        self, table: CallTable, alice: User, locked: None, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(call_table, "TIMEOUT_S", 0.1)
+        call = Call(alice)
+
+        async with asyncio.timeout(5):
+            outcome = await enter(table, call)
+            others = await LiveCall.objects.acount()  # nobody else's query waits for it
+
+        assert (outcome, others) == (Outcome.ADMITTED, 0)
+
+    async def test_waits_until_a_call_of_another_process_is_gone(self, table: CallTable, alice: User) -> None:
+        other = await LiveCall.objects.acreate(
+            session_id=uuid4(), user=alice, process="elsewhere:1", began_at=NOW, last_seen_at=timezone.now()
+        )
+
+        waiting = asyncio.create_task(table.wait_until_gone({other.pk}))
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        await other.adelete()
+        async with asyncio.timeout(5):
+            await waiting
