@@ -22,6 +22,7 @@ from autobahn.exception import Disconnected
 from channels.generic.websocket import AsyncWebsocketConsumer
 from django.conf import settings
 
+from avatar_site.lib import metrics
 from inference.interfaces import Inference
 from realtime import entry, messages, voice_lookup
 from realtime.admission import admission
@@ -116,6 +117,7 @@ class VoiceConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels p
 
     async def _refuse(self, refusal: Refusal) -> None:
         admission.leave(self)
+        metrics.count_refused_call(messages.name_close_code(refusal.close_code))
         await call_table.leave(self.session_id)
         if refusal.code is not None:
             with contextlib.suppress(ClientLeft):
@@ -231,6 +233,7 @@ class VoiceConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels p
                 await self.send(bytes_data=message)
                 return
             if isinstance(message, messages.ErrorMessage):
+                metrics.count_error(message.code.value)
                 message = msgspec.structs.replace(message, error=translate_error(message.code, self.language))
             await self.send(text_data=messages.serialise(message, session_id=self.session_id))
         except SOCKET_CLOSED as error:

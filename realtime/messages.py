@@ -48,6 +48,16 @@ CLOSE_OVERLOADED = 4431
 CLOSE_FATAL_ERROR = 4500
 
 
+def name_close_code(code: int) -> str:
+    """Return the name of a CLOSE_… constant in small letters, such as server_full; "other" for another number."""
+    return _CLOSE_NAMES.get(code, "other")
+
+
+_CLOSE_NAMES = {
+    value: name.removeprefix("CLOSE_").lower() for name, value in [*globals().items()] if name[:6] == "CLOSE_"
+}
+
+
 class ErrorCode(StrEnum):
     SERVER_FULL = "SERVER_FULL"
     TOO_MANY_CALLS = "TOO_MANY_CALLS"

@@ -86,6 +86,12 @@ class Playout:
             return 0.0
         return (self.sent_ms - self.estimate_played_ms(now)) / 1000
 
+    def compute_gap_s(self, now: float) -> float:
+        """Return how long nothing has sounded although the reply goes on; 0 before its first sound."""
+        if not self.sent_ms:
+            return 0.0
+        return max(0.0, now - self._known_at - (self.sent_ms - self._played_ms) / 1000)
+
     def find_sentence_end_ms(self, after_ms: float) -> float | None:
         """Return where the sentence ends that is heard at `after_ms`; None while not all of its audio was sent."""
         for sent in self._sent:

@@ -12,6 +12,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from avatar_site.lib import metrics
 from inference.interfaces import (
     DiscardUtterance,
     EndOfUtterance,
@@ -105,6 +106,7 @@ class MicrophoneQueue:
     def _end_burst(self) -> None:
         if self._burst_bytes:
             lost_ms, self._burst_bytes = self._burst_bytes // BYTES_PER_MS, 0
+            metrics.count_dropped_audio(lost_ms / 1000)
             logger.warning(
                 "dropped %d ms of microphone audio, %d ms in this call: the recogniser was more than %d ms behind",
                 *(lost_ms, self.dropped_bytes // BYTES_PER_MS, self.max_queued_ms),
@@ -379,4 +381,5 @@ class Recogniser:
             pcm=taken.read(start_ms - PRE_ROLL_MS, end_ms + POST_ROLL_MS),
             speech=taken.read(start_ms, end_ms),
             newer=self._queue.read_newer_audio(received_ms),
+            endpoint_s=max(0, received_ms - end_ms) / 1000,
         )

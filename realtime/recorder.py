@@ -21,6 +21,7 @@ from django.conf import settings
 from django.db import DataError, Error, IntegrityError
 from django.utils import timezone
 
+from avatar_site.lib import metrics
 from conversations.call_store import apply_change, replay_spooled_turns, spool_change
 from conversations.encoder_process import encoder, encoding_thread
 from conversations.models import Conversation, Turn
@@ -82,6 +83,8 @@ class Recorder:
         self._on_trouble = on_trouble
         self._sleep = sleep
         self._told: set[Trouble] = set()
+        #: A turn is several changes.
+        self._lost: set[UUID] = set()
         #: A change is removed once it is saved or in the spool: what remains at the end is unsaved.
         self._waiting: deque[tuple[RecordedTurn | Change, datetime]] = deque()
         self._changed = asyncio.Event()
@@ -107,7 +110,7 @@ class Recorder:
         if len(self._waiting) >= MAX_WAITING:
             if Trouble.LOST not in self._told:
                 logger.error("turn %s and later ones are lost: %d wait already", item.turn_id, MAX_WAITING)
-            self._tell(Trouble.LOST)
+            self._lose(item.turn_id)
             return
         self._waiting.append((item, timezone.now()))
         self._changed.set()
@@ -143,7 +146,7 @@ class Recorder:
         self._task.cancel()
         for item, said_at in left:
             if not await self._spool(await self._prepare(item, said_at)):
-                self._tell(Trouble.LOST)
+                self._lose(item.turn_id)
 
     def _has_failed(self) -> bool:
         """Whether the recorder has failed; logs its error."""
@@ -221,7 +224,7 @@ class Recorder:
         except (DataError, IntegrityError):
             # The database would refuse a retry too.
             logger.exception("turn %s is lost", change.turn_id)
-            self._tell(Trouble.LOST)
+            self._lose(change.turn_id)
         except OSError as error:
             if not change.has_audio:
                 self._count_failure(error)
@@ -235,7 +238,7 @@ class Recorder:
         except Exception:
             # Whatever the error, later turns are tried, and the call continues.
             logger.exception("turn %s is lost", change.turn_id)
-            self._tell(Trouble.LOST)
+            self._lose(change.turn_id)
         return True
 
     def _count_failure(self, error: Exception) -> None:
@@ -293,6 +296,13 @@ class Recorder:
             logger.exception("the sound of turn %s cannot be encoded", turn.turn_id)
             self._tell(Trouble.NO_SOUND)
             return None
+
+    def _lose(self, turn_id: UUID) -> None:
+        """Count a turn that cannot be kept, once, and tell the user."""
+        if turn_id not in self._lost:
+            self._lost.add(turn_id)
+            metrics.count_lost_turn()
+        self._tell(Trouble.LOST)
 
     def _tell(self, trouble: Trouble) -> None:
         if trouble not in self._told:

@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from uuid import UUID
 
+from avatar_site.lib import metrics
 from inference.interfaces import (
     BYTES_PER_SAMPLE,
     GenerationOptions,
@@ -41,6 +42,8 @@ logger = logging.getLogger(__name__)
 
 #: The most audio one binary message holds.
 PIECE_MS = 200
+#: A shorter silence is not told from the pause between two clauses.
+MIN_GAP_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -327,6 +330,8 @@ class Reply:
             self._is_clause_silent = False
             begun = self.playout.read_heard(math.inf)
             self._outlet.report(ClauseBegan(self.turn_id, begun, tuple(self.spoken_in)))
+        if (gap_s := self.playout.compute_gap_s(self._clock())) >= MIN_GAP_S:
+            metrics.observe_gap(gap_s)
         await self._send(pcm)
         self.audio += pcm
         self.playout.add(length_ms, self._clock())

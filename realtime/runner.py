@@ -23,6 +23,7 @@ from realtime.call.settings import CallSettings
 from realtime.call.turns import PastTurn, RecordedTurn
 from realtime.call.utterance import MAX_ITEM_BYTES
 from realtime.call.voice import Voice
+from realtime.call_metrics import CallMeter
 from realtime.call_output import CallOutput, CallOverrun
 from realtime.messages import AudioFormat, ProtocolError, ServerMessage
 from realtime.read_ahead import ReadAhead
@@ -73,6 +74,7 @@ class CallRunner:
         self._decode_audio = decode_audio
         self._clock = clock
         self._machine = CallMachine(settings=settings, history=history)
+        self._meter = CallMeter()
         self._inbox: deque[tuple[events.Input, bytes]] = deque()
         self._is_open = False
         self._is_handling = False
@@ -120,9 +122,11 @@ class CallRunner:
                     self._is_open = False
         finally:
             ended = events.CallEnded(spoken.describe() if (spoken := self._replies.committed) else None)
-            for effect in self._machine.receive(ended, self._clock()):
+            effects = self._machine.receive(ended, self._clock())
+            for effect in effects:
                 if isinstance(effect, events.Record):
                     self._record(effect.turn)
+            self._meter.note(ended, effects)
 
     async def _hold(self) -> None:
         self._is_open = True
@@ -176,8 +180,10 @@ class CallRunner:
         self._has_failed.set()
 
     def _handle(self, event: events.Input, pcm: bytes = b"") -> None:
-        for effect in self._machine.receive(event, self._clock()):
+        effects = self._machine.receive(event, self._clock())
+        for effect in effects:
             self._perform(effect, pcm)
+        self._meter.note(event, effects)
 
     def _perform(self, effect: events.Effect, pcm: bytes) -> None:
         match effect:

@@ -41,13 +41,13 @@ TURN_SECONDS = Histogram(
 )
 BARGE_IN_STOP_SECONDS = Histogram(
     "avatar_barge_in_stop_seconds",
-    "Seconds from the user's speech to the end of the reply's sound",
+    "Seconds from the beginning of the user's speech to the order that ends the reply's sound",
     buckets=(0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 2, 5),
     registry=REGISTRY,
 )
 GAP_SECONDS = Histogram(
     "avatar_gap_seconds",
-    "Silence between two clauses of a reply because the next was not ready",
+    "Silence in a reply because its next sound was not ready",
     buckets=(0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30),
     registry=REGISTRY,
 )

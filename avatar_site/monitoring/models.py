@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Self
+import datetime as dt
+from typing import TYPE_CHECKING, Self
 
 from django.conf import settings
 from django.db import models
@@ -10,6 +11,9 @@ from django.db.models import Q
 from django.utils.translation import gettext_lazy as _
 
 from avatar_site.monitoring import sentences
+
+if TYPE_CHECKING:
+    from django.contrib.auth.models import User
 
 
 class Resolution(models.TextChoices):
@@ -54,6 +58,12 @@ class AlertQuerySet(models.QuerySet["Alert"]):
     def unresolved(self) -> Self:
         """Those that are open or acknowledged."""
         return self.exclude(state=AlertState.RESOLVED)
+
+    def acknowledge(self, *, by: User, now: dt.datetime) -> int:
+        """Mark those that are open as known to a person, and return how many there were."""
+        return self.filter(state=AlertState.OPEN).update(
+            state=AlertState.ACKNOWLEDGED, acknowledged_at=now, acknowledged_by=by
+        )
 
 
 class Alert(models.Model):

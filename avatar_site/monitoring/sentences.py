@@ -119,13 +119,13 @@ def _process_down(subject: str, figures: Mapping[str, Any]) -> str:
 
 def _model_down(subject: str, figures: Mapping[str, Any]) -> str:
     if minutes := figures.get("loading_minutes"):
-        template = gettext("{role} has been loading for {minutes} minutes.")
+        template = gettext("After {minutes} minutes there is no engine yet for {role}.")
         return template.format(role=_name(subject), minutes=_number(minutes))
-    return _add(gettext("{role} is unavailable.").format(role=_name(subject)), figures["problem"])
+    return _add(gettext("There is no engine for {role}.").format(role=_name(subject)), figures["problem"])
 
 
 def _role_on_fallback(subject: str, figures: Mapping[str, Any]) -> str:
-    template = gettext("{role} runs on its fallback, {engine}.")
+    template = gettext("The fallback {engine} does the work of {role}.")
     engine = f"{figures['engine']} {figures['model']}".strip()
     return _add(template.format(role=_name(subject), engine=engine), figures["problem"])
 

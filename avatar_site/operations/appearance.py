@@ -98,6 +98,8 @@ UNFOLD: dict[str, Any] = {
     "SITE_ICON": _read_icon_url,
     "SITE_FAVICONS": [{"rel": "icon", "type": "image/svg+xml", "href": _read_icon_url}],
     "SHOW_BACK_BUTTON": True,
+    # The theme's place for "staging" and "production".
+    "ENVIRONMENT": "avatar_site.monitoring.admin.make_badge",
     "DASHBOARD_CALLBACK": "avatar_site.monitoring.dashboard.add_to_context",
     "COLORS": {"primary": _PRIMARY, "base": _BASE},
 }

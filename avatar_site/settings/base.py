@@ -398,6 +398,8 @@ LOGGING = {
     "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
     "root": {"handlers": ["console"], "level": AVATAR_LOG_LEVEL},
     "loggers": {
+        # At INFO it writes each address it asks: that of a chat's webhook is a password.
+        "httpx": {"level": "WARNING"},
         "django": {"handlers": [], "level": "INFO", "propagate": True},
         "django.server": {"handlers": [], "level": "INFO", "propagate": True},
     },

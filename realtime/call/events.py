@@ -223,6 +223,8 @@ class TranscriptReceived:
     pcm: bytes = b""
     speech: bytes = b""
     newer: bytes = b""
+    #: How long after the end of the speech the utterance was found to be over. None: it was not measured.
+    endpoint_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

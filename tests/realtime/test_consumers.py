@@ -29,7 +29,7 @@ from django.test import Client as DjangoClient
 from django.urls import path
 from django.utils import timezone
 
-from avatar_site.lib import live_calls
+from avatar_site.lib import live_calls, metrics
 from avatar_site.web.server import DRAIN_S
 from conversations import call_store, services, spool
 from conversations.models import Conversation, Turn
@@ -352,7 +352,9 @@ class TestAdmission:
             for name in "甲乙丙丁戊":
                 inference = make_inference(f"我是{name}號")
                 calls.append((name, *await stack.enter_async_context(call(alice, inference))))
+            metrics.take_minute()
             refused, code = await connect_in_vain(alice)
+            counts = metrics.take_minute().counts
 
             async def converse(client: Client) -> dict[str, Any]:
                 await client.speak(UTTERANCE)
@@ -364,6 +366,7 @@ class TestAdmission:
 
         assert [(m["code"], m["is_fatal"]) for m in refused if isinstance(m, dict)] == [("SERVER_FULL", True)]
         assert code == 4429
+        assert (counts["refused.server_full"], counts["errors.SERVER_FULL"]) == (1, 1)
         for (name, client, ready), answer in zip(calls, answers, strict=True):
             assert f"我是{name}號" in answer["text"]
             sessions = {m["session_id"] for m in client.received if isinstance(m, dict) and "session_id" in m}

@@ -76,6 +76,30 @@ class TestPacing:
         assert playout.compute_rest_s(100.5) == 0
 
 
+class TestGap:
+    def test_is_none_before_the_first_sound_and_while_it_plays(self, playout: Playout) -> None:
+        playout.start_clause(speak("好"))
+        assert playout.compute_gap_s(100.0) == 0
+
+        playout.add(500, 100.0)
+
+        assert playout.compute_gap_s(100.5) == 0
+
+    def test_is_the_silence_after_what_was_sent(self, playout: Playout) -> None:
+        playout.start_clause(speak("好"))
+        playout.add(500, 100.0)
+
+        assert playout.compute_gap_s(101.25) == pytest.approx(0.75)
+
+    def test_is_shorter_when_the_client_plays_late(self, playout: Playout) -> None:
+        playout.start_clause(speak("好"))
+        playout.add(500, 100.0)
+        playout.report(100, 101.0)
+
+        assert playout.compute_gap_s(101.25) == 0
+        assert playout.compute_gap_s(101.5) == pytest.approx(0.1)
+
+
 class TestHeard:
     def test_is_nothing_before_any_sound(self, two_clauses: Playout) -> None:
         assert two_clauses.read_heard(0) == ""

@@ -23,6 +23,7 @@ from django.core.files.storage import FileSystemStorage
 from django.db import OperationalError, connection
 from django.utils import timezone
 
+from avatar_site.lib import metrics
 from conversations import call_store, services, spool
 from conversations.models import Conversation, Turn
 from inference.interfaces import Quality
@@ -201,6 +202,7 @@ class TestRecorder:
         assert "attempt" not in caplog.text
 
     async def test_goes_on_after_a_turn_that_cannot_be_saved(self, conversation: Conversation) -> None:
+        metrics.take_minute()
         troubles: list[Trouble] = []
         recorder = make_recorder(conversation, troubles)
         recorder.record(make_turn("一", speaker="nobody"))
@@ -209,6 +211,7 @@ class TestRecorder:
 
         assert await list_texts(conversation) == ["二"]
         assert troubles == [Trouble.LOST]
+        assert metrics.take_minute().counts == {"lost_turns": 1}
 
     async def test_keeps_the_words_when_their_sound_cannot_be_stored(
         self, conversation: Conversation, monkeypatch: pytest.MonkeyPatch
@@ -445,6 +448,7 @@ class TestOutage:
         def fail(*arguments: Any, **options: Any) -> None:
             raise OSError(errno.ENOSPC, "no space left on device")
 
+        metrics.take_minute()
         database.is_away = True
         monkeypatch.setattr(spool, "append", fail)
         troubles: list[Trouble] = []
@@ -457,6 +461,7 @@ class TestOutage:
 
         assert await list_texts(conversation) == [*map(str, range(MAX_WAITING))]
         assert troubles == [Trouble.LOST, Trouble.DELAYED, Trouble.RECOVERED]
+        assert metrics.take_minute().counts == {"lost_turns": 5}
         # Not one for each attempt: the disk is full.
         assert sum(record.levelname == "ERROR" for record in caplog.records) == 3
 

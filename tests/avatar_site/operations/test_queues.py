@@ -160,9 +160,15 @@ class TestWorkers:
         worker, maintenance = site.processes["worker"], site.processes["maintenance"]
         worker.wait_for(r"(?s)extract_embedding\[.*extract_embedding\[.* received")
 
-        site.ask("from avatar_site.lib.sqlite_erasure import erase", "erase.delay()")
+        site.ask(
+            "from avatar_site.lib.sqlite_erasure import erase",
+            "from avatar_site.monitoring.tasks import watch",
+            "erase.delay()",
+            "watch.delay()",
+        )
 
         maintenance.wait_for(r"erase_deleted_words\[.* succeeded")
+        maintenance.wait_for(r"monitoring\.tasks\.watch\[.* succeeded")
         # Both of its threads hang.
         assert "succeeded" not in worker.output
         states = site.ask("from voices.models import VoiceJob", "print([job.state for job in VoiceJob.objects.all()])")
@@ -183,13 +189,16 @@ class TestWorkers:
 
         site.ask(
             "from avatar_site.lib.sqlite_erasure import erase",
+            "from avatar_site.monitoring.tasks import watch",
             "from avatar_site.operations import tasks",
             "erase.delay()",
+            "watch.delay()",
             "tasks.run_night.delay()",
             "tasks.replay_spooled_turns.delay()",
         )
 
         maintenance.wait_for(r"erase_deleted_words\[.* succeeded")
+        maintenance.wait_for(r"monitoring\.tasks\.watch\[.* succeeded")
         # It has found the lock held, and is queued again instead of waiting.
         maintenance.wait_for(r"run_night\[.* succeeded")
         worker.wait_for(r"replay_spooled_turns\[.* succeeded")
