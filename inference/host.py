@@ -49,6 +49,8 @@ class Slot:
 
     status: RoleStatus
     engine: Engine | None = None
+    #: Why engines before this one did not load; empty for the first.
+    fallback_reason: str = ""
 
 
 class EngineHost:
@@ -102,6 +104,7 @@ class EngineHost:
                     await self._close(engine)  # its memory is needed by the next
                 continue
             slot.engine = engine
+            slot.fallback_reason = "; ".join(reasons)
             slot.status = replace(
                 slot.status,
                 state=RoleState.READY,
@@ -112,7 +115,7 @@ class EngineHost:
                     if engine.is_on_gpu
                     else self._process.memory_info().rss - resident_before,
                 ),
-                reason="; ".join(reasons),
+                reason=slot.fallback_reason,
                 clones=engine.can_clone,
             )
             logger.info("%s is ready: %s on %s, %.1f s", role, name, engine.device, slot.status.load_s)
@@ -157,7 +160,7 @@ class EngineHost:
             state = RoleState.UNAVAILABLE if trouble else RoleState.READY
             if state is not slot.status.state:
                 logger.log(logging.ERROR if trouble else logging.INFO, "%s is %s %s", role, state, trouble)
-                slot.status = replace(slot.status, state=state, reason=trouble)
+                slot.status = replace(slot.status, state=state, reason=trouble or slot.fallback_reason)
         return slot.status.state
 
     def _check_free_memory(self, role: Role, engine: Engine) -> None:

@@ -74,7 +74,7 @@ class Check:
 
 def check(login: Login, voice_profile_id: UUID | None, session_id: UUID | None = None) -> Check:
     """Read the login, the call's row and the version of a voice: two queries, with or without a voice."""
-    row = LiveCall.objects.filter(pk=session_id)
+    row = LiveCall.objects.filter(pk__in=[session_id] if session_id else [])
     users = get_user_model().objects.annotate(call_state=Subquery(row.values("state")[:1]))
     if voice_profile_id is not None:
         usable = VoiceProfile.objects.usable_by(users.model(pk=login.user_id)).filter(pk=voice_profile_id)

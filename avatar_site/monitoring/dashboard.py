@@ -23,9 +23,8 @@ from avatar_site.monitoring.panels import Axis
 from avatar_site.monitoring.queries import Slot, Span, Usage
 from avatar_site.monitoring.reading import read_thresholds
 from avatar_site.monitoring.samples import SampleValues, estimate_quantile
-from avatar_site.monitoring.sampling import find_backed_up_at
 from avatar_site.monitoring.tiles import Limits
-from avatar_site.operations.status import UNPROBED, get_prober
+from avatar_site.operations.status import UNPROBED, find_backed_up_at, get_prober
 from realtime.models import CallState, LiveCall
 
 if TYPE_CHECKING:
@@ -40,6 +39,8 @@ DAYS_KEPT_S = 24 * 60 * 60
 SETTLED = dt.timedelta(hours=1)
 #: The page refreshes itself at this pace: samples come each minute.
 REFRESH_S = {"hour": 60, "day": 60, "month": 600}
+#: Minutes of the last hour in one point of what is counted by turns.
+POOLED_MINUTES = 5
 PEOPLE = 8
 ALERTS = 6
 
@@ -96,6 +97,7 @@ def describe(request: HttpRequest, *, now: dt.datetime) -> dict[str, Any]:
     span = queries.SPANS.get(request.GET.get("span", ""), queries.HOUR)
     slots = read_month(now) if span is queries.MONTH else queries.read_slots(span, now=now)
     axis = Axis(span, slots)
+    pooled = axis.pool(POOLED_MINUTES) if span is queries.HOUR else axis
     latest = queries.read_latest(now=now)
     ahead = read_outlook(now)
     user = request.user
@@ -115,9 +117,9 @@ def describe(request: HttpRequest, *, now: dt.datetime) -> dict[str, Any]:
         "alerts_url": _find_url("monitoring_alert_changelist"),
         "more_alerts": max(0, len(alerts) - ALERTS),
         "panels": (
-            panels.make_first_sound(axis, target_s=limits.first_sound_s),
+            panels.make_first_sound(pooled, target_s=limits.first_sound_s),
             panels.make_sessions(axis, places=settings.AVATAR_MAX_SESSIONS),
-            panels.make_errors(axis),
+            panels.make_errors(pooled),
             panels.make_memory(axis, latest=latest.values if latest else None, limit=limits.memory_share),
             panels.make_disk(
                 ahead.free,

@@ -15,7 +15,7 @@ from avatar_site.monitoring import charts, wording
 from avatar_site.monitoring.charts import Chart, Rule, Series, Tick
 from avatar_site.monitoring.conditions import FAILURES
 from avatar_site.monitoring.outlook import DiskTrend
-from avatar_site.monitoring.queries import Slot, Span
+from avatar_site.monitoring.queries import Slot, Span, merge_slots
 from avatar_site.monitoring.samples import SampleValues, estimate_quantile
 
 #: How far the free space of the disk is drawn into the future: as far as it is drawn back.
@@ -74,6 +74,16 @@ class Axis:
     def not_measured(self) -> str:
         return gettext("Nothing was measured in this time. A figure is written each minute while AVATAR runs.")
 
+    def pool(self, slots: int) -> Axis:
+        """Return this axis with so many slots in one: of few turns in each, a percentile says nothing."""
+        if len(self.slots) % slots:
+            return self
+        pooled = [
+            Slot(self.slots[number].began_at, merge_slots(self.slots[number : number + slots]))
+            for number in range(0, len(self.slots), slots)
+        ]
+        return Axis(Span(self.span.name, self.span.length, self.span.slot * slots), pooled)
+
 
 def _find_ticks(moments: Sequence[dt.datetime], width: dt.timedelta) -> list[Tick]:
     local = [timezone.localtime(moment) for moment in moments]
@@ -83,8 +93,10 @@ def _find_ticks(moments: Sequence[dt.datetime], width: dt.timedelta) -> list[Tic
         percent = round(100 * (number + (width >= dt.timedelta(days=1)) / 2) / len(local), 3)
         if not 2 <= percent <= 97:
             continue
-        if width <= dt.timedelta(minutes=1):
-            is_due, is_minor = moment.minute % 10 == 0, moment.minute % 20 != 0
+        if width < dt.timedelta(minutes=15):
+            # Slots of an hour begin at any minute.
+            width_minutes = width // dt.timedelta(minutes=1)
+            is_due, is_minor = moment.minute % 10 < width_minutes, moment.minute % 20 >= width_minutes
         elif width < dt.timedelta(hours=1):
             is_due, is_minor = moment.hour % 3 == 0 and moment.minute == 0, moment.hour % 6 != 0
         else:
@@ -207,7 +219,7 @@ def make_memory(axis: Axis, *, latest: SampleValues | None, limit: float) -> Pan
         x_ticks=axis.ticks,
         top=100,
         ticks=[(value, f"{value}%") for value in (0, 25, 50, 75, 100)],
-        rule=Rule(100 * limit, gettext("limit {percent}").format(percent=wording.say_percent(limit))),
+        rule=Rule(100 * limit, gettext("main memory: limit {percent}").format(percent=wording.say_percent(limit))),
         is_filled=True,
     )
     processes = _list_processes(latest) if latest else []

@@ -188,7 +188,7 @@ def make_backup(taken_at: dt.datetime | None, *, limits: Limits, now: dt.datetim
         wording.say_age(taken_at, now),
         detail
         if is_old
-        else gettext("verified, of {day} {time}").format(
+        else gettext("taken {day} {time}, verified").format(
             day=wording.say_day(taken_at), time=wording.say_clock(taken_at)
         ),
         Level.WARNING if is_old else Level.GOOD,

@@ -6,7 +6,6 @@ Ends by becoming `operations/serving.py`, which loads no Django.
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import os
 import socket
@@ -23,15 +22,13 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 
 from avatar_site import env
-from avatar_site.operations import database_checks, processes, services
+from avatar_site.operations import database_checks, processes, services, status_report
 from avatar_site.operations.backups.copies import remove_leftovers
 from avatar_site.operations.locks import SERVE_LOCK, LockHeld, hold_lock
 from avatar_site.operations.serve_state import describe_child, read_state
-from avatar_site.operations.serving import ServePlan, become_supervisor, describe_role, make_memory_table
+from avatar_site.operations.serving import ServePlan, become_supervisor, make_memory_table
 from avatar_site.private_files import close_to_others, restrict_new_files
 from inference.address import AddressTaken, hold_socket, parse_socket_path
-from inference.client import InferenceClient
-from inference.interfaces import InferenceError
 from realtime.call.prompt import EXAMPLES, Scene, compose_shared
 
 #: Settings that a flag of the command overrides, for this process and its children.
@@ -121,23 +118,13 @@ def describe_running() -> Iterator[str]:
     yield state.address
     yield make_memory_table(state.pids)
     yield from filter(None, (describe_child(child, time.time()) for child in state.children))
-    yield from asyncio.run(_describe_roles())
+    yield from status_report.describe(status_report.probe())
 
 
 def make_opening() -> tuple[tuple[str, str], ...]:
     """Return the messages that every conversation begins with: role and content."""
     scene = Scene(settings.AVATAR_SYSTEM_PROMPT, EXAMPLES if settings.AVATAR_EXAMPLES else ())
     return tuple((message.role, message.content) for message in compose_shared(scene))
-
-
-async def _describe_roles() -> list[str]:
-    client = InferenceClient(settings.AVATAR_INFERENCE_ADDRESS, secret=settings.AVATAR_INFERENCE_SECRET)
-    try:
-        return [describe_role(role) for role in (await client.status()).roles]
-    except InferenceError as error:
-        return [f"  inference: {error}"]
-    finally:
-        await client.close()
 
 
 def _prepare(names: tuple[str, ...], say: Say, *, is_backed_up: bool) -> str:

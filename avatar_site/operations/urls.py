@@ -1,8 +1,8 @@
 from django.urls import path
 
-from avatar_site.operations import views
+from avatar_site.operations import api
 
 app_name = "operations"
 urlpatterns = [
-    path("api/system/info", views.system_info, name="system-info"),
+    path("api/system/info", api.SystemInfo.as_view(), name="system-info"),
 ]

@@ -53,7 +53,7 @@ def read_page(client: Client, span: str = "hour") -> str:
 
 def read_tile(page: str, key: str) -> tuple[str, str, str]:
     """The level, value and detail of a tile."""
-    pattern = rf'is-(\w+) tile-{key}">.*?dash-value">(.*?)</p> <p class="dash-detail">(.*?)</p>'
+    pattern = rf'is-(\w+) tile-{key}">.*?dash-value">(.*?)</p> <p class="dash-detail"[^>]*>(.*?)</p>'
     found = re.search(pattern, page)
     assert found
     return found[1], found[2], found[3].replace("\xa0", " ")

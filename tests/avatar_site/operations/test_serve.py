@@ -196,6 +196,16 @@ class TestServe:
             assert status.wait_for_end() == 0
             assert f"http://127.0.0.1:{serve.port}" in status.output
             assert re.search(r"inference +pid \d+ +\d+ MiB", status.output)
+            for line in (
+                r"Health: (healthy|degraded)",
+                r"Version \S+, build \S+, profile fake",
+                r"  stt    ready  fake",
+                r"Sessions: 0 of 5, 0 waiting",
+                r"Newest verified backup: none",
+                r"RAM: [\d.]+ of [\d.]+ GiB",
+                r"Disk: [\d.]+ of [\d.]+ GiB",
+            ):
+                assert re.search(line, status.output), line
         finally:
             second.close()
             status.close()

@@ -10,10 +10,8 @@ from typing import Any
 import pytest
 from django.contrib.auth.models import User
 from django.db import connection
-from django.test import AsyncClient
 from django.utils import timezone
 
-from avatar_site import version
 from avatar_site.operations import status
 from avatar_site.operations.models import BackupRun, RunKind, RunState
 from avatar_site.operations.serve_state import ChildState, ServeState
@@ -32,7 +30,6 @@ from avatar_site.operations.status import (
 from inference.interfaces import (
     DeviceMemory,
     InferenceStatus,
-    InferenceUnavailable,
     Role,
     RoleState,
     RoleStatus,
@@ -98,19 +95,6 @@ def make_prober(tmp_path: Path) -> Iterator[Any]:
     yield make
     for prober in made:
         prober.close()
-
-
-@pytest.fixture
-def use_inference(monkeypatch: pytest.MonkeyPatch, make_prober: Any) -> Any:
-    """Have the process's prober ask this inference once."""
-
-    async def use(inference: Any) -> Prober:
-        prober: Prober = make_prober(inference)
-        await prober.probe()
-        monkeypatch.setattr("avatar_site.operations.views.get_prober", lambda: prober)
-        return prober
-
-    return use
 
 
 def make_machine(*, ram_percent: int = 50, serve: ServeState | None = None) -> MachineReport:
@@ -329,41 +313,3 @@ class TestIsSettled:
     )
     def test_when_no_role_is_under_way(self, state: RoleState, expected: bool) -> None:
         assert make_status(tts=state).is_settled is expected
-
-
-@pytest.mark.django_db(transaction=True)
-class TestSystemInfo:
-    async def test_is_not_for_strangers(self, async_client: AsyncClient, use_inference: Any) -> None:
-        await use_inference(Inference(make_status()))
-
-        assert (await async_client.get("/api/system/info")).status_code == 401
-
-    async def test_names_the_engines_and_the_reasons(
-        self, async_client: AsyncClient, use_inference: Any, alice: User
-    ) -> None:
-        await use_inference(Inference(make_status(tts=RoleState.UNAVAILABLE)))
-        await async_client.aforce_login(alice)
-
-        body = (await async_client.get("/api/system/info")).json()
-
-        assert {name: body[name] for name in ("version", "build", "schema")} == version.describe()
-        assert body["profile"] == "fake"
-        assert body["limits"]["max_sessions"] == 5
-        assert body["inference"]["is_ready"] is False
-        assert body["inference"]["resident_bytes"] == 5000
-        assert [(role["role"], role["engine"], role["reason"]) for role in body["inference"]["roles"]] == [
-            ("stt", "fake", ""),
-            ("llm", "fake", ""),
-            ("tts", "fake", "weights are missing"),
-            ("encoder", "fake", ""),
-        ]
-
-    async def test_says_why_inference_does_not_answer(
-        self, async_client: AsyncClient, use_inference: Any, alice: User
-    ) -> None:
-        await use_inference(Inference(InferenceUnavailable("connection refused")))
-        await async_client.aforce_login(alice)
-
-        body = (await async_client.get("/api/system/info")).json()
-
-        assert body["inference"] == {"is_ready": False, "reason": "connection refused", "roles": []}
