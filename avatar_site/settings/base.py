@@ -37,6 +37,8 @@ AVATAR_LOG_LEVEL = env.choice("AVATAR_LOG_LEVEL", "INFO", ("DEBUG", "INFO", "WAR
 
 # Who sends it (`Authorization: Bearer …`) gets the detail of /health, and /metrics.
 AVATAR_METRICS_TOKEN = env.text("AVATAR_METRICS_TOKEN")
+# Read by OpenTelemetry itself; here, so that a wrong one stops the start.
+OTEL_EXPORTER_OTLP_ENDPOINT = env.web_address("OTEL_EXPORTER_OTLP_ENDPOINT")
 
 AVATAR_ADMIN_USERNAME = env.text("AVATAR_ADMIN_USERNAME", "admin")
 AVATAR_ADMIN_PASSWORD = env.text("AVATAR_ADMIN_PASSWORD")
