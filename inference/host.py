@@ -29,6 +29,7 @@ from inference.engines.background_gate import BackgroundGate
 from inference.engines.base import Engine
 from inference.interfaces import InferenceBusy, InferenceStatus, InferenceUnavailable, Role, RoleState, RoleStatus
 from inference.services import SERVICE_OF_ROLE, SecretInterceptor, add_services
+from inference.telemetry.metrics import EngineMetrics
 
 logger = logging.getLogger(__name__)
 
@@ -66,6 +67,7 @@ class EngineHost:
         self.started_at = time.time()
         #: Shared by all engines on the processor. A GPU has room for both, and is left to its engines' own gates.
         self.gate = BackgroundGate(pause_s=PAUSE_S)
+        self.metrics = EngineMetrics()
         self._process = psutil.Process()
         self._slots = {
             role: Slot(RoleStatus(role, RoleState.LOADING, "", "", "", load_s=0.0, memory_bytes=0)) for role in Role
