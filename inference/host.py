@@ -29,6 +29,7 @@ from inference.engines.background_gate import BackgroundGate
 from inference.engines.base import Engine
 from inference.interfaces import InferenceBusy, InferenceStatus, InferenceUnavailable, Role, RoleState, RoleStatus
 from inference.services import SERVICE_OF_ROLE, SecretInterceptor, add_services
+from inference.telemetry.metrics import EngineMetrics
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +49,8 @@ class Slot:
 
     status: RoleStatus
     engine: Engine | None = None
+    #: Why engines before this one did not load; empty for the first.
+    fallback_reason: str = ""
 
 
 class EngineHost:
@@ -64,6 +67,7 @@ class EngineHost:
         self.started_at = time.time()
         #: Shared by all engines on the processor. A GPU has room for both, and is left to its engines' own gates.
         self.gate = BackgroundGate(pause_s=PAUSE_S)
+        self.metrics = EngineMetrics()
         self._process = psutil.Process()
         self._slots = {
             role: Slot(RoleStatus(role, RoleState.LOADING, "", "", "", load_s=0.0, memory_bytes=0)) for role in Role
@@ -100,6 +104,7 @@ class EngineHost:
                     await self._close(engine)  # its memory is needed by the next
                 continue
             slot.engine = engine
+            slot.fallback_reason = "; ".join(reasons)
             slot.status = replace(
                 slot.status,
                 state=RoleState.READY,
@@ -110,7 +115,7 @@ class EngineHost:
                     if engine.is_on_gpu
                     else self._process.memory_info().rss - resident_before,
                 ),
-                reason="; ".join(reasons),
+                reason=slot.fallback_reason,
                 clones=engine.can_clone,
             )
             logger.info("%s is ready: %s on %s, %.1f s", role, name, engine.device, slot.status.load_s)
@@ -155,7 +160,7 @@ class EngineHost:
             state = RoleState.UNAVAILABLE if trouble else RoleState.READY
             if state is not slot.status.state:
                 logger.log(logging.ERROR if trouble else logging.INFO, "%s is %s %s", role, state, trouble)
-                slot.status = replace(slot.status, state=state, reason=trouble)
+                slot.status = replace(slot.status, state=state, reason=trouble or slot.fallback_reason)
         return slot.status.state
 
     def _check_free_memory(self, role: Role, engine: Engine) -> None:

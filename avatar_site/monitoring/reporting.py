@@ -95,7 +95,8 @@ class Reporter:
             if not self._is_failing:
                 logger.warning("the sample of this minute is kept until the database is back: %s", error)
             self._is_failing = True
-        except BaseException:
+        except Exception:
+            # Not when cancelled: the thread goes on writing.
             metrics.give_back(minute)
             raise
         else:

@@ -38,6 +38,9 @@ REDIS_TIMEOUT_S = 5.0
 MEDIA_EVERY_S = 60 * 60.0
 #: The supervisor writes its state every few seconds: an older one is of a supervisor that hangs, or was killed.
 STATE_IS_OLD_S = 120.0
+#: A sample is written when its minute is over.
+WEB_IS_SILENT_AFTER = dt.timedelta(minutes=4)
+WEB_IS_GONE_AFTER = dt.timedelta(days=1)
 #: Of vLLM: 0 to 1.
 KV_CACHE_USE = "kv_cache_use"
 #: Heartbeats missed in a row: then the supervisor restarts a process.
@@ -71,6 +74,7 @@ def observe(*, now: dt.datetime) -> Observed:
         measure_media,
         lambda: measure_queues(now),
         lambda: measure_backup_age(now),
+        lambda: measure_web(now),
         lambda: measure_processes(state, now),
         lambda: measure_roles(inference),
         lambda: measure_devices(inference),
@@ -245,6 +249,22 @@ def measure_processes(state: ServeState | None, now: dt.datetime) -> dict[str, f
     for child in state.children:
         gauges[f"down.{child.name}"] = float(child.pid is None or child.missed >= MISSED)
     return gauges
+
+
+def measure_web(now: dt.datetime) -> dict[str, float]:
+    """
+    Return whether no web process reports any more, on any machine; nothing where none has within a day.
+
+    A supervisor knows better; without one there is no other sign.
+    """
+    newest = (
+        Sample.objects.filter(
+            resolution=Resolution.MINUTE, began_at__gte=now - WEB_IS_GONE_AFTER, source__startswith="web "
+        )
+        .order_by("-began_at")
+        .first()
+    )
+    return {} if newest is None else {"down.web": float(now - newest.began_at > WEB_IS_SILENT_AFTER)}
 
 
 def _is_running(pid: int) -> bool:

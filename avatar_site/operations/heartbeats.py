@@ -152,8 +152,7 @@ class HangWatch:
             while True:
                 due_at = loop.time() + self._policy.interval_s
                 await asyncio.sleep(self._policy.interval_s)
-                # What arrived while this process was starved is read before anything is judged.
-                self._receive(receiver)
+                # What arrived while this process was starved was read already: the loop does so before it runs timers.
                 if loop.time() - due_at <= self._policy.max_own_lateness_s:
                     self._check()
         finally:

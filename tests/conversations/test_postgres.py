@@ -121,8 +121,9 @@ def test_a_restart_of_postgresql_costs_a_call_nothing(postgres: Postgres, tmp_pa
         ],
         ["voices/test_leases.py", "voices/test_migrations.py"],
         [f"avatar_site/operations/tombstones/test_{name}.py" for name in ("triggers", "watching", "log", "applying")],
+        [f"avatar_site/monitoring/test_{name}.py" for name in ("alerts", "rollups", "sampling", "watching")],
     ],
-    ids=["conversations", "voices", "tombstones"],
+    ids=["conversations", "voices", "tombstones", "monitoring"],
 )
 def test_postgresql_does_what_sqlite_does(postgres: Postgres, paths: list[str]) -> None:
     """In a process of its own: this one's settings are for SQLite, and are read once."""

@@ -8,7 +8,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -616,6 +616,22 @@ class TestTrouble:
             await eventually_async(lambda: is_serving(server.port, True))
         finally:
             watching.cancel()
+
+    async def test_leaves_a_fallback_known_as_one(
+        self, config: InferenceConfig, engines: ScriptedEngines, connect: Any, running: Any
+    ) -> None:
+        engines["llm:huge"] = MemoryError("no room")
+        engine = engines["llm:good"] = Moody()
+        config = replace(config, engines={**config.engines, Role.LLM: ("scripted:huge", "scripted:good")})
+        client = connect((await running(config, ScriptedReader(()))).port)
+
+        reasons = []
+        for engine.trouble in ("the engine has died", ""):
+            with suppress(InferenceUnavailable):
+                await generate(client)
+            reasons.append((await client.status()).roles[1].reason)
+
+        assert reasons == ["the engine has died", "scripted:huge: no room"]
 
     async def test_leaves_the_other_roles_alone(
         self, config: InferenceConfig, engines: ScriptedEngines, connect: Any, running: Any

@@ -33,6 +33,7 @@ from avatar_site.lib.metrics import Stage
 from avatar_site.lib.ram import read_ram
 from avatar_site.monitoring import certificates, reporting, sampling
 from avatar_site.monitoring.models import Alert
+from avatar_site.monitoring.samples import SampleValues
 from avatar_site.operations.serve_state import read_state
 from inference.client import InferenceClient
 from tests.avatar_site.monitoring.test_watching import read_open, watch
@@ -233,6 +234,24 @@ class TestEngines:
 
 
 @pytest.mark.django_db
+@pytest.mark.usefixtures("data_dir")
+class TestWeb:
+    def test_fires_an_alert_when_it_is_silent_though_nothing_supervises_it(self, now: dt.datetime) -> None:
+        reporting.write_sample("host:1", now.replace(second=0), SampleValues())
+        later = watch(now, minutes=5)
+        early = read_open("process_down")
+
+        later = watch(later, minutes=2)
+        silent = read_open("process_down")
+        reporting.write_sample("host:2", later.replace(second=0), SampleValues())
+        watch(later, minutes=3)
+
+        assert ("process_down", "web") not in early
+        assert ("process_down", "web") in silent
+        assert ("process_down", "web") not in read_open("process_down")
+
+
+@pytest.mark.django_db
 @pytest.mark.usefixtures("ask_real_engines")
 class TestProcesses:
     @pytest.mark.timeout(120)
@@ -322,9 +341,10 @@ class TestQueues:
                 watch(now)
                 # One task is taken, and the next one waits: the queue moves.
                 client.rpop("celery")
-                later = watch(now + dt.timedelta(minutes=14))
+                watch(now + dt.timedelta(minutes=10))
+                watch(now + dt.timedelta(minutes=20))
                 moving = read_open("queue_stuck")
-                later = watch(later + dt.timedelta(minutes=15))
+                later = watch(now + dt.timedelta(minutes=26))
                 stuck = read_open("queue_stuck")
                 client.rpop("celery")
                 watch(later, minutes=3)

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.backup_site import BackupSite
+from tests.virtual_clock import list_loop_factories
+
+
+def pytest_asyncio_loop_factories(config: Any, item: Any) -> Mapping[str, Any]:
+    return list_loop_factories(item)
 
 
 @pytest.fixture(scope="session")

@@ -1,14 +1,16 @@
+import asyncio
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 
-from avatar_site.operations.heartbeats import Activity, HangPolicy, Heartbeat, NotifySocket, read_activity_of
+from avatar_site.operations.heartbeats import Activity, HangPolicy, HangWatch, Heartbeat, NotifySocket, read_activity_of
 from inference import sd_notify
+from tests.virtual_clock import VirtualClockLoop
 
 POLICY = HangPolicy(max_missed=3, max_missed_while_working=6, max_missed_while_starting=10)
 IDLE = Activity(cpu_s=7.0, is_waiting_for_disk=False)
@@ -116,6 +118,80 @@ class TestNotifySocket:
         receiver.close()
 
         assert received == [(os.getpid(), b"WATCHDOG=1"), (child.pid, b"READY=1")]
+
+
+class Watch(HangWatch):
+    """Watches this process, which is ready, does nothing, and sends heartbeats when told to."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.ready: list[str] = []
+        super().__init__(HangPolicy(), on_ready=self.ready.append, read_activity=lambda pid: IDLE)
+        self._monkeypatch = monkeypatch
+
+    def beat(self) -> None:
+        for name, value in self.environment.items():
+            self._monkeypatch.setenv(name, value)
+        assert sd_notify.notify("READY=1", "WATCHDOG=1")
+
+
+@pytest.mark.virtual_clock
+@pytest.mark.skipif(sys.platform != "linux", reason="abstract sockets are Linux's")
+class TestHangWatch:
+    @pytest.fixture
+    async def watch(self, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Watch]:
+        watch = Watch(monkeypatch)
+        with watch.listening():
+            watching = asyncio.create_task(watch.run())
+            yield watch
+            watching.cancel()
+            await asyncio.wait([watching])
+
+    async def test_reports_a_child_that_is_silent_for_fifteen_seconds(self, watch: Watch) -> None:
+        hangs = watch.begin("web", os.getpid())
+        watch.beat()
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+
+        await hangs.wait()
+
+        # The first check finds the heartbeat, and three find none.
+        assert loop.time() - began == pytest.approx(20, abs=0.1)
+        assert watch.ready == ["web"]
+
+    async def test_does_not_report_one_that_sends_a_heartbeat_in_each_interval(self, watch: Watch) -> None:
+        hangs = watch.begin("web", os.getpid())
+
+        for _ in range(100):
+            watch.beat()
+            await asyncio.sleep(5)
+
+        assert not hangs.is_set()
+        assert watch.ready == ["web"]
+
+    async def test_counts_nothing_as_missed_while_it_is_late_itself(self, watch: Watch) -> None:
+        hangs = watch.begin("web", os.getpid())
+        watch.beat()
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, VirtualClockLoop)
+
+        for _ in range(100):
+            await asyncio.sleep(4)
+            loop.now += 10  # the machine stood still
+
+        assert not hangs.is_set()
+        await asyncio.sleep(30)
+        assert hangs.is_set()
+
+    async def test_forgets_a_child_that_has_ended(self, watch: Watch) -> None:
+        hangs = watch.begin("web", os.getpid())
+        watch.beat()
+        await asyncio.sleep(5)
+        watch.end("web")
+
+        await asyncio.sleep(100)
+
+        assert not hangs.is_set()
+        assert watch.find("web") is None
 
 
 class TestReadActivity:
