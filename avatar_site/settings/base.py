@@ -106,7 +106,7 @@ AVATAR_ALERT_ERROR_PERCENT = env.decimal_number("AVATAR_ALERT_ERROR_PERCENT", 5,
 AVATAR_ALERT_MIN_ERRORS = env.whole_number("AVATAR_ALERT_MIN_ERRORS", 3, minimum=1, maximum=1_000_000)
 AVATAR_ALERT_LATENCY_S = env.decimal_number("AVATAR_ALERT_LATENCY_S", 3.5, minimum=0.1, maximum=600)
 AVATAR_ALERT_DISK_GB = env.decimal_number("AVATAR_ALERT_DISK_GB", 10, minimum=0, maximum=1_000_000)
-AVATAR_ALERT_LOGS_MB = env.decimal_number("AVATAR_ALERT_LOGS_MB", 8000, minimum=1, maximum=1_000_000)
+AVATAR_ALERT_LOGS_MB = env.decimal_number("AVATAR_ALERT_LOGS_MB", 1500, minimum=1, maximum=1_000_000)
 AVATAR_ALERT_BACKUP_HOURS = env.decimal_number("AVATAR_ALERT_BACKUP_HOURS", 26, minimum=1, maximum=10_000)
 AVATAR_ALERT_QUEUE_MINUTES = env.decimal_number("AVATAR_ALERT_QUEUE_MINUTES", 15, minimum=1, maximum=10_000)
 AVATAR_ALERT_CERTIFICATE = env.certificate("AVATAR_ALERT_CERTIFICATE")
