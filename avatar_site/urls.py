@@ -23,6 +23,7 @@ urlpatterns = [
     path("account/", AccountView.as_view(), name="account"),
     path("i18n/", include("django.conf.urls.i18n")),
     path("", include("avatar_site.operations.urls")),
+    path("", include("avatar_site.monitoring.urls")),
     path("api/schema", SpectacularAPIView.as_view(), name="schema"),
     path(
         "api/docs",

@@ -108,6 +108,14 @@ class InferenceClient:
             )
         return wire.status_from_proto(reply)
 
+    async def read_metrics(self) -> bytes:
+        async with _translated_errors():
+            reply = await rpc.InferenceStub(self.channel()).GetMetrics(
+                pb.GetMetricsRequest(), timeout=STATUS_TIMEOUT_S, metadata=self.metadata
+            )
+        exposition: bytes = reply.exposition
+        return exposition
+
     async def close(self) -> None:
         """Close this event loop's connection. Active calls raise InferenceUnavailable."""
         channel = self._channels.pop(asyncio.get_running_loop(), None)

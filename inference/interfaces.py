@@ -354,6 +354,11 @@ class RoleState(StrEnum):
     UNAVAILABLE = "unavailable"
 
 
+#: Names of figures: requests that wait for an engine, and the share of its KV-cache in use, 0 to 1.
+REQUESTS_WAITING = "requests_waiting"
+KV_CACHE_USE = "kv_cache_use"
+
+
 @dataclass(frozen=True, slots=True)
 class RoleStatus:
     """
@@ -424,6 +429,14 @@ class Inference(Protocol):
 
     async def status(self) -> InferenceStatus:
         """Raises InferenceUnavailable when the process does not answer within two seconds."""
+        ...
+
+    async def read_metrics(self) -> bytes:
+        """
+        Return what the process measures of its engines, in Prometheus's text format.
+
+        Raises InferenceUnavailable when it does not answer within two seconds.
+        """
         ...
 
     async def close(self) -> None: ...

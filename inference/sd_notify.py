@@ -8,11 +8,13 @@ Imports neither gRPC nor Django.
 from __future__ import annotations
 
 import asyncio
+import atexit
 import os
 import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 
 #: Heartbeats are at most this far apart, and at least three fit into the time after which a process counts as hung.
 INTERVAL_S = 5.0
@@ -33,13 +35,20 @@ def notify(*states: str) -> bool:
     if not address.startswith(("/", "@")):
         return False
     try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
-            sender.setblocking(False)
-            # "@" is the zero byte of an address in Linux's abstract namespace.
-            sender.sendto("\n".join(states).encode(), address.replace("@", "\0", 1))
+        # "@" is the zero byte of an address in Linux's abstract namespace.
+        _open_sender().sendto("\n".join(states).encode(), address.replace("@", "\0", 1))
     except OSError:
         return False
     return True
+
+
+@cache
+def _open_sender() -> socket.socket:
+    # Kept open: a process that has used up its file descriptors is busy, and must not seem to hang.
+    sender = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+    sender.setblocking(False)
+    atexit.register(sender.close)
+    return sender
 
 
 def read_interval_s() -> float | None:

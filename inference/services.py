@@ -9,8 +9,8 @@ from __future__ import annotations
 import hmac
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import ExitStack, aclosing, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import ExitStack, aclosing, asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any, Self, cast
 
 import grpc
@@ -20,6 +20,8 @@ from inference import wire
 from inference.client import SECRET_METADATA
 from inference.engines.base import Engine
 from inference.interfaces import (
+    BYTES_PER_SAMPLE,
+    MICROPHONE_SAMPLE_RATE_HZ,
     DiscardUtterance,
     FinalTranscript,
     InferenceBusy,
@@ -37,11 +39,16 @@ from inference.interfaces import (
 )
 from inference.proto import inference_pb2 as pb
 from inference.proto import inference_pb2_grpc as rpc
+from inference.telemetry import tracing
+from inference.telemetry.context import from_headers
+from inference.telemetry.metrics import RequestTimer
 
 if TYPE_CHECKING:
     from inference.host import EngineHost
 
 logger = logging.getLogger(__name__)
+
+BYTES_PER_MS = MICROPHONE_SAMPLE_RATE_HZ * BYTES_PER_SAMPLE // 1000
 
 #: The health service's name of each role.
 SERVICE_OF_ROLE = {
@@ -61,21 +68,40 @@ def add_services(server: grpc.aio.Server, host: EngineHost) -> None:
 
 
 @asynccontextmanager
-async def _translated_errors(context: Any) -> AsyncIterator[None]:
-    """Abort the call with the status code of the exception raised inside. Unexpected ones are logged."""
+async def _translated_errors(context: Any, host: EngineHost, role: Role) -> AsyncIterator[None]:
+    """Abort the call with the status code of the exception raised inside, and count it. Unexpected ones are logged."""
+    metrics = host.metrics
     try:
         yield
     except InferenceUnavailable as error:
+        metrics.count_failure(role, "unavailable")
         await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
     except InferenceBusy as error:
+        metrics.count_failure(role, "busy")
         await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error))
     except InferenceError as error:
+        metrics.count_failure(role, "failed")
         await context.abort(grpc.StatusCode.INTERNAL, str(error))
     except wire.InvalidRequest as error:
+        metrics.count_failure(role, "invalid_request")
         await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
     except Exception as error:  # an engine may raise anything its library defines; its caller gets a status
+        metrics.count_failure(role, "unexpected")
         logger.exception("a call failed")
         await context.abort(grpc.StatusCode.INTERNAL, f"{type(error).__name__}: {error}")
+
+
+@contextmanager
+def _measured(
+    host: EngineHost, context: Any, role: Role, work: str, engine: Engine, *, is_background: bool = False
+) -> Iterator[RequestTimer]:
+    """Time one request, and add its span to the turn that its metadata names."""
+    trace_id = from_headers(context.invocation_metadata() or ()).get("trace_id") if tracing.is_on() else None
+    with (
+        tracing.span(f"inference {work}", trace_id, attributes={"engine": engine.model_name, "role": role.value}),
+        host.metrics.request(role, work, engine.model_name, is_background=is_background) as timer,
+    ):
+        yield timer
 
 
 class SpeechToTextService(rpc.SpeechToTextServicer):
@@ -85,7 +111,7 @@ class SpeechToTextService(rpc.SpeechToTextServicer):
     async def Transcribe(
         self, requests: AsyncIterator[pb.TranscribeRequest], context: Any
     ) -> AsyncIterator[pb.TranscribeResponse]:
-        async with _translated_errors(context):
+        async with _translated_errors(context, self._host, Role.STT):
             with self._host.call(Role.STT) as engine:
                 first = await anext(aiter(requests), None)
                 if first is None or first.WhichOneof("input") != "options":
@@ -100,12 +126,17 @@ class SpeechToTextService(rpc.SpeechToTextServicer):
 
 
 class _Utterance:
-    """Holds background work back during utterances only: a stream lasts as long as a call and is mostly silent."""
+    """
+    Holds background work back during utterances only: a stream lasts as long as a call and is mostly silent.
+
+    Measures how long each transcript takes.
+    """
 
     def __init__(self, host: EngineHost, engine: Engine, options: TranscriptionOptions) -> None:
         self._host, self._engine, self._is_background = host, engine, options.is_background
         self._live = ExitStack()
         self._is_speaking = False
+        self._audio = host.metrics.follow_audio()
 
     def __enter__(self) -> Self:
         return self
@@ -115,6 +146,7 @@ class _Utterance:
 
     def follow(self, event: TranscriptEvent) -> None:
         if isinstance(event, FinalTranscript):
+            self._measure(event)
             self.end()
         elif isinstance(event, SpeechStarted) and not self._is_speaking and not self._is_background:
             self._live.enter_context(self._host.live_call(self._engine))
@@ -124,13 +156,24 @@ class _Utterance:
         self._live.close()
         self._is_speaking = False
 
+    def note_audio(self, size_bytes: int) -> None:
+        self._audio.add(size_bytes)
+
+    def _measure(self, event: FinalTranscript) -> None:
+        """Count a transcript from when the audio had come that ended the utterance."""
+        waited_s = self._audio.find_age_s(event.received_ms * BYTES_PER_MS)
+        if waited_s is not None:
+            self._host.metrics.observe_transcript(self._engine.model_name, waited_s, is_background=self._is_background)
+
 
 async def _read_inputs(
     requests: AsyncIterator[pb.TranscribeRequest], utterance: _Utterance
 ) -> AsyncIterator[TranscriptionInput]:
     async for request in requests:
         item = wire.transcription_input_from_proto(request)
-        if isinstance(item, DiscardUtterance):
+        if isinstance(item, bytes):
+            utterance.note_audio(len(item))
+        elif isinstance(item, DiscardUtterance):
             utterance.end()
         yield item
 
@@ -140,16 +183,22 @@ class LanguageModelService(rpc.LanguageModelServicer):
         self._host = host
 
     async def Generate(self, request: pb.GenerateRequest, context: Any) -> AsyncIterator[pb.GenerateResponse]:
-        async with _translated_errors(context):
+        async with _translated_errors(context, self._host, Role.LLM):
             with self._host.call(Role.LLM) as engine, self._host.live_call(engine):
                 events = cast(LanguageModel, engine).generate(*wire.generation_from_proto(request))
-                async with aclosing(events):
-                    async for event in events:
-                        yield wire.generation_event_to_proto(event)
+                with _measured(self._host, context, Role.LLM, "generate", engine) as timer:
+                    async with aclosing(events):
+                        async for event in events:
+                            timer.note_result()
+                            yield wire.generation_event_to_proto(event)
 
     async def Prefill(self, request: pb.PrefillRequest, context: Any) -> pb.PrefillResponse:
-        async with _translated_errors(context):
-            with self._host.call(Role.LLM) as engine, self._host.live_call(engine):
+        async with _translated_errors(context, self._host, Role.LLM):
+            with (
+                self._host.call(Role.LLM) as engine,
+                self._host.live_call(engine),
+                _measured(self._host, context, Role.LLM, "prefill", engine),
+            ):
                 await cast(LanguageModel, engine).prefill(wire.messages_from_proto(request.messages))
         return pb.PrefillResponse()
 
@@ -159,21 +208,27 @@ class TextToSpeechService(rpc.TextToSpeechServicer):
         self._host = host
 
     async def Synthesise(self, request: pb.SynthesiseRequest, context: Any) -> AsyncIterator[pb.SynthesiseResponse]:
-        async with _translated_errors(context):
+        async with _translated_errors(context, self._host, Role.TTS):
             with self._host.call(Role.TTS) as engine:
-                chunks = cast(TextToSpeech, engine).synthesise(*wire.synthesis_from_proto(request))
-                async with aclosing(chunks):
-                    async for chunk in chunks:
-                        yield wire.audio_chunk_to_proto(chunk)
+                text, options = wire.synthesis_from_proto(request)
+                is_background = options.is_background
+                chunks = cast(TextToSpeech, engine).synthesise(text, options)
+                with _measured(
+                    self._host, context, Role.TTS, "synthesise", engine, is_background=is_background
+                ) as timer:
+                    async with aclosing(chunks):
+                        async for chunk in chunks:
+                            timer.note_result()
+                            yield wire.audio_chunk_to_proto(chunk)
 
     async def ListVoices(self, request: pb.ListVoicesRequest, context: Any) -> pb.ListVoicesResponse:
-        async with _translated_errors(context):
+        async with _translated_errors(context, self._host, Role.TTS):
             with self._host.call(Role.TTS) as engine:
                 voices = await cast(TextToSpeech, engine).list_voices()
         return wire.voices_to_proto(voices)
 
     async def ListStyles(self, request: pb.ListStylesRequest, context: Any) -> pb.ListStylesResponse:
-        async with _translated_errors(context):
+        async with _translated_errors(context, self._host, Role.TTS):
             with self._host.call(Role.TTS) as engine:
                 styles = await cast(TextToSpeech, engine).list_styles()
         return wire.styles_to_proto(styles)
@@ -184,10 +239,11 @@ class SpeakerEncoderService(rpc.SpeakerEncoderServicer):
         self._host = host
 
     async def Embed(self, request: pb.EmbedRequest, context: Any) -> pb.EmbedResponse:
-        async with _translated_errors(context):
+        async with _translated_errors(context, self._host, Role.ENCODER):
             with self._host.call(Role.ENCODER) as engine:
                 pcm, sample_rate_hz = wire.recording_from_proto(request)
-                embedding = await cast(SpeakerEncoder, engine).embed(pcm, sample_rate_hz=sample_rate_hz)
+                with _measured(self._host, context, Role.ENCODER, "embed", engine, is_background=True):
+                    embedding = await cast(SpeakerEncoder, engine).embed(pcm, sample_rate_hz=sample_rate_hz)
         return wire.embedding_to_proto(embedding)
 
 
@@ -197,6 +253,9 @@ class InferenceService(rpc.InferenceServicer):
 
     async def GetStatus(self, request: pb.GetStatusRequest, context: Any) -> pb.GetStatusResponse:
         return wire.status_to_proto(self._host.status())
+
+    async def GetMetrics(self, request: pb.GetMetricsRequest, context: Any) -> pb.GetMetricsResponse:
+        return pb.GetMetricsResponse(exposition=self._host.metrics.render(self._host.status()))
 
 
 class SecretInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in the stubs only

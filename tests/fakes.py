@@ -14,6 +14,7 @@ from uuid import UUID, uuid4
 
 from inference.engines.fake import FakeLanguageModel, FakeSpeakerEncoder, FakeSpeechToText, FakeTextToSpeech
 from inference.interfaces import InferenceStatus, InferenceUnavailable, Message, Role, RoleState, RoleStatus
+from inference.telemetry.metrics import EngineMetrics
 from realtime import messages
 from realtime.call.settings import CallSettings
 from realtime.call.turns import BegunTurn, CorrectedTurn, DroppedTurn, PastTurn, SaidTurn
@@ -115,6 +116,9 @@ class FakeInference:
             resident_bytes=0,
             started_at=self._started_at,
         )
+
+    async def read_metrics(self) -> bytes:
+        return EngineMetrics().render(await self.status())
 
     async def close(self) -> None:
         self.is_closed = True

@@ -29,6 +29,9 @@ MESSAGES = {
     "disable": _("Disabled the voice"),
     "enable": _("Enabled the voice"),
     "unshare": _("Stopped sharing the voice"),
+    "Ended a call.": _("Ended a call"),
+    "Logged out.": _("Logged the person out"),
+    "Acknowledged.": _("Acknowledged an alert"),
 }
 
 

@@ -23,9 +23,8 @@ from avatar_site.monitoring.panels import Axis
 from avatar_site.monitoring.queries import Slot, Span, Usage
 from avatar_site.monitoring.reading import read_thresholds
 from avatar_site.monitoring.samples import SampleValues, estimate_quantile
-from avatar_site.monitoring.sampling import find_backed_up_at
 from avatar_site.monitoring.tiles import Limits
-from avatar_site.operations.status import UNPROBED, get_prober
+from avatar_site.operations.status import UNPROBED, find_backed_up_at, get_prober
 from realtime.models import CallState, LiveCall
 
 if TYPE_CHECKING:

@@ -25,6 +25,8 @@ class SampleValues:
 
     Names of gauges, from "system": disk_free_bytes, disk_total_bytes, log_bytes, media_bytes, database_bytes,
     ram_used_bytes, ram_total_bytes, vram_used_bytes, vram_total_bytes, rss_bytes.<process>, queue.<name>, backup_age_s;
+    for alerts also backup_disk_free_bytes, memory_percent.<kind> (ram, gpu<number>, kv_cache), queue_wait_s.<name>, and
+    as 0 or 1 down.<process>, unavailable.<role>, loading.<role>, fallback.<role>;
     from a web process: sessions, waiting, loop_lag_s. Names of counts: see `metrics.Minute`.
     """
 

@@ -27,7 +27,7 @@ from avatar_site.operations.processes import measure_memory_bytes
 from avatar_site.operations.serve_state import ServeState, read_state
 from inference import device_memory
 from inference.config import ConfigurationError, InferenceConfig
-from inference.interfaces import InferenceError, InferenceStatus, Role, RoleState
+from inference.interfaces import KV_CACHE_USE, InferenceError, InferenceStatus, Role, RoleState
 
 logger = logging.getLogger(__name__)
 
@@ -41,8 +41,6 @@ STATE_IS_OLD_S = 120.0
 #: A sample is written when its minute is over.
 WEB_IS_SILENT_AFTER = dt.timedelta(minutes=4)
 WEB_IS_GONE_AFTER = dt.timedelta(days=1)
-#: Of vLLM: 0 to 1.
-KV_CACHE_USE = "kv_cache_use"
 #: Heartbeats missed in a row: then the supervisor restarts a process.
 MISSED = 3
 

@@ -58,6 +58,7 @@ def list_secrets() -> dict[str, str]:
         "AVATAR_INFERENCE_SECRET": settings.AVATAR_INFERENCE_SECRET,
         "AVATAR_BACKUP_S3_SECRET_ACCESS_KEY": settings.AVATAR_BACKUP_S3["secret_key"],
         "AVATAR_S3_SECRET_ACCESS_KEY": settings.STORAGES["default"].get("OPTIONS", {}).get("secret_key"),
+        "AVATAR_METRICS_TOKEN": settings.AVATAR_METRICS_TOKEN,
         "AVATAR_ALERT_WEBHOOK_SECRET": settings.AVATAR_ALERT_WEBHOOK_SECRET,
     }
     return {name: secret for name, secret in found.items() if secret}

@@ -13,8 +13,9 @@ import struct
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Self
 
 import psutil
@@ -227,7 +228,21 @@ def read_activity_of(pid: int) -> Activity | None:
         process = psutil.Process(pid)
         family = (process, *process.children(recursive=True))
         times = [each.cpu_times() for each in family]
-        status = process.status()
+        is_waiting_for_disk = "D" in read_thread_states(pid)
     except (psutil.Error, OSError):
         return None
-    return Activity(sum(each.user + each.system for each in times), status == psutil.STATUS_DISK_SLEEP)
+    return Activity(sum(each.user + each.system for each in times), is_waiting_for_disk)
+
+
+def read_thread_states(pid: int) -> set[str]:
+    """
+    Return the states of a process's threads as Linux names them: "D" waits for the disk. Raises OSError.
+
+    Of all threads: one that loads a library from a slow disk may hold the interpreter that the others wait for.
+    """
+    states = set()
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        with suppress(FileNotFoundError, ProcessLookupError):  # it has ended
+            # The name before it is in parentheses, and may hold some.
+            states.add((task / "stat").read_text().rpartition(")")[2].split()[0])
+    return states

@@ -237,6 +237,7 @@ class Serving:
             is_web_here = "web" in plan.names
             address = make_url(plan.host, plan.port) if is_web_here else f"inference at {plan.inference_address}"
             if is_ready:
+                sd_notify.notify(f"STATUS=Serves {address}")
                 say(f"AVATAR is ready: {address}  ({time.monotonic() - plan.began_s:.0f} s, Ctrl-C stops it)")
             else:
                 say(f"AVATAR serves, but cannot hold a spoken conversation yet (see above): {address}")

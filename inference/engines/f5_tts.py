@@ -42,6 +42,7 @@ from inference.engines.clause_edges import choose_pause_ms, trim
 from inference.engines.f5_step import quicken
 from inference.engines.priority_worker import Priority, Worker
 from inference.interfaces import (
+    REQUESTS_WAITING,
     AudioChunk,
     InferenceError,
     Quality,
@@ -241,8 +242,8 @@ class F5Tts(Engine):
 
     @property
     def figures(self) -> dict[str, float]:
-        """RTF, the largest batch, and whether the model of high quality is loaded."""
-        figures = {"is_high_quality_loaded": float(self._high is not None)}
+        """RTF, the largest batch, the clauses that wait, and whether the model of high quality is loaded."""
+        figures = {"is_high_quality_loaded": float(self._high is not None), REQUESTS_WAITING: float(len(self._waiting))}
         if self._real_time_factors:
             figures["real_time_factor_median"] = statistics.median(self._real_time_factors)
             figures["real_time_factor_worst"] = max(self._real_time_factors)

@@ -45,6 +45,7 @@ from inference.engines.transcript_checks import (
 )
 from inference.interfaces import (
     MICROPHONE_SAMPLE_RATE_HZ,
+    REQUESTS_WAITING,
     DiscardUtterance,
     EndOfUtterance,
     FinalTranscript,
@@ -216,6 +217,11 @@ class FasterWhisper(Engine):
             await self.recognise_soon(noise, language)
         self._budget = SecondPassBudget()  # the first pass after loading is slower
         VoiceActivity(self._vad).probability(noise[:WINDOW_SAMPLES])
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """The number of steps that wait for the thread."""
+        return {REQUESTS_WAITING: float(self._worker.waiting)}
 
     async def close(self) -> None:
         await asyncio.to_thread(self._worker.close)

@@ -26,7 +26,7 @@ from inference.engines.base import Engine
 from inference.engines.ge2e_graph import ENCODER
 from inference.engines.preemptible_onnx import run_preemptible
 from inference.engines.priority_worker import Worker
-from inference.interfaces import MICROPHONE_SAMPLE_RATE_HZ, InferenceError, SpeakerEmbedding
+from inference.interfaces import MICROPHONE_SAMPLE_RATE_HZ, REQUESTS_WAITING, InferenceError, SpeakerEmbedding
 from inference.models.store import model_dir
 from inference.voice_options import check_recording
 
@@ -73,6 +73,11 @@ class Ge2e(Engine):
 
     async def warm_up(self) -> None:
         await self._worker.run(lambda: self._embed_parts(np.ones((1, PART_FRAMES, MEL_BANDS), np.float32)))
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """The number of steps that wait for the thread."""
+        return {REQUESTS_WAITING: float(self._worker.waiting)}
 
     async def close(self) -> None:
         await asyncio.to_thread(self._worker.close)

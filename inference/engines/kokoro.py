@@ -29,7 +29,7 @@ from inference.engines.chinese_script import has_chinese, to_simplified
 from inference.engines.clause_edges import trim
 from inference.engines.preemptible_onnx import run_preemptible
 from inference.engines.priority_worker import Priority, Worker
-from inference.interfaces import AudioChunk, Quality, SynthesisOptions, VoiceInfo
+from inference.interfaces import REQUESTS_WAITING, AudioChunk, Quality, SynthesisOptions, VoiceInfo
 from inference.models.store import model_dir
 from inference.text_normalisation import normalise_mandarin
 from inference.voice_options import choose_shares, read_style
@@ -117,6 +117,11 @@ class Kokoro(Engine):
         for text in ("你好，今天有 25 度。", "Hello there."):
             async for _ in self.synthesise(text, SynthesisOptions()):
                 pass
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """The number of steps that wait for the thread."""
+        return {REQUESTS_WAITING: float(self._worker.waiting)}
 
     async def close(self) -> None:
         await asyncio.to_thread(self._worker.close)

@@ -64,6 +64,12 @@ class Worker:
         with self._changed:
             return bool(self._waiting)
 
+    @property
+    def waiting(self) -> int:
+        """How many calls wait for their turn."""
+        with self._changed:
+            return sum(not future.cancelled() for _, _, _, future, _ in self._waiting)
+
     def has_waiting(self, priority: Priority) -> bool:
         """Whether a call of at least this priority waits."""
         with self._changed:

@@ -14,7 +14,7 @@ import statistics
 import tempfile
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from functools import lru_cache
 from pathlib import Path
@@ -40,6 +40,7 @@ from vllm.exceptions import VLLMClientError  # noqa: E402
 from vllm.sampling_params import RequestOutputKind  # noqa: E402
 from vllm.v1.engine.async_llm import AsyncLLM  # noqa: E402
 from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError  # noqa: E402
+from vllm.v1.metrics.loggers import StatLoggerBase  # noqa: E402
 
 from inference.config import InferenceConfig  # noqa: E402
 from inference.context_window import fit_messages  # noqa: E402
@@ -48,6 +49,8 @@ from inference.engines.base import Engine  # noqa: E402
 from inference.engines.chinese_script import stream_taiwanese  # noqa: E402
 from inference.engines.vllm_worker import OWNER_PID  # noqa: E402
 from inference.interfaces import (  # noqa: E402
+    KV_CACHE_USE,
+    REQUESTS_WAITING,
     GenerationEvent,
     GenerationFinished,
     GenerationOptions,
@@ -67,6 +70,26 @@ SETTLED_AFTER_S = 60.0
 SHUTDOWN_S = 10.0
 #: Number of last requests that the figures cover.
 FIGURES_OF = 50
+
+
+class _KvCacheUse(StatLoggerBase):
+    """Hears from vLLM's scheduler, with each step, what share of the KV-cache is in use."""
+
+    def __init__(self, note: Callable[[float], None]) -> None:
+        self._note = note
+
+    def record(
+        self,
+        scheduler_stats: Any,
+        iteration_stats: Any,
+        mm_cache_stats: Any = None,
+        engine_idx: int = 0,
+    ) -> None:
+        if scheduler_stats is not None:
+            self._note(float(scheduler_stats.kv_cache_usage))
+
+    def log_engine_initialized(self) -> None:
+        pass
 
 
 def create_llm(*, model: str, config: InferenceConfig) -> Vllm:
@@ -107,6 +130,7 @@ class Vllm(Engine):
         self._count_tokens = lru_cache(maxsize=4096)(lambda text: len(self._encode(text)))
         # vLLM removes none of its sockets.
         self._sockets = tempfile.TemporaryDirectory(prefix="avatar-vllm-")
+        self._kv_cache_use = 0.0
         self._engine: AsyncLLM | None = self._start()
         self._started_at = time.monotonic()
         self._deaths = 0
@@ -120,7 +144,7 @@ class Vllm(Engine):
     def _start(self) -> AsyncLLM:
         os.environ[OWNER_PID] = str(os.getpid())
         os.environ["VLLM_RPC_BASE_PATH"] = self._sockets.name
-        return AsyncLLM.from_engine_args(self._arguments)
+        return AsyncLLM.from_engine_args(self._arguments, stat_loggers=[lambda *_: _KvCacheUse(self._note_kv_cache)])
 
     async def warm_up(self) -> None:
         async for _ in self.generate([Message("user", "你好")], GenerationOptions(max_tokens=2)):
@@ -234,14 +258,25 @@ class Vllm(Engine):
             self._active -= is_counted
             self._waiting -= is_waiting
 
+    def _note_kv_cache(self, use: float) -> None:
+        self._kv_cache_use = use
+
     def _note_queue(self, metrics: Any) -> None:
         if metrics is not None and metrics.scheduled_ts and metrics.queued_ts:
             self._queue_s.append(metrics.scheduled_ts - metrics.queued_ts)
 
     @property
     def figures(self) -> dict[str, float]:
-        """TTFT and time in the queue, median and worst of the last requests, and the number of requests by state."""
-        figures = {"requests_running": float(self._active - self._waiting), "requests_waiting": float(self._waiting)}
+        """
+        TTFT and time in the queue, median and worst of the last requests; the number of requests by state; the share of
+        the KV-cache in use.
+        """
+        figures = {
+            "requests_running": float(self._active - self._waiting),
+            REQUESTS_WAITING: float(self._waiting),
+            # vLLM reports it with each step, and takes none while it has no request.
+            KV_CACHE_USE: self._kv_cache_use if self._active else 0.0,
+        }
         for name, times in (("first_token", self._first_token_s), ("queue", self._queue_s)):
             if times:
                 figures |= {f"{name}_median_s": statistics.median(times), f"{name}_worst_s": max(times)}

@@ -297,3 +297,13 @@ class RoleStatus(_message.Message):
     figures: _containers.ScalarMap[str, float]
     clones: bool
     def __init__(self, role: _Optional[str] = ..., state: _Optional[str] = ..., engine: _Optional[str] = ..., model: _Optional[str] = ..., device: _Optional[str] = ..., load_s: _Optional[float] = ..., memory_bytes: _Optional[int] = ..., reason: _Optional[str] = ..., active_calls: _Optional[int] = ..., figures: _Optional[_Mapping[str, float]] = ..., clones: _Optional[bool] = ...) -> None: ...
+
+class GetMetricsRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class GetMetricsResponse(_message.Message):
+    __slots__ = ("exposition",)
+    EXPOSITION_FIELD_NUMBER: _ClassVar[int]
+    exposition: bytes
+    def __init__(self, exposition: _Optional[bytes] = ...) -> None: ...

@@ -456,12 +456,23 @@ class InferenceStub:
                 request_serializer=inference_dot_proto_dot_inference__pb2.GetStatusRequest.SerializeToString,
                 response_deserializer=inference_dot_proto_dot_inference__pb2.GetStatusResponse.FromString,
                 _registered_method=True)
+        self.GetMetrics = channel.unary_unary(
+                '/avatar.inference.v1.Inference/GetMetrics',
+                request_serializer=inference_dot_proto_dot_inference__pb2.GetMetricsRequest.SerializeToString,
+                response_deserializer=inference_dot_proto_dot_inference__pb2.GetMetricsResponse.FromString,
+                _registered_method=True)
 
 
 class InferenceServicer:
     """Missing associated documentation comment in .proto file."""
 
     def GetStatus(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetMetrics(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -474,6 +485,11 @@ def add_InferenceServicer_to_server(servicer, server):
                     servicer.GetStatus,
                     request_deserializer=inference_dot_proto_dot_inference__pb2.GetStatusRequest.FromString,
                     response_serializer=inference_dot_proto_dot_inference__pb2.GetStatusResponse.SerializeToString,
+            ),
+            'GetMetrics': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetMetrics,
+                    request_deserializer=inference_dot_proto_dot_inference__pb2.GetMetricsRequest.FromString,
+                    response_serializer=inference_dot_proto_dot_inference__pb2.GetMetricsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -503,6 +519,33 @@ class Inference:
             '/avatar.inference.v1.Inference/GetStatus',
             inference_dot_proto_dot_inference__pb2.GetStatusRequest.SerializeToString,
             inference_dot_proto_dot_inference__pb2.GetStatusResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetMetrics(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/avatar.inference.v1.Inference/GetMetrics',
+            inference_dot_proto_dot_inference__pb2.GetMetricsRequest.SerializeToString,
+            inference_dot_proto_dot_inference__pb2.GetMetricsResponse.FromString,
             options,
             channel_credentials,
             insecure,

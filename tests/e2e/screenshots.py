@@ -138,8 +138,9 @@ async def photograph_dashboard(stack: Stack, context: BrowserContext, photograph
             if span == "day":
                 await page.hover(".panel-first-sound .dash-plot")
             await photographer.take(page, f"admin-first-page-{state}-{span}", is_whole=True)
-    await page.goto(f"{stack.url}/admin/admin/logentry/")
-    await photographer.take(page, "admin-audit")
+        if state == "good":
+            await page.goto(f"{stack.url}/admin/admin/logentry/")
+            await photographer.take(page, "admin-audit")
     await page.close()
 
 

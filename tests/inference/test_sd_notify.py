@@ -1,5 +1,6 @@
 import asyncio
 import os
+import resource
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -57,6 +58,20 @@ class TestNotify:
 
         assert sent[0]
         assert not sent[-1]
+
+    def test_works_in_a_process_without_free_descriptors(self, received: socket.socket) -> None:
+        sd_notify.notify("READY=1")
+        received.recv(4096)
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+
+        resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+        try:
+            was_sent = sd_notify.notify("WATCHDOG=1")
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+        assert was_sent
+        assert received.recv(4096) == b"WATCHDOG=1"
 
 
 class TestReadInterval:

@@ -7,14 +7,17 @@ import sqlite3
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
 from django.contrib.auth.models import User
-from django.db import connection, connections
+from django.core.management import call_command
+from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
+from pytest_django import DjangoDbBlocker
 
 from avatar_site.lib.process_name import make_process_name, read_host_name
 from realtime import call_table
@@ -22,6 +25,8 @@ from realtime.admission import Outcome
 from realtime.call_table import CallTable, Held, Taken, take_place, write_heartbeat
 from realtime.models import STALE_AFTER, CallState, LiveCall
 from tests import factories
+from tests.databases import as_default
+from tests.postgres import running_postgres
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -38,6 +43,19 @@ def take(held: Held, *, process: str = "here:1", limit: int = 5, per_person: int
 
 def read_states() -> dict[UUID, str]:
     return dict(LiveCall.objects.values_list("pk", "state"))
+
+
+def enter_together(user: User, count: int, *, limit: int, url: str = "") -> list[Outcome]:
+    """Take a place in so many threads at once, each a process to the table."""
+    start = threading.Barrier(count)
+
+    def enter(number: int) -> Outcome:
+        start.wait(20)
+        with as_default(url) if url else closing(connection):
+            return take(hold(user), process=f"here:{number}", limit=limit, per_person=count).outcome
+
+    with ThreadPoolExecutor(count) as pool:
+        return list(pool.map(enter, range(count)))
 
 
 class TestTakePlace:
@@ -84,20 +102,33 @@ class TestTakePlace:
         assert take(hold(alice), limit=1, per_person=1, is_return=True).outcome is Outcome.ADMITTED
 
     def test_never_gives_the_last_place_twice(self, alice: User) -> None:
-        start = threading.Barrier(6)
-
-        def enter(number: int) -> Outcome:
-            start.wait(20)
-            try:
-                return take(hold(alice), process=f"here:{number}", limit=3, per_person=9).outcome
-            finally:
-                connections.close_all()
-
-        with ThreadPoolExecutor(6) as pool:
-            outcomes = list(pool.map(enter, range(6)))
+        outcomes = enter_together(alice, 6, limit=3)
 
         assert outcomes.count(Outcome.ADMITTED) == 3
         assert LiveCall.objects.count() == 3
+
+
+@pytest.fixture
+def postgres(django_db_blocker: DjangoDbBlocker) -> Iterator[str]:
+    """A migrated database of PostgreSQL, as Django's default."""
+    with running_postgres("calls") as server:
+        with server.connect() as admin:
+            admin.execute("CREATE DATABASE site")
+        url = server.make_url("site")
+        with django_db_blocker.unblock(), as_default(url):
+            call_command("migrate", verbosity=0)
+            yield url
+
+
+class TestPostgres:
+    def test_never_gives_the_last_place_twice(self, postgres: str) -> None:
+        user = factories.create_user("alice")
+
+        outcomes = enter_together(user, 12, limit=3, url=postgres)
+
+        assert outcomes.count(Outcome.ADMITTED) == 3
+        assert LiveCall.objects.count() == 3
+        write_heartbeat([], process="here:0", now=timezone.now())
 
 
 class TestWriteHeartbeat:

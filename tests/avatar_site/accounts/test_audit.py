@@ -59,6 +59,37 @@ class TestList:
         assert str(conversation.pk) in rows[2]
         assert all("operator" in row and "content opened" in row for row in rows)
 
+    @pytest.mark.parametrize(
+        "path",
+        [
+            "/c/{conversation}/",
+            "/history/{conversation}/",
+            "/api/conversations/{conversation}",
+            "/api/conversations/{conversation}/turns",
+            "/api/conversations/{conversation}/turns/{turn}/audio",
+            "/api/conversations/{conversation}/export",
+            "/voices/{profile}/",
+            "/api/voice-profiles/{profile}/recordings/{recording}/audio",
+            "/api/voice-profiles/{profile}/export",
+        ],
+    )
+    def test_needs_no_entry_of_pages_that_show_operators_their_own_alone(self, client: Client, path: str) -> None:
+        owner = factories.create_user("alice")
+        conversation = factories.create_conversation(owner)
+        turn = factories.create_turn(conversation, text="祕密", audio=factories.make_flac(), audio_duration_ms=100)
+        profile = factories.upload_voice(owner)
+        recording = profile.recordings.get()
+        names = {"conversation": conversation, "turn": turn, "profile": profile, "recording": recording}
+        address = path.format(**{name: row.pk for name, row in names.items()})
+
+        ask = client.post if address.startswith("/api/conversations") and address.endswith("/export") else client.get
+
+        answer = ask(address)
+
+        assert answer.status_code == 404
+        client.force_login(owner)
+        assert ask(address).status_code == 200
+
     def test_tells_opened_content_from_changes(self, client: Client, operator: User) -> None:
         client.post(
             "/admin/auth/group/add/",

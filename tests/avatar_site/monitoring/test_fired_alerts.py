@@ -341,9 +341,10 @@ class TestQueues:
                 watch(now)
                 # One task is taken, and the next one waits: the queue moves.
                 client.rpop("celery")
-                later = watch(now + dt.timedelta(minutes=14))
+                watch(now + dt.timedelta(minutes=10))
+                watch(now + dt.timedelta(minutes=20))
                 moving = read_open("queue_stuck")
-                later = watch(later + dt.timedelta(minutes=15))
+                later = watch(now + dt.timedelta(minutes=26))
                 stuck = read_open("queue_stuck")
                 client.rpop("celery")
                 watch(later, minutes=3)

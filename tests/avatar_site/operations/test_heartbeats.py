@@ -2,13 +2,22 @@ import asyncio
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 
-from avatar_site.operations.heartbeats import Activity, HangPolicy, HangWatch, Heartbeat, NotifySocket, read_activity_of
+from avatar_site.operations.heartbeats import (
+    Activity,
+    HangPolicy,
+    HangWatch,
+    Heartbeat,
+    NotifySocket,
+    read_activity_of,
+    read_thread_states,
+)
 from inference import sd_notify
 from tests.virtual_clock import VirtualClockLoop
 
@@ -206,6 +215,18 @@ class TestReadActivity:
 
         assert now is not None
         assert now.cpu_s > before.cpu_s
+
+    @pytest.mark.skipif(sys.platform != "linux", reason="of /proc")
+    def test_knows_the_states_of_all_threads(self) -> None:
+        waiting = threading.Event()
+        thread = threading.Thread(target=waiting.wait)
+        thread.start()
+
+        states = read_thread_states(os.getpid())
+        waiting.set()
+        thread.join()
+
+        assert states == {"R", "S"}
 
     def test_is_none_for_a_process_that_is_gone(self, tmp_path: Path) -> None:
         with subprocess.Popen([sys.executable, "-c", ""]) as process:

@@ -121,6 +121,19 @@ async def flood(send: Any) -> None:
     await send({"type": "http.response.body"})
 
 
+async def work_in_background() -> None:
+    """Says when it begins and when it is told to end."""
+    print("background work begins", flush=True)
+    try:
+        await asyncio.Event().wait()
+    finally:
+        print("background work ends", flush=True)
+
+
+async def drain() -> None:
+    print("drained", flush=True)
+
+
 def serve(settings: list[str]) -> None:
     """Serve with `settings`: fields of `Limits`, constants of its modules, options of daphne's server."""
     limits: dict[str, Any] = {}
@@ -138,6 +151,8 @@ def serve(settings: list[str]) -> None:
         application,
         gate=ScriptedGate(),
         limits=Limits(**limits),
+        drain=drain,
+        background=work_in_background,
         endpoints=["tcp:port=0:interface=127.0.0.1"],
         action_logger=AccessLogGenerator(sys.stdout),
         **options,

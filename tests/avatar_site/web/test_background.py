@@ -1,19 +1,38 @@
 """Background work of the web process; and, with real processes, how fast `/health` answers while others hang."""
 
 import asyncio
+import json
 import os
 import signal
 import sqlite3
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack, closing
 from typing import Any
 
 import httpx
 import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import ClientConnection, connect
 
 from avatar_site.web import background
 from tests.e2e.stack import Stack
+from tests.ports import find_free_port
 
+#: Prints a session key of each person.
+PEOPLE = ("alice", "bob")
+LOG_IN = f"""
+from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY
+from django.contrib.auth.models import User
+from django.contrib.sessions.backends.db import SessionStore
+for name in {PEOPLE!r}:
+    user, session = User.objects.create_user(name), SessionStore()
+    session[SESSION_KEY] = str(user.pk)
+    session[BACKEND_SESSION_KEY] = "django.contrib.auth.backends.ModelBackend"
+    session[HASH_SESSION_KEY] = user.get_session_auth_hash()
+    session.create()
+    print(session.session_key)
+"""
 TOKEN = "a token of the monitoring"
 #: The promise is 50 ms; of many answers on a busy machine, the middle one.
 PROMISE_S = 0.05
@@ -53,6 +72,7 @@ class Site(Stack):
     def __enter__(self) -> "Site":
         try:
             self.manage("migrate", "--verbosity", "0")
+            self.cookies = self.manage("shell", "--no-imports", "--command", LOG_IN).split()
             self.start("inference")
             self.start("web")
             self.wait_until_ready()
@@ -61,6 +81,28 @@ class Site(Stack):
             raise
         return self
 
+    def __exit__(self, *exception: Any) -> None:
+        self.stop("second web")
+        super().__exit__(*exception)
+
+    def start_second_web(self) -> int:
+        """Start another web process on the same data. Return its port."""
+        first, first_port, first_url = self._processes.pop("web"), self.port, self.url
+        self.port = second_port = find_free_port()
+        self.url = f"http://127.0.0.1:{second_port}"
+        try:
+            self.start("web")
+            self._processes["second web"] = self._processes.pop("web")
+            self.wait_until_ready()
+        finally:
+            self._processes["web"], self.port, self.url = first, first_port, first_url
+        return second_port
+
+    def call(self, port: int, person: int) -> ClientConnection:
+        """Open the voice socket as one of PEOPLE. What follows says whether there is a place: see `find_fate`."""
+        cookie = {"Cookie": f"sessionid={self.cookies[person]}"}
+        return connect(f"ws://127.0.0.1:{port}/ws/chat", additional_headers=cookie, open_timeout=DEADLINE_S)
+
     def ask(self) -> dict[str, Any]:
         response = httpx.get(f"{self.url}/health", headers={"Authorization": f"Bearer {TOKEN}"}, timeout=5)
         return dict(response.json())
@@ -68,6 +110,11 @@ class Site(Stack):
     def wait_for_reason(self, *reasons: str) -> None:
         deadline = time.monotonic() + DEADLINE_S
         while (found := self.ask()["reasons"]) != list(reasons):
+            assert time.monotonic() < deadline, found
+
+    def wait_for_sessions(self, count: int) -> None:
+        deadline = time.monotonic() + DEADLINE_S
+        while (found := self.ask()["sessions"]["active"]) != count:
             assert time.monotonic() < deadline, found
 
     def measure(self, count: int = 40) -> list[float]:
@@ -81,6 +128,17 @@ class Site(Stack):
                 taken.append(time.perf_counter() - began_s)
                 time.sleep(0.05)  # spread over a probe and its deadline
         return sorted(taken)
+
+
+def find_fate(call: ClientConnection, *, is_over: bool = False) -> str:
+    """Return "ready", or the close code. With `is_over`: of a call that has begun."""
+    try:
+        while True:
+            message = json.loads(call.recv(timeout=DEADLINE_S))
+            if not is_over and message.get("stage") == "ready":
+                return "ready"
+    except ConnectionClosed as closed:
+        return str(closed.rcvd.code if closed.rcvd else "cut off")
 
 
 @pytest.fixture(scope="module")
@@ -125,3 +183,43 @@ class TestHealthOfARealSite:
         assert body["sessions"] == {"active": 0, "limit": 5, "waiting": 0}
         assert body["memory"]["kind"] == "ram"
         assert 0 < body["memory"]["used"] < body["memory"]["total"]
+
+
+class TestCallsOfTwoWebProcesses:
+    """Without Redis: nothing but the database is between them."""
+
+    @pytest.fixture
+    def opened(self) -> Iterator[ExitStack]:
+        """Closes calls."""
+        with ExitStack() as opened:
+            yield opened
+
+    def test_share_the_limits_and_are_ended_from_outside(self, site: Site, opened: ExitStack) -> None:
+        second_port = site.start_second_web()
+        calls = [opened.enter_context(site.call(port, 0)) for port in (site.port, second_port)]
+        assert [find_fate(call) for call in calls] == ["ready", "ready"]
+
+        refused, others = (opened.enter_context(site.call(second_port, person)) for person in (0, 1))
+        assert (find_fate(refused), find_fate(others)) == ("4430", "ready")
+        site.wait_for_sessions(3)
+
+        with closing(sqlite3.connect(site.data_dir / "avatar.sqlite3", isolation_level=None)) as database:
+            # As the admin of another process does.
+            database.execute("UPDATE realtime_livecall SET state = 'ending' WHERE user_id = 1")
+        assert [find_fate(call, is_over=True) for call in calls] == ["4411", "4411"]
+        others.close()
+        site.wait_for_sessions(0)
+
+    def test_give_their_places_back_when_their_process_was_killed_and_is_there_again(
+        self, site: Site, opened: ExitStack
+    ) -> None:
+        calls = [opened.enter_context(site.call(site.port, 0)) for _ in range(2)]
+        assert [find_fate(call) for call in calls] == ["ready", "ready"]
+
+        os.kill(site.find_pid("web"), signal.SIGKILL)
+        site.stop("web")
+        site.start("web")
+        site.wait_until_ready()
+        back = [opened.enter_context(site.call(site.port, 0)) for _ in range(2)]
+
+        assert [find_fate(call) for call in back] == ["ready", "ready"]

@@ -145,3 +145,18 @@ class TestAResponse:
             served.close()
 
         assert "Traceback" not in served.output
+
+
+class TestBackgroundWork:
+    def test_lasts_from_the_start_until_after_the_drain(self) -> None:
+        served = Served()
+        try:
+            served.wait_for("background work begins")
+            served.process.terminate()
+            code = served.wait_for_end()
+        finally:
+            served.close()
+
+        assert code == 0
+        assert served.output.index("drained") < served.output.index("background work ends")
+        assert "Traceback" not in served.output
