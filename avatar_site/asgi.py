@@ -17,6 +17,7 @@ django_application = get_asgi_application()
 from django.urls import re_path  # noqa: E402
 
 from avatar_site.lib.inference_client import get_inference  # noqa: E402
+from inference.telemetry import tracing  # noqa: E402
 from realtime.messages import CLOSE_UNKNOWN_CONVERSATION  # noqa: E402
 from realtime.routing import websocket_urlpatterns  # noqa: E402
 
@@ -45,6 +46,7 @@ def close_connections(**kwargs: Any) -> None:
 
 
 request_finished.connect(close_connections)
+tracing.configure("web")
 
 # The consumer itself checks login and origin: a browser sees a close code only after `accept()`.
 application = ProtocolTypeRouter(

@@ -29,6 +29,7 @@ from inference.engines.background_gate import BackgroundGate
 from inference.engines.base import Engine
 from inference.interfaces import InferenceBusy, InferenceStatus, InferenceUnavailable, Role, RoleState, RoleStatus
 from inference.services import SERVICE_OF_ROLE, SecretInterceptor, add_services
+from inference.telemetry import tracing
 from inference.telemetry.metrics import EngineMetrics
 
 logger = logging.getLogger(__name__)
@@ -284,6 +285,7 @@ async def serve(config: InferenceConfig) -> None:
     """
     reader = device_memory.get_reader(config)
     device_memory.check_budget(device_memory.list_shares(config), reader.read(), reserve_mib=config.memory_reserve_mib)
+    tracing.configure("inference")
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -306,6 +308,7 @@ async def serve(config: InferenceConfig) -> None:
         logger.info("inference drains")
         await server.stop()
         beating.cancel()
+        await asyncio.to_thread(tracing.shut_down)
 
 
 async def _load_and_watch(server: InferenceServer) -> None:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import hmac
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import ExitStack, aclosing, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import ExitStack, aclosing, asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any, Self, cast
 
 import grpc
@@ -39,6 +39,9 @@ from inference.interfaces import (
 )
 from inference.proto import inference_pb2 as pb
 from inference.proto import inference_pb2_grpc as rpc
+from inference.telemetry import tracing
+from inference.telemetry.context import from_headers
+from inference.telemetry.metrics import RequestTimer
 
 if TYPE_CHECKING:
     from inference.host import EngineHost
@@ -86,6 +89,19 @@ async def _translated_errors(context: Any, host: EngineHost, role: Role) -> Asyn
         metrics.count_failure(role, "unexpected")
         logger.exception("a call failed")
         await context.abort(grpc.StatusCode.INTERNAL, f"{type(error).__name__}: {error}")
+
+
+@contextmanager
+def _measured(
+    host: EngineHost, context: Any, role: Role, work: str, engine: Engine, *, is_background: bool = False
+) -> Iterator[RequestTimer]:
+    """Time one request, and add its span to the turn that its metadata names."""
+    trace_id = from_headers(context.invocation_metadata() or ()).get("trace_id") if tracing.is_on() else None
+    with (
+        tracing.span(f"inference {work}", trace_id, attributes={"engine": engine.model_name, "role": role.value}),
+        host.metrics.request(role, work, engine.model_name, is_background=is_background) as timer,
+    ):
+        yield timer
 
 
 class SpeechToTextService(rpc.SpeechToTextServicer):
@@ -170,7 +186,7 @@ class LanguageModelService(rpc.LanguageModelServicer):
         async with _translated_errors(context, self._host, Role.LLM):
             with self._host.call(Role.LLM) as engine, self._host.live_call(engine):
                 events = cast(LanguageModel, engine).generate(*wire.generation_from_proto(request))
-                with self._host.metrics.request(Role.LLM, "generate", engine.model_name) as timer:
+                with _measured(self._host, context, Role.LLM, "generate", engine) as timer:
                     async with aclosing(events):
                         async for event in events:
                             timer.note_result()
@@ -181,7 +197,7 @@ class LanguageModelService(rpc.LanguageModelServicer):
             with (
                 self._host.call(Role.LLM) as engine,
                 self._host.live_call(engine),
-                self._host.metrics.request(Role.LLM, "prefill", engine.model_name),
+                _measured(self._host, context, Role.LLM, "prefill", engine),
             ):
                 await cast(LanguageModel, engine).prefill(wire.messages_from_proto(request.messages))
         return pb.PrefillResponse()
@@ -197,8 +213,8 @@ class TextToSpeechService(rpc.TextToSpeechServicer):
                 text, options = wire.synthesis_from_proto(request)
                 is_background = options.is_background
                 chunks = cast(TextToSpeech, engine).synthesise(text, options)
-                with self._host.metrics.request(
-                    Role.TTS, "synthesise", engine.model_name, is_background=is_background
+                with _measured(
+                    self._host, context, Role.TTS, "synthesise", engine, is_background=is_background
                 ) as timer:
                     async with aclosing(chunks):
                         async for chunk in chunks:
@@ -226,7 +242,7 @@ class SpeakerEncoderService(rpc.SpeakerEncoderServicer):
         async with _translated_errors(context, self._host, Role.ENCODER):
             with self._host.call(Role.ENCODER) as engine:
                 pcm, sample_rate_hz = wire.recording_from_proto(request)
-                with self._host.metrics.request(Role.ENCODER, "embed", engine.model_name, is_background=True):
+                with _measured(self._host, context, Role.ENCODER, "embed", engine, is_background=True):
                     embedding = await cast(SpeakerEncoder, engine).embed(pcm, sample_rate_hz=sample_rate_hz)
         return wire.embedding_to_proto(embedding)
 

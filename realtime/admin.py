@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from typing import TYPE_CHECKING, ClassVar, cast
+from collections.abc import Collection, Iterable
+from typing import TYPE_CHECKING, Any, cast
 
 from django.contrib import admin, messages
 from django.contrib.admin.models import CHANGE, LogEntry
@@ -31,7 +31,7 @@ class LiveCallAdmin(ReadOnlyMixin, ListedLookupsMixin, ModelAdmin):  # type: ign
     list_filter = ("state",)
     list_select_related = ("user",)
     ordering = ("began_at", "pk")
-    actions: ClassVar = ("end_calls", "log_people_out")
+    actions = ("end_calls", "log_people_out")
 
     def get_queryset(self, request: HttpRequest) -> LiveCallQuerySet:
         """Without those whose process was killed."""
@@ -61,17 +61,21 @@ class LiveCallAdmin(ReadOnlyMixin, ListedLookupsMixin, ModelAdmin):  # type: ign
 
     @admin.action(description=_("Log these people out, and end their calls"), permissions=["end"])
     def log_people_out(self, request: HttpRequest, calls: QuerySet[LiveCall]) -> None:
-        people = _list_people(calls)
-        for person in people:
-            services.log_out(user_id=person.pk)
-        _log(request, people, "Logged out.")
-        self.message_user(
-            request,
-            ngettext("{count} person is logged out.", "{count} people are logged out.", len(people)).format(
-                count=len(people)
-            ),
-            messages.SUCCESS,
-        )
+        log_people_out(self, request, _list_people(calls))
+
+
+def log_people_out(page: admin.ModelAdmin[Any], request: HttpRequest, people: Iterable[User]) -> None:
+    """End the logins of these people and with them their calls, log it, and say so on the page."""
+    people = list(people)
+    for person in people:
+        services.log_out(user_id=person.pk)
+    _log(request, people, "Logged out.")
+    count = len(people)
+    page.message_user(
+        request,
+        ngettext("{count} person is logged out.", "{count} people are logged out.", count).format(count=count),
+        messages.SUCCESS,
+    )
 
 
 def _list_people(calls: QuerySet[LiveCall]) -> list[User]:

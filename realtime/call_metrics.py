@@ -34,7 +34,7 @@ class CallMeter:
                 case events.StartReply():
                     self._asked[effect.turn_id] = effect.quality
                 case events.CommitReply():
-                    _count_commit(event, effect)
+                    _count_commit(effect)
                 case events.CancelReply():
                     self._asked.pop(effect.turn_id, None)
                 case events.SendEvent(message=messages.TurnEnd() as end):
@@ -63,9 +63,9 @@ class CallMeter:
             metrics.count_degraded_reply(FAST_QUALITY)
 
 
-def _count_commit(event: events.Input, commit: events.CommitReply) -> None:
+def _count_commit(commit: events.CommitReply) -> None:
     metrics.count_turn()
     if commit.stt_ms is not None:
         metrics.observe_stage(Stage.STT, commit.stt_ms / 1000)
-    if isinstance(event, events.TranscriptReceived) and event.endpoint_s is not None:
-        metrics.observe_stage(Stage.ENDPOINT, event.endpoint_s)
+    if commit.endpoint_s is not None:
+        metrics.observe_stage(Stage.ENDPOINT, commit.endpoint_s)

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
+from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from inference.interfaces import InferenceError, LanguageModel, Message
 
 logger = logging.getLogger(__name__)
+
+#: Prefills whose times are remembered: a turn has a few.
+MAX_TIMES = 16
 
 
 class ReadAhead:
@@ -25,8 +30,13 @@ class ReadAhead:
         *,
         timeout_s: float,
         start: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._llm = llm
+        self._clock = clock
+        self._reads_since: float | None = None
+        #: When each was read, begin and end, since `take_times`.
+        self._times: deque[tuple[float, float]] = deque(maxlen=MAX_TIMES)
         self._timeout_s = timeout_s
         self._start = start
         self._task: asyncio.Task[None] | None = None
@@ -44,13 +54,30 @@ class ReadAhead:
         task, self._task = self._task, None
         if task is not None:
             task.cancel()
+            self._note_time()
         return task
+
+    def _note_time(self) -> None:
+        """Note the end of the prefill that is being made, if one is."""
+        if self._reads_since is not None:
+            self._times.append((self._reads_since, self._clock()))
+            self._reads_since = None
+
+    def take_times(self) -> list[tuple[float, float]]:
+        """Return when the last MAX_TIMES prefills since the last call were made, begin and end; also stopped ones."""
+        times = list(self._times)
+        self._times.clear()
+        return times
 
     async def _run(self) -> None:
         while self._next is not None:
             compose, self._next = self._next, None
+            self._reads_since = began_s = self._clock()
             try:
                 async with asyncio.timeout(self._timeout_s):
                     await self._llm.prefill(compose())
             except (InferenceError, TimeoutError) as error:
                 logger.debug("could not read ahead: %s", error)
+            finally:
+                if self._reads_since == began_s:
+                    self._note_time()

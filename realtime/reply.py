@@ -37,6 +37,7 @@ from realtime.messages import LatencyMs, LlmResponse, ServerMessage, Stage, Stat
 from realtime.playout import Playout
 from realtime.reply_language import generate_in
 from realtime.streams import within
+from realtime.turn_trace import TurnTrace
 
 logger = logging.getLogger(__name__)
 
@@ -103,6 +104,8 @@ class Reply:
         self._outlet = outlet
         self._clock = clock
         self._language = language
+        self._trace = TurnTrace(user_turn_id)
+        self._sounds_since: float | None = None
         self._committed = asyncio.Event()
         self._is_thought = False
         self._is_speechless = False
@@ -122,8 +125,16 @@ class Reply:
 
     # --- what its owner does with it ---
 
-    def commit(self, *, asked_at: float, stt_ms: int | None) -> None:
-        """Let the reply be seen and heard. Latencies count from `asked_at`."""
+    def commit(
+        self,
+        *,
+        asked_at: float,
+        stt_ms: int | None,
+        endpoint_s: float | None = None,
+        prefills: Sequence[tuple[float, float]] = (),
+    ) -> None:
+        """Let the reply be seen and heard. Latencies count from `asked_at`; the others are for its trace."""
+        self._trace.commit(asked_at, stt_ms=stt_ms, endpoint_s=endpoint_s, prefills=prefills)
         self._asked_at = asked_at
         self._stt_ms = stt_ms
         self._committed.set()
@@ -165,19 +176,29 @@ class Reply:
 
     async def run(self) -> None:
         """Make the reply and return when it has been played. Failures of engines are reported, not raised."""
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._think())
-            group.create_task(self._speak())
-            group.create_task(self._show())
-            group.create_task(self._play())
-        self._outlet.report(ReplySent(self.describe(with_sound=False)))
-        await self._wait_for_playout(self.playout.compute_rest_s)
-        self._outlet.report(ReplyEnded(self.describe()))
+        is_complete = False
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._think())
+                group.create_task(self._speak())
+                group.create_task(self._show())
+                group.create_task(self._play())
+            self._outlet.report(ReplySent(self.describe(with_sound=False)))
+            await self._wait_for_playout(self.playout.compute_rest_s)
+            self._outlet.report(ReplyEnded(self.describe()))
+            is_complete = True
+        finally:
+            now = self._clock()
+            if self._sounds_since is not None:
+                self._trace.add("playout", self._sounds_since, now, heard_ms=self.read_heard_ms())
+            self._trace.end(now, was_interrupted=not is_complete)
 
     # --- thinking ---
 
     async def _think(self) -> None:
         cutter = ClauseCutter()
+        began_s = self._clock()
+        text_since: float | None = None
         try:
             events = generate_in(self._language, self._llm, self._messages, self._generation)
             limits = self._limits
@@ -186,15 +207,20 @@ class Reply:
             ) as timely:
                 async for event in timely:
                     if isinstance(event, TextDelta):
+                        text_since = text_since or self._clock()
                         text = event.text if self.text else event.text.lstrip()
                         self.text += text
                         self._text_changed.set()
                         self._add_clauses(cutter.feed(text))
         except InferenceError as error:
             self._report_failure(Stage.LLM, error)
+        finally:
+            self._trace.add("llm", began_s, self._clock())
         self._is_thought = True
         self._text_changed.set()
         self._add_clauses(cutter.flush())
+        if text_since is not None:
+            self._trace.add("clauses", text_since, self._clock())
 
     def _add_clauses(self, clauses: list[Clause]) -> None:
         self._clauses.extend(clauses)
@@ -274,6 +300,13 @@ class Reply:
         return self._clauses.popleft()
 
     async def _synthesise(self, clause: Clause, options: SynthesisOptions) -> None:
+        began_s = self._clock()
+        try:
+            await self._read_sound(clause, options)
+        finally:
+            self._trace.add("tts", began_s, self._clock(), is_first=options.is_first)
+
+    async def _read_sound(self, clause: Clause, options: SynthesisOptions) -> None:
         chunks = self._tts.synthesise(clause.spoken, options)
         limits = self._limits
         async with contextlib.aclosing(
@@ -337,6 +370,7 @@ class Reply:
         self.playout.add(length_ms, self._clock())
         if self._ttfa_ms is None:
             self._ttfa_ms = self._measure()
+            self._sounds_since = self._clock()
 
     async def _wait_for_playout(self, compute_delay_s: Callable[[float], float]) -> None:
         """Wait until `compute_delay_s(now)` is 0. A client that reports no progress is not waited for without end."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -95,9 +95,15 @@ class ReplyTasks:
                 return
             await asyncio.sleep(SENTENCE_POLL_S)
 
-    def commit(self, order: CommitReply) -> None:
+    def commit(self, order: CommitReply, *, prefills: Sequence[tuple[float, float]] = ()) -> None:
+        """Let a reply be seen and heard. `prefills`: when its prompt was read ahead, begin and end, for its trace."""
         self.committed, _ = self._replies[order.turn_id]
-        self.committed.commit(asked_at=order.asked_at, stt_ms=order.stt_ms)
+        self.committed.commit(
+            asked_at=order.asked_at,
+            stt_ms=order.stt_ms,
+            endpoint_s=order.endpoint_s,
+            prefills=prefills,
+        )
 
     def cancel(self, turn_id: UUID) -> ReplyReport | None:
         """Stop a reply. Return what was heard of it, if it was committed."""

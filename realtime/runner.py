@@ -84,7 +84,7 @@ class CallRunner:
         self._output = CallOutput(send_event=send_event, send_audio=send_audio, on_overrun=self._fail)
         options = self._machine.listening_options
         self._recogniser = Recogniser(stt=stt, options=options, settings=settings, report=self._put, clock=clock)
-        self._read_ahead = ReadAhead(llm, timeout_s=settings.prefill_s, start=self._spawn)
+        self._read_ahead = ReadAhead(llm, timeout_s=settings.prefill_s, start=self._spawn, clock=clock)
         self._may_speak = asyncio.Event()
         self._may_speak.set()
         outlet = Outlet(self._output.put_of_reply, self._put, self._may_speak, make_audio_url)
@@ -198,7 +198,7 @@ class CallRunner:
             case events.StartReply():
                 self._replies.start(effect)
             case events.CommitReply():
-                self._replies.commit(effect)
+                self._replies.commit(effect, prefills=self._read_ahead.take_times())
             case events.CancelReply(turn_id=turn_id):
                 if (heard := self._replies.cancel(turn_id)) is not None:
                     self._handle(events.ReplyStopped(heard))

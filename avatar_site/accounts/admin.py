@@ -7,6 +7,7 @@ from django.contrib.admin.models import LogEntry
 from django.contrib.auth.admin import GroupAdmin as DjangoGroupAdmin
 from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
 from django.contrib.auth.models import Group, User
+from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponseRedirect
 from django.urls import reverse
 from django.utils.translation import gettext_lazy as _
@@ -15,6 +16,7 @@ from unfold.decorators import action
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
 
 from avatar_site.accounts.audit import AuditAdmin
+from realtime.admin import log_people_out
 
 admin.site.unregister(User)
 admin.site.unregister(Group)
@@ -29,10 +31,15 @@ class UserAdmin(DjangoUserAdmin, ModelAdmin):
     ordering = ("username", "pk")
     actions_row = ("reset_password",)
     actions_detail = ("reset_password",)
+    actions = ("log_out",)
 
     @action(description=_("Reset password"), url_path="reset-password", permissions=["change"])
     def reset_password(self, request: HttpRequest, object_id: int) -> HttpResponseRedirect:
         return HttpResponseRedirect(reverse("admin:auth_user_password_change", args=[object_id]))
+
+    @admin.action(description=_("Log these people out, and end their calls"), permissions=["change"])
+    def log_out(self, request: HttpRequest, people: QuerySet[User]) -> None:
+        log_people_out(self, request, people)
 
 
 @admin.register(Group)

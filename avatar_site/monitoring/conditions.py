@@ -152,7 +152,7 @@ class Thresholds:
     error_percent: float = 5.0
     min_errors: int = 3
     disk_gb: float = 10.0
-    logs_mb: float = 8000.0
+    logs_mb: float = 1500.0
     backup_hours: float = 26.0
     latency_s: float = 3.5
     queue_minutes: float = 15.0

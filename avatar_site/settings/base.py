@@ -37,6 +37,8 @@ AVATAR_LOG_LEVEL = env.choice("AVATAR_LOG_LEVEL", "INFO", ("DEBUG", "INFO", "WAR
 
 # Who sends it (`Authorization: Bearer …`) gets the detail of /health, and /metrics.
 AVATAR_METRICS_TOKEN = env.text("AVATAR_METRICS_TOKEN")
+# Read by OpenTelemetry itself; here, so that a wrong one stops the start.
+OTEL_EXPORTER_OTLP_ENDPOINT = env.web_address("OTEL_EXPORTER_OTLP_ENDPOINT")
 
 AVATAR_ADMIN_USERNAME = env.text("AVATAR_ADMIN_USERNAME", "admin")
 AVATAR_ADMIN_PASSWORD = env.text("AVATAR_ADMIN_PASSWORD")
@@ -104,7 +106,7 @@ AVATAR_ALERT_ERROR_PERCENT = env.decimal_number("AVATAR_ALERT_ERROR_PERCENT", 5,
 AVATAR_ALERT_MIN_ERRORS = env.whole_number("AVATAR_ALERT_MIN_ERRORS", 3, minimum=1, maximum=1_000_000)
 AVATAR_ALERT_LATENCY_S = env.decimal_number("AVATAR_ALERT_LATENCY_S", 3.5, minimum=0.1, maximum=600)
 AVATAR_ALERT_DISK_GB = env.decimal_number("AVATAR_ALERT_DISK_GB", 10, minimum=0, maximum=1_000_000)
-AVATAR_ALERT_LOGS_MB = env.decimal_number("AVATAR_ALERT_LOGS_MB", 8000, minimum=1, maximum=1_000_000)
+AVATAR_ALERT_LOGS_MB = env.decimal_number("AVATAR_ALERT_LOGS_MB", 1500, minimum=1, maximum=1_000_000)
 AVATAR_ALERT_BACKUP_HOURS = env.decimal_number("AVATAR_ALERT_BACKUP_HOURS", 26, minimum=1, maximum=10_000)
 AVATAR_ALERT_QUEUE_MINUTES = env.decimal_number("AVATAR_ALERT_QUEUE_MINUTES", 15, minimum=1, maximum=10_000)
 AVATAR_ALERT_CERTIFICATE = env.certificate("AVATAR_ALERT_CERTIFICATE")

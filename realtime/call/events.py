@@ -135,6 +135,8 @@ class CommitReply:
     turn_id: UUID
     asked_at: float
     stt_ms: int | None
+    #: See `TranscriptReceived`. None: the text was typed.
+    endpoint_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -326,7 +326,12 @@ class CallMachine:
             for number in self._utterance.give_up_decoding():
                 effects += [FillPlace(number), _make_error(ErrorCode.ALREADY_PROCESSING)]
             effects += self._replies.answer(
-                text, user_turn_id=turn_id, settings=settings, asked_at=event.ended_at, stt_ms=stt_ms
+                text,
+                user_turn_id=turn_id,
+                settings=settings,
+                asked_at=event.ended_at,
+                stt_ms=stt_ms,
+                endpoint_s=event.endpoint_s,
             )
         else:
             effects += self._replies.drop_speculation()

@@ -80,7 +80,14 @@ class Replies:
         return [CancelReply(dropped.turn_id)] if dropped else []
 
     def answer(
-        self, text: str, *, user_turn_id: UUID, settings: CallSettings, asked_at: float, stt_ms: int | None
+        self,
+        text: str,
+        *,
+        user_turn_id: UUID,
+        settings: CallSettings,
+        asked_at: float,
+        stt_ms: int | None,
+        endpoint_s: float | None = None,
     ) -> list[Effect]:
         """Answer aloud, with the speculation if it answers the same words of the same turn."""
         reply, self._speculation = self._speculation, None
@@ -92,7 +99,7 @@ class Replies:
             effects += started
         self._reply = reply
         self._history.append(user_turn_id, "user", text)
-        return [*effects, CommitReply(reply.turn_id, asked_at, stt_ms)]
+        return [*effects, CommitReply(reply.turn_id, asked_at, stt_ms, endpoint_s)]
 
     def _start(self, text: str, *, user_turn_id: UUID, settings: CallSettings) -> tuple[_Reply, list[Effect]]:
         reply = _Reply(self._make_id(), user_turn_id, text)

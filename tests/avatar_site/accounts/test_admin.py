@@ -1,8 +1,10 @@
 import re
 
 import pytest
+from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import User
 from django.test import Client
+from django.urls import reverse
 from django.utils import translation
 
 from avatar_site.accounts.ui_strings import DJANGO_STRINGS
@@ -60,6 +62,16 @@ class TestUserAdmin:
 
         person.refresh_from_db()
         assert person.check_password("a much better one")
+
+    def test_logs_people_out(self, operators_client: Client, person: User) -> None:
+        client = Client()
+        client.force_login(person)
+        form = {"action": "log_out", "_selected_action": [str(person.pk)]}
+
+        operators_client.post(reverse("admin:auth_user_changelist"), form, follow=True)
+
+        assert client.get("/account/").status_code == 302
+        assert LogEntry.objects.get().change_message == "Logged out."
 
     def test_adds_a_person(self, operators_client: Client) -> None:
         new = {"username": "emil", "password1": "a good password", "password2": "a good password"}
