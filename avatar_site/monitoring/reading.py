@@ -18,8 +18,9 @@ from avatar_site.monitoring.conditions import (
 )
 from avatar_site.monitoring.models import Resolution, Sample
 from avatar_site.monitoring.samples import SampleValues
-from avatar_site.monitoring.sampling import SOURCE, Observed, find_backed_up_at
+from avatar_site.monitoring.sampling import SOURCE, Observed
 from avatar_site.operations.models import BackupRun, RunKind, RunState
+from avatar_site.operations.status import find_backed_up_at
 from avatar_site.operations.sweep_guard import find_reason_against_sweeps
 from conversations.models import RetentionRun, StorageCheck
 
