@@ -204,14 +204,12 @@ class TestGaugesOfSamples:
     def test_are_all_named(self, data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         inference = FakeInference()
         status = replace(asyncio.run(inference.status()), devices=(DeviceMemory("GPU", 100, 40),))
-        monkeypatch.setattr(sampling, "ask_inference", lambda: (status, ""))
-        monkeypatch.setattr(sampling, "_list_shares_bytes", lambda: [10])
+        monkeypatch.setattr(sampling, "list_shares_bytes", lambda: [10])
         monkeypatch.setattr(sampling, "find_backed_up_at", timezone.now)
         now = time.time()
         state = ServeState("http://x", os.getpid(), now, (ChildState("web", os.getpid(), now),))
-        StateFile(data_dir, on_failure=pytest.fail).write(state)
 
-        gauges = sampling.observe(now=timezone.now()).gauges
+        gauges = sampling.measure(state, status, now=timezone.now())
 
         assert len(gauges) > 20
         assert {name.partition(".")[0] for name in gauges} - set(exposition._SAMPLED) == set()
