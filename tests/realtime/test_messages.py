@@ -276,3 +276,17 @@ class TestDocumentation:
         for name, definition in messages.build_schema()["$defs"].items():
             for field in definition.get("properties", {}):
                 assert f"`{field}`" in PAGE or field in ("type",), f"{name}.{field}"
+
+
+class TestCloseCodes:
+    @pytest.mark.parametrize(
+        ("code", "name"),
+        [
+            (messages.CLOSE_SERVER_FULL, "server_full"),
+            (messages.CLOSE_RESTARTING, "restarting"),
+            (messages.CLOSE_FATAL_ERROR, "fatal_error"),
+            (1000, "other"),
+        ],
+    )
+    def test_have_names_for_metrics(self, code: int, name: str) -> None:
+        assert messages.name_close_code(code) == name
