@@ -196,6 +196,10 @@ bench-strangers: $(STAMP)-test $(MESSAGES) ## Measure how quickly /health is ans
 bench-replay: $(STAMP)-test ## Measure how long the decisions of one minute of a call take
 	@$(BIN)/python -m tests.bench.replay
 
+.PHONY: bench-telemetry
+bench-telemetry: $(STAMP)-test ## Measure what metrics and traces cost a turn
+	@$(BIN)/python -m tests.bench.telemetry $(ARGS)
+
 .PHONY: bench-load
 bench-load: $(STAMP)-test ## Measure how late transcripts come with many calls at once
 	@$(BIN)/python -m tests.bench.load $(ARGS)

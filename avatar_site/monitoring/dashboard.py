@@ -39,8 +39,6 @@ DAYS_KEPT_S = 24 * 60 * 60
 SETTLED = dt.timedelta(hours=1)
 #: The page refreshes itself at this pace: samples come each minute.
 REFRESH_S = {"hour": 60, "day": 60, "month": 600}
-#: Minutes of the last hour in one point of what is counted by turns.
-POOLED_MINUTES = 5
 PEOPLE = 8
 ALERTS = 6
 
@@ -98,7 +96,7 @@ def describe(request: HttpRequest, *, now: dt.datetime) -> dict[str, Any]:
     month = read_month(now)
     slots = month if span is queries.MONTH else queries.read_slots(span, now=now)
     axis = Axis(span, slots)
-    pooled = axis.pool(POOLED_MINUTES) if span is queries.HOUR else axis
+    pooled = axis.pool(queries.POOLED_MINUTES) if span is queries.HOUR else axis
     latest = queries.read_latest(now=now)
     ahead = compute_outlook(month, now=now)
     user = request.user
