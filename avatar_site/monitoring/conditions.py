@@ -370,12 +370,13 @@ def find_secret_age(reading: Reading, thresholds: Thresholds) -> Iterator[Findin
 
 
 def find_nothing(reading: Reading, thresholds: Thresholds) -> Iterator[Finding]:
-    """Whoever evaluates conditions is not stalled. The web process opens this one: see `stall`."""
+    """What only a web process can see: see `outages`. While conditions are examined, neither holds."""
     yield from ()
 
 
-#: Opened by a web process.
+#: Of web processes.
 STALLED = "monitoring_stalled"
+DATABASE_AWAY = "database_away"
 
 CONDITIONS: Mapping[str, Condition] = {
     condition.key: condition
@@ -398,5 +399,6 @@ CONDITIONS: Mapping[str, Condition] = {
         Condition("certificate", find_certificate),
         Condition("secret_age", find_secret_age),
         Condition(STALLED, find_nothing),
+        Condition(DATABASE_AWAY, find_nothing),
     )
 }
