@@ -62,8 +62,13 @@ def observe(*, now: dt.datetime) -> Observed:
     """
     state = read_state(Path(settings.AVATAR_DATA_DIR))
     inference, problem = ask_inference()
+    return Observed(state, inference, problem, measure(state, inference, now=now))
+
+
+def measure(state: ServeState | None, inference: InferenceStatus | None, *, now: dt.datetime) -> dict[str, float]:
+    """Return the gauges of the site. What cannot be measured is left out, and logged."""
     gauges: dict[str, float] = {}
-    for measure in (
+    for part in (
         measure_disk,
         measure_ram,
         measure_database,
@@ -76,10 +81,10 @@ def observe(*, now: dt.datetime) -> Observed:
         lambda: measure_devices(inference),
     ):
         try:
-            gauges |= measure()
+            gauges |= part()
         except (OSError, DatabaseError, redis.RedisError) as error:
             logger.warning("something could not be measured: %s", error)
-    return Observed(state, inference, problem, gauges)
+    return gauges
 
 
 def write_system_sample(observed: Observed, *, now: dt.datetime) -> bool:
