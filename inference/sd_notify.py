@@ -85,6 +85,9 @@ class LoopWatch:
         self._waits = 0
 
     def start(self) -> None:
+        """Send heartbeats from now on, if any are wanted from this process."""
+        if read_interval_s() is None:
+            return
         threading.Thread(target=self._run, name="heartbeats", daemon=True).start()
 
     def note_turn(self) -> None:

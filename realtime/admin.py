@@ -10,10 +10,11 @@ from django.contrib.admin.models import CHANGE, LogEntry
 from django.contrib.auth.models import User
 from django.db.models import QuerySet
 from django.http import HttpRequest
+from django.http.response import HttpResponseBase
 from django.utils import timezone
 from django.utils.timesince import timesince
+from django.utils.translation import gettext, ngettext
 from django.utils.translation import gettext_lazy as _
-from django.utils.translation import ngettext
 from unfold.admin import ModelAdmin
 
 from avatar_site.lib.admin import ListedLookupsMixin, ReadOnlyMixin
@@ -44,9 +45,14 @@ class LiveCallAdmin(ReadOnlyMixin, ListedLookupsMixin, ModelAdmin):  # type: ign
     def lasts(self, call: LiveCall) -> str:
         return timesince(call.began_at)
 
-    @admin.display(description=_("is kept"), boolean=True)
-    def is_kept(self, call: LiveCall) -> bool:
-        return call.conversation_id is not None
+    @admin.display(description=_("conversation"))
+    def is_kept(self, call: LiveCall) -> str:
+        return gettext("is not kept") if call.conversation_id is None else gettext("is kept")
+
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponseBase:
+        context = {"title": _("Who is connected"), **(extra_context or {})}
+        page: HttpResponseBase = super().changelist_view(request, context)
+        return page
 
     @admin.action(description=_("End the selected calls"), permissions=["end"])
     def end_calls(self, request: HttpRequest, calls: QuerySet[LiveCall]) -> None:

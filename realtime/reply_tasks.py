@@ -9,6 +9,7 @@ from typing import Any
 from uuid import UUID
 
 from inference.interfaces import GenerationOptions, LanguageModel, SynthesisOptions, TextToSpeech
+from inference.telemetry.context import bound, make_trace_id
 from realtime.call.events import CommitReply, ReplyReport, ReportPlayback, StartReply
 from realtime.call.prompt import Scene, choose_reply_language, compose, is_chinese
 from realtime.call.settings import CallSettings
@@ -78,7 +79,8 @@ class ReplyTasks:
             _, hanging = await asyncio.wait(ending, timeout=MAX_ENDING_S)
             if hanging:
                 logger.error("%d cancelled replies have not ended within %g s", len(hanging), MAX_ENDING_S)
-        await reply.run()
+        with bound(trace_id=make_trace_id(reply.user_turn_id), turn_id=reply.turn_id):
+            await reply.run()
         self._replies.pop(reply.turn_id, None)
         if self.committed is reply:
             self.committed = None

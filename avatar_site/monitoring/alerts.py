@@ -126,7 +126,7 @@ def _open(condition: str, finding: Finding, now: dt.datetime) -> None:
             )
     except IntegrityError:
         return
-    _log(finding.severity, "opened", condition, finding.subject, finding.figures)
+    log_opened(finding.severity, condition, finding.subject, finding.figures)
 
 
 def _keep(alert: Standing, finding: Finding, *, is_worse: bool, now: dt.datetime) -> None:
@@ -145,7 +145,15 @@ def _keep(alert: Standing, finding: Finding, *, is_worse: bool, now: dt.datetime
 
 def _resolve(alert: Standing, now: dt.datetime) -> None:
     if Alert.objects.unresolved().filter(pk=alert.pk).update(state=AlertState.RESOLVED, resolved_at=now):
-        logger.info("alert resolved: %s", _name(alert.condition, alert.subject))
+        log_resolved(alert.condition, alert.subject)
+
+
+def log_opened(severity: str, condition: str, subject: str, figures: Figures) -> None:
+    _log(severity, "opened", condition, subject, figures)
+
+
+def log_resolved(condition: str, subject: str) -> None:
+    logger.info("alert resolved: %s", _name(condition, subject))
 
 
 def _log(severity: str, what: str, condition: str, subject: str, figures: Figures) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
@@ -30,7 +30,7 @@ from realtime.models import CallState, LiveCall
 if TYPE_CHECKING:
     from django.http import HttpRequest
 
-#: What the month says, and the scan for usage, are kept for so long.
+#: What a scan of all turns has found is kept for so long.
 KEPT_S = 300
 #: Days that are over, in the cache. A restore of a backup is seen after this time.
 _DAYS = "monitoring.days"
@@ -39,15 +39,13 @@ DAYS_KEPT_S = 24 * 60 * 60
 SETTLED = dt.timedelta(hours=1)
 #: The page refreshes itself at this pace: samples come each minute.
 REFRESH_S = {"hour": 60, "day": 60, "month": 600}
-#: Minutes of the last hour in one point of what is counted by turns.
-POOLED_MINUTES = 5
 PEOPLE = 8
 ALERTS = 6
 
 
 @dataclass(frozen=True, slots=True)
 class Outlook:
-    """What the last 30 days say: cached, because all of them are read."""
+    """What the last 30 days say."""
 
     #: Of the disk: when, free bytes.
     free: list[tuple[dt.datetime, float | None]]
@@ -93,13 +91,14 @@ def add_to_context(request: HttpRequest, context: dict[str, Any]) -> dict[str, A
 
 
 def describe(request: HttpRequest, *, now: dt.datetime) -> dict[str, Any]:
-    """Return all that templates/admin/index.html shows. Costs a read of the span, and at times of today."""
+    """Return all that templates/admin/index.html shows. Costs a read of the span, and of today."""
     span = queries.SPANS.get(request.GET.get("span", ""), queries.HOUR)
-    slots = read_month(now) if span is queries.MONTH else queries.read_slots(span, now=now)
+    month = read_month(now)
+    slots = month if span is queries.MONTH else queries.read_slots(span, now=now)
     axis = Axis(span, slots)
-    pooled = axis.pool(POOLED_MINUTES) if span is queries.HOUR else axis
+    pooled = axis.pool(queries.POOLED_MINUTES) if span is queries.HOUR else axis
     latest = queries.read_latest(now=now)
-    ahead = read_outlook(now)
+    ahead = compute_outlook(month, now=now)
     user = request.user
     whole = queries.merge_slots(slots)
     calls = _read_calls(now)
@@ -225,22 +224,19 @@ def _make_tiles(
 
 
 def read_month(now: dt.datetime) -> list[Slot]:
-    """Return the days of the last month. Those that are over are kept: only the others are read."""
-    known: dict[dt.datetime, SampleValues | None] = cache.get(_DAYS) or {}
+    """Return the days of the last month. Those that are over are kept in the cache: only the others are read."""
+    # As JSON: what an earlier version of the program has kept must not break the page.
+    kept: dict[str, Any] = cache.get(_DAYS) or {}
+    known = {
+        dt.datetime.fromisoformat(began_at): SampleValues.from_json(values) if values is not None else None
+        for began_at, values in kept.items()
+    }
     slots = queries.read_slots(queries.MONTH, now=now, known=known)
-    over = {slot.began_at: slot.values for slot in slots if slot.began_at + queries.MONTH.slot + SETTLED <= now}
-    if over.keys() - known.keys():
-        cache.set(_DAYS, over, DAYS_KEPT_S)
+    over = [slot for slot in slots if slot.began_at + queries.MONTH.slot + SETTLED <= now]
+    if any(slot.began_at not in known for slot in over):
+        days = {slot.began_at.isoformat(): slot.values.to_json() if slot.values else None for slot in over}
+        cache.set(_DAYS, days, DAYS_KEPT_S)
     return slots
-
-
-def read_outlook(now: dt.datetime) -> Outlook:
-    """Return what the last 30 days say, at most `KEPT_S` old."""
-    kept: Outlook | None = cache.get("monitoring.outlook")
-    if kept is None:
-        kept = compute_outlook(read_month(now), now=now)
-        cache.set("monitoring.outlook", kept, KEPT_S)
-    return kept
 
 
 def compute_outlook(slots: Sequence[Slot], *, now: dt.datetime) -> Outlook:
@@ -353,10 +349,11 @@ def _describe_calls(calls: Sequence[LiveCall], now: dt.datetime) -> list[Connect
 def _describe_usage(span: Span, now: dt.datetime) -> dict[str, Any]:
     """Return who used how much. The cache has no names: those of deleted people would stay in it."""
     key = f"monitoring.usage.{span.name}"
-    usages: list[Usage] | None = cache.get(key)
-    if usages is None:
-        usages = queries.read_usage(since=now - span.length)
-        cache.set(key, usages, KEPT_S)
+    kept: list[tuple[int, int, int, int]] | None = cache.get(key)
+    if kept is None:
+        kept = [astuple(usage) for usage in queries.read_usage(since=now - span.length)]
+        cache.set(key, kept, KEPT_S)
+    usages = [Usage(*each) for each in kept]
     names = dict(User.objects.filter(pk__in=[usage.user_id for usage in usages]).values_list("pk", "username"))
     known = [usage for usage in usages if usage.user_id in names]
     longest = max((usage.spoken_ms for usage in known), default=0) or 1

@@ -82,7 +82,7 @@ class Axis:
             Slot(self.slots[number].began_at, merge_slots(self.slots[number : number + slots]))
             for number in range(0, len(self.slots), slots)
         ]
-        return Axis(Span(self.span.name, self.span.length, self.span.slot * slots), pooled)
+        return Axis(Span(self.span.name, self.span.length, self.span.slot * slots, self.span.aligned), pooled)
 
 
 def _find_ticks(moments: Sequence[dt.datetime], width: dt.timedelta) -> list[Tick]:
@@ -94,9 +94,7 @@ def _find_ticks(moments: Sequence[dt.datetime], width: dt.timedelta) -> list[Tic
         if not 2 <= percent <= 97:
             continue
         if width < dt.timedelta(minutes=15):
-            # Slots of an hour begin at any minute.
-            width_minutes = width // dt.timedelta(minutes=1)
-            is_due, is_minor = moment.minute % 10 < width_minutes, moment.minute % 20 >= width_minutes
+            is_due, is_minor = moment.minute % 10 == 0, moment.minute % 20 != 0
         elif width < dt.timedelta(hours=1):
             is_due, is_minor = moment.hour % 3 == 0 and moment.minute == 0, moment.hour % 6 != 0
         else:
@@ -252,11 +250,12 @@ def make_disk(
     forecast = _forecast(free, ahead=ahead, trend=trend, width=width)
     largest = max((value for value in (*measured, *forecast) if value is not None), default=1.0)
     ticks = charts.choose_ticks(max(largest, 1.3 * limit_bytes / wording.GB))
+    series = [Series(gettext("free"), measured, [_say_gb(value) for value in measured])]
+    if ahead:
+        name = gettext("if it goes on like this")
+        series.append(Series(name, forecast, [_say_gb(value) for value in forecast], "forecast"))
     chart = charts.draw_lines(
-        [
-            Series(gettext("free"), measured, [_say_gb(value) for value in measured]),
-            Series(gettext("if it goes on like this"), forecast, [_say_gb(value) for value in forecast], "forecast"),
-        ],
+        series,
         times=[wording.say_slot(moment, width) for moment in moments],
         x_ticks=_find_ticks(moments, width),
         top=ticks[-1],

@@ -40,22 +40,25 @@ class Span:
     name: str
     length: dt.timedelta
     slot: dt.timedelta
+    #: Its end is a multiple of this from midnight in the current time zone.
+    aligned: dt.timedelta
 
     def find_begin(self, now: dt.datetime) -> dt.datetime:
-        """Return when its first slot begins. Slots are aligned with midnight in the current time zone."""
+        """Return when its first slot begins."""
         return self.find_end(now) - self.length
 
     def find_end(self, now: dt.datetime) -> dt.datetime:
-        """Return when its last slot ends: the one in which `now` lies, but a minute that is not over is left out."""
+        """Return when its last slot ends, after `now`."""
         local = timezone.localtime(now)
         midnight = local.replace(hour=0, minute=0, second=0, microsecond=0)
-        slots = (local - midnight) // self.slot
-        return midnight + self.slot * (slots if self.slot <= dt.timedelta(minutes=1) else slots + 1)
+        return midnight + self.aligned * ((local - midnight) // self.aligned + 1)
 
 
-HOUR = Span("hour", dt.timedelta(hours=1), dt.timedelta(minutes=1))
-DAY = Span("day", dt.timedelta(days=1), dt.timedelta(minutes=15))
-MONTH = Span("month", dt.timedelta(days=30), dt.timedelta(days=1))
+#: By the minutes in which the page pools what is counted by turns.
+POOLED_MINUTES = 5
+HOUR = Span("hour", dt.timedelta(hours=1), dt.timedelta(minutes=1), dt.timedelta(minutes=POOLED_MINUTES))
+DAY = Span("day", dt.timedelta(days=1), dt.timedelta(minutes=15), dt.timedelta(minutes=15))
+MONTH = Span("month", dt.timedelta(days=30), dt.timedelta(days=1), dt.timedelta(days=1))
 SPANS = {span.name: span for span in (HOUR, DAY, MONTH)}
 
 

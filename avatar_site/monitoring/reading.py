@@ -18,10 +18,12 @@ from avatar_site.monitoring.conditions import (
 )
 from avatar_site.monitoring.models import Resolution, Sample
 from avatar_site.monitoring.samples import SampleValues
-from avatar_site.monitoring.sampling import SOURCE, Observed, find_backed_up_at
+from avatar_site.monitoring.sampling import SOURCE, Observed
 from avatar_site.operations.models import BackupRun, RunKind, RunState
+from avatar_site.operations.status import find_backed_up_at
 from avatar_site.operations.sweep_guard import find_reason_against_sweeps
 from conversations.models import RetentionRun, StorageCheck
+from voices.services import read_doubtful_sweep
 
 
 def read_thresholds() -> Thresholds:
@@ -56,6 +58,7 @@ def read(observed: Observed, *, now: dt.datetime) -> Reading:
         retention=Retention(retention.started_at, retention.finished_at) if retention else None,
         sweep_refusal=find_reason_against_sweeps(),
         doubtful_sweep=(check.files_without_turn, check.turns_without_file) if check and check.was_refused else None,
+        doubtful_voices=read_doubtful_sweep(),
         certificate=certificates.watcher.read(settings.AVATAR_ALERT_CERTIFICATE),
         secrets=secret_ages.read(now=now),
     )

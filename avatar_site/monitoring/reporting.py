@@ -8,13 +8,13 @@ import logging
 from collections.abc import Callable
 from contextlib import suppress
 
-from channels.db import database_sync_to_async
 from django.db import DatabaseError, transaction
 from django.utils import timezone
 
 from avatar_site.lib import metrics
+from avatar_site.lib.own_thread import OwnThread
 from avatar_site.lib.process_name import make_process_name
-from avatar_site.monitoring import watching
+from avatar_site.monitoring import outages
 from avatar_site.monitoring.models import Resolution, Sample
 from avatar_site.monitoring.samples import Gauge, SampleValues
 from realtime.admission import admission
@@ -26,30 +26,50 @@ logger = logging.getLogger(__name__)
 READING_S = 5.0
 #: What stopping waits for the database.
 LAST_WRITE_S = 3.0
+#: SQLite waits 20 s for a lock.
+WRITE_TIMEOUT_S = 25.0
+#: The same, and a mail server and a webhook that do not answer.
+ALERTING_TIMEOUT_S = 50.0
 
 
 async def run(*, now: Callable[[], dt.datetime] = timezone.now) -> None:
-    """Write a sample each minute until cancelled; then one of what is left. A database that is away costs nothing."""
+    """
+    Write a sample each minute until cancelled; then one of what is left.
+
+    Sees each minute that conditions are examined, and that the database takes what is written. Both have threads of
+    their own: a database or a mail server that hangs delays no page.
+    """
     began_at = now()
     reporter = Reporter(process=make_process_name(), now=began_at)
+    watch = outages.OutageWatch(began_at)
+    alerting = OwnThread("alerts")
     try:
         while True:
             await asyncio.sleep(READING_S)
             reporter.read_gauges()
             if reporter.is_due(now()):
-                await reporter.report(now())
-                await _watch_the_watch(began_at, now())
+                problem = await reporter.report(now())
+                await _look_for_outages(watch, problem, alerting, now())
     finally:
         with suppress(TimeoutError):
             async with asyncio.timeout(LAST_WRITE_S):
                 await reporter.report(now())
+                await asyncio.to_thread(reporter.close)
+                await asyncio.to_thread(alerting.close)
 
 
-async def _watch_the_watch(began_at: dt.datetime, now: dt.datetime) -> None:
+async def _look_for_outages(watch: outages.OutageWatch, problem: str, thread: OwnThread, now: dt.datetime) -> None:
     try:
-        await database_sync_to_async(watching.watch_the_watch)(watched_since=began_at, now=now)
-    except DatabaseError as error:
-        logger.warning("whether alerts are evaluated could not be seen: %s", error)
+        if problem:
+            if since := watch.note_failure(now):
+                tell = outages.tell_that_database_is_away
+                await thread.run(tell, ALERTING_TIMEOUT_S, since=since, problem=problem)
+            return
+        if since := watch.note_success(now):
+            await thread.run(outages.tell_that_database_is_back, ALERTING_TIMEOUT_S, since=since, now=now)
+        await thread.run(outages.watch_the_watch, ALERTING_TIMEOUT_S, watched_since=watch.watched_since, now=now)
+    except (DatabaseError, TimeoutError) as error:
+        logger.warning("whether conditions are examined could not be seen: %s", error)
 
 
 def floor_to_minute(moment: dt.datetime) -> dt.datetime:
@@ -65,6 +85,10 @@ class Reporter:
         self._sessions: list[float] = []
         self._lags_s: list[float] = []
         self._is_failing = False
+        self._thread = OwnThread("samples")
+
+    def close(self) -> None:
+        self._thread.close()
 
     def is_due(self, now: dt.datetime) -> bool:
         """Whether the minute is over."""
@@ -74,8 +98,12 @@ class Reporter:
         self._sessions.append(admission.active)
         self._lags_s.append(metrics.REGISTRY.get_sample_value("avatar_event_loop_lag_seconds") or 0.0)
 
-    async def report(self, now: dt.datetime) -> None:
-        """Write what was measured since the last report. What cannot be written is part of the next one."""
+    async def report(self, now: dt.datetime) -> str:
+        """
+        Write what was measured since the last report. What cannot be written is part of the next one.
+
+        Return why it could not be written; empty if it was.
+        """
         began_at, self._began_at = self._began_at, floor_to_minute(now)
         minute = metrics.take_minute()
         values = SampleValues(
@@ -89,18 +117,19 @@ class Reporter:
         )
         self._sessions, self._lags_s = [], []
         try:
-            await database_sync_to_async(write_sample)(self._process, began_at, values)
-        except DatabaseError as error:
+            await self._thread.run(write_sample, WRITE_TIMEOUT_S, self._process, began_at, values)
+        except (DatabaseError, TimeoutError) as error:
             metrics.give_back(minute)
             if not self._is_failing:
                 logger.warning("the sample of this minute is kept until the database is back: %s", error)
             self._is_failing = True
+            return str(error) or type(error).__name__
         except Exception:
             # Not when cancelled: the thread goes on writing.
             metrics.give_back(minute)
             raise
-        else:
-            self._is_failing = False
+        self._is_failing = False
+        return ""
 
 
 def write_sample(process: str, began_at: dt.datetime, values: SampleValues) -> None:

@@ -22,12 +22,10 @@ from avatar_site.lib.ram import read_ram
 from avatar_site.monitoring.models import Resolution, Sample
 from avatar_site.monitoring.samples import Gauge, SampleValues
 from avatar_site.operations import queues
-from avatar_site.operations.models import BackupRun, Restore, RunKind, RunState
 from avatar_site.operations.processes import measure_memory_bytes
 from avatar_site.operations.serve_state import ServeState, read_state
-from inference import device_memory
-from inference.config import ConfigurationError, InferenceConfig
-from inference.interfaces import KV_CACHE_USE, InferenceError, InferenceStatus, Role, RoleState
+from avatar_site.operations.status import find_backed_up_at, list_shares_bytes
+from inference.interfaces import KV_CACHE_USE, InferenceError, InferenceStatus, RoleState
 
 logger = logging.getLogger(__name__)
 
@@ -64,8 +62,13 @@ def observe(*, now: dt.datetime) -> Observed:
     """
     state = read_state(Path(settings.AVATAR_DATA_DIR))
     inference, problem = ask_inference()
+    return Observed(state, inference, problem, measure(state, inference, now=now))
+
+
+def measure(state: ServeState | None, inference: InferenceStatus | None, *, now: dt.datetime) -> dict[str, float]:
+    """Return the gauges of the site. What cannot be measured is left out, and logged."""
     gauges: dict[str, float] = {}
-    for measure in (
+    for part in (
         measure_disk,
         measure_ram,
         measure_database,
@@ -78,10 +81,10 @@ def observe(*, now: dt.datetime) -> Observed:
         lambda: measure_devices(inference),
     ):
         try:
-            gauges |= measure()
+            gauges |= part()
         except (OSError, DatabaseError, redis.RedisError) as error:
             logger.warning("something could not be measured: %s", error)
-    return Observed(state, inference, problem, gauges)
+    return gauges
 
 
 def write_system_sample(observed: Observed, *, now: dt.datetime) -> bool:
@@ -215,20 +218,6 @@ def _measure_redis_queues(now: dt.datetime) -> dict[str, float]:
     return gauges
 
 
-def find_backed_up_at() -> dt.datetime | None:
-    """Return when the newest state was taken that a verified backup has: since then nothing is saved. None: never."""
-    verified = BackupRun.objects.filter(kind=RunKind.VERIFICATION, state=RunState.DONE).values("name")
-    run = (
-        BackupRun.objects.filter(kind=RunKind.BACKUP, state=RunState.DONE, name__in=verified)
-        .order_by("-started_at", "-pk")
-        .first()
-    )
-    restore = Restore.objects.order_by("-restored_at", "-pk").first()
-    # What was restored is in a backup.
-    moments = [run.started_at if run else None, restore.restored_at if restore else None]
-    return max((moment for moment in moments if moment is not None), default=None)
-
-
 def measure_backup_age(now: dt.datetime) -> dict[str, float]:
     backed_up_at = find_backed_up_at()
     return {} if backed_up_at is None else {"backup_age_s": (now - backed_up_at).total_seconds()}
@@ -303,20 +292,8 @@ def measure_devices(status: InferenceStatus | None) -> dict[str, float]:
         "vram_total_bytes": sum(device.total_bytes for device in status.devices),
         "vram_used_bytes": sum(device.total_bytes - device.free_bytes for device in status.devices),
     }
-    for number, (device, share_bytes) in enumerate(zip(status.devices, _list_shares_bytes(), strict=False)):
+    for number, (device, share_bytes) in enumerate(zip(status.devices, list_shares_bytes(), strict=False)):
         left_bytes = device.total_bytes - share_bytes
         if left_bytes > 0:
             gauges[f"memory_percent.gpu{number}"] = max(0.0, 100 * (1 - device.free_bytes / left_bytes))
     return gauges
-
-
-def _list_shares_bytes() -> list[int]:
-    """Return what the engines may take of each GPU. vLLM takes its share of each GPU that its model lies on."""
-    try:
-        config = InferenceConfig.from_env()
-    except ConfigurationError:
-        return []
-    shares = device_memory.list_shares(config)
-    model = sum(share.mib for share in shares if share.role is Role.LLM)
-    further = [model] * (config.llm_tensor_parallel - 1) if model else []
-    return [mib * device_memory.MIB for mib in (sum(share.mib for share in shares), *further)] if shares else []

@@ -33,6 +33,7 @@ TITLES: Mapping[str, Promise] = {
     "certificate": _("The certificate expires"),
     "secret_age": _("A secret is old"),
     "monitoring_stalled": _("Nothing is watched"),
+    "database_away": _("The database is away"),
 }
 
 #: What a subject is called, where that is not its own name.
@@ -79,7 +80,11 @@ def _moment(text: str) -> str:
 
 def _add(sentence: str, problem: object) -> str:
     """Append what an engine or a process said, which is in English."""
-    return f"{sentence} ({problem})" if problem else sentence
+    return (
+        gettext("{sentence}: {problem}").format(sentence=sentence.rstrip(".。"), problem=problem)
+        if problem
+        else sentence
+    )
 
 
 def _memory(subject: str, figures: Mapping[str, Any]) -> str:
@@ -174,6 +179,9 @@ def _retention_unfinished(subject: str, figures: Mapping[str, Any]) -> str:
 def _sweep_refused(subject: str, figures: Mapping[str, Any]) -> str:
     if subject == "restore":
         return gettext("A restore is not confirmed yet: until then, no audio without a row is removed.")
+    if subject == "voices":
+        template = gettext("{files} of {count} files of voices belong to no voice: is this another database?")
+        return template.format(files=int(figures["files_without_voice"]), count=int(figures["files"]))
     return gettext(
         "{files} files belong to no turn, and {turns} turns miss their file: is the storage the right one, and there?"
     ).format(files=int(figures["files_without_turn"]), turns=int(figures["turns_without_file"]))
@@ -203,6 +211,11 @@ def _stalled(subject: str, figures: Mapping[str, Any]) -> str:
     ).format(moment=_moment(figures["since"]))
 
 
+def _database_away(subject: str, figures: Mapping[str, Any]) -> str:
+    template = gettext("The database has not taken anything since {moment}.")
+    return _add(template.format(moment=_moment(figures["since"])), figures["problem"])
+
+
 _SENTENCES: Mapping[str, Callable[[str, Mapping[str, Any]], str]] = {
     "memory": _memory,
     "error_rate": _error_rate,
@@ -222,4 +235,5 @@ _SENTENCES: Mapping[str, Callable[[str, Mapping[str, Any]], str]] = {
     "certificate": _certificate,
     "secret_age": _secret_age,
     "monitoring_stalled": _stalled,
+    "database_away": _database_away,
 }

@@ -21,11 +21,18 @@ from django.utils import timezone
 from avatar_site.lib.inference_client import get_inference
 from avatar_site.lib.own_thread import OwnThread
 from avatar_site.lib.ram import read_ram
-from avatar_site.operations.models import BackupRun, RunKind, RunState
+from avatar_site.operations.models import BackupRun, Restore, RunKind, RunState
 from avatar_site.operations.serve_state import ServeState, read_state
+from inference import device_memory
 from inference.config import ConfigurationError, InferenceConfig
-from inference.device_memory import list_shares
-from inference.interfaces import CONVERSATION_ROLES, InferenceError, InferenceStatus, Role, RoleState
+from inference.interfaces import (
+    CONVERSATION_ROLES,
+    KV_CACHE_USE,
+    InferenceError,
+    InferenceStatus,
+    Role,
+    RoleState,
+)
 from realtime.admission import admission
 from realtime.models import CallState, LiveCall
 
@@ -43,10 +50,20 @@ LOCK_TIMEOUT_S = 1.0
 MAX_AGE_S = 15.0
 #: The supervisor writes its state every few seconds: an older one is of a supervisor that is gone.
 MAX_SERVE_STATE_AGE_S = 60.0
-#: The night makes a backup a day.
-MAX_BACKUP_AGE = dt.timedelta(hours=26)
-MAX_MEMORY_PERCENT = 90.0
-MIB = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """From which on the site is degraded: the same as of alerts (AVATAR_ALERT_…)."""
+
+    memory_percent: float = 90.0
+    #: The night makes a backup a day.
+    backup_age: dt.timedelta = dt.timedelta(hours=26)
+    #: What the engines' shares take of each accelerator, in order.
+    shares_bytes: tuple[int, ...] = ()
+
+
+DEFAULT_LIMITS = Limits()
 
 
 class Health(StrEnum):
@@ -154,13 +171,13 @@ class Prober:
         inference: Inference,
         *,
         data_dir: Path,
-        reserved_vram_bytes: int = 0,
+        limits: Limits = DEFAULT_LIMITS,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], dt.datetime] = timezone.now,
     ) -> None:
         self._inference = inference
         self._data_dir = data_dir
-        self._reserved_vram_bytes = reserved_vram_bytes
+        self._limits = limits
         self._clock = clock
         self._now = now
         self._database = OwnThread("health of the database")
@@ -194,7 +211,7 @@ class Prober:
             inference.result(),
             machine.result(),
             now=self._now(),
-            reserved_vram_bytes=self._reserved_vram_bytes,
+            limits=self._limits,
         )
         self._snapshot = Snapshot(
             health, reasons, self._clock(), database.result(), inference.result(), machine.result()
@@ -237,7 +254,7 @@ def get_prober() -> Prober:
 
 
 def make_prober(inference: Inference) -> Prober:
-    return Prober(inference, data_dir=Path(settings.AVATAR_DATA_DIR), reserved_vram_bytes=read_reserved_vram_bytes())
+    return Prober(inference, data_dir=Path(settings.AVATAR_DATA_DIR), limits=read_limits())
 
 
 def judge(
@@ -246,17 +263,17 @@ def judge(
     machine: MachineReport | None,
     *,
     now: dt.datetime,
-    reserved_vram_bytes: int = 0,
+    limits: Limits = DEFAULT_LIMITS,
 ) -> tuple[Health, tuple[str, ...]]:
     """
     Return the health and the reasons for it.
 
     Unhealthy: the database does not answer, or a role that a call needs has no engine. Degraded: the database takes no
-    writes, the speaker encoder is away, a role is on its fallback, memory is short, no verified backup is younger than
-    MAX_BACKUP_AGE, or a process of `serve` is not running.
+    writes, the speaker encoder is away, a role is on its fallback, memory is short, no verified backup is
+    young enough, or a process of `serve` is not running.
     """
     missing = [*_find_missing(database, inference)]
-    reasons = [*_find_degradations(database, inference, machine, now=now, reserved_vram_bytes=reserved_vram_bytes)]
+    reasons = [*_find_degradations(database, inference, machine, now=now, limits=limits)]
     health = Health.UNHEALTHY if missing else Health.DEGRADED if reasons else Health.HEALTHY
     return health, (*missing, *reasons)
 
@@ -279,7 +296,7 @@ def _find_degradations(
     machine: MachineReport | None,
     *,
     now: dt.datetime,
-    reserved_vram_bytes: int,
+    limits: Limits,
 ) -> list[str]:
     reasons = ["database_locked"] if database.is_locked else []
     if inference.status is not None:
@@ -289,11 +306,11 @@ def _find_degradations(
             elif role.state is RoleState.READY and role.reason:
                 # An engine that runs and has a reason runs instead of another.
                 reasons.append(f"{role.role.value}_on_fallback")
-        if _is_vram_short(inference.status, reserved_vram_bytes):
+        if _is_vram_short(inference.status, limits):
             reasons.append("vram_short")
-    if machine is not None and machine.ram.percent > MAX_MEMORY_PERCENT:
+    if machine is not None and machine.ram.percent > limits.memory_percent:
         reasons.append("ram_short")
-    if not database.problem and is_backup_stale(database, now):
+    if not database.problem and _is_backup_stale(database, now, limits):
         reasons.append("backup_stale")
     serve = machine.serve if machine is not None else None
     if serve is not None and now.timestamp() - serve.written_at <= MAX_SERVE_STATE_AGE_S:
@@ -301,31 +318,44 @@ def _find_degradations(
     return reasons
 
 
-def is_backup_stale(database: DatabaseReport, now: dt.datetime) -> bool:
-    """Whether the newest verified backup is older than MAX_BACKUP_AGE. A new site is given as long for its first."""
+def _is_backup_stale(database: DatabaseReport, now: dt.datetime, limits: Limits) -> bool:
+    """Whether the newest verified backup is too old. A new site is given as long for its first."""
     since = database.backed_up_at or database.created_at
-    return since is not None and now - since > MAX_BACKUP_AGE
+    return since is not None and now - since > limits.backup_age
 
 
-def _is_vram_short(status: InferenceStatus, reserved_bytes: int) -> bool:
+def _is_vram_short(status: InferenceStatus, limits: Limits) -> bool:
     """
-    Whether less than a tenth is free of what the engines' shares leave, or of the KV-cache.
+    Whether too little is free of what the engines' shares leave, or of the KV cache.
 
     The shares themselves are taken at the start, 93 % of the device by default: that is no shortage.
     """
-    for device in status.devices[:1]:
-        left_bytes = device.total_bytes - reserved_bytes
-        if left_bytes > 0 and 100 * (1 - device.free_bytes / left_bytes) > MAX_MEMORY_PERCENT:
+    for device, share_bytes in zip(status.devices, limits.shares_bytes, strict=False):
+        left_bytes = device.total_bytes - share_bytes
+        if left_bytes > 0 and 100 * (1 - device.free_bytes / left_bytes) > limits.memory_percent:
             return True
-    return any(100 * role.figures.get("kv_cache_use", 0) > MAX_MEMORY_PERCENT for role in status.roles)
+    return any(100 * role.figures.get(KV_CACHE_USE, 0) > limits.memory_percent for role in status.roles)
 
 
-def read_reserved_vram_bytes() -> int:
-    """Return the engines' shares of the first device; 0 where they compute on the processor."""
+def read_limits() -> Limits:
+    """Read the settings."""
+    return Limits(
+        memory_percent=settings.AVATAR_ALERT_MEMORY_PERCENT,
+        backup_age=dt.timedelta(hours=settings.AVATAR_ALERT_BACKUP_HOURS),
+        shares_bytes=tuple(list_shares_bytes()),
+    )
+
+
+def list_shares_bytes() -> list[int]:
+    """Return what the engines may take of each GPU. vLLM takes its share of each GPU that its model lies on."""
     try:
-        return MIB * sum(share.mib for share in list_shares(InferenceConfig.from_env()))
+        config = InferenceConfig.from_env()
     except ConfigurationError:
-        return 0  # the inference process says what is wrong
+        return []  # the inference process says what is wrong
+    shares = device_memory.list_shares(config)
+    model = sum(share.mib for share in shares if share.role is Role.LLM)
+    further = [model] * (config.llm_tensor_parallel - 1) if model else []
+    return [mib * device_memory.MIB for mib in (sum(share.mib for share in shares), *further)] if shares else []
 
 
 def read_machine(data_dir: Path) -> MachineReport:
@@ -352,14 +382,17 @@ def read_database(*, now: dt.datetime) -> DatabaseReport:
 
 
 def find_backed_up_at() -> dt.datetime | None:
-    """Return when the newest state was taken that a verified backup has. None: never."""
+    """Return when the newest state was taken that a verified backup has: since then nothing is saved. None: never."""
     verified = BackupRun.objects.filter(kind=RunKind.VERIFICATION, state=RunState.DONE).values("name")
-    return (
+    run = (
         BackupRun.objects.filter(kind=RunKind.BACKUP, state=RunState.DONE, name__in=verified)
         .order_by("-started_at", "-pk")
-        .values_list("started_at", flat=True)
         .first()
     )
+    restore = Restore.objects.order_by("-restored_at", "-pk").first()
+    # What was restored is in a backup.
+    moments = [run.started_at if run else None, restore.restored_at if restore else None]
+    return max((moment for moment in moments if moment is not None), default=None)
 
 
 def _find_created_at() -> dt.datetime | None:

@@ -70,7 +70,7 @@ class EngineMetrics:
     def render(self, status: InferenceStatus) -> bytes:
         """Return everything in Prometheus's text format."""
         now_registry = CollectorRegistry()
-        now_registry.register(_StatusCollector(status))
+        now_registry.register(StatusCollector(status))
         return generate_latest(self.registry) + generate_latest(now_registry)
 
 
@@ -113,7 +113,7 @@ class AudioClock:
         return None
 
 
-class _StatusCollector(Collector):
+class StatusCollector(Collector):
     """The status as gauges."""
 
     def __init__(self, status: InferenceStatus) -> None:

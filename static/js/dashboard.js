@@ -68,6 +68,9 @@ function followPointer(event) {
 
 document.addEventListener("pointermove", followPointer);
 document.addEventListener("pointerdown", followPointer);
+document.documentElement.addEventListener("pointerleave", () => {
+  for (const plot of document.querySelectorAll(".dash-plot")) hide(plot);
+});
 document.addEventListener("focusout", (event) => {
   const plot = findPlot(event);
   if (plot) hide(plot);

@@ -141,6 +141,10 @@ async def photograph_dashboard(stack: Stack, context: BrowserContext, photograph
         if state == "good":
             await page.goto(f"{stack.url}/admin/admin/logentry/")
             await photographer.take(page, "admin-audit")
+            await page.goto(f"{stack.url}/admin/realtime/livecall/")
+            await photographer.take(page, "admin-calls")
+            await page.check("#action-toggle")
+            await photographer.take(page, "admin-calls-chosen")
     await page.close()
 
 
@@ -296,7 +300,7 @@ async def photograph_trouble(call: CallPage, photographer: Photographer) -> None
     await photographer.take(page, "trouble-microphone")
     await page.click("#notice-actions button:last-child")
     await call.wait_for("typing")
-    for name, code in (("reconnecting", 1006), ("full", 4429)):
+    for name, code in (("reconnecting", 1006), ("full", 4429), ("overloaded", 4431)):
         await page.evaluate("(code) => window.avatar.socket.ondropped({code})", code)
         await photographer.take(page, f"trouble-{name}")
     await page.evaluate("() => window.avatar.socket.onrefused(4401)")

@@ -25,6 +25,7 @@ from inference.device_memory import MIB
 from inference.engines.openai_chat import OpenAiChat
 from inference.engines.vllm_worker import OWNER_PID
 from inference.interfaces import (
+    KV_CACHE_USE,
     DeviceMemory,
     GenerationFinished,
     GenerationOptions,
@@ -236,6 +237,16 @@ class TestVllm:
         figures = vllm_engine.figures
         assert figures["queue_worst_s"] > figures["queue_median_s"] >= 0
         assert figures["first_token_worst_s"] >= figures["queue_worst_s"]
+
+    async def test_tells_how_much_of_its_cache_is_in_use(self, vllm_engine: Any) -> None:
+        async with asyncio.timeout(PATIENCE_S):
+            uses = [
+                vllm_engine.figures[KV_CACHE_USE]
+                async for _ in vllm_engine.generate(STORY, GenerationOptions(max_tokens=24))
+            ]
+
+        assert 0 < max(uses) < 1
+        assert vllm_engine.figures[KV_CACHE_USE] == 0
 
     async def test_refuses_what_is_no_request(self, vllm_engine: Any) -> None:
         with pytest.raises(InferenceError):

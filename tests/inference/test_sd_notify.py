@@ -2,6 +2,7 @@ import asyncio
 import os
 import resource
 import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -163,6 +164,14 @@ class TestLoopWatch:
 
         assert len(waited) == 4
         assert read_waiting(received) == []
+
+    def test_needs_no_thread_where_nobody_wants_heartbeats(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delenv("WATCHDOG_USEC", raising=False)
+        threads = threading.active_count()
+
+        LoopWatch().start()
+
+        assert threading.active_count() == threads
 
     def test_beats_in_a_thread_of_its_own(self, received: socket.socket) -> None:
         watch = LoopWatch()

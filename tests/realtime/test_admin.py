@@ -32,10 +32,12 @@ class TestWhoIsConnected:
         factories.create_live_call(bob, last_seen_at=timezone.now() - STALE_AFTER)
         _, client = make_operator("view_livecall")
 
-        page = client.get(PAGE).content.decode()
+        page = client.get(PAGE, headers={"Accept-Language": "zh-hant"}).content.decode()
 
         assert "alice" in page
         assert "bob" not in page
+        for word in ("目前連線", "通話中", "不保存", "處理程序"):
+            assert word in page
 
     def test_is_for_operators_alone(self, alices_client: Client) -> None:
         assert alices_client.get(PAGE).status_code == 302

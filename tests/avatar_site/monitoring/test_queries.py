@@ -49,7 +49,7 @@ class TestSpan:
     @pytest.mark.parametrize(
         ("span", "begin", "end"),
         [
-            (queries.HOUR, "2026-11-27T08:30", "2026-11-27T09:30"),
+            (queries.HOUR, "2026-11-27T08:35", "2026-11-27T09:35"),
             (queries.DAY, "2026-11-26T09:45", "2026-11-27T09:45"),
             (queries.MONTH, "2026-10-29T00:00", "2026-11-28T00:00"),
         ],
@@ -59,8 +59,10 @@ class TestSpan:
         assert f"{span.find_begin(NOW):%Y-%m-%dT%H:%M}" == begin
         assert f"{span.find_end(NOW):%Y-%m-%dT%H:%M}" == end
 
-    def test_of_an_hour_leaves_out_the_minute_that_is_not_over(self) -> None:
-        assert queries.HOUR.find_end(NOW) <= NOW
+    def test_ends_after_now(self) -> None:
+        full = NOW.replace(minute=0, second=0)
+
+        assert [span.find_end(full) > full for span in queries.SPANS.values()] == [True] * 3
 
 
 @pytest.mark.django_db
@@ -88,7 +90,7 @@ class TestReadSlots:
         write_sample(minutes_ago(5), counts={"turns": 5})
         write_sample(minutes_ago(3), counts={"turns": 3})
         slots = queries.read_slots(queries.HOUR, now=NOW)
-        known = {slot.began_at: slot.values for slot in slots[:-4]}
+        known = {slot.began_at: slot.values for slot in slots[:-9]}
         Sample.objects.filter(began_at=minutes_ago(5)).delete()
         write_sample(minutes_ago(1), counts={"turns": 1})
 
@@ -120,7 +122,7 @@ class TestReadSlots:
         slots = queries.read_slots(queries.HOUR, now=NOW)
 
         assert len(slots) == 60
-        assert [number for number, slot in enumerate(slots) if slot.values is not None] == [58]
+        assert [number for number, slot in enumerate(slots) if slot.values is not None] == [53]
 
     def test_leaves_out_what_is_older_or_of_the_future(self) -> None:
         write_sample(minutes_ago(61), sessions=1)

@@ -15,6 +15,7 @@ from avatar_site.monitoring.models import Sample
 from avatar_site.monitoring.samples import Gauge, SampleValues
 from avatar_site.operations.models import BackupRun, Restore, RunKind, RunState
 from avatar_site.operations.serve_state import FILE_NAME, ChildState, ServeState
+from avatar_site.operations.status import find_backed_up_at
 from inference.interfaces import DeviceMemory, InferenceStatus, Role, RoleState, RoleStatus
 
 MIB = 2**20
@@ -194,9 +195,9 @@ class TestFindBackedUpAt:
             if is_verified:
                 BackupRun.objects.create(kind=RunKind.VERIFICATION, **done)
 
-        assert sampling.find_backed_up_at() == noon - dt.timedelta(days=2)
+        assert find_backed_up_at() == noon - dt.timedelta(days=2)
 
     def test_takes_a_restored_state_for_one_that_is_saved(self, noon: dt.datetime) -> None:
         Restore.objects.create(name="old", restored_at=noon)
 
-        assert sampling.find_backed_up_at() == noon
+        assert find_backed_up_at() == noon

@@ -147,23 +147,3 @@ class TestAlertsOfTheMachine:
         watch(later, minutes=3)
 
         assert (opened, read_open("log_folder")) == ({("log_folder", "")}, set())
-
-
-@pytest.mark.usefixtures("data_dir")
-class TestWatchTheWatch:
-    def test_opens_an_alert_when_nothing_is_examined(self, now: dt.datetime) -> None:
-        began_at = now - dt.timedelta(days=1)
-        watch(now)
-
-        early = watching.watch_the_watch(watched_since=began_at, now=now + dt.timedelta(minutes=4))
-        late = watching.watch_the_watch(watched_since=began_at, now=now + dt.timedelta(minutes=6))
-        opened = read_open("monitoring_stalled")
-        watch(now + dt.timedelta(minutes=8), minutes=2)
-
-        assert (early, late) == (False, True)
-        assert (opened, read_open("monitoring_stalled")) == ({("monitoring_stalled", "")}, set())
-
-    def test_gives_processes_that_begin_their_time(self, now: dt.datetime) -> None:
-        watch(now - dt.timedelta(days=2))
-
-        assert not watching.watch_the_watch(watched_since=now, now=now + dt.timedelta(minutes=4))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import shutil
 import signal
 import socket
@@ -25,8 +26,9 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="hangs are notic
 
 #: The supervisor's program, with the plan as `manage.py serve` would pass it.
 SERVE = """
-import asyncio, sys
+import asyncio, os, sys
 from avatar_site.operations.serving import ServePlan, Serving
+os.environ["WATCHDOG_PID"] = str(os.getpid())  # as systemd sets it
 asyncio.run(Serving(ServePlan.from_json(sys.argv[1])).run())
 """
 
@@ -81,6 +83,11 @@ class Site:
         self.serve.close()
         self.systemd.close()
 
+    def read_systemd(self) -> list[tuple[int, bytes]]:
+        """Return what systemd has received since the last call, at least one message."""
+        select.select([self.systemd], [], [], 20)
+        return list(self.systemd.receive())
+
     def children(self) -> dict[str, ChildState]:
         state = read_state(self.data_dir)
         return {} if state is None else {child.name: child for child in state.children}
@@ -126,11 +133,10 @@ class TestEachProcess:
     def test_is_stood_for_by_the_supervisor_before_systemd(self, site: Site) -> None:
         site.serve.wait_for("AVATAR is ready")
         site.wait_until(lambda child: child.ready_at is not None)
-        list(site.systemd.receive())
-        site.wait_until(lambda child: child.last_answer_at is not None and child.last_answer_at > time.time() - 1)
-        serving = list(site.systemd.receive())
+        site.read_systemd()
+        serving = site.read_systemd() + site.read_systemd()
         site.serve.close()
-        stopping = list(site.systemd.receive())
+        stopping = site.read_systemd()
 
         # Of the supervisor's process alone: children have its socket, not systemd's.
         assert set(serving) == {(site.serve.process.pid, b"READY=1\nWATCHDOG=1")}

@@ -16,16 +16,19 @@ from avatar_site.operations import status
 from avatar_site.operations.models import BackupRun, RunKind, RunState
 from avatar_site.operations.serve_state import ChildState, ServeState
 from avatar_site.operations.status import (
+    DEFAULT_LIMITS,
     MAX_AGE_S,
     DatabaseReport,
     Health,
     InferenceReport,
+    Limits,
     MachineReport,
     MemoryKind,
     Prober,
     Usage,
     judge,
     read_database,
+    read_limits,
 )
 from inference.interfaces import (
     DeviceMemory,
@@ -114,14 +117,14 @@ def judge_with(
     database: DatabaseReport = GOOD,
     inference: InferenceStatus | None = None,
     machine: MachineReport | None = None,
-    reserved_vram_bytes: int = 0,
+    limits: Limits = DEFAULT_LIMITS,
 ) -> tuple[Health, tuple[str, ...]]:
     return judge(
         database,
         InferenceReport(inference or make_status()),
         machine or make_machine(),
         now=NOW,
-        reserved_vram_bytes=reserved_vram_bytes,
+        limits=limits,
     )
 
 
@@ -178,13 +181,18 @@ class TestJudge:
         device = DeviceMemory("GPU", 24 * GIB, round(free_gib * GIB))
         inference = replace(make_status(), devices=(device,))
 
-        assert judge_with(inference=inference, reserved_vram_bytes=round(22.4 * GIB))[1] == reasons
+        assert judge_with(inference=inference, limits=Limits(shares_bytes=(round(22.4 * GIB),)))[1] == reasons
 
     def test_is_degraded_where_the_kv_cache_is_nearly_full(self) -> None:
         ready = make_status()
         roles = tuple(replace(role, figures={"kv_cache_use": 0.95}) for role in ready.roles)
 
         assert judge_with(inference=replace(ready, roles=roles))[1] == ("vram_short",)
+
+    def test_goes_by_the_settings_of_alerts(self, settings: Any) -> None:
+        settings.AVATAR_ALERT_MEMORY_PERCENT, settings.AVATAR_ALERT_BACKUP_HOURS = 40.0, 2.0
+
+        assert judge_with(limits=read_limits())[1] == ("ram_short", "backup_stale")
 
     def test_names_a_process_that_is_not_running_if_the_supervisor_still_says_so(self) -> None:
         down = make_serve_state(web=10, worker=None)

@@ -185,6 +185,47 @@ class TestHealthOfARealSite:
         assert 0 < body["memory"]["used"] < body["memory"]["total"]
 
 
+class TestMetricsOfARealSite:
+    def scrape(self, site: Site) -> str:
+        response = httpx.get(f"{site.url}/metrics", headers={"Authorization": f"Bearer {TOKEN}"}, timeout=10)
+        assert response.status_code == 200
+        return response.text
+
+    def test_have_what_a_turn_took_in_both_processes_and_nothing_of_what_was_said(self, site: Site) -> None:
+        with site.call(site.port, 0) as call:
+            assert find_fate(call) == "ready"
+            assert "avatar_sessions 1.0" in self.scrape(site)
+            call.send(json.dumps({"type": "text", "text": "芝麻開門"}))
+            while not isinstance(said := call.recv(timeout=DEADLINE_S), str) or json.loads(said)["type"] != "turn_end":
+                pass
+            text = self.scrape(site)
+        site.wait_for_sessions(0)
+
+        for line in (
+            "avatar_turns_total 1.0",
+            'avatar_turn_seconds_count{stage="ttfa"} 1.0',
+            'avatar_inference_seconds_count{engine="scripted",priority="live",role="llm",work="generate"} 1.0',
+            'avatar_inference_role_ready{device="cpu",engine="fake",model="scripted",role="tts"} 1.0',
+            "avatar_inference_reachable 1.0",
+        ):
+            assert line in text.splitlines()
+        assert "芝麻" not in text
+
+    def test_are_left_out_while_the_database_is_locked(self, site: Site) -> None:
+        site.wait_for_reason()
+        other = sqlite3.connect(site.data_dir / "avatar.sqlite3", isolation_level=None)
+        other.execute("BEGIN EXCLUSIVE")
+        try:
+            text = self.scrape(site)
+        finally:
+            other.execute("ROLLBACK")
+            other.close()
+
+        assert "avatar_info{" in text
+        assert "avatar_turns_total" in text
+        site.wait_for_reason()
+
+
 class TestCallsOfTwoWebProcesses:
     """Without Redis: nothing but the database is between them."""
 

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
 
@@ -14,6 +15,8 @@ from inference.proto import inference_pb2 as pb
 from inference.proto import inference_pb2_grpc as rpc
 from inference.telemetry import tracing
 from inference.telemetry.context import PREFIX, make_trace_id
+from realtime import messages
+from tests.fakes import open_call
 from tests.inference.calls import generate
 from tests.otlp import Receiver, receive_traces
 
@@ -103,6 +106,20 @@ class TestInferenceProcess:
         }
         assert receiver.find("inference synthesise")[0].attributes == {"engine": "scripted", "role": "tts"}
         assert "芝麻".encode() not in b"".join(receiver.bodies)
+
+    async def test_adds_the_reply_of_a_call_to_the_turn(self, client: InferenceClient, receiver: Receiver) -> None:
+        """Over real gRPC: the page knows the id of its turn, and both halves of the trace have it."""
+        engines: Any = SimpleNamespace(stt=client.stt, llm=client.llm, tts=client.tts, active_calls=0)
+        async with open_call(engines) as call:
+            call.send(messages.TextMessage(text="你好"))
+            said = await call.wait_for(messages.Transcription)
+            await call.wait_for(messages.TurnEnd)
+        tracing.shut_down()
+
+        assert {span.trace_id for span in receiver.spans} == {said.turn_id.hex}
+        (turn,) = receiver.find("turn")
+        assert {"inference generate", "inference synthesise", "llm", "tts"} <= {span.name for span in receiver.spans}
+        assert {span.parent_id for span in receiver.spans} == {"", turn.span_id}
 
     async def test_adds_nothing_for_a_call_of_no_turn(self, client: InferenceClient, receiver: Receiver) -> None:
         await generate(client)
