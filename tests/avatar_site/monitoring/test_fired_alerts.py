@@ -579,3 +579,21 @@ class TestSecrets:
 
         assert read_open("secret_age") == set()
         assert django_settings.SECRET_KEY not in (data_dir / "secrets-seen.json").read_text()
+
+
+class TestImports:
+    def test_load_nothing_that_most_processes_do_not_need(self) -> None:
+        code = """
+import django, sys
+from avatar_site.celery import app
+django.setup()
+import avatar_site.monitoring.tasks
+print(*sorted({"cryptography", "httpx", "redis"} & set(sys.modules)))
+"""
+        environment = {**os.environ, "DJANGO_SETTINGS_MODULE": "avatar_site.settings.test"}
+
+        said = subprocess.run(
+            [sys.executable, "-c", code], cwd=django_settings.BASE_DIR, env=environment, capture_output=True, text=True
+        )
+
+        assert (said.stdout, said.returncode) == ("\n", 0), said.stderr
