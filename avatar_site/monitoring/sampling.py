@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import redis
 from django.conf import settings
 from django.db import DatabaseError, connection
 
@@ -26,6 +26,9 @@ from avatar_site.operations.processes import measure_memory_bytes
 from avatar_site.operations.serve_state import ServeState, read_state
 from avatar_site.operations.status import find_backed_up_at, list_shares_bytes
 from inference.interfaces import KV_CACHE_USE, InferenceError, InferenceStatus, RoleState
+
+if TYPE_CHECKING:
+    from redis import Redis
 
 logger = logging.getLogger(__name__)
 
@@ -62,8 +65,13 @@ def observe(*, now: dt.datetime) -> Observed:
     """
     state = read_state(Path(settings.AVATAR_DATA_DIR))
     inference, problem = ask_inference()
+    return Observed(state, inference, problem, measure(state, inference, now=now))
+
+
+def measure(state: ServeState | None, inference: InferenceStatus | None, *, now: dt.datetime) -> dict[str, float]:
+    """Return the gauges of the site. What cannot be measured is left out, and logged."""
     gauges: dict[str, float] = {}
-    for measure in (
+    for part in (
         measure_disk,
         measure_ram,
         measure_database,
@@ -76,10 +84,10 @@ def observe(*, now: dt.datetime) -> Observed:
         lambda: measure_devices(inference),
     ):
         try:
-            gauges |= measure()
-        except (OSError, DatabaseError, redis.RedisError) as error:
+            gauges |= part()
+        except (OSError, DatabaseError) as error:
             logger.warning("something could not be measured: %s", error)
-    return Observed(state, inference, problem, gauges)
+    return gauges
 
 
 def write_system_sample(observed: Observed, *, now: dt.datetime) -> bool:
@@ -195,21 +203,32 @@ _oldest: dict[str, tuple[bytes, dt.datetime]] = {}
 
 
 def _measure_redis_queues(now: dt.datetime) -> dict[str, float]:
+    """Raises OSError."""
+    # Imported only where it is used: 7 MiB in each process.
+    import redis
+
+    try:
+        with redis.Redis.from_url(settings.REDIS_URL, socket_timeout=REDIS_TIMEOUT_S) as server:
+            return _measure_queues_of(server, now)
+    except redis.RedisError as error:
+        raise OSError(f"the queues cannot be read: {error}") from error
+
+
+def _measure_queues_of(server: Redis, now: dt.datetime) -> dict[str, float]:
     gauges: dict[str, float] = {}
-    with redis.Redis.from_url(settings.REDIS_URL, socket_timeout=REDIS_TIMEOUT_S) as server:
-        for queue in (queues.DEFAULT, queues.MAINTENANCE):
-            length: int = server.llen(queue)
-            # Sent to the left, taken from the right.
-            message: bytes | None = server.lindex(queue, -1)
-            gauges[f"queue.{queue}"] = length
-            gauges[f"queue_wait_s.{queue}"] = 0.0
-            if message is None:
-                _oldest.pop(queue, None)
-                continue
-            digest = hashlib.sha256(message).digest()
-            if _oldest.get(queue, (b"", now))[0] != digest:
-                _oldest[queue] = digest, now
-            gauges[f"queue_wait_s.{queue}"] = (now - _oldest[queue][1]).total_seconds()
+    for queue in (queues.DEFAULT, queues.MAINTENANCE):
+        length: int = server.llen(queue)
+        # Sent to the left, taken from the right.
+        message = server.lindex(queue, -1)
+        gauges[f"queue.{queue}"] = length
+        gauges[f"queue_wait_s.{queue}"] = 0.0
+        if message is None:
+            _oldest.pop(queue, None)
+            continue
+        digest = hashlib.sha256(message.encode() if isinstance(message, str) else message).digest()
+        if _oldest.get(queue, (b"", now))[0] != digest:
+            _oldest[queue] = digest, now
+        gauges[f"queue_wait_s.{queue}"] = (now - _oldest[queue][1]).total_seconds()
     return gauges
 
 

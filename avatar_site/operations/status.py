@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from django.conf import settings
 from django.db import DatabaseError, connection, transaction
+from django.db import Error as AnyDatabaseError
 from django.db.migrations.recorder import MigrationRecorder
 from django.utils import timezone
 
@@ -228,7 +229,7 @@ class Prober:
             return await self._database.run(read_database, DATABASE_TIMEOUT_S, now=self._now())
         except TimeoutError:
             return DatabaseReport(f"no answer within {DATABASE_TIMEOUT_S:g} s", active=admission.active)
-        except DatabaseError as error:
+        except AnyDatabaseError as error:
             return DatabaseReport(type(error).__name__, active=admission.active)
 
     async def _ask_inference(self) -> InferenceReport:

@@ -23,6 +23,7 @@ from avatar_site.monitoring.models import Alert, Severity
 from avatar_site.operations import health
 from avatar_site.operations.serve_state import ChildState, ServeState, StateFile
 from avatar_site.operations.status import DatabaseReport, Health, Snapshot
+from avatar_site.settings import prod
 from inference.interfaces import DeviceMemory
 from realtime.models import LiveCall
 from tests.fakes import FakeInference
@@ -113,6 +114,13 @@ class TestMetrics:
         assert (await operator.get("/metrics")).status_code == 200
         assert (await other.get("/metrics")).status_code == 401
 
+    async def test_are_not_redirected_to_https(self, scrape: Any, settings: Settings) -> None:
+        settings.SECURE_SSL_REDIRECT = True
+        settings.SECURE_REDIRECT_EXEMPT = prod.SECURE_REDIRECT_EXEMPT
+
+        assert (await AsyncClient().get("/api/docs")).status_code == 301
+        assert "avatar_info" in {name for name, *_ in await scrape()}
+
     async def test_have_what_this_process_counted(self, scrape: Any) -> None:
         before = await scrape()
         metrics.count_error("SERVER_FULL")
@@ -192,12 +200,16 @@ class TestGaugesOfSamples:
 
         assert len(names) == len(set(names))
 
-    async def test_are_all_named(self, data_dir: Path, inference: FakeInference) -> None:
-        """One that `sampling` adds and `_SAMPLED` has not would make scraping fail."""
-        status = replace(await inference.status(), devices=(DeviceMemory("GPU", 100, 40),))
+    @pytest.mark.django_db
+    def test_are_all_named(self, data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        inference = FakeInference()
+        status = replace(asyncio.run(inference.status()), devices=(DeviceMemory("GPU", 100, 40),))
+        monkeypatch.setattr(sampling, "list_shares_bytes", lambda: [10])
+        monkeypatch.setattr(sampling, "find_backed_up_at", timezone.now)
+        now = time.time()
+        state = ServeState("http://x", os.getpid(), now, (ChildState("web", os.getpid(), now),))
 
-        gauges = sampling.measure_roles(status) | sampling.measure_devices(status)
+        gauges = sampling.measure(state, status, now=timezone.now())
 
-        assert {"avatar_vram_used_bytes", "avatar_role_on_fallback"} <= {
-            family.name for family in exposition.describe_gauges(gauges)
-        }
+        assert len(gauges) > 20
+        assert {name.partition(".")[0] for name in gauges} - set(exposition._SAMPLED) == set()

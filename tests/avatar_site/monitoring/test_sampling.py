@@ -17,6 +17,7 @@ from avatar_site.operations.models import BackupRun, Restore, RunKind, RunState
 from avatar_site.operations.serve_state import FILE_NAME, ChildState, ServeState
 from avatar_site.operations.status import find_backed_up_at
 from inference.interfaces import DeviceMemory, InferenceStatus, Role, RoleState, RoleStatus
+from tests.ports import find_free_port
 
 MIB = 2**20
 
@@ -72,6 +73,18 @@ class TestMeasureQueues:
         assert (gauges["queue.celery"], gauges["queue.maintenance"]) == (2, 1)
         assert gauges["queue_wait_s.celery"] == pytest.approx(90, abs=5)
         assert gauges["queue_wait_s.maintenance"] == pytest.approx(10, abs=5)
+
+    @pytest.mark.django_db
+    def test_leaves_the_other_gauges_when_redis_is_away(
+        self, settings: Settings, data_dir: Path, noon: dt.datetime, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        settings.REDIS_URL = f"redis://127.0.0.1:{find_free_port()}/0"
+
+        gauges = sampling.observe(now=noon).gauges
+
+        assert "queue.celery" not in gauges
+        assert gauges["ram_total_bytes"] > 0
+        assert "the queues cannot be read" in caplog.text
 
 
 class TestMeasureProcesses:

@@ -160,6 +160,7 @@ class TestSchedule:
         assert by_the_clock == {
             "run-night": crontab(hour=begins_at.hour, minute=begins_at.minute),
             "retry-night": crontab(minute=0),
+            "roll-up-samples": crontab(minute=20),
         }
         # Where people are, not in London.
         assert str(app.timezone) == django_settings.TIME_ZONE
