@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import psutil
 from django.conf import settings
 from django.db import DatabaseError, connection
 
@@ -239,7 +240,7 @@ def measure_backup_age(now: dt.datetime) -> dict[str, float]:
 
 def measure_processes(state: ServeState | None, now: dt.datetime) -> dict[str, float]:
     """Return the memory of each process of `serve`, and which of them are down; nothing without a supervisor."""
-    if state is None or not _is_running(state.supervisor_pid):
+    if state is None or not _is_of_a_supervisor(state):
         return {}
     gauges: dict[str, float] = {"down.supervisor": float(now.timestamp() - state.written_at > STATE_IS_OLD_S)}
     pids = {"supervisor": state.supervisor_pid, **{child.name: child.pid for child in state.children}}
@@ -268,14 +269,12 @@ def measure_web(now: dt.datetime) -> dict[str, float]:
     return {} if newest is None else {"down.web": float(now - newest.began_at > WEB_IS_SILENT_AFTER)}
 
 
-def _is_running(pid: int) -> bool:
+def _is_of_a_supervisor(state: ServeState) -> bool:
+    """Whether its supervisor still runs. A pid may be another process's by now, after a restart of the machine say."""
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        return bool(psutil.Process(state.supervisor_pid).create_time() <= state.written_at)
+    except psutil.NoSuchProcess:
         return False
-    except PermissionError:
-        return True
-    return True
 
 
 def measure_roles(status: InferenceStatus | None) -> dict[str, float]:

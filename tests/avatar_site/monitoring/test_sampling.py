@@ -112,15 +112,24 @@ class TestMeasureProcesses:
 
     def test_takes_a_supervisor_that_does_not_write_for_one_that_hangs(self, data_dir: Path) -> None:
         now = timezone.now()
-        write_state(data_dir, now - dt.timedelta(minutes=3))
+        write_state(data_dir, now)
 
-        assert sampling.measure_processes(sampling.read_state(data_dir), now)["down.supervisor"] == 1
+        gauges = sampling.measure_processes(sampling.read_state(data_dir), now + dt.timedelta(minutes=3))
+
+        assert gauges["down.supervisor"] == 1
 
     def test_ignores_what_a_killed_supervisor_has_left(self, data_dir: Path) -> None:
         now = timezone.now()
         ended = subprocess.Popen(["true"])
         ended.wait()
         write_state(data_dir, now, ChildState("web", None, None), pid=ended.pid)
+
+        assert sampling.measure_processes(sampling.read_state(data_dir), now) == {}
+
+    def test_ignores_a_state_whose_pid_is_another_process_now(self, data_dir: Path) -> None:
+        now = timezone.now()
+        # Before this process began.
+        write_state(data_dir, now - dt.timedelta(days=1), ChildState("web", None, None))
 
         assert sampling.measure_processes(sampling.read_state(data_dir), now) == {}
 

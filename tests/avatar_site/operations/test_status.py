@@ -201,6 +201,12 @@ class TestJudge:
         assert judge_with(machine=make_machine(serve=down)) == (Health.DEGRADED, ("worker_down",))
         assert judge_with(machine=make_machine(serve=old)) == (Health.HEALTHY, ())
 
+    def test_names_a_process_that_hangs(self) -> None:
+        state = make_serve_state(web=10, worker=11)
+        hanging = replace(state, children=tuple(replace(child, missed=3) for child in state.children[1:]))
+
+        assert judge_with(machine=make_machine(serve=hanging)) == (Health.DEGRADED, ("worker_down",))
+
 
 class Clock:
     def __init__(self) -> None:
