@@ -23,6 +23,9 @@ from inference.address import AddressError, check_address, check_secret
 #: Every variable that has been asked for: what `.env.example` must list.
 names_read: set[str] = set()
 
+#: Of a token, so that none is guessed.
+MIN_TOKEN_CHARACTERS = 20
+
 _TRUE = {"1", "true", "yes", "on"}
 _FALSE = {"0", "false", "no", "off"}
 
@@ -198,6 +201,14 @@ def inference_secret(name: str, *, address: str) -> str:
         check_secret(address, value)
     except AddressError as error:
         raise ImproperlyConfigured(str(error)) from None
+    return value
+
+
+def token(name: str) -> str:
+    """A secret that programs send in a header; empty: nobody may. Never repeated in an error."""
+    value = text(name)
+    if value and (len(value) < MIN_TOKEN_CHARACTERS or not (value.isascii() and value.isprintable())):
+        raise ImproperlyConfigured(f"{name}: expected at least {MIN_TOKEN_CHARACTERS} printable ASCII characters")
     return value
 
 

@@ -16,7 +16,7 @@ from uuid import UUID, uuid4
 
 from channels.db import database_sync_to_async
 from django.conf import settings
-from django.db import DatabaseError
+from django.db import Error as AnyDatabaseError
 from django.http.request import split_domain_port, validate_host
 from django.utils import timezone
 
@@ -176,7 +176,7 @@ async def _take_place(
     except TimeoutError:
         late = [replaced.session_id] if replaced is not None else sorted(elsewhere)
         logger.warning("turns of session %s are saved too late for its successor", ", ".join(map(str, late)))
-    except DatabaseError as error:
+    except AnyDatabaseError as error:
         logger.warning("whether the call that is replaced has ended cannot be read: %s", error)
     return replaced
 

@@ -8,6 +8,8 @@ import uuid
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from django.core.cache import cache
+
 from avatar_site.lib import stored_files
 from avatar_site.lib.disk import is_disk_full
 from avatar_site.lib.problems import ProblemError
@@ -20,6 +22,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 ROOT = "voices"
+#: The key in the cache, with files without a row and all files, of a last sweep that was refused.
+_DOUBTFUL_SWEEP = "voices.files.doubtful_sweep"
+#: There is a sweep each night.
+_REMEMBERED_FOR_S = 7 * 24 * 60 * 60
 
 
 def write(file: FieldFile, content: bytes) -> None:
@@ -65,7 +71,9 @@ def delete_orphans(*, now: dt.datetime, is_forced: bool = False) -> int:
             len(sweep.files),
             sweep.file_count,
         )
+        cache.set(_DOUBTFUL_SWEEP, (len(sweep.files), sweep.file_count), _REMEMBERED_FOR_S)
         return 0
+    cache.delete(_DOUBTFUL_SWEEP)
     for name in sweep.files:
         logger.warning("deleting %s, which belongs to no row", name)
         stored_files.delete_file(name)
@@ -74,6 +82,12 @@ def delete_orphans(*, now: dt.datetime, is_forced: bool = False) -> int:
         if is_gone and not list(list_files(folder)):
             remove_empty_folders(folder)
     return len(sweep.files)
+
+
+def read_doubtful_sweep() -> tuple[int, int] | None:
+    """Return how many files the last sweep found without a row, and of how many, if it was refused for that."""
+    found: tuple[int, int] | None = cache.get(_DOUBTFUL_SWEEP)
+    return found
 
 
 def _find_named(names: list[str]) -> set[str]:

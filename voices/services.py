@@ -32,6 +32,7 @@ from voices.archive import (
 )
 from voices.consents import find_consent
 from voices.files import delete_orphans as delete_orphans
+from voices.files import read_doubtful_sweep as read_doubtful_sweep
 from voices.models import (
     Attestation,
     Availability,

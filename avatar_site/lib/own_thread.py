@@ -77,9 +77,7 @@ class OwnThread:
 
     def _work(self) -> None:
         while (job := self._jobs.get()) is not None:
-            close_old_connections()
             job()
-            close_old_connections()
         connections.close_all()
 
 
@@ -87,6 +85,11 @@ def _run(future: Future[Result], function: Callable[[], Result]) -> None:
     if not future.set_running_or_notify_cancel():
         return  # it was given up before it began
     try:
-        future.set_result(function())
+        # As around a request: what has become unusable is closed.
+        close_old_connections()
+        result = function()
+        close_old_connections()
     except BaseException as error:
         future.set_exception(error)
+    else:
+        future.set_result(result)

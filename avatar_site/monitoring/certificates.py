@@ -7,8 +7,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from cryptography import x509
-
 from avatar_site.monitoring.conditions import Certificate
 
 TIMEOUT_S = 5.0
@@ -41,6 +39,9 @@ watcher = CertificateWatcher()
 
 def read_certificate(source: str) -> Certificate:
     """Return the first certificate of a PEM file (its path begins with a slash), or that of a server."""
+    # Imported only where it is used: 7 MiB in each process.
+    from cryptography import x509
+
     try:
         if source.startswith("/"):
             pem = Path(source).read_text(encoding="ascii")

@@ -126,6 +126,8 @@ class Reading:
     sweep_refusal: str = ""
     #: Of the last sweep, if it was refused: files without a turn, and turns without their file.
     doubtful_sweep: tuple[int, int] | None = None
+    #: Of the last sweep of voices, if it was refused: files without a voice, and all files.
+    doubtful_voices: tuple[int, int] | None = None
     certificate: Certificate | None = None
     #: By name, since when each secret is used.
     secrets: Mapping[str, dt.datetime] = field(default_factory=dict)
@@ -335,6 +337,9 @@ def find_sweep_refused(reading: Reading, thresholds: Thresholds) -> Iterator[Fin
         yield Finding(
             "storage", severity=Severity.ERROR, figures={"files_without_turn": files, "turns_without_file": turns}
         )
+    if reading.doubtful_voices is not None:
+        files, count = reading.doubtful_voices
+        yield Finding("voices", severity=Severity.ERROR, figures={"files_without_voice": files, "files": count})
 
 
 def find_queue_stuck(reading: Reading, thresholds: Thresholds) -> Iterator[Finding]:

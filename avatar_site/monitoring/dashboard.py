@@ -308,11 +308,13 @@ def _advise(ahead: Outlook) -> tuple[Advice, ...]:
 
 
 def _say_finding(verdict: Verdict, ahead: Outlook) -> str:
-    if verdict.shortage == Shortage.DISK:
-        return panels.describe_disk(ahead.trend)
+    is_of_disk = verdict.shortage == Shortage.DISK
     if verdict.is_met is None:
-        return gettext("not known before {count} days of use").format(count=outlook.MIN_DAYS)
-    return gettext("{short} of {measured} days").format(short=verdict.short_days, measured=verdict.measured_days)
+        not_yet = gettext("not known before {count} days of use").format(count=outlook.MIN_DAYS)
+        return panels.describe_disk(ahead.trend) if is_of_disk else not_yet
+    short = gettext("{short} of {measured} days").format(short=verdict.short_days, measured=verdict.measured_days)
+    finding = panels.describe_disk(ahead.trend) if is_of_disk else short
+    return (gettext("yes: {finding}") if verdict.is_met else gettext("no: {finding}")).format(finding=finding)
 
 
 def _describe_alerts(alerts: Sequence[Alert], now: dt.datetime) -> list[AlertRow]:

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-import redis
 from django.conf import settings
 from django.db import DatabaseError
 from django.db.models import Count
@@ -125,7 +124,7 @@ def read_site(snapshot: Snapshot, *, now: dt.datetime) -> list[Metric]:
 def _try(read: Callable[[], T], default: T) -> T:
     try:
         return read()
-    except (OSError, DatabaseError, redis.RedisError) as error:
+    except (OSError, DatabaseError) as error:
         logger.warning("a metric cannot be read: %s", error)
         return default
 

@@ -15,7 +15,6 @@ import smtplib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import httpx
 from django.conf import settings
 from django.core.mail import EmailMessage, get_connection
 from django.db.models import Q
@@ -169,6 +168,9 @@ def send_webhook(alerts: Sequence[Alert]) -> None:
     headers = {"Content-Type": "application/json; charset=utf-8"}
     if secret := settings.AVATAR_ALERT_WEBHOOK_SECRET:
         headers["X-Avatar-Signature"] = f"sha256={hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()}"
+    # Imported only where it is used.
+    import httpx
+
     try:
         response = httpx.post(settings.AVATAR_ALERT_WEBHOOK_URL, content=body, headers=headers, timeout=TIMEOUT_S)
     except httpx.HTTPError as error:

@@ -23,6 +23,7 @@ from avatar_site.operations.models import BackupRun, RunKind, RunState
 from avatar_site.operations.status import find_backed_up_at
 from avatar_site.operations.sweep_guard import find_reason_against_sweeps
 from conversations.models import RetentionRun, StorageCheck
+from voices.services import read_doubtful_sweep
 
 
 def read_thresholds() -> Thresholds:
@@ -57,6 +58,7 @@ def read(observed: Observed, *, now: dt.datetime) -> Reading:
         retention=Retention(retention.started_at, retention.finished_at) if retention else None,
         sweep_refusal=find_reason_against_sweeps(),
         doubtful_sweep=(check.files_without_turn, check.turns_without_file) if check and check.was_refused else None,
+        doubtful_voices=read_doubtful_sweep(),
         certificate=certificates.watcher.read(settings.AVATAR_ALERT_CERTIFICATE),
         secrets=secret_ages.read(now=now),
     )

@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import redis
+import psutil
 from django.conf import settings
 from django.db import DatabaseError, connection
 
@@ -26,6 +27,9 @@ from avatar_site.operations.processes import measure_memory_bytes
 from avatar_site.operations.serve_state import ServeState, read_state
 from avatar_site.operations.status import find_backed_up_at, list_shares_bytes
 from inference.interfaces import KV_CACHE_USE, InferenceError, InferenceStatus, RoleState
+
+if TYPE_CHECKING:
+    from redis import Redis
 
 logger = logging.getLogger(__name__)
 
@@ -82,7 +86,7 @@ def measure(state: ServeState | None, inference: InferenceStatus | None, *, now:
     ):
         try:
             gauges |= part()
-        except (OSError, DatabaseError, redis.RedisError) as error:
+        except (OSError, DatabaseError) as error:
             logger.warning("something could not be measured: %s", error)
     return gauges
 
@@ -200,21 +204,32 @@ _oldest: dict[str, tuple[bytes, dt.datetime]] = {}
 
 
 def _measure_redis_queues(now: dt.datetime) -> dict[str, float]:
+    """Raises OSError."""
+    # Imported only where it is used: 7 MiB in each process.
+    import redis
+
+    try:
+        with redis.Redis.from_url(settings.REDIS_URL, socket_timeout=REDIS_TIMEOUT_S) as server:
+            return _measure_queues_of(server, now)
+    except redis.RedisError as error:
+        raise OSError(f"the queues cannot be read: {error}") from error
+
+
+def _measure_queues_of(server: Redis, now: dt.datetime) -> dict[str, float]:
     gauges: dict[str, float] = {}
-    with redis.Redis.from_url(settings.REDIS_URL, socket_timeout=REDIS_TIMEOUT_S) as server:
-        for queue in (queues.DEFAULT, queues.MAINTENANCE):
-            length: int = server.llen(queue)
-            # Sent to the left, taken from the right.
-            message: bytes | None = server.lindex(queue, -1)
-            gauges[f"queue.{queue}"] = length
-            gauges[f"queue_wait_s.{queue}"] = 0.0
-            if message is None:
-                _oldest.pop(queue, None)
-                continue
-            digest = hashlib.sha256(message).digest()
-            if _oldest.get(queue, (b"", now))[0] != digest:
-                _oldest[queue] = digest, now
-            gauges[f"queue_wait_s.{queue}"] = (now - _oldest[queue][1]).total_seconds()
+    for queue in (queues.DEFAULT, queues.MAINTENANCE):
+        length: int = server.llen(queue)
+        # Sent to the left, taken from the right.
+        message = server.lindex(queue, -1)
+        gauges[f"queue.{queue}"] = length
+        gauges[f"queue_wait_s.{queue}"] = 0.0
+        if message is None:
+            _oldest.pop(queue, None)
+            continue
+        digest = hashlib.sha256(message.encode() if isinstance(message, str) else message).digest()
+        if _oldest.get(queue, (b"", now))[0] != digest:
+            _oldest[queue] = digest, now
+        gauges[f"queue_wait_s.{queue}"] = (now - _oldest[queue][1]).total_seconds()
     return gauges
 
 
@@ -225,7 +240,7 @@ def measure_backup_age(now: dt.datetime) -> dict[str, float]:
 
 def measure_processes(state: ServeState | None, now: dt.datetime) -> dict[str, float]:
     """Return the memory of each process of `serve`, and which of them are down; nothing without a supervisor."""
-    if state is None or not _is_running(state.supervisor_pid):
+    if state is None or not _is_of_a_supervisor(state):
         return {}
     gauges: dict[str, float] = {"down.supervisor": float(now.timestamp() - state.written_at > STATE_IS_OLD_S)}
     pids = {"supervisor": state.supervisor_pid, **{child.name: child.pid for child in state.children}}
@@ -254,14 +269,12 @@ def measure_web(now: dt.datetime) -> dict[str, float]:
     return {} if newest is None else {"down.web": float(now - newest.began_at > WEB_IS_SILENT_AFTER)}
 
 
-def _is_running(pid: int) -> bool:
+def _is_of_a_supervisor(state: ServeState) -> bool:
+    """Whether its supervisor still runs. A pid may be another process's by now, after a restart of the machine say."""
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        return bool(psutil.Process(state.supervisor_pid).create_time() <= state.written_at)
+    except psutil.NoSuchProcess:
         return False
-    except PermissionError:
-        return True
-    return True
 
 
 def measure_roles(status: InferenceStatus | None) -> dict[str, float]:

@@ -179,6 +179,9 @@ def _retention_unfinished(subject: str, figures: Mapping[str, Any]) -> str:
 def _sweep_refused(subject: str, figures: Mapping[str, Any]) -> str:
     if subject == "restore":
         return gettext("A restore is not confirmed yet: until then, no audio without a row is removed.")
+    if subject == "voices":
+        template = gettext("{files} of {count} files of voices belong to no voice: is this another database?")
+        return template.format(files=int(figures["files_without_voice"]), count=int(figures["files"]))
     return gettext(
         "{files} files belong to no turn, and {turns} turns miss their file: is the storage the right one, and there?"
     ).format(files=int(figures["files_without_turn"]), turns=int(figures["turns_without_file"]))

@@ -11,7 +11,7 @@ from typing import Any
 
 from django.conf import settings
 from django.contrib.auth import get_user
-from django.db import DatabaseError
+from django.db import Error as AnyDatabaseError
 from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed
 from django.utils.decorators import async_only_middleware
 
@@ -108,7 +108,7 @@ async def may_see_detail(request: HttpRequest) -> bool:
         return False
     try:
         return await _logins.run(_is_operator, LOGIN_TIMEOUT_S, session_key)
-    except (TimeoutError, DatabaseError):
+    except (TimeoutError, AnyDatabaseError):
         return False
 
 

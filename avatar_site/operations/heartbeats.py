@@ -32,12 +32,12 @@ class HangPolicy:
     How many heartbeats a child may miss in a row before it counts as hung.
 
     A hung process rarely uses the processor; a busy one on a starved machine always does, be it little. So one that
-    computes, or waits for the disk, is given longer. Reasons: docs/decisions/0026.
+    computes, or waits for the processor or the disk, is given longer. Reasons: docs/decisions/0026.
     """
 
     interval_s: float = 5.0
     max_missed: int = 3
-    #: Of one that computes or waits for the disk: a minute.
+    #: Of one that computes, or waits for the processor or the disk: a minute.
     max_missed_while_working: int = 12
     #: Of one that is not ready yet and does neither, nor do its children: a quarter of an hour.
     max_missed_while_starting: int = 180
@@ -51,10 +51,12 @@ class HangPolicy:
 
 @dataclass(frozen=True, slots=True)
 class Activity:
-    """What a process and its children do: processor time used since they began, and whether it waits for the disk."""
+    """What a process does at one moment."""
 
+    #: Used since it began, with its children.
     cpu_s: float
-    is_waiting_for_disk: bool
+    #: For the processor or the disk.
+    is_waiting: bool
 
 
 class Heartbeat:
@@ -89,7 +91,7 @@ class Heartbeat:
     def _find_limit(self, before: Activity | None, now: Activity | None) -> float:
         if before is None or now is None:
             return float("inf")  # the first miss in a row, or it is ending
-        is_working = now.cpu_s != before.cpu_s or now.is_waiting_for_disk
+        is_working = now.cpu_s != before.cpu_s or now.is_waiting
         if self.ready_at is None:
             # Models load for minutes.
             return float("inf") if is_working else self._policy.max_missed_while_starting
@@ -228,17 +230,18 @@ def read_activity_of(pid: int) -> Activity | None:
         process = psutil.Process(pid)
         family = (process, *process.children(recursive=True))
         times = [each.cpu_times() for each in family]
-        is_waiting_for_disk = "D" in read_thread_states(pid)
+        is_waiting = bool(read_thread_states(pid) & {"R", "D"})
     except (psutil.Error, OSError):
         return None
-    return Activity(sum(each.user + each.system for each in times), is_waiting_for_disk)
+    return Activity(sum(each.user + each.system for each in times), is_waiting)
 
 
 def read_thread_states(pid: int) -> set[str]:
     """
-    Return the states of a process's threads as Linux names them: "D" waits for the disk. Raises OSError.
+    Return the states of a process's threads as Linux names them. Raises OSError.
 
-    Of all threads: one that loads a library from a slow disk may hold the interpreter that the others wait for.
+    "R" computes, or waits for the processor; "D" waits for the disk. Of all threads: one that loads a library may hold
+    the interpreter that the others wait for.
     """
     states = set()
     for task in Path(f"/proc/{pid}/task").iterdir():

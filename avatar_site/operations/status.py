@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from django.conf import settings
 from django.db import DatabaseError, connection, transaction
+from django.db import Error as AnyDatabaseError
 from django.db.migrations.recorder import MigrationRecorder
 from django.utils import timezone
 
@@ -50,6 +51,8 @@ LOCK_TIMEOUT_S = 1.0
 MAX_AGE_S = 15.0
 #: The supervisor writes its state every few seconds: an older one is of a supervisor that is gone.
 MAX_SERVE_STATE_AGE_S = 60.0
+#: Heartbeats missed in a row: such a process hangs, and is about to be restarted.
+MISSED = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,7 +231,7 @@ class Prober:
             return await self._database.run(read_database, DATABASE_TIMEOUT_S, now=self._now())
         except TimeoutError:
             return DatabaseReport(f"no answer within {DATABASE_TIMEOUT_S:g} s", active=admission.active)
-        except DatabaseError as error:
+        except AnyDatabaseError as error:
             return DatabaseReport(type(error).__name__, active=admission.active)
 
     async def _ask_inference(self) -> InferenceReport:
@@ -314,7 +317,7 @@ def _find_degradations(
         reasons.append("backup_stale")
     serve = machine.serve if machine is not None else None
     if serve is not None and now.timestamp() - serve.written_at <= MAX_SERVE_STATE_AGE_S:
-        reasons += [f"{child.name}_down" for child in serve.children if child.pid is None]
+        reasons += [f"{child.name}_down" for child in serve.children if child.pid is None or child.missed >= MISSED]
     return reasons
 
 

@@ -36,7 +36,7 @@ AVATAR_HTTPS = env.boolean("AVATAR_HTTPS", False)
 AVATAR_LOG_LEVEL = env.choice("AVATAR_LOG_LEVEL", "INFO", ("DEBUG", "INFO", "WARNING", "ERROR"))
 
 # Who sends it (`Authorization: Bearer …`) gets the detail of /health, and /metrics.
-AVATAR_METRICS_TOKEN = env.text("AVATAR_METRICS_TOKEN")
+AVATAR_METRICS_TOKEN = env.token("AVATAR_METRICS_TOKEN")
 # Read by OpenTelemetry itself; here, so that a wrong one stops the start.
 OTEL_EXPORTER_OTLP_ENDPOINT = env.web_address("OTEL_EXPORTER_OTLP_ENDPOINT")
 

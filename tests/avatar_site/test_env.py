@@ -82,6 +82,23 @@ class TestReading:
         with pytest.raises(ImproperlyConfigured, match=r"^AVATAR_INFERENCE_SECRET is not set"):
             env.inference_secret("AVATAR_INFERENCE_SECRET", address="127.0.0.1:50051")
 
+    @pytest.mark.parametrize("value", ["too short", "符元" * 10, "a" * 19 + "\n" + "a"])
+    def test_refuses_a_token_that_can_be_guessed_or_not_be_sent_and_does_not_repeat_it(
+        self, monkeypatch: pytest.MonkeyPatch, value: str
+    ) -> None:
+        monkeypatch.setenv("AVATAR_METRICS_TOKEN", value)
+
+        with pytest.raises(ImproperlyConfigured, match="AVATAR_METRICS_TOKEN: expected at least 20") as refused:
+            env.token("AVATAR_METRICS_TOKEN")
+
+        assert value not in str(refused.value)
+
+    @pytest.mark.parametrize("value", ["", "a token of the monitoring"])
+    def test_reads_a_token(self, monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+        monkeypatch.setenv("AVATAR_METRICS_TOKEN", value)
+
+        assert env.token("AVATAR_METRICS_TOKEN") == value
+
     def test_reads_a_database_url(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("DATABASE_URL", "postgres://ann:secret@db.example:5433/avatar")
 

@@ -1,16 +1,19 @@
 from __future__ import annotations
 
 import re
+import uuid
 
 import pytest
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Permission, User
 from django.test import Client
 from django.urls import reverse
+from django.utils import timezone
 
 from avatar_site.lib import audit
 from avatar_site.lib.audit import Access
 from avatar_site.operations.models import BackupRun
+from realtime.models import LiveCall
 from tests import factories
 
 LIST = "/admin/admin/logentry/"
@@ -140,6 +143,24 @@ class TestList:
         chosen = {"action": "delete_selected", "_selected_action": str(entry.pk), "post": "yes"}
         client.post(LIST, chosen)
         assert LogEntry.objects.filter(pk=entry.pk, change_message="rebuild").exists()
+
+    def test_outlives_the_accounts_of_operators(self, client: Client) -> None:
+        other = User.objects.create_superuser("other", password=factories.PASSWORD)
+        entry = LogEntry.objects.create(user=other, action_flag=2, object_repr="x", change_message="rebuild")
+
+        client.post(f"/admin/auth/user/{other.pk}/delete/", {"post": "yes"})
+
+        assert LogEntry.objects.filter(pk=entry.pk).exists()
+
+    def test_keeps_no_account_that_is_not_in_it(self, client: Client) -> None:
+        person = factories.create_user("person")
+        LiveCall.objects.create(
+            session_id=uuid.uuid4(), user=person, process="a:1", began_at=timezone.now(), last_seen_at=timezone.now()
+        )
+
+        client.post(f"/admin/auth/user/{person.pk}/delete/", {"post": "yes"})
+
+        assert not User.objects.filter(pk=person.pk).exists()
 
     def test_is_for_those_with_the_permission(self, db: None) -> None:
         staff = factories.create_user("staff", is_staff=True)

@@ -3,7 +3,9 @@ import threading
 from collections.abc import Iterator
 
 import pytest
+from django.db import InterfaceError
 
+from avatar_site.lib import own_thread
 from avatar_site.lib.own_thread import OwnThread
 
 
@@ -27,6 +29,19 @@ class TestOwnThread:
     async def test_raises_what_the_function_raises_and_goes_on(self, thread: OwnThread) -> None:
         with pytest.raises(ValueError, match="of the function"):
             await thread.run(fail, 5)
+
+        assert await thread.run(lambda: "and on", 5) == "and on"
+
+    async def test_survives_a_connection_that_cannot_be_closed(
+        self, thread: OwnThread, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def fail_to_close() -> None:
+            raise InterfaceError("connection already closed")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(own_thread, "close_old_connections", fail_to_close)
+            with pytest.raises(InterfaceError):
+                await thread.run(lambda: "lost", 5)
 
         assert await thread.run(lambda: "and on", 5) == "and on"
 

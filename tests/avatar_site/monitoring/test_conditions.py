@@ -289,9 +289,11 @@ class TestRetentionUnfinished:
 
 class TestSweepRefused:
     def test_names_both_reasons(self) -> None:
-        reading = Reading(now=NOW, sweep_refusal="Backup x was restored.", doubtful_sweep=(9, 0))
+        reading = Reading(
+            now=NOW, sweep_refusal="Backup x was restored.", doubtful_sweep=(9, 0), doubtful_voices=(8, 9)
+        )
 
-        assert verdicts("sweep_refused", reading) == {"restore": HOLDS, "storage": HOLDS}
+        assert verdicts("sweep_refused", reading) == {"restore": HOLDS, "storage": HOLDS, "voices": HOLDS}
         assert verdicts("sweep_refused", Reading(now=NOW)) == {}
 
 

@@ -274,6 +274,16 @@ class TestOutlook:
         assert first.values is not None
         assert first.values.gauges["moons"].mean == 1
 
+    def test_says_of_each_condition_whether_it_is_met(self) -> None:
+        now = timezone.now()
+        MeasuredSite(busy=2, slow_hours=(), bytes_a_day=0).write(now=now, days=9, minutes_for_days=0.05)
+
+        page = read_page(log_in(is_superuser=True))
+
+        assert re.search(r"Every place was taken on 3 of 7 days</span> <p>yes: [3-7] of 7 days<br>Raise", page)
+        assert re.search(r"The first sound came late on 3 of 7 days</span> <p>no: 0 of \d days</p>", page)
+        assert "The disk is full within 60 days</span> <p>no: not full within two years</p>" in page
+
     def test_leaves_today_out_of_the_days_it_judges(self) -> None:
         now = timezone.localtime().replace(hour=10, minute=30)
         for days_ago in range(4):

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
@@ -23,22 +24,30 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from django.conf import settings as django_settings
+from django.contrib.auth.models import User
+from django.core.cache import cache
+from django.core.files.base import ContentFile
+from django.core.files.storage import default_storage
 from django.db import connections
 from django.utils import timezone
 from pytest_django import Settings
 
 from avatar_site.celery_broker import install_transport
-from avatar_site.lib import metrics
+from avatar_site.lib import metrics, stored_files
 from avatar_site.lib.metrics import Stage
 from avatar_site.lib.ram import read_ram
 from avatar_site.monitoring import certificates, reporting, sampling
 from avatar_site.monitoring.models import Alert
 from avatar_site.monitoring.samples import SampleValues
 from avatar_site.operations.serve_state import read_state
+from conversations import orphans, retention
+from conversations.models import Turn
 from inference.client import InferenceClient
+from tests import factories
 from tests.avatar_site.monitoring.test_watching import read_open, watch
 from tests.ports import find_free_port
 from tests.processes import OutputProcess, tie_to_tests
+from voices.services import delete_orphans
 
 MIB = 2**20
 
@@ -335,7 +344,10 @@ class TestQueues:
         try:
             server.wait_for("Ready to accept connections")
             settings.REDIS_URL = f"redis://127.0.0.1:{port}/0"
-            with redis.Redis.from_url(settings.REDIS_URL) as client, Celery("test", broker=settings.REDIS_URL) as app:
+            with (
+                redis.Redis.from_url(settings.REDIS_URL) as client,
+                Celery("test", broker=settings.REDIS_URL, set_as_current=False) as app,
+            ):
                 for _ in range(2):
                     app.send_task("voices.tasks.renew", queue="celery")
                 watch(now)
@@ -352,6 +364,56 @@ class TestQueues:
             server.close()
 
         assert (moving, stuck, read_open("queue_stuck")) == (set(), {("queue_stuck", "celery")}, set())
+
+
+@pytest.mark.django_db
+@pytest.mark.usefixtures("data_dir", "media_root")
+class TestSweeps:
+    def test_fire_alerts_when_they_are_refused(self, now: dt.datetime, monkeypatch: pytest.MonkeyPatch) -> None:
+        cache.clear()
+        monkeypatch.setattr(stored_files, "MIN_ORPHAN_AGE", dt.timedelta(0))
+        for number in range(11):
+            for folder in (f"voices/77/{uuid.uuid4()}", "conversations/77"):
+                default_storage.save(f"{folder}/{number}.flac", ContentFile(b"x"))
+        # Files are as old as the clock of the machine says.
+        moment = timezone.now() + dt.timedelta(seconds=1)
+        with pytest.raises(orphans.DoubtfulOrphans):
+            orphans.remove_orphans(now=moment)
+        delete_orphans(now=moment)
+        later = watch(now)
+        refused = read_open("sweep_refused")
+
+        orphans.remove_orphans(now=moment, is_forced=True)
+        delete_orphans(now=moment, is_forced=True)
+        watch(later, minutes=3)
+
+        assert refused == {("sweep_refused", "storage"), ("sweep_refused", "voices")}
+        assert read_open("sweep_refused") == set()
+
+    def test_fire_an_alert_of_a_retention_that_the_storage_stops(
+        self, settings: Settings, now: dt.datetime, alice: User, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        settings.AVATAR_RETENTION_AUDIO_DAYS = 1
+        for _ in range(stored_files.MAX_FAILURES):
+            turn = factories.create_turn(factories.create_conversation(alice), audio=factories.make_flac())
+            Turn.objects.filter(pk=turn.pk).update(created_at=now - dt.timedelta(days=9))
+        started_at = now - dt.timedelta(hours=3)
+        with monkeypatch.context() as patched:
+            patched.setattr(type(default_storage._wrapped), "delete", refuse)  # type: ignore[attr-defined]
+            with suppress(Exception):
+                retention.purge_expired(now=started_at)
+        later = watch(now)
+        unfinished = read_open("retention_unfinished")
+
+        retention.purge_expired(now=later)
+        watch(later, minutes=3)
+
+        assert unfinished == {("retention_unfinished", "")}
+        assert read_open("retention_unfinished") == set()
+
+
+def refuse(*arguments: object) -> None:
+    raise OSError("the storage is away")
 
 
 # --- calls ---
@@ -517,3 +579,21 @@ class TestSecrets:
 
         assert read_open("secret_age") == set()
         assert django_settings.SECRET_KEY not in (data_dir / "secrets-seen.json").read_text()
+
+
+class TestImports:
+    def test_load_nothing_that_most_processes_do_not_need(self) -> None:
+        code = """
+import django, sys
+from avatar_site.celery import app
+django.setup()
+import avatar_site.monitoring.tasks
+print(*sorted({"cryptography", "httpx", "redis"} & set(sys.modules)))
+"""
+        environment = {**os.environ, "DJANGO_SETTINGS_MODULE": "avatar_site.settings.test"}
+
+        said = subprocess.run(
+            [sys.executable, "-c", code], cwd=django_settings.BASE_DIR, env=environment, capture_output=True, text=True
+        )
+
+        assert (said.stdout, said.returncode) == ("\n", 0), said.stderr

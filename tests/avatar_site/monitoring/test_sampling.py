@@ -17,6 +17,7 @@ from avatar_site.operations.models import BackupRun, Restore, RunKind, RunState
 from avatar_site.operations.serve_state import FILE_NAME, ChildState, ServeState
 from avatar_site.operations.status import find_backed_up_at
 from inference.interfaces import DeviceMemory, InferenceStatus, Role, RoleState, RoleStatus
+from tests.ports import find_free_port
 
 MIB = 2**20
 
@@ -73,6 +74,18 @@ class TestMeasureQueues:
         assert gauges["queue_wait_s.celery"] == pytest.approx(90, abs=5)
         assert gauges["queue_wait_s.maintenance"] == pytest.approx(10, abs=5)
 
+    @pytest.mark.django_db
+    def test_leaves_the_other_gauges_when_redis_is_away(
+        self, settings: Settings, data_dir: Path, noon: dt.datetime, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        settings.REDIS_URL = f"redis://127.0.0.1:{find_free_port()}/0"
+
+        gauges = sampling.observe(now=noon).gauges
+
+        assert "queue.celery" not in gauges
+        assert gauges["ram_total_bytes"] > 0
+        assert "the queues cannot be read" in caplog.text
+
 
 class TestMeasureProcesses:
     def test_measures_those_of_the_supervisor(self, data_dir: Path) -> None:
@@ -99,15 +112,24 @@ class TestMeasureProcesses:
 
     def test_takes_a_supervisor_that_does_not_write_for_one_that_hangs(self, data_dir: Path) -> None:
         now = timezone.now()
-        write_state(data_dir, now - dt.timedelta(minutes=3))
+        write_state(data_dir, now)
 
-        assert sampling.measure_processes(sampling.read_state(data_dir), now)["down.supervisor"] == 1
+        gauges = sampling.measure_processes(sampling.read_state(data_dir), now + dt.timedelta(minutes=3))
+
+        assert gauges["down.supervisor"] == 1
 
     def test_ignores_what_a_killed_supervisor_has_left(self, data_dir: Path) -> None:
         now = timezone.now()
         ended = subprocess.Popen(["true"])
         ended.wait()
         write_state(data_dir, now, ChildState("web", None, None), pid=ended.pid)
+
+        assert sampling.measure_processes(sampling.read_state(data_dir), now) == {}
+
+    def test_ignores_a_state_whose_pid_is_another_process_now(self, data_dir: Path) -> None:
+        now = timezone.now()
+        # Before this process began.
+        write_state(data_dir, now - dt.timedelta(days=1), ChildState("web", None, None))
 
         assert sampling.measure_processes(sampling.read_state(data_dir), now) == {}
 

@@ -1,8 +1,10 @@
 import asyncio
 import os
+import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -22,13 +24,13 @@ from inference import sd_notify
 from tests.virtual_clock import VirtualClockLoop
 
 POLICY = HangPolicy(max_missed=3, max_missed_while_working=6, max_missed_while_starting=10)
-IDLE = Activity(cpu_s=7.0, is_waiting_for_disk=False)
+IDLE = Activity(cpu_s=7.0, is_waiting=False)
 
 
 def compute() -> Iterator[Activity]:
     """Uses very little of the processor, as on a starved machine."""
     for step in range(1000):
-        yield Activity(cpu_s=step / 100, is_waiting_for_disk=False)
+        yield Activity(cpu_s=step / 100, is_waiting=False)
 
 
 def count_checks_until_hung(
@@ -73,7 +75,7 @@ class TestHeartbeat:
         assert count_checks_until_hung(ready, compute()) == 6
 
     def test_is_given_longer_while_it_waits_for_the_disk(self, ready: Heartbeat) -> None:
-        assert count_checks_until_hung(ready, repeat(Activity(7.0, is_waiting_for_disk=True))) == 6
+        assert count_checks_until_hung(ready, repeat(Activity(7.0, is_waiting=True))) == 6
 
     def test_hangs_when_it_stops_computing(self, ready: Heartbeat) -> None:
         def stop() -> Iterator[Activity]:
@@ -215,6 +217,27 @@ class TestReadActivity:
 
         assert now is not None
         assert now.cpu_s > before.cpu_s
+
+    @pytest.mark.skipif(sys.platform != "linux", reason="of /proc")
+    @pytest.mark.parametrize(
+        ("code", "is_stopped", "expected"),
+        [("while True: pass", False, True), ("while True: pass", True, False), ("input()", False, False)],
+        ids=["computes", "is stopped", "sleeps"],
+    )
+    def test_knows_a_process_that_waits_for_the_processor(self, code: str, is_stopped: bool, expected: bool) -> None:
+        with subprocess.Popen(
+            [sys.executable, "-c", f"print(flush=True)\n{code}"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        ) as process:
+            try:
+                assert process.stdout is not None
+                process.stdout.readline()
+                if is_stopped:
+                    process.send_signal(signal.SIGSTOP)
+                deadline = time.monotonic() + 20
+                while (activity := read_activity_of(process.pid)) is None or activity.is_waiting is not expected:
+                    assert time.monotonic() < deadline  # it has written its line, and does the rest soon
+            finally:
+                process.kill()
 
     @pytest.mark.skipif(sys.platform != "linux", reason="of /proc")
     def test_knows_the_states_of_all_threads(self) -> None:

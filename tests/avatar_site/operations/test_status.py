@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
-from django.db import connection
+from django.db import InterfaceError, OperationalError, connection
 from django.utils import timezone
 
 from avatar_site.operations import status
@@ -201,6 +201,12 @@ class TestJudge:
         assert judge_with(machine=make_machine(serve=down)) == (Health.DEGRADED, ("worker_down",))
         assert judge_with(machine=make_machine(serve=old)) == (Health.HEALTHY, ())
 
+    def test_names_a_process_that_hangs(self) -> None:
+        state = make_serve_state(web=10, worker=11)
+        hanging = replace(state, children=tuple(replace(child, missed=3) for child in state.children[1:]))
+
+        assert judge_with(machine=make_machine(serve=hanging)) == (Health.DEGRADED, ("worker_down",))
+
 
 class Clock:
     def __init__(self) -> None:
@@ -236,6 +242,20 @@ class TestProber:
 
         assert snapshot.inference.reason.startswith("no answer within")
         assert snapshot.health is Health.UNHEALTHY
+
+    @pytest.mark.parametrize("error", [OperationalError("server closed the connection"), InterfaceError("closed")])
+    async def test_names_a_database_that_is_away(
+        self, make_prober: Any, monkeypatch: pytest.MonkeyPatch, error: Exception
+    ) -> None:
+        def fail(now: dt.datetime) -> DatabaseReport:
+            raise error
+
+        monkeypatch.setattr(status, "read_database", fail)
+
+        snapshot = await make_prober(Inference(make_status())).probe()
+
+        assert snapshot.database.problem == type(error).__name__
+        assert snapshot.reasons[0] == "database_unavailable"
 
     async def test_blocks_no_query_of_others_while_its_own_hangs(
         self, make_prober: Any, monkeypatch: pytest.MonkeyPatch

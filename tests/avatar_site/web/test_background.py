@@ -5,9 +5,10 @@ import json
 import os
 import signal
 import sqlite3
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from typing import Any
 
 import httpx
@@ -185,6 +186,50 @@ class TestHealthOfARealSite:
         assert 0 < body["memory"]["used"] < body["memory"]["total"]
 
 
+@pytest.fixture
+def opened() -> Iterator[ExitStack]:
+    """Closes calls."""
+    with ExitStack() as opened:
+        yield opened
+
+
+@contextmanager
+def held_up(pid: int) -> Iterator[None]:
+    """Let a process run for 0.1 s of every 0.5 s: its timers of 0.25 s are each more than 0.1 s late."""
+    is_over = threading.Event()
+
+    def hold_up() -> None:
+        while not is_over.wait(0.1):
+            os.kill(pid, signal.SIGSTOP)
+            is_over.wait(0.4)
+            os.kill(pid, signal.SIGCONT)
+
+    thread = threading.Thread(target=hold_up)
+    thread.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        thread.join()
+
+
+class TestOverload:
+    def test_refuses_new_calls_until_the_event_loop_is_on_time_again(self, site: Site, opened: ExitStack) -> None:
+        with held_up(site.find_pid("web")):
+            deadline = time.monotonic() + DEADLINE_S
+            while (fate := find_fate(opened.enter_context(site.call(site.port, 1)))) == "ready":
+                assert time.monotonic() < deadline
+                opened.close()
+        opened.close()
+
+        assert fate == "4431"
+        deadline = time.monotonic() + DEADLINE_S
+        while find_fate(opened.enter_context(site.call(site.port, 1))) != "ready":
+            assert time.monotonic() < deadline
+        opened.close()
+        site.wait_for_sessions(0)
+
+
 class TestMetricsOfARealSite:
     def scrape(self, site: Site) -> str:
         response = httpx.get(f"{site.url}/metrics", headers={"Authorization": f"Bearer {TOKEN}"}, timeout=10)
@@ -228,12 +273,6 @@ class TestMetricsOfARealSite:
 
 class TestCallsOfTwoWebProcesses:
     """Without Redis: nothing but the database is between them."""
-
-    @pytest.fixture
-    def opened(self) -> Iterator[ExitStack]:
-        """Closes calls."""
-        with ExitStack() as opened:
-            yield opened
 
     def test_share_the_limits_and_are_ended_from_outside(self, site: Site, opened: ExitStack) -> None:
         second_port = site.start_second_web()

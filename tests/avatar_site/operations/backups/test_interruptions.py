@@ -20,19 +20,23 @@ pytestmark = pytest.mark.timeout(300)
 MOMENTS = 3
 
 
+def choose_moments(took_s: float) -> list[float]:
+    """One in each part of the time that a run took: the first is in time for one that takes half of that."""
+    return [(0.2 + 0.8 * (part + random.random()) / MOMENTS) * took_s for part in range(MOMENTS)]
+
+
 class TestKilled:
     def test_backup_costs_neither_the_site_nor_the_last_backup(self, full_site: BackupSite) -> None:
         site = full_site
         began_s = time.monotonic()
         last = site.back_up()
         took_s = time.monotonic() - began_s
-        generator = random.Random()
         killed = 0
-        for number in range(MOMENTS):
+        for number, after_s in enumerate(choose_moments(took_s)):
             site.fill(20, label=f"later {number}")
             rows, files = site.read_rows(), site.read_files()
 
-            killed += kill_after(site, "backup", after_s=generator.uniform(0.2, 1.0) * took_s)
+            killed += kill_after(site, "backup", after_s=after_s)
 
             assert without_own(site.read_rows()) == without_own(rows)
             assert site.read_files() == files
@@ -55,10 +59,9 @@ class TestKilled:
         began_s = time.monotonic()
         reference.manage("restore", name, "--yes")
         took_s = time.monotonic() - began_s
-        generator = random.Random()
         killed = 0
-        for _ in range(MOMENTS):
-            killed += kill_after(site, "restore", name, "--yes", after_s=generator.uniform(0.2, 1.0) * took_s)
+        for after_s in choose_moments(took_s):
+            killed += kill_after(site, "restore", name, "--yes", after_s=after_s)
 
             found = without_own(site.read_rows())
             assert found in (old, new)
