@@ -14,7 +14,7 @@ from xdist.scheduler import LoadFileScheduling
 WITH_MODELS = ("tests/e2e/test_conversation.py", "tests/inference/engines/", "tests/voices/test_with_engines.py")
 #: Of the production engines' tests, the file that takes longest.
 _LONGEST = "tests/engines/test_llm.py"
-#: Files that take one or two minutes each, most of it in programs that they start: none of them begins last.
+#: Files that take half a minute to two minutes each, most of it in programs that they start: none of them begins last.
 LONG = (
     "tests/avatar_site/operations/test_rehearsal.py",
     "tests/avatar_site/operations/test_backup_runbooks.py",
@@ -23,6 +23,9 @@ LONG = (
     "tests/avatar_site/operations/backups/test_creation.py",
     "tests/avatar_site/operations/backups/test_interruptions.py",
     "tests/avatar_site/operations/test_serve.py",
+    "tests/avatar_site/operations/test_hangs.py",
+    "tests/avatar_site/web/test_background.py",
+    "tests/avatar_site/monitoring/test_fired_alerts.py",
     "tests/avatar_site/operations/test_release_switch.py",
 )
 _FIRST, _WITH_MODELS, _LONG, _LAST = range(4)
