@@ -12,6 +12,7 @@ from celery.beat import PersistentScheduler
 from django.conf import settings
 
 from avatar_site.celery_broker import install_transport
+from avatar_site.celery_logs import install_logs
 from avatar_site.private_files import restrict_new_files
 from inference.sd_notify import LoopWatch
 
@@ -24,6 +25,7 @@ app.config_from_object("django.conf:settings", namespace="CELERY")
 # What that fixup would have taken from Django.
 app.conf.timezone = settings.TIME_ZONE
 install_transport()
+install_logs()
 
 
 class Scheduler(PersistentScheduler):

@@ -7,6 +7,7 @@ from celery import Celery
 from celery.signals import worker_init
 
 from avatar_site.celery_broker import install_transport
+from avatar_site.celery_logs import install_logs
 from avatar_site.operations.worker_heartbeats import HeartbeatStep
 from avatar_site.private_files import restrict_new_files
 
@@ -19,6 +20,7 @@ app.autodiscover_tasks()
 app.steps["consumer"].add(HeartbeatStep)
 
 install_transport()
+install_logs()
 
 
 @worker_init.connect

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from django.contrib.auth import SESSION_KEY
+from django.core.handlers.asgi import ASGIRequest
 from django.http import HttpRequest, HttpResponse
 from django.utils.deprecation import MiddlewareMixin
+from structlog.contextvars import bind_contextvars
 from whitenoise.middleware import WhiteNoiseMiddleware
 from whitenoise.responders import StaticFile
 
@@ -55,6 +60,29 @@ class BrowserPolicyMiddleware(MiddlewareMixin):
         response.headers.setdefault("Content-Security-Policy", policy)
         response.headers.setdefault("Permissions-Policy", _PERMISSIONS)
         return response
+
+
+class UserInLogsMiddleware(MiddlewareMixin):
+    """
+    Bind the id of who is logged in, for the access log and for errors.
+
+    Costs no query: it is bound once the session was read for another reason. Under ASGI only, where each request has a
+    context of its own.
+    """
+
+    def process_view(self, request: HttpRequest, *view: Any) -> None:
+        self._bind(request)
+
+    def process_response(self, request: HttpRequest, response: HttpResponse) -> HttpResponse:
+        self._bind(request)
+        return response
+
+    def _bind(self, request: HttpRequest) -> None:
+        session = getattr(request, "session", None)
+        if isinstance(request, ASGIRequest) and hasattr(session, "_session_cache"):
+            user_id = session._session_cache.get(SESSION_KEY)
+            if user_id is not None:
+                bind_contextvars(user_id=str(user_id))
 
 
 class NoStoreMiddleware(MiddlewareMixin):

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import sys
 
 from inference.config import ConfigurationError, InferenceConfig
 from inference.device_memory import BudgetError
 from inference.host import serve
+from inference.telemetry import logs
 
 
 def main() -> int:
     os.umask(0o077)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
+    try:
+        logs.configure(logs.read_level(os.environ))
+    except ValueError as error:
+        print(f"inference: {error}", file=sys.stderr)
+        return 1
     try:
         config = InferenceConfig.from_env()
         asyncio.run(serve(config))

@@ -13,6 +13,7 @@ import avatar_site
 from avatar_site import env
 from avatar_site.operations import appearance, queues
 from inference.address import make_default_address
+from inference.telemetry import logs
 from realtime.call import prompt
 
 BASE_DIR = Path(__file__).resolve().parents[2]
@@ -33,7 +34,7 @@ AVATAR_INFERENCE_MAX_CALLS = env.whole_number("AVATAR_INFERENCE_MAX_CALLS", 8, m
 AVATAR_HOST = env.text("AVATAR_HOST", "127.0.0.1")
 AVATAR_PORT = env.whole_number("AVATAR_PORT", 8000, minimum=1, maximum=65535)
 AVATAR_HTTPS = env.boolean("AVATAR_HTTPS", False)
-AVATAR_LOG_LEVEL = env.choice("AVATAR_LOG_LEVEL", "INFO", ("DEBUG", "INFO", "WARNING", "ERROR"))
+AVATAR_LOG_LEVEL = env.choice("AVATAR_LOG_LEVEL", "INFO", logs.LEVELS)
 
 # Who sends it (`Authorization: Bearer …`) gets the detail of /health, and /metrics.
 AVATAR_METRICS_TOKEN = env.token("AVATAR_METRICS_TOKEN")
@@ -166,6 +167,7 @@ MIDDLEWARE = [
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "avatar_site.middleware.UserInLogsMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
 ]
@@ -395,16 +397,5 @@ SESSION_COOKIE_HTTPONLY = True
 SESSION_COOKIE_SAMESITE = "Lax"
 CSRF_COOKIE_SAMESITE = "Lax"
 
-LOGGING = {
-    "version": 1,
-    "disable_existing_loggers": False,
-    "formatters": {"line": {"format": "{asctime} {levelname:<7} {name}: {message}", "style": "{"}},
-    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
-    "root": {"handlers": ["console"], "level": AVATAR_LOG_LEVEL},
-    "loggers": {
-        # At INFO it writes each address it asks: that of a chat's webhook is a password.
-        "httpx": {"level": "WARNING"},
-        "django": {"handlers": [], "level": "INFO", "propagate": True},
-        "django.server": {"handlers": [], "level": "INFO", "propagate": True},
-    },
-}
+#: As the inference process, which has no Django.
+LOGGING = logs.make_config(AVATAR_LOG_LEVEL)

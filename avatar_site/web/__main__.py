@@ -1,6 +1,8 @@
 """Daphne's command line with our server class: limits, and this site's gate for large bodies."""
 
 import logging
+import os
+import sys
 import threading
 from functools import partial
 from typing import Any
@@ -9,8 +11,10 @@ from daphne.cli import CommandLineInterface
 
 from avatar_site import version
 from avatar_site.private_files import restrict_new_files
+from avatar_site.web import access_log
 from avatar_site.web.open_files import raise_limit
 from avatar_site.web.server import Server
+from inference.telemetry import logs
 from realtime.messages import MAX_MESSAGE_CHARACTERS
 
 #: Twice the largest message of the protocol: a message that is a little too large is answered with an error.
@@ -36,6 +40,11 @@ def replay_spooled_turns() -> None:
         connections.close_all()
 
 
+def make_server(*, action_logger: object, **options: Any) -> Server:
+    """Return a server whose access log goes where all logs go; Daphne would print it."""
+    return Server(action_logger=access_log.log_action if action_logger is not None else None, **options)
+
+
 class Command(CommandLineInterface):
     def __init__(self) -> None:
         super().__init__()
@@ -58,7 +67,7 @@ class Command(CommandLineInterface):
 
         refuse_newer_database()
         self.server_class = partial(
-            Server,
+            make_server,
             gate=SiteGate(),
             limits=read_limits(open_files=raise_limit()),
             drain=admission.drain,
@@ -71,4 +80,9 @@ class Command(CommandLineInterface):
 
 if __name__ == "__main__":
     restrict_new_files()
+    # Before Daphne, which would log in a form of its own until Django is set up.
+    try:
+        logs.configure(logs.read_level(os.environ))
+    except ValueError as error:
+        sys.exit(f"web: {error}")
     Command.entrypoint()

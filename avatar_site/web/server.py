@@ -24,10 +24,12 @@ from daphne.http_protocol import HTTPFactory, WebRequest
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
+from avatar_site.web.access_log import remove_query
 from avatar_site.web.channel import Channel
 from avatar_site.web.limits import Connections, Limits, Tally
 from avatar_site.web.sockets import Socket, SocketFactory
 from inference import sd_notify
+from inference.telemetry import context
 
 logger = logging.getLogger(__name__)
 
@@ -97,6 +99,10 @@ class Request(WebRequest):
         self._body: IO[bytes] | None = None
         self._has_room = asyncio.Event()
         self._has_room.set()
+
+    def __repr__(self) -> str:
+        # Daphne logs it. Twisted's shows the query, which holds what users search for.
+        return f"<Request {self.method.decode('latin-1')} {remove_query(self.uri.decode('latin-1'))}>"
 
     # --- the body ---
 
@@ -370,8 +376,8 @@ class Server(daphne.server.Server):
             await protocol.wait_for_room(self.limits.stall_timeout_s)
 
     def log_action(self, protocol: str, action: str, details: dict[str, Any]) -> None:
-        # Without the query: it holds what users search for.
-        super().log_action(protocol, action, details | {"path": details["path"].partition("?")[0]})
+        # Whatever logs it: see `access_log.py`.
+        super().log_action(protocol, action, details | {"path": remove_query(str(details["path"]))})
 
 
 async def _feed(application: Any, scope: Message, receive: Receive, send: Any) -> None:
@@ -381,7 +387,9 @@ async def _feed(application: Any, scope: Message, receive: Receive, send: Any) -
         receive = partial(_read, body, receive)
     elif socket is not None:
         receive = partial(_receive, socket, receive)
-    await application(scope, receive, send)
+    # A call binds ids of its own.
+    with context.bound(trace_id=context.make_trace_id() if scope["type"] == "http" else None):
+        await application(scope, receive, send)
 
 
 async def _receive(socket: Socket, receive: Receive) -> Message:

@@ -85,6 +85,7 @@ class Site:
             **kept,
             "AVATAR_ENV_FILE": "",
             "AVATAR_PROFILE": "fake",
+            "AVATAR_LOG_LEVEL": "DEBUG",
             "AVATAR_DATA_DIR": str(folder),
             "AVATAR_FAKE_RECOGNITION_S": "600",
             "AVATAR_BACKUP_TARGET": "s3://backups",
@@ -106,7 +107,7 @@ class Site:
         }
         self.processes["inference"].wait_for("encoder is ready")
         for name in ("worker", "maintenance"):
-            self.processes[name].wait_for(r" ready\.$")
+            self.processes[name].wait_for(r" ready\.")
 
     def run(self, *arguments: str) -> str:
         done = subprocess.run(
@@ -158,7 +159,7 @@ class TestWorkers:
             "    factories.upload_voice(User.objects.create_user(name))",
         )
         worker, maintenance = site.processes["worker"], site.processes["maintenance"]
-        worker.wait_for(r"(?s)extract_embedding\[.*extract_embedding\[.* received")
+        worker.wait_for("(?s)extract_embedding: begun.*extract_embedding: begun")
 
         site.ask(
             "from avatar_site.lib.sqlite_erasure import erase",
@@ -167,8 +168,8 @@ class TestWorkers:
             "watch.delay()",
         )
 
-        maintenance.wait_for(r"erase_deleted_words\[.* succeeded")
-        maintenance.wait_for(r"monitoring\.tasks\.watch\[.* succeeded")
+        maintenance.wait_for("erase_deleted_words: success")
+        maintenance.wait_for("monitoring.tasks.watch: success")
         # Both of its threads hang.
         assert "succeeded" not in worker.output
         states = site.ask("from voices.models import VoiceJob", "print([job.state for job in VoiceJob.objects.all()])")
@@ -197,9 +198,9 @@ class TestWorkers:
             "tasks.replay_spooled_turns.delay()",
         )
 
-        maintenance.wait_for(r"erase_deleted_words\[.* succeeded")
-        maintenance.wait_for(r"monitoring\.tasks\.watch\[.* succeeded")
+        maintenance.wait_for("erase_deleted_words: success")
+        maintenance.wait_for("monitoring.tasks.watch: success")
         # It has found the lock held, and is queued again instead of waiting.
-        maintenance.wait_for(r"run_night\[.* succeeded")
-        worker.wait_for(r"replay_spooled_turns\[.* succeeded")
+        maintenance.wait_for("run_night: success")
+        worker.wait_for("replay_spooled_turns: success")
         assert not re.search(r"back_up\[.* (succeeded|raised)", maintenance.output)
