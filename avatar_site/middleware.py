@@ -79,7 +79,7 @@ class UserInLogsMiddleware(MiddlewareMixin):
 
     def _bind(self, request: HttpRequest) -> None:
         session = getattr(request, "session", None)
-        if isinstance(request, ASGIRequest) and hasattr(session, "_session_cache"):
+        if isinstance(request, ASGIRequest) and session is not None and hasattr(session, "_session_cache"):
             user_id = session._session_cache.get(SESSION_KEY)
             if user_id is not None:
                 bind_contextvars(user_id=str(user_id))

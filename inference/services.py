@@ -40,7 +40,9 @@ from inference.interfaces import (
 from inference.proto import inference_pb2 as pb
 from inference.proto import inference_pb2_grpc as rpc
 from inference.telemetry import tracing
-from inference.telemetry.context import from_headers
+from inference.telemetry.context import bind, from_headers
+from inference.telemetry.context import read as read_ids
+from inference.telemetry.logs import figures
 from inference.telemetry.metrics import RequestTimer
 
 if TYPE_CHECKING:
@@ -69,8 +71,13 @@ def add_services(server: grpc.aio.Server, host: EngineHost) -> None:
 
 @asynccontextmanager
 async def _translated_errors(context: Any, host: EngineHost, role: Role) -> AsyncIterator[None]:
-    """Abort the call with the status code of the exception raised inside, and count it. Unexpected ones are logged."""
+    """
+    Abort the call with the status code of the exception raised inside, and count it. Unexpected ones are logged.
+
+    Binds the ids that came with it: gRPC runs each call in a task of its own.
+    """
     metrics = host.metrics
+    bind(**from_headers(context.invocation_metadata() or ()))
     try:
         yield
     except InferenceUnavailable as error:
@@ -95,13 +102,27 @@ async def _translated_errors(context: Any, host: EngineHost, role: Role) -> Asyn
 def _measured(
     host: EngineHost, context: Any, role: Role, work: str, engine: Engine, *, is_background: bool = False
 ) -> Iterator[RequestTimer]:
-    """Time one request, and add its span to the turn that its metadata names."""
-    trace_id = from_headers(context.invocation_metadata() or ()).get("trace_id") if tracing.is_on() else None
+    """Time one request, log it, and add its span to the turn that its metadata names."""
+    trace_id = read_ids().get("trace_id") if tracing.is_on() else None
+    is_done = False
     with (
         tracing.span(f"inference {work}", trace_id, attributes={"engine": engine.model_name, "role": role.value}),
         host.metrics.request(role, work, engine.model_name, is_background=is_background) as timer,
     ):
-        yield timer
+        try:
+            yield timer
+            is_done = True
+        finally:
+            extra = figures(
+                role=role.value,
+                engine=engine.model_name,
+                seconds=round(timer.read_s(), 3),
+                first_s=None if timer.first_s is None else round(timer.first_s, 3),
+                is_background=is_background,
+            )
+            # Reading ahead happens many times a turn.
+            level = logging.DEBUG if work == "prefill" else logging.INFO
+            logger.log(level, "%s %s", work, "done" if is_done else "not done", extra=extra)
 
 
 class SpeechToTextService(rpc.SpeechToTextServicer):
@@ -164,6 +185,15 @@ class _Utterance:
         waited_s = self._audio.find_age_s(event.received_ms * BYTES_PER_MS)
         if waited_s is not None:
             self._host.metrics.observe_transcript(self._engine.model_name, waited_s, is_background=self._is_background)
+        extra = figures(
+            role=Role.STT.value,
+            engine=self._engine.model_name,
+            seconds=None if waited_s is None else round(waited_s, 3),
+            speech_ms=event.speech_end_ms - event.speech_start_ms,
+            is_empty=not event.text,
+            is_background=self._is_background,
+        )
+        logger.info("transcribe done", extra=extra)
 
 
 async def _read_inputs(

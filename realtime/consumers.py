@@ -24,6 +24,7 @@ from django.conf import settings
 
 from avatar_site.lib import metrics
 from inference.interfaces import Inference
+from inference.telemetry import context
 from realtime import entry, messages, voice_lookup
 from realtime.admission import admission
 from realtime.audio_input import decode_audio
@@ -107,6 +108,8 @@ class VoiceConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels p
         try:
             request = entry.read_request(self.scope)
             self.user_id, self.conversation_id = request.login.user_id, request.wanted_id
+            # In the socket's task: the call's begin with a copy.
+            context.bind(session_id=self.session_id, user_id=self.user_id)
             start = await entry.enter(self, request, admission, call_table)
         except Refusal as refusal:
             await self._refuse(refusal)

@@ -27,6 +27,8 @@ from conversations.encoder_process import encoder, encoding_thread
 from conversations.models import Conversation, Turn
 from conversations.services import NotCorrectable
 from conversations.spool import Change
+from inference.telemetry.context import bound, make_trace_id
+from inference.telemetry.context import read as read_ids
 from realtime.call.turns import BegunTurn, CorrectedTurn, DroppedTurn, RecordedTurn, SaidTurn
 
 logger = logging.getLogger(__name__)
@@ -86,7 +88,7 @@ class Recorder:
         #: A turn is several changes.
         self._lost: set[UUID] = set()
         #: A change is removed once it is saved or in the spool: what remains at the end is unsaved.
-        self._waiting: deque[tuple[RecordedTurn | Change, datetime]] = deque()
+        self._waiting: deque[tuple[RecordedTurn | Change, datetime, str | None]] = deque()
         self._changed = asyncio.Event()
         self._failures = 0
         self._logged: set[type[Exception]] = set()
@@ -105,14 +107,15 @@ class Recorder:
 
     def record(self, item: RecordedTurn) -> None:
         if len(self._waiting) > 1 and _replaces(item, self._waiting[-1][0]):
-            self._waiting[-1] = (item, self._waiting[-1][1])
+            _, said_at, trace_id = self._waiting[-1]
+            self._waiting[-1] = (item, said_at, trace_id)
             return
         if len(self._waiting) >= MAX_WAITING:
             if Trouble.LOST not in self._told:
                 logger.error("turn %s and later ones are lost: %d wait already", item.turn_id, MAX_WAITING)
             self._lose(item.turn_id)
             return
-        self._waiting.append((item, timezone.now()))
+        self._waiting.append((item, timezone.now(), _find_trace_id(item)))
         self._changed.set()
 
     def limit_patience(self, patience_s: float) -> None:
@@ -144,7 +147,7 @@ class Recorder:
         left = list(self._waiting)
         # Not awaited: its thread may be stuck in the database. Saving is idempotent.
         self._task.cancel()
-        for item, said_at in left:
+        for item, said_at, _trace_id in left:
             if not await self._spool(await self._prepare(item, said_at)):
                 self._lose(item.turn_id)
 
@@ -160,7 +163,10 @@ class Recorder:
     async def _run(self) -> None:
         while True:
             if self._waiting:
-                await self._keep(*self._waiting[0])
+                item, said_at, trace_id = self._waiting[0]
+                # For the logs, and for the tasks that saving sends.
+                with bound(trace_id=trace_id, turn_id=item.turn_id):
+                    await self._keep(item, said_at)
                 self._waiting.popleft()
             elif self._is_closing:
                 break
@@ -186,7 +192,7 @@ class Recorder:
     async def _keep(self, item: RecordedTurn | Change, said_at: datetime) -> None:
         """Return when a change is saved or in the spool, or can never be saved."""
         change = await self._prepare(item, said_at)
-        self._waiting[0] = (change, said_at)
+        self._waiting[0] = (change, said_at, self._waiting[0][2])
         attempts = 0
         while not await self._attempt(change):
             attempts += 1
@@ -308,6 +314,15 @@ class Recorder:
         if trouble not in self._told:
             self._told.add(trouble)
             self._on_trouble(trouble)
+
+
+def _find_trace_id(item: RecordedTurn) -> str | None:
+    """Return the trace of a turn: its own id for a user's; for a reply, that of the task which makes it."""
+    match item:
+        case CorrectedTurn() | SaidTurn(speaker="user"):
+            return make_trace_id(item.turn_id)
+        case _:
+            return read_ids().get("trace_id")
 
 
 def _replaces(item: RecordedTurn, waiting: RecordedTurn | Change) -> bool:

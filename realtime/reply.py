@@ -139,6 +139,10 @@ class Reply:
         self._stt_ms = stt_ms
         self._committed.set()
 
+    @property
+    def is_committed(self) -> bool:
+        return self._committed.is_set()
+
     def change_voice(self, voice: Voice) -> None:
         """Speak in another voice from the next clause on."""
         self.voice = voice

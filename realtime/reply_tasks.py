@@ -10,6 +10,7 @@ from uuid import UUID
 
 from inference.interfaces import GenerationOptions, LanguageModel, SynthesisOptions, TextToSpeech
 from inference.telemetry.context import bound, make_trace_id
+from inference.telemetry.logs import figures
 from realtime.call.events import CommitReply, ReplyReport, ReportPlayback, StartReply
 from realtime.call.prompt import Scene, choose_reply_language, compose, is_chinese
 from realtime.call.settings import CallSettings
@@ -80,7 +81,10 @@ class ReplyTasks:
             if hanging:
                 logger.error("%d cancelled replies have not ended within %g s", len(hanging), MAX_ENDING_S)
         with bound(trace_id=make_trace_id(reply.user_turn_id), turn_id=reply.turn_id):
-            await reply.run()
+            try:
+                await reply.run()
+            finally:
+                _log(reply)
         self._replies.pop(reply.turn_id, None)
         if self.committed is reply:
             self.committed = None
@@ -131,3 +135,21 @@ class ReplyTasks:
     def change_voice(self, voice: Voice) -> None:
         for reply, _ in self._replies.values():
             reply.change_voice(voice)
+
+
+def _log(reply: Reply) -> None:
+    """Log a reply that is over. One that nobody was to see or hear (a speculation) is not."""
+    if not reply.is_committed:
+        return
+    report = reply.describe(with_sound=False)
+    latency = report.latency
+    extra = figures(
+        stt_ms=latency.stt,
+        ttft_ms=latency.ttft,
+        ttfa_ms=latency.ttfa,
+        total_ms=latency.total,
+        audio_ms=report.audio_ms,
+        heard_ms=report.heard_ms,
+        was_interrupted=reply.is_stopped,
+    )
+    logger.info("reply over", extra=extra)

@@ -40,6 +40,11 @@ def bound(**ids: object) -> Iterator[None]:
         yield
 
 
+def bind(**ids: object) -> None:
+    """Bind ids for the rest of this task: for one that ends with what they name. None binds nothing."""
+    contextvars.bind_contextvars(**{name: str(value) for name, value in ids.items() if value is not None})
+
+
 def to_headers() -> dict[str, str]:
     """Return the bound ids as gRPC metadata or headers of a task."""
     return {PREFIX + name.replace("_", "-"): value for name, value in read().items()}

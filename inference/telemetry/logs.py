@@ -65,7 +65,7 @@ def make_config(level: str, *, is_terminal: bool | None = None) -> dict[str, Any
     if is_terminal is None:
         is_terminal = sys.stderr is not None and sys.stderr.isatty()
     library_level = "INFO" if level == "DEBUG" else level
-    loggers = {name: {"level": level} for name in OUR_PACKAGES}
+    loggers: dict[str, dict[str, Any]] = {name: {"level": level} for name in OUR_PACKAGES}
     # Those in which Django brings handlers and levels of its own.
     loggers |= {
         name: {"handlers": [], "level": library_level, "propagate": True} for name in ("django", "django.server")
@@ -101,8 +101,9 @@ def make_formatter(*, is_terminal: bool) -> logging.Formatter:
 class _Formatter(structlog.stdlib.ProcessorFormatter):
     def format(self, record: logging.LogRecord) -> str:
         if isinstance(record.args, tuple) and any(isinstance(each, BaseException) for each in record.args):
+            arguments = record.args
             record = logging.makeLogRecord(record.__dict__)
-            record.args = tuple(read_message(each) if isinstance(each, BaseException) else each for each in record.args)
+            record.args = tuple(read_message(each) if isinstance(each, BaseException) else each for each in arguments)
         return super().format(record)
 
 

@@ -423,7 +423,7 @@ class TestAnEngineThatFails:
 
         assert caught.value.code() is grpc.StatusCode.INTERNAL
         assert caught.value.details() == "ValueError: a tensor of the wrong shape"
-        (record,) = [record for record in caplog.records if record.name == "inference.services"]
+        (record,) = [each for each in caplog.records if each.name == "inference.services" and each.levelname == "ERROR"]
         assert record.exc_info is not None
         assert isinstance(record.exc_info[1], ValueError)
 
