@@ -40,6 +40,11 @@ def bound(**ids: object) -> Iterator[None]:
         yield
 
 
+def forget_turn() -> None:
+    """Unbind the turn in the running task, for work that an earlier turn's task has started."""
+    contextvars.unbind_contextvars("trace_id", "turn_id")
+
+
 def to_headers() -> dict[str, str]:
     """Return the bound ids as gRPC metadata or headers of a task."""
     return {PREFIX + name.replace("_", "-"): value for name, value in read().items()}
