@@ -153,7 +153,7 @@ async def _take_place(
     process is ended the same way, and not returned.
     """
     replaced = admission.find(user_id=call.user_id, conversation_id=wanted_id) if wanted_id else None
-    if replaced is None and loop_lag.is_too_long:
+    if replaced is None and loop_lag.exceeds(settings.AVATAR_MAX_EVENT_LOOP_LAG_MS / 1000):
         logger.warning("a call is refused: the event loop is %.0f ms late", loop_lag.worst_s * 1000)
         raise Refusal(messages.CLOSE_OVERLOADED, ErrorCode.OVERLOADED)
     limits = {"limit": settings.AVATAR_MAX_SESSIONS, "limit_per_person": settings.AVATAR_MAX_CALLS_PER_PERSON}

@@ -1,4 +1,4 @@
-"""How late the event loop of this process is, and whether it is too late for new calls. Imports no Django."""
+"""How late the event loop of this process is. Imports no Django."""
 
 from __future__ import annotations
 
@@ -9,9 +9,7 @@ from avatar_site.lib.metrics import LOOP_LAG_SECONDS
 
 #: Between two readings.
 INTERVAL_S = 0.25
-#: New calls are refused above this: audio frames are 20 ms, and replies would be torn.
-MAX_LAG_S = 0.1
-#: Readings in a row above MAX_LAG_S, so that a single long step (a collection of garbage) refuses nobody.
+#: Readings in a row above a limit, so that a single long step (a collection of garbage) refuses nobody.
 READINGS = 3
 #: The gauge shows the worst of the last five seconds, the interval at which it is read.
 GAUGE_READINGS = 20
@@ -28,11 +26,10 @@ class LoopLag:
         """The longest of the last GAUGE_READINGS; 0 without any."""
         return max(self._late_s, default=0.0)
 
-    @property
-    def is_too_long(self) -> bool:
-        """Whether each of the last READINGS was above MAX_LAG_S."""
+    def exceeds(self, limit_s: float) -> bool:
+        """Whether each of the last READINGS was above the limit."""
         latest = list(self._late_s)[-READINGS:]
-        return len(latest) == READINGS and min(latest) > MAX_LAG_S
+        return len(latest) == READINGS and min(latest) > limit_s
 
     def note(self, late_s: float) -> None:
         self._late_s.append(max(0.0, late_s))

@@ -24,7 +24,7 @@ from avatar_site.monitoring.queries import Slot, Span, Usage
 from avatar_site.monitoring.reading import read_thresholds
 from avatar_site.monitoring.samples import SampleValues, estimate_quantile
 from avatar_site.monitoring.tiles import Limits
-from avatar_site.operations.status import UNPROBED, find_backed_up_at, get_prober
+from avatar_site.operations.status import UNPROBED, find_backed_up_at, find_created_at, get_prober
 from realtime.models import CallState, LiveCall
 
 if TYPE_CHECKING:
@@ -218,7 +218,11 @@ def _make_tiles(
         tiles.make_memory(newest, limits=limits),
         tiles.make_disk(newest, trend=ahead.trend, limits=limits, now=now),
         tiles.make_backup(
-            find_backed_up_at(), limits=limits, now=now, url=_find_url("operations_backuprun_changelist")
+            find_backed_up_at(),
+            created_at=find_created_at(),
+            limits=limits,
+            now=now,
+            url=_find_url("operations_backuprun_changelist"),
         ),
     )
 

@@ -173,11 +173,15 @@ def make_disk(values: SampleValues | None, *, trend: DiskTrend | None, limits: L
     return Tile("disk", title, wording.say_gigabytes(free), panels.describe_disk(trend), level)
 
 
-def make_backup(taken_at: dt.datetime | None, *, limits: Limits, now: dt.datetime, url: str) -> Tile:
+def make_backup(
+    taken_at: dt.datetime | None, *, created_at: dt.datetime | None, limits: Limits, now: dt.datetime, url: str
+) -> Tile:
+    """`created_at` is of the site: a new one has until its first night."""
     title = gettext("Backup")
     if taken_at is None:
+        is_due = created_at is None or now - created_at > limits.backup_age
         detail = gettext("One is made and verified every night.")
-        return Tile("backup", title, gettext("none yet"), detail, Level.WARNING, url)
+        return Tile("backup", title, gettext("none yet"), detail, Level.WARNING if is_due else Level.NONE, url)
     is_old = now - taken_at > limits.backup_age
     detail = gettext("the last verified one; older than {hours} hours").format(
         hours=round(limits.backup_age / dt.timedelta(hours=1))

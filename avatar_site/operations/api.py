@@ -185,7 +185,7 @@ def _describe_capabilities(snapshot: Snapshot, *, is_operator: bool) -> dict[str
         "can_call": snapshot.health is not Health.UNHEALTHY
         and has_place
         and not admission.is_draining
-        and not loop_lag.is_too_long,
+        and not loop_lag.exceeds(settings.AVATAR_MAX_EVENT_LOOP_LAG_MS / 1000),
         "can_build_voices": is_encoding,
         "clones_voices": status is not None and status.clones,
         "can_share_voices": is_operator,

@@ -374,7 +374,7 @@ def read_machine(data_dir: Path) -> MachineReport:
 
 def read_database(*, now: dt.datetime) -> DatabaseReport:
     """Read calls and backups, and try the write lock. Writes nothing. Raises DatabaseError."""
-    report = DatabaseReport(backed_up_at=find_backed_up_at(), created_at=_find_created_at())
+    report = DatabaseReport(backed_up_at=find_backed_up_at(), created_at=find_created_at())
     states = list(LiveCall.objects.fresh(now).values_list("state", flat=True))
     return replace(
         report,
@@ -398,7 +398,8 @@ def find_backed_up_at() -> dt.datetime | None:
     return max((moment for moment in moments if moment is not None), default=None)
 
 
-def _find_created_at() -> dt.datetime | None:
+def find_created_at() -> dt.datetime | None:
+    """Return when the database was made."""
     migrations = MigrationRecorder.Migration.objects.order_by("applied")
     return migrations.values_list("applied", flat=True).first()
 

@@ -50,6 +50,8 @@ AVATAR_MAX_CONNECTIONS_PER_ADDRESS = env.whole_number(
     "AVATAR_MAX_CONNECTIONS_PER_ADDRESS", 100, minimum=10, maximum=100_000
 )
 AVATAR_MAX_CALLS_PER_PERSON = env.whole_number("AVATAR_MAX_CALLS_PER_PERSON", 2, minimum=1, maximum=1000)
+# New calls are refused above this: audio frames are 20 ms, and replies would be torn.
+AVATAR_MAX_EVENT_LOOP_LAG_MS = env.whole_number("AVATAR_MAX_EVENT_LOOP_LAG_MS", 100, minimum=10, maximum=60_000)
 AVATAR_IDLE_TIMEOUT_S = env.whole_number("AVATAR_IDLE_TIMEOUT_S", 600, minimum=0, maximum=86_400)
 AVATAR_MAX_UTTERANCE_BYTES = env.whole_number(
     "AVATAR_MAX_UTTERANCE_BYTES", 10_000_000, minimum=1000, maximum=100_000_000

@@ -72,7 +72,7 @@ SHUTDOWN_S = 10.0
 FIGURES_OF = 50
 
 
-class _KvCacheUse(StatLoggerBase):  # type: ignore[misc]  # vLLM is not where types are checked
+class _KvCacheUse(StatLoggerBase):  # type: ignore[misc]  # vLLM is in another environment
     """Hears from vLLM's scheduler, with each step, what share of the KV-cache is in use."""
 
     def __init__(self, note: Callable[[float], None]) -> None:

@@ -54,6 +54,8 @@ class Stack:
             "AVATAR_DATA_DIR": str(self.data_dir),
             "AVATAR_HOST": "127.0.0.1",
             "AVATAR_PORT": str(self.port),
+            # Beside other tests, the loop may be late without end.
+            "AVATAR_MAX_EVENT_LOOP_LAG_MS": "10000",
             "DJANGO_SETTINGS_MODULE": "tests.e2e.settings",
             "PYTHONPATH": str(ROOT),
             **environment,

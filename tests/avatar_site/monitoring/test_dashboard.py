@@ -13,6 +13,7 @@ import pytest
 from django.contrib.auth.models import Permission, User
 from django.core.cache import cache
 from django.db import connection
+from django.db.migrations.recorder import MigrationRecorder
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
@@ -164,7 +165,14 @@ class TestTiles:
 
         assert read_tile(page, "state") == ("good", "Healthy", "No alert is open.")
         assert read_tile(page, "sessions")[:2] == ("good", "0 of 5")
-        assert read_tile(page, "backup") == ("warning", "none yet", "One is made and verified every night.")
+        assert read_tile(page, "backup") == ("none", "none yet", "One is made and verified every night.")
+
+    def test_warn_of_a_site_that_has_no_backup_after_its_first_night(self) -> None:
+        MigrationRecorder.Migration.objects.update(applied=timezone.now() - dt.timedelta(hours=27))
+
+        page = read_page(log_in(is_superuser=True))
+
+        assert read_tile(page, "backup")[:2] == ("warning", "none yet")
 
     def test_say_which_alert_is_open(self) -> None:
         MeasuredSite(steady=0.6).write(now=timezone.now(), days=1 / 24)
