@@ -10,6 +10,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from inference.interfaces import InferenceError, LanguageModel, Message
+from inference.telemetry.context import forget_turn
 
 logger = logging.getLogger(__name__)
 
@@ -70,6 +71,7 @@ class ReadAhead:
         return times
 
     async def _run(self) -> None:
+        forget_turn()  # the end of a reply requests what the next one begins with
         while self._next is not None:
             compose, self._next = self._next, None
             self._reads_since = began_s = self._clock()

@@ -81,7 +81,7 @@ def receive_traces() -> Iterator[tuple[str, Receiver]]:
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, name="receiver of traces", daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), name="receiver of traces", daemon=True)
     thread.start()
     try:
         yield f"http://127.0.0.1:{server.server_port}", receiver

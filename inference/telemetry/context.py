@@ -45,6 +45,11 @@ def bind(**ids: object) -> None:
     contextvars.bind_contextvars(**{name: str(value) for name, value in ids.items() if value is not None})
 
 
+def forget_turn() -> None:
+    """Unbind the turn in the running task, for work that an earlier turn's task has started."""
+    contextvars.unbind_contextvars("trace_id", "turn_id")
+
+
 def to_headers() -> dict[str, str]:
     """Return the bound ids as gRPC metadata or headers of a task."""
     return {PREFIX + name.replace("_", "-"): value for name, value in read().items()}

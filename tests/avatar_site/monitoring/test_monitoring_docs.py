@@ -125,6 +125,7 @@ class TestThresholds:
             ("AvatarErrors", f"> {settings.AVATAR_ALERT_ERROR_PERCENT / 100:g}"),
             ("AvatarErrors", f">= {settings.AVATAR_ALERT_MIN_ERRORS}"),
             ("AvatarSlow", f"> {settings.AVATAR_ALERT_LATENCY_S:g}"),
+            ("AvatarEventLoopLags", f"> {settings.AVATAR_MAX_EVENT_LOOP_LAG_MS / 1000:g}"),
             ("AvatarDiskSpace", f"< {settings.AVATAR_ALERT_DISK_GB:g} * 2 ^ 30"),
             ("AvatarLogFolderLarge", f"> {settings.AVATAR_ALERT_LOGS_MB:g} * 2 ^ 20"),
             ("AvatarBackupStale", f"> {settings.AVATAR_ALERT_BACKUP_HOURS:g} * 3600"),

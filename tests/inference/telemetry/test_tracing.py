@@ -11,6 +11,7 @@ from uuid import uuid4
 import pytest
 
 from inference.client import InferenceClient
+from inference.engines.fake import FakeLanguageModel
 from inference.proto import inference_pb2 as pb
 from inference.proto import inference_pb2_grpc as rpc
 from inference.telemetry import tracing
@@ -18,6 +19,7 @@ from inference.telemetry.context import PREFIX, make_trace_id
 from realtime import messages
 from tests.fakes import open_call
 from tests.inference.calls import generate
+from tests.inference.conftest import eventually
 from tests.otlp import Receiver, receive_traces
 
 
@@ -107,16 +109,23 @@ class TestInferenceProcess:
         assert receiver.find("inference synthesise")[0].attributes == {"engine": "scripted", "role": "tts"}
         assert "芝麻".encode() not in b"".join(receiver.bodies)
 
-    async def test_adds_the_reply_of_a_call_to_the_turn(self, client: InferenceClient, receiver: Receiver) -> None:
+    async def test_adds_the_reply_of_a_call_to_the_turn(
+        self, client: InferenceClient, llm: FakeLanguageModel, receiver: Receiver
+    ) -> None:
         """Over real gRPC: the page knows the id of its turn, and both halves of the trace have it."""
         engines: Any = SimpleNamespace(stt=client.stt, llm=client.llm, tts=client.tts, active_calls=0)
         async with open_call(engines) as call:
+            await eventually(lambda: len(llm.prefills) == 1)
             call.send(messages.TextMessage(text="你好"))
             said = await call.wait_for(messages.Transcription)
             await call.wait_for(messages.TurnEnd)
+            await call.wait_until_listening()
+            # Read ahead for the next turn, which has no id yet.
+            await eventually(lambda: len(llm.prefills) == 2)
         tracing.shut_down()
 
         assert {span.trace_id for span in receiver.spans} == {said.turn_id.hex}
+        assert receiver.find("inference prefill") == []
         (turn,) = receiver.find("turn")
         assert {"inference generate", "inference synthesise", "llm", "tts"} <= {span.name for span in receiver.spans}
         assert {span.parent_id for span in receiver.spans} == {"", turn.span_id}
