@@ -42,7 +42,7 @@ from inference.proto import inference_pb2_grpc as rpc
 from inference.telemetry import tracing
 from inference.telemetry.context import bind, from_headers
 from inference.telemetry.context import read as read_ids
-from inference.telemetry.logs import figures
+from inference.telemetry.logs import describe_error, figures
 from inference.telemetry.metrics import RequestTimer
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ async def _translated_errors(context: Any, host: EngineHost, role: Role) -> Asyn
     except Exception as error:  # an engine may raise anything its library defines; its caller gets a status
         metrics.count_failure(role, "unexpected")
         logger.exception("a call failed")
-        await context.abort(grpc.StatusCode.INTERNAL, f"{type(error).__name__}: {error}")
+        await context.abort(grpc.StatusCode.INTERNAL, describe_error(error))
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from typing import Any
 
 from django.conf import settings
 from django.contrib.auth import forms as auth_forms
+from django.contrib.auth import get_user_model
 from django.core.exceptions import ValidationError
 from django.http import HttpRequest
 from django.utils.translation import gettext as _
@@ -38,26 +39,30 @@ def read_address(request: HttpRequest | None) -> str:
 def _throttled(*, username: str, request: HttpRequest | None, what: str) -> Iterator[None]:
     """Check a password inside. A ValidationError from there counts as a failure. Raises ValidationError."""
     address = read_address(request)
-    # %r and a limit: the name is a stranger's, and may hold line breaks or a megabyte.
-    shown_name = username[:150]
     try:
         throttle.reserve(username=username, address=address)
         with throttle.hash_slot():
             yield
     except LoginThrottled as refusal:
-        logger.warning("%s throttled: name %r, address %s, %.0f s", what, shown_name, address, refusal.wait_s)
+        logger.warning("%s throttled: address %s, %.0f s", what, address, refusal.wait_s)
         text = _("Too many wrong passwords. Nothing is lost; please try again in {seconds} seconds.")
         seconds = math.ceil(refusal.wait_s)
         raise ValidationError(text.format(seconds=seconds), code="throttled", params={"wait_s": seconds}) from refusal
     except HashingBusy as refusal:
         throttle.release(username=username, address=address)
-        logger.warning("%s delayed, too many at once: name %r, address %s", what, shown_name, address)
+        logger.warning("%s delayed, too many at once: address %s", what, address)
         text = _("Many people are logging in right now. Please try again in a few seconds.")
         raise ValidationError(text, code="busy", params={"wait_s": 3}) from refusal
     except ValidationError:
-        logger.warning("%s failed: name %r, address %s", what, shown_name, address)
+        logger.warning("%s failed: %s, address %s", what, _describe_account(username), address)
         raise
     throttle.clear(username=username, address=address)
+
+
+def _describe_account(username: str) -> str:
+    """Name an account for the log by its id. Never by what was typed, which may be a password in the wrong field."""
+    user_id = get_user_model().objects.filter(username=username).values_list("pk", flat=True).first()
+    return "no such account" if user_id is None else f"user {user_id}"
 
 
 class LoginForm(auth_forms.AuthenticationForm):

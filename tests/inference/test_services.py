@@ -397,7 +397,7 @@ class TestAnEngineThatFails:
             (InferenceError("broken"), InferenceError),
             (InferenceBusy("full"), InferenceBusy),
             (InferenceUnavailable("away"), InferenceUnavailable),
-            (KeyError("surprise"), InferenceError),
+            (RuntimeError("surprise"), InferenceError),
         ],
     )
     async def test_ends_its_own_call_only(

@@ -20,6 +20,7 @@ from typing import TypeVar
 import msgspec
 from django.conf import settings
 
+from avatar_site.operations.child_logs import make_plain
 from avatar_site.operations.locks import BACKUP_LOCK, LockHeld, hold_lock
 
 SCRATCH = "scratch"
@@ -89,7 +90,7 @@ def work_on_copy(
         raise CopyFailed(f"{action}: no end after {CHILD_TIMEOUT_S // 60} minutes") from None
     if child.returncode != 0:
         lines = child.stderr.decode(errors="replace").strip().splitlines() or [f"ended with {child.returncode}"]
-        raise CopyFailed(f"{action}: {lines[-1]}")
+        raise CopyFailed(f"{action}: {make_plain(lines[-1])}")
     return msgspec.json.decode(answered.read_bytes(), type=result_type)
 
 

@@ -40,13 +40,17 @@ class TestLogin:
             assert log_in(client, PASSWORD) == 302
             client.logout()
 
-    def test_logs_a_failure_with_name_and_address(
+    def test_logs_a_failure_with_account_and_address_and_no_word_that_was_typed(
         self, person: User, client: Client, caplog: pytest.LogCaptureFixture
     ) -> None:
         with caplog.at_level(logging.WARNING, logger="avatar_site.accounts.forms"):
-            log_in(client, "wrong", name="dora\nroot")
+            log_in(client, "wrong")
+            log_in(client, "wrong", name="a password in the wrong field")
 
-        assert caplog.messages == ["login failed: name 'dora\\nroot', address 127.0.0.1"]
+        assert caplog.messages == [
+            f"login failed: user {person.pk}, address 127.0.0.1",
+            "login failed: no such account, address 127.0.0.1",
+        ]
 
     def test_believes_of_forwarded_addresses_only_what_the_proxy_added(
         self, person: User, client: Client, caplog: pytest.LogCaptureFixture, settings: Settings
@@ -60,7 +64,7 @@ class TestLogin:
                 headers={"X-Forwarded-For": "198.51.100.7, 203.0.113.9"},
             )
 
-        assert caplog.messages == ["login failed: name 'dora', address 203.0.113.9"]
+        assert caplog.messages == [f"login failed: user {person.pk}, address 203.0.113.9"]
 
     def test_asks_to_wait_when_others_are_logging_in(
         self, person: User, client: Client, monkeypatch: pytest.MonkeyPatch

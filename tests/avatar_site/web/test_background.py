@@ -195,13 +195,13 @@ def opened() -> Iterator[ExitStack]:
 
 @contextmanager
 def held_up(pid: int) -> Iterator[None]:
-    """Let a process run for 0.1 s of every 0.5 s: its timers of 0.25 s are each more than 0.1 s late."""
+    """Let a process run for 0.05 s of every 0.55 s: its timers of 0.25 s are each more than 0.1 s late."""
     is_over = threading.Event()
 
     def hold_up() -> None:
-        while not is_over.wait(0.1):
+        while not is_over.wait(0.05):
             os.kill(pid, signal.SIGSTOP)
-            is_over.wait(0.4)
+            is_over.wait(0.5)
             os.kill(pid, signal.SIGCONT)
 
     thread = threading.Thread(target=hold_up)
@@ -216,7 +216,8 @@ def held_up(pid: int) -> Iterator[None]:
 class TestOverload:
     def test_refuses_new_calls_until_the_event_loop_is_on_time_again(self, site: Site, opened: ExitStack) -> None:
         with held_up(site.find_pid("web")):
-            deadline = time.monotonic() + DEADLINE_S
+            # On a busy machine it is now and then on time.
+            deadline = time.monotonic() + 3 * DEADLINE_S
             while (fate := find_fate(opened.enter_context(site.call(site.port, 1)))) == "ready":
                 assert time.monotonic() < deadline
                 opened.close()
