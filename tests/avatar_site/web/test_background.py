@@ -144,7 +144,8 @@ def find_fate(call: ClientConnection, *, is_over: bool = False) -> str:
 
 @pytest.fixture(scope="module")
 def site() -> Iterator[Site]:
-    with Site(profile="fake", ready_timeout_s=60, AVATAR_METRICS_TOKEN=TOKEN) as site:
+    environment = {"AVATAR_METRICS_TOKEN": TOKEN, "AVATAR_MAX_EVENT_LOOP_LAG_MS": "300"}
+    with Site(profile="fake", ready_timeout_s=60, **environment) as site:
         yield site
 
 
@@ -195,13 +196,13 @@ def opened() -> Iterator[ExitStack]:
 
 @contextmanager
 def held_up(pid: int) -> Iterator[None]:
-    """Let a process run for 0.05 s of every 0.55 s: its timers of 0.25 s are each more than 0.1 s late."""
+    """Let a process run for 0.05 s of every 0.75 s: its timers of 0.25 s are each more than 0.3 s late."""
     is_over = threading.Event()
 
     def hold_up() -> None:
         while not is_over.wait(0.05):
             os.kill(pid, signal.SIGSTOP)
-            is_over.wait(0.5)
+            is_over.wait(0.7)
             os.kill(pid, signal.SIGCONT)
 
     thread = threading.Thread(target=hold_up)
