@@ -24,6 +24,7 @@ LONG = (
     "tests/avatar_site/operations/backups/test_interruptions.py",
     "tests/avatar_site/operations/test_serve.py",
     "tests/avatar_site/operations/test_hangs.py",
+    "tests/avatar_site/operations/test_logs.py",
     "tests/avatar_site/web/test_background.py",
     "tests/avatar_site/monitoring/test_fired_alerts.py",
     "tests/avatar_site/operations/test_release_switch.py",
