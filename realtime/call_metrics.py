@@ -16,6 +16,12 @@ FAST_QUALITY = "fast_quality"
 INCOMPLETE = "incomplete"
 WITHOUT_SOUND = "without_sound"
 
+# A counter that first appears with a number in it has not increased, as Prometheus sees it.
+for _code in messages.ErrorCode:
+    metrics.ERRORS.labels(_code.value)
+for _reason in (FAST_QUALITY, INCOMPLETE, WITHOUT_SOUND):
+    metrics.DEGRADED_REPLIES.labels(_reason)
+
 
 class CallMeter:
     """Observes one call. It is told of each event after its effects were performed, and changes nothing."""

@@ -13,6 +13,7 @@ import logging
 from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
+from typing import Any
 from uuid import UUID
 
 import psutil
@@ -101,6 +102,8 @@ class CallTable:
             raise
         if taken.outcome is not Outcome.ADMITTED:
             self._held.pop(call.session_id, None)
+            # A heartbeat that began in between may have made it a row.
+            self._thread.submit(remove, {call.session_id}).add_done_callback(_log_failure)
         return replace(taken, replaced=taken.replaced - self._held.keys())
 
     def release(self, session_id: UUID) -> None:
@@ -240,7 +243,7 @@ def _lock() -> None:
             cursor.execute("SELECT pg_advisory_xact_lock(%s)", [_LOCK_KEY])
 
 
-def _log_failure(future: Future[int]) -> None:
+def _log_failure(future: Future[Any]) -> None:
     if not future.cancelled() and (error := future.exception()) is not None:
         logger.info("the state of a call could not be written: %s", error)
 

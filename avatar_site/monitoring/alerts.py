@@ -92,7 +92,9 @@ def decide(
             yield Resolve(alert)
         elif alert.condition in findings:
             stays = {each.subject for each in findings[alert.condition] if each.verdict is Verdict.STAYS}
-            if not stays & {ANY, alert.subject} and now - alert.last_seen_at >= condition.resolves_after:
+            # Seen later than now: the clock was set back.
+            is_past = not dt.timedelta(0) <= now - alert.last_seen_at < condition.resolves_after
+            if not stays & {ANY, alert.subject} and is_past:
                 yield Resolve(alert)
 
 
@@ -139,6 +141,8 @@ def _keep(alert: Standing, finding: Finding, *, is_worse: bool, now: dt.datetime
         severity=Severity.ERROR,
         # What was acknowledged was a warning.
         state=AlertState.OPEN,
+        acknowledged_at=None,
+        acknowledged_by=None,
     ):
         _log(Severity.ERROR, "is worse", alert.condition, alert.subject, finding.figures)
 

@@ -17,7 +17,7 @@ from django.utils.translation import gettext
 from avatar_site.lib.metrics import Stage
 from avatar_site.monitoring import outlook, panels, queries, tiles, wording
 from avatar_site.monitoring.health_words import describe_reason
-from avatar_site.monitoring.models import Alert, Severity
+from avatar_site.monitoring.models import Alert, AlertState, Severity
 from avatar_site.monitoring.outlook import Day, DiskTrend, Shortage, Verdict
 from avatar_site.monitoring.panels import Axis
 from avatar_site.monitoring.queries import Slot, Span, Usage
@@ -327,7 +327,7 @@ def _describe_alerts(alerts: Sequence[Alert], now: dt.datetime) -> list[AlertRow
             sentence=str(alert),
             since=wording.say_age(alert.opened_at, now),
             level="bad" if alert.severity == Severity.ERROR else "warning",
-            is_acknowledged=alert.acknowledged_at is not None,
+            is_acknowledged=alert.state == AlertState.ACKNOWLEDGED,
             url=reverse("admin:monitoring_alert_change", args=[alert.pk])
             if _find_url("monitoring_alert_changelist")
             else "",

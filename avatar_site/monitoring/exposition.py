@@ -115,7 +115,9 @@ def read_site(snapshot: Snapshot, *, now: dt.datetime) -> list[Metric]:
     """Read database, disk, queues and processes. What one of them does not answer is left out, and logged."""
     serve = read_state(Path(settings.AVATAR_DATA_DIR))
     gauges = sampling.measure(serve, snapshot.inference.status, now=now)
-    found = [*describe_gauges(gauges), *(describe_processes(serve) if serve is not None else ())]
+    found = list(describe_gauges(gauges))
+    if serve is not None and sampling.is_of_a_supervisor(serve):
+        found += describe_processes(serve)
     for count in (lambda: count_calls(now), count_alerts, count_voices):
         found += _try(count, [])
     return found
@@ -151,7 +153,8 @@ def describe_processes(serve: ServeState) -> Iterator[Metric]:
     for child in serve.children:
         restarts.add_metric([child.name], float(len(child.restarts)))
     yield restarts
-    alive = sum(child.name in _WORKERS and child.pid is not None for child in serve.children)
+    workers = [child for child in serve.children if child.name in _WORKERS]
+    alive = sum(child.pid is not None and child.missed < sampling.MISSED for child in workers)
     yield GaugeMetricFamily("avatar_workers_alive", "Processes that take tasks", value=float(alive))
 
 

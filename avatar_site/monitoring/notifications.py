@@ -172,9 +172,12 @@ def send_webhook(alerts: Sequence[Alert]) -> None:
     import httpx
 
     try:
-        response = httpx.post(settings.AVATAR_ALERT_WEBHOOK_URL, content=body, headers=headers, timeout=TIMEOUT_S)
-    except httpx.HTTPError as error:
+        # What it answers is not read: there may be no end to it.
+        url = settings.AVATAR_ALERT_WEBHOOK_URL
+        with httpx.stream("POST", url, content=body, headers=headers, timeout=TIMEOUT_S) as response:
+            status = response.status_code
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
         # Not its text: that has the address, whose path may be a password.
         raise NotSent(type(error).__name__) from error
-    if not response.is_success:
-        raise NotSent(f"it answered {response.status_code}")
+    if not 200 <= status < 300:
+        raise NotSent(f"it answered {status}")

@@ -72,7 +72,8 @@ def watch_the_watch(*, watched_since: dt.datetime, now: dt.datetime) -> bool:
     Web processes call it each minute: the process that examines conditions cannot tell that it is down itself.
     `watched_since` is since when this process could have seen it. The alert is resolved by the next examination.
     """
-    newest = Sample.objects.filter(source=sampling.SOURCE, resolution=Resolution.MINUTE).order_by("-began_at").first()
+    samples = Sample.objects.filter(source=sampling.SOURCE, resolution=Resolution.MINUTE, began_at__lte=now)
+    newest = samples.order_by("-began_at").first()
     since = max(watched_since, newest.began_at) if newest else watched_since
     if now - since <= STALLED_AFTER:
         return False

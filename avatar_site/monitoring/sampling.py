@@ -94,6 +94,8 @@ def measure(state: ServeState | None, inference: InferenceStatus | None, *, now:
 def write_system_sample(observed: Observed, *, now: dt.datetime) -> bool:
     """Write the sample of this minute. Return False if another process has."""
     values = SampleValues(gauges={name: Gauge(value, value) for name, value in observed.gauges.items()})
+    # After the clock was set back, samples of minutes that come again would be taken for the newest.
+    Sample.objects.filter(source=SOURCE, resolution=Resolution.MINUTE, began_at__gt=now).delete()
     _, is_new = Sample.objects.get_or_create(
         source=SOURCE,
         resolution=Resolution.MINUTE,
@@ -240,7 +242,7 @@ def measure_backup_age(now: dt.datetime) -> dict[str, float]:
 
 def measure_processes(state: ServeState | None, now: dt.datetime) -> dict[str, float]:
     """Return the memory of each process of `serve`, and which of them are down; nothing without a supervisor."""
-    if state is None or not _is_of_a_supervisor(state):
+    if state is None or not is_of_a_supervisor(state):
         return {}
     gauges: dict[str, float] = {"down.supervisor": float(now.timestamp() - state.written_at > STATE_IS_OLD_S)}
     pids = {"supervisor": state.supervisor_pid, **{child.name: child.pid for child in state.children}}
@@ -269,7 +271,7 @@ def measure_web(now: dt.datetime) -> dict[str, float]:
     return {} if newest is None else {"down.web": float(now - newest.began_at > WEB_IS_SILENT_AFTER)}
 
 
-def _is_of_a_supervisor(state: ServeState) -> bool:
+def is_of_a_supervisor(state: ServeState) -> bool:
     """Whether its supervisor still runs. A pid may be another process's by now, after a restart of the machine say."""
     try:
         return bool(psutil.Process(state.supervisor_pid).create_time() <= state.written_at)

@@ -1,7 +1,7 @@
 """
 Remembers since when each secret is used, in a file of the data folder: in no backup, and without the secrets.
 
-A secret is recognised by its HMAC under the site's key, which reveals nothing of it.
+A secret is recognised by its HMAC under a random key in that file, which only the site's user can read.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import hmac
 import json
 import logging
 import os
+import secrets
 import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
@@ -22,6 +23,8 @@ from django.conf import settings
 logger = logging.getLogger(__name__)
 
 FILE_NAME = "secrets-seen.json"
+#: The entry that has the key of the others.
+_KEY = "key"
 
 
 def read(*, now: dt.datetime) -> dict[str, dt.datetime]:
@@ -33,19 +36,20 @@ def read(*, now: dt.datetime) -> dict[str, dt.datetime]:
     """
     path = Path(settings.AVATAR_DATA_DIR) / FILE_NAME
     seen = _load(path)
-    secrets = list_secrets()
+    key = seen.get(_KEY, {}).get("mark") or secrets.token_hex(32)
     generated_at = _find_generated_at()
     result: dict[str, dict[str, str]] = {}
-    for name, secret in secrets.items():
-        mark = hmac.new(settings.SECRET_KEY.encode(), f"{name}:{secret}".encode(), hashlib.sha256).hexdigest()
+    for name, secret in list_secrets().items():
+        mark = hmac.new(key.encode(), f"{name}:{secret}".encode(), hashlib.sha256).hexdigest()
         if seen.get(name, {}).get("mark") == mark:
             result[name] = dict(seen[name])
         else:
             since = generated_at if name == "AVATAR_SECRET_KEY" and generated_at else now
             result[name] = {"mark": mark, "since": since.isoformat()}
-    if result != seen:
+    entries = {**result, _KEY: seen.get(_KEY) or {"mark": key, "since": now.isoformat()}}
+    if entries != seen:
         try:
-            _save(path, result)
+            _save(path, entries)
         except OSError as error:
             logger.warning("the age of secrets is not remembered: %s", error)
     return {name: dt.datetime.fromisoformat(entry["since"]) for name, entry in result.items()}

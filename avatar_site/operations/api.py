@@ -96,7 +96,9 @@ class SystemInfoSerializer(serializers.Serializer[Any]):
     schema = serializers.DictField(child=serializers.CharField(), help_text="The newest migration of each app.")
     profile = serializers.CharField()
     status = serializers.ChoiceField([health.value for health in Health], help_text="As `GET /health` says it.")
-    reasons = serializers.ListField(child=serializers.CharField(), help_text="See docs/health.md.")
+    reasons = serializers.ListField(
+        child=serializers.CharField(), help_text="See docs/health.md. Empty unless an operator asks."
+    )
     uptime_s = serializers.IntegerField(help_text="Of the web process.")
     limits = SystemLimitsSerializer()
     sessions = SystemSessionsSerializer()
@@ -121,13 +123,17 @@ class SystemInfo(APIView):
 
 
 def describe(snapshot: Snapshot, *, is_operator: bool) -> dict[str, Any]:
-    """Return the body. Asks the operating system how old this process is, and nothing else."""
-    machine = snapshot.machine
+    """
+    Return the body. Asks the operating system how old this process is, and nothing else.
+
+    What `/health` tells operators alone is empty for others: reasons, and how full the machine is.
+    """
+    machine = snapshot.machine if is_operator else None
     return {
         **version.describe(),
         "profile": settings.AVATAR_PROFILE,
         "status": snapshot.health.value,
-        "reasons": list(snapshot.reasons),
+        "reasons": list(snapshot.reasons) if is_operator else [],
         "uptime_s": round(time.time() - psutil.Process().create_time()),
         "limits": {
             "max_sessions": settings.AVATAR_MAX_SESSIONS,
@@ -139,10 +145,10 @@ def describe(snapshot: Snapshot, *, is_operator: bool) -> dict[str, Any]:
         "sessions": describe_sessions(snapshot),
         "memory": {
             "ram": _describe_usage(machine.ram if machine is not None else None),
-            "vram": _describe_usage(snapshot.vram),
+            "vram": _describe_usage(snapshot.vram) if is_operator else None,
         },
         "disk": _describe_usage(machine.disk if machine is not None else None),
-        "inference": _describe_inference(snapshot),
+        "inference": _describe_inference(snapshot, is_operator=is_operator),
         "capabilities": _describe_capabilities(snapshot, is_operator=is_operator),
     }
 
@@ -151,11 +157,11 @@ def _describe_usage(usage: Usage | None) -> dict[str, Any] | None:
     return None if usage is None else {"used": usage.used, "total": usage.total, "percent": usage.percent}
 
 
-def _describe_inference(snapshot: Snapshot) -> dict[str, Any]:
+def _describe_inference(snapshot: Snapshot, *, is_operator: bool) -> dict[str, Any]:
     status = snapshot.inference.status
     return {
         "is_ready": snapshot.inference.is_ready,
-        "reason": snapshot.inference.reason,
+        "reason": snapshot.inference.reason if is_operator else "",
         "roles": [
             {
                 "role": role.role.value,
@@ -165,12 +171,12 @@ def _describe_inference(snapshot: Snapshot) -> dict[str, Any]:
                 "device": role.device,
                 "load_s": role.load_s,
                 "memory_bytes": role.memory_bytes,
-                "reason": role.reason,
+                "reason": role.reason if is_operator else "",
                 "active_calls": role.active_calls,
             }
             for role in (status.roles if status is not None else ())
         ],
-        "resident_bytes": status.resident_bytes if status is not None else None,
+        "resident_bytes": status.resident_bytes if status is not None and is_operator else None,
         "started_at": status.started_at if status is not None else None,
     }
 

@@ -232,6 +232,16 @@ class TestCallTable:
         assert released.state == CallState.ENDING
         assert not await LiveCall.objects.aexists()
 
+    async def test_has_no_row_of_a_refused_call_that_a_heartbeat_saw(self, table: CallTable, alice: User) -> None:
+        await enter(table, Call(alice), limit=1)
+        refused = Call(alice)
+
+        outcome, _ = await asyncio.gather(enter(table, refused, limit=1), table.beat())
+        await table.wait_until_gone(())  # after what was given to the thread before
+
+        assert outcome is Outcome.FULL
+        assert not await LiveCall.objects.filter(pk=refused.session_id).aexists()
+
     async def test_holds_nothing_of_a_call_that_was_refused(self, table: CallTable, alice: User) -> None:
         await enter(table, Call(alice), limit=1)
 

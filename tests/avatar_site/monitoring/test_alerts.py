@@ -48,6 +48,12 @@ class TestDecide:
         assert decide([make_standing(1.9)]) == []
         assert decide([make_standing(2)]) == [Resolve(make_standing(2))]
 
+    def test_resolves_what_was_seen_before_the_clock_was_set_back(self) -> None:
+        alert = make_standing(-90)
+
+        assert decide([alert]) == [Resolve(alert)]
+        assert decide([alert], LOW) == [Keep(alert, LOW, is_worse=False)]
+
     @pytest.mark.parametrize("finding", [STAYS, Finding(ANY, Verdict.STAYS)])
     def test_resolves_nothing_that_stays(self, finding: Finding) -> None:
         assert decide([make_standing(90)], finding) == []
@@ -123,7 +129,7 @@ class TestApply:
 
     def test_opens_an_acknowledged_warning_that_becomes_an_error(self, caplog: pytest.LogCaptureFixture) -> None:
         step(0, LOW)
-        Alert.objects.update(state=AlertState.ACKNOWLEDGED)
+        Alert.objects.update(state=AlertState.ACKNOWLEDGED, acknowledged_at=NOW)
 
         step(1, LOW)
         acknowledged = Alert.objects.get().state
@@ -131,6 +137,7 @@ class TestApply:
 
         alert = Alert.objects.get()
         assert (acknowledged, alert.state, alert.severity) == ("acknowledged", "open", "error")
+        assert alert.acknowledged_at is None
         assert [record.levelname for record in caplog.records] == ["WARNING", "ERROR"]
 
     def test_leaves_what_another_process_did_first(self, caplog: pytest.LogCaptureFixture) -> None:

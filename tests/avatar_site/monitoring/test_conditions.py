@@ -129,6 +129,12 @@ class TestLatency:
 
         assert verdicts("latency", read_latencies(seconds, turns)) == expected
 
+    @pytest.mark.parametrize(("slow", "verdict"), [(1, STAYS), (2, HOLDS)])
+    def test_is_not_that_of_a_single_slow_turn(self, slow: int, verdict: Verdict) -> None:
+        latencies = {"ttfa": Counter({find_bucket(1.0): 8, find_bucket(9.0): slow})}
+
+        assert verdicts("latency", Reading(now=NOW, traffic=SampleValues(latencies=latencies))) == {"": verdict}
+
 
 class TestLostTurns:
     def test_holds_of_a_single_one(self) -> None:

@@ -561,6 +561,17 @@ class TestSecrets:
         assert "the second" not in remembered.read_text()
         assert remembered.stat().st_mode & 0o777 == 0o600
 
+    def test_keep_their_age_when_the_sites_key_is_replaced(
+        self, settings: Settings, data_dir: Path, now: dt.datetime
+    ) -> None:
+        settings.AVATAR_ALERT_WEBHOOK_SECRET = "the first"
+        watch(now)
+        settings.SECRET_KEY = "another key of the site" * 4
+
+        watch(now + dt.timedelta(days=366))
+
+        assert read_open("secret_age") == {("secret_age", "AVATAR_ALERT_WEBHOOK_SECRET")}
+
     def test_are_as_old_as_the_file_of_a_generated_one(
         self, settings: Settings, data_dir: Path, now: dt.datetime
     ) -> None:

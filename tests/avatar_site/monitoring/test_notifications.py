@@ -231,6 +231,17 @@ class TestWebhook:
 
         assert len(receiver.requests) == 2
 
+    def test_of_an_address_that_is_none_ends_nothing(
+        self, settings: Settings, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        settings.AVATAR_ALERT_WEBHOOK_URL = "http://[::1/s3cret-path"
+        open_alert()
+
+        send()
+
+        assert "could not be told by webhook" in caplog.text
+        assert "s3cret-path" not in caplog.text
+
     def test_leaves_its_address_out_of_the_log(
         self, settings: Settings, receiver: Receiver, caplog: pytest.LogCaptureFixture
     ) -> None:

@@ -71,6 +71,11 @@ class TestWatchTheWatch:
         assert (early, late) == (False, True)
         assert (opened, read_open("monitoring_stalled")) == ({("monitoring_stalled", "")}, set())
 
+    def test_does_not_believe_samples_of_a_time_that_has_not_come(self, now: dt.datetime) -> None:
+        watch(now + dt.timedelta(hours=5))
+
+        assert outages.watch_the_watch(watched_since=now - dt.timedelta(days=1), now=now)
+
     def test_gives_processes_that_begin_their_time(self, now: dt.datetime) -> None:
         watch(now - dt.timedelta(days=2))
 

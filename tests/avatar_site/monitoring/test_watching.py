@@ -64,6 +64,14 @@ class TestWatch:
 
         assert (Sample.objects.count(), Alert.objects.count()) == (1, 1)
 
+    def test_goes_on_after_the_clock_was_set_back(self, now: dt.datetime) -> None:
+        watch(now + dt.timedelta(hours=5), minutes=3)
+
+        watch(now, minutes=2)
+
+        newest = Sample.objects.order_by("-began_at").values_list("began_at", flat=True)
+        assert list(newest) == [now.replace(second=0) + dt.timedelta(minutes=1), now.replace(second=0)]
+
 
 @pytest.mark.usefixtures("data_dir")
 class TestAlertsOfRows:

@@ -29,6 +29,13 @@ def know(monkeypatch: pytest.MonkeyPatch) -> Any:
     return know
 
 
+@pytest.fixture
+def operators_client() -> Client:
+    client = Client()
+    client.force_login(User.objects.create_user("operator", is_staff=True))
+    return client
+
+
 def ask(client: Client) -> dict[str, Any]:
     response = client.get("/api/system/info")
     assert response.status_code == 200
@@ -36,13 +43,28 @@ def ask(client: Client) -> dict[str, Any]:
 
 
 class TestSystemInfo:
+    def test_says_to_members_neither_reasons_nor_how_full_the_machine_is(
+        self, know: Any, alices_client: Client, operators_client: Client
+    ) -> None:
+        know(
+            replace(GOOD, reasons=("backup_stale",), inference=InferenceReport(make_status(tts=RoleState.UNAVAILABLE)))
+        )
+
+        member, operator = ask(alices_client), ask(operators_client)
+
+        assert (operator["reasons"], operator["disk"]["percent"]) == (["backup_stale"], 50.0)
+        assert (member["reasons"], member["disk"], member["memory"]) == ([], None, {"ram": None, "vram": None})
+        assert member["inference"]["resident_bytes"] is None
+        assert {role["reason"] for role in member["inference"]["roles"]} == {""}
+        assert member["capabilities"]["can_call"] == operator["capabilities"]["can_call"]
+
     def test_is_not_for_strangers(self, know: Any, client: Client) -> None:
         response = client.get("/api/system/info")
 
         assert (response.status_code, response.json()["code"]) == (403, "not_logged_in")
 
-    def test_says_what_runs_and_how_it_is(self, know: Any, alices_client: Client) -> None:
-        body = ask(alices_client)
+    def test_says_what_runs_and_how_it_is(self, know: Any, operators_client: Client) -> None:
+        body = ask(operators_client)
 
         assert {name: body[name] for name in ("version", "build", "schema")} == version.describe()
         assert (body["profile"], body["status"], body["reasons"]) == ("fake", "healthy", [])
@@ -52,10 +74,10 @@ class TestSystemInfo:
         assert body["limits"]["max_calls_per_person"] == 2
         assert 0 <= body["uptime_s"] < 24 * 60 * 60
 
-    def test_names_the_engines_and_the_reasons(self, know: Any, alices_client: Client) -> None:
+    def test_names_the_engines_and_the_reasons(self, know: Any, operators_client: Client) -> None:
         know(replace(GOOD, inference=InferenceReport(make_status(tts=RoleState.UNAVAILABLE))))
 
-        inference = ask(alices_client)["inference"]
+        inference = ask(operators_client)["inference"]
 
         assert (inference["is_ready"], inference["resident_bytes"]) == (False, 5000)
         assert [(role["role"], role["engine"], role["load_s"], role["reason"]) for role in inference["roles"]] == [
@@ -65,18 +87,18 @@ class TestSystemInfo:
             ("encoder", "fake", 0.5, ""),
         ]
 
-    def test_says_why_inference_does_not_answer(self, know: Any, alices_client: Client) -> None:
+    def test_says_why_inference_does_not_answer(self, know: Any, operators_client: Client) -> None:
         know(BAD)
 
-        inference = ask(alices_client)["inference"]
+        inference = ask(operators_client)["inference"]
 
         assert (inference["is_ready"], inference["reason"], inference["roles"]) == (False, "refused by 10.0.0.7", [])
 
-    def test_says_how_much_of_the_accelerators_is_used(self, know: Any, alices_client: Client) -> None:
+    def test_says_how_much_of_the_accelerators_is_used(self, know: Any, operators_client: Client) -> None:
         devices = (DeviceMemory("GPU", 1000, 250), DeviceMemory("GPU", 1000, 750))
         know(replace(GOOD, inference=InferenceReport(replace(STATUS, devices=devices))))
 
-        assert ask(alices_client)["memory"]["vram"] == {"used": 1000, "total": 2000, "percent": 50.0}
+        assert ask(operators_client)["memory"]["vram"] == {"used": 1000, "total": 2000, "percent": 50.0}
 
     def test_says_before_a_call_whether_it_is_possible(self, know: Any, alices_client: Client) -> None:
         full = replace(GOOD, database=replace(GOOD.database, active=5))
