@@ -171,6 +171,11 @@ def wait_for(call: ClientConnection, holds: Callable[[dict[str, Any]], bool]) ->
             return dict(found)
 
 
+def collapse(content: bytes) -> bytes:
+    """Make one of several backslashes: JSON within JSON, and the repr of a row, double those of an escaped word."""
+    return re.sub(rb"\\+", rb"\\", content)
+
+
 def wait_for_reply(call: ClientConnection) -> dict[str, Any]:
     """Return the end of a turn, once its reply has been played as well."""
     end = wait_for(call, lambda each: each["type"] == "turn_end")
@@ -267,7 +272,12 @@ class TestWordsAndSecrets:
             site.session_key,
             TOKEN,
         }
-        found = [(name, secret) for name, content in places.items() for secret in secrets if secret.encode() in content]
+        found = [
+            (name, secret)
+            for name, content in places.items()
+            for secret in secrets
+            if collapse(secret.encode()) in collapse(content)
+        ]
         assert found == []
 
 
