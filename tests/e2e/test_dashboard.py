@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 
 import pytest
 from playwright.async_api import Browser, expect
@@ -26,8 +26,11 @@ class DashboardPage(AvatarPage):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _measured(fake_stack: Stack) -> None:
+def _measured(fake_stack: Stack) -> Iterator[None]:
     fake_stack.manage("shell", "--no-imports", "--command", WRITE.format(state="good"))
+    yield
+    # The calls in it take all places.
+    fake_stack.manage("shell", "--no-imports", "--command", WRITE.format(state="new"))
 
 
 class TestDashboard:
