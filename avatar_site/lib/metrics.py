@@ -93,7 +93,7 @@ _lock = Lock()
 
 
 def take_minute() -> Minute:
-    """Return what was counted since the last call, and begin anew."""
+    """Return what was counted since the last call, and reset it."""
     global _minute
     with _lock:
         taken, _minute = _minute, Minute()

@@ -34,7 +34,7 @@ ALERTING_TIMEOUT_S = 50.0
 
 async def run(*, now: Callable[[], dt.datetime] = timezone.now) -> None:
     """
-    Write a sample each minute until cancelled; then one of what is left.
+    Write a sample each minute until cancelled; then a last one of the rest of the minute.
 
     Sees each minute that conditions are examined, and that the database takes what is written. Both have threads of
     their own: a database or a mail server that hangs delays no page.
