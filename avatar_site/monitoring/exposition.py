@@ -14,7 +14,7 @@ from django.db import DatabaseError
 from django.db.models import Count
 from django.utils import timezone
 from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.metrics_core import GaugeMetricFamily, Metric
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from avatar_site import version
@@ -27,7 +27,7 @@ from avatar_site.operations.serve_state import ServeState, read_state
 from avatar_site.operations.status import Health, Snapshot, get_prober
 from inference.interfaces import InferenceError
 from realtime.models import CallState, LiveCall
-from voices.models import State, VoiceProfile
+from voices.models import BuildCount, State, VoiceProfile
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -179,12 +179,13 @@ def count_alerts() -> list[Metric]:
 
 
 def count_voices() -> list[Metric]:
-    """Count the voices of people by state: built ones are ready."""
+    """Count the voices of people by state, and the builds that were ever done, those of deleted voices too."""
     family = GaugeMetricFamily("avatar_voices", "Voices of people", labels=["state"])
     for state in State:
         number = VoiceProfile.objects.in_state(state).filter(owner__isnull=False).count()
         family.add_metric([state.value], float(number))
-    return [family]
+    built = float(BuildCount.objects.read())
+    return [family, CounterMetricFamily("avatar_voices_built", "Builds of voices that were done", value=built)]
 
 
 class _Families(Collector):
