@@ -22,6 +22,7 @@ from avatar_site.lib import metrics
 from avatar_site.lib.inference_client import get_inference
 from avatar_site.lib.own_thread import OwnThread
 from avatar_site.monitoring import sampling
+from avatar_site.monitoring.conditions import count_restarts
 from avatar_site.monitoring.models import Alert
 from avatar_site.operations.serve_state import ServeState, read_state
 from avatar_site.operations.status import Health, Snapshot, get_prober
@@ -117,7 +118,7 @@ def read_site(snapshot: Snapshot, *, now: dt.datetime) -> list[Metric]:
     gauges = sampling.measure(serve, snapshot.inference.status, now=now)
     found = list(describe_gauges(gauges))
     if serve is not None and sampling.is_of_a_supervisor(serve):
-        found += describe_processes(serve)
+        found += describe_processes(serve, now)
     for count in (lambda: count_calls(now), count_alerts, count_voices):
         found += _try(count, [])
     return found
@@ -145,13 +146,13 @@ def describe_gauges(gauges: Mapping[str, float]) -> Iterator[Metric]:
     yield from families.values()
 
 
-def describe_processes(serve: ServeState) -> Iterator[Metric]:
+def describe_processes(serve: ServeState, now: dt.datetime) -> Iterator[Metric]:
     """Yield what the supervisor knows of its children."""
     restarts = GaugeMetricFamily(
-        "avatar_process_restarts", "Restarts of a process within the last hour", labels=["process"]
+        "avatar_process_restarts", "Restarts of a process within the last ten minutes", labels=["process"]
     )
     for child in serve.children:
-        restarts.add_metric([child.name], float(len(child.restarts)))
+        restarts.add_metric([child.name], float(count_restarts(child, now)))
     yield restarts
     workers = [child for child in serve.children if child.name in _WORKERS]
     alive = sum(child.pid is not None and child.missed < sampling.MISSED for child in workers)

@@ -169,7 +169,7 @@ class TestMetrics:
     async def test_measure_the_processes_of_serve(self, scrape: Any, data_dir: Path) -> None:
         now = time.time()
         children = (
-            ChildState("web", os.getpid(), now, restarts=(now - 60, now)),
+            ChildState("web", os.getpid(), now, restarts=(now - 660, now - 60, now)),
             ChildState("worker", os.getpid(), now),
             ChildState("maintenance", None, None),
         )
