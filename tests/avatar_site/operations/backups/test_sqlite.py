@@ -67,7 +67,7 @@ import os, sqlite3, sys
 database = sqlite3.connect(sys.argv[1], isolation_level=None)
 database.execute("PRAGMA journal_mode=WAL")
 # Deleting writes nothing where there are no users.
-database.execute("UPDATE django_migrations SET name = name")
+database.execute("PRAGMA user_version = 1")
 database.execute("DELETE FROM auth_user")
 os._exit(0)
 """
