@@ -34,7 +34,8 @@ class LiveCallQuerySet(models.QuerySet["LiveCall"]):
         """
         Those whose process is alive.
 
-        One seen later than now is of before the clock was set back: the next heartbeat renews it, or its process is gone.
+        One seen later than now is of before the clock was set back: the next heartbeat renews it, unless its process
+        is gone.
         """
         return self.filter(last_seen_at__gt=now - STALE_AFTER, last_seen_at__lte=now + STALE_AFTER)
 
