@@ -381,7 +381,7 @@ class VoiceJob(models.Model):
 class BuildCountQuerySet(models.QuerySet["BuildCount"]):
     def add_one(self) -> None:
         """Count a build. In a transaction of PostgreSQL, other builds that end wait until it does: do it last."""
-        self.bulk_create([BuildCount()], ignore_conflicts=True)
+        self.bulk_create([self.model()], ignore_conflicts=True)
         self.update(value=F("value") + 1)
 
     def read(self) -> int:
