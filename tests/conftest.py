@@ -8,14 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from django.apps import apps
 from django.contrib.auth.models import User
-from django.db.models.signals import post_migrate
 from django.test import Client
 from django.utils import translation
-from pytest_django import Settings
+from pytest_django import DjangoDbBlocker, Settings
 
-from tests import factories, guard
+from tests import databases, factories, guard
 from tests.spreading import (  # noqa: F401 — hooks, which pytest finds here
     pytest_collection_modifyitems,
     pytest_runtest_teardown,
@@ -52,17 +50,12 @@ def refused(request: pytest.FixtureRequest) -> list[str]:
     return request.config.stash[_watch].refused
 
 
-def _restore_stock_voices(**kwargs: object) -> None:
-    from voices.models import VoiceProfile
-    from voices.stock import write_stock_voices
-
-    write_stock_voices(VoiceProfile)
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _stock_voices_survive_flush() -> None:
-    """A test with real transactions empties every table when it ends, those that migrations filled as well."""
-    post_migrate.connect(_restore_stock_voices, sender=apps.get_app_config("voices"))
+@pytest.fixture(scope="session")
+def django_db_setup(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        with django_db_blocker.unblock():
+            databases.restore_rows_after_flush(monkeypatch)
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -37,10 +37,10 @@ READY_TIMEOUT_S = 240
 PATIENCE_S = 90.0
 
 
-def manage(environment: dict[str, str], *arguments: str) -> str:
+def manage(environment: dict[str, str], *arguments: str, statuses: tuple[int, ...] = (0,)) -> str:
     command = [sys.executable, "manage.py", *arguments]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.returncode in statuses, done.stdout + done.stderr
     return done.stdout
 
 
@@ -53,6 +53,20 @@ class Product:
 
     def manage(self, *arguments: str) -> str:
         return manage(self.environment, *arguments)
+
+    def say(self, recording: Path, folder: Path) -> dict[str, Any]:
+        """
+        Return what `manage.py talk` says of a recording.
+
+        A machine that is too busy leaves a turn unanswered, and says so: it is said again then.
+        """
+        for _ in range(4):
+            command = ("talk", str(recording), "--json", "--out", str(folder), "--url", self.url)
+            said = manage(self.environment, *command, statuses=(0, 1))
+            exchange: dict[str, Any] = next(json.loads(line) for line in said.splitlines() if line.startswith("{"))
+            if not any("FELL_BEHIND" in error for error in exchange["errors"]):
+                break
+        return exchange
 
 
 @pytest.fixture(scope="module")
@@ -129,12 +143,8 @@ class TestConversation:
         }
 
     def test_answers_what_is_said_over_the_socket(self, product: Product, tmp_path: Path) -> None:
-        recordings = [str(example(language)) for language in ("en", "zh")]
+        exchanges = [product.say(example(language), tmp_path / language) for language in ("en", "zh")]
 
-        said = product.manage("talk", *recordings, "--json", "--out", str(tmp_path), "--url", product.url)
-
-        exchanges = [json.loads(line) for line in said.splitlines() if line.startswith("{")]
-        assert len(exchanges) == 2
         for exchange in exchanges:
             print(json.dumps(exchange, ensure_ascii=False))
             assert exchange["errors"] == []
