@@ -536,10 +536,10 @@ class TestHighQualityModel:
         assert two.figures["is_high_quality_loaded"] == 0
 
     async def test_is_not_loaded_where_it_does_not_fit(
-        self, two: F5Tts, config: InferenceConfig, reader: ScriptedReader
+        self, two: F5Tts, tiny_f5: Path, config: InferenceConfig, reader: ScriptedReader
     ) -> None:
-        free = config.memory_reserve_mib + 5
-        reader.set((DeviceMemory("scripted", 24_000 * MIB, free * MIB),))
+        half = (tiny_f5 / "model.safetensors").stat().st_size // 2
+        reader.set((DeviceMemory("scripted", 24_000 * MIB, config.memory_reserve_mib * MIB + half),))
 
         chunks = await say(two, quality=Quality.HIGH_QUALITY)
 

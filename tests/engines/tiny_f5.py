@@ -6,7 +6,7 @@ import json
 from importlib.resources import files
 from pathlib import Path
 
-ARCHITECTURE = {"dim": 256, "depth": 4, "heads": 4, "ff_mult": 2, "text_dim": 128, "conv_layers": 2}
+ARCHITECTURE = {"dim": 64, "depth": 2, "heads": 2, "ff_mult": 2, "text_dim": 32, "conv_layers": 1}
 
 VOCODER = """
 feature_extractor:
