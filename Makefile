@@ -85,7 +85,7 @@ $(PROMTOOL):
 promtool: $(PROMTOOL) ## Fetch Prometheus's promtool, which tests of docs/monitoring check rules with
 
 .PHONY: prepare
-prepare: $(STAMP)-dev $(STAMP)-test $(NPM)/.requirements $(ENGINES)/.requirements $(MESSAGES) models ## Install and fetch what tests and checks need
+prepare: $(STAMP)-dev $(STAMP)-test $(NPM)/.requirements $(MESSAGES) models ## Install and fetch what tests and checks need
 	@$(call install,$(TEST_PACKAGES))
 	@$(MAKE) promtool || echo "Without promtool the rules in docs/monitoring are not checked." >&2
 	@$(BIN)/python -m inference.models fetch --model recordings --model whisper-base --model smollm2-135m --model f5-voices

@@ -5,6 +5,7 @@ Beat only sends the names of tasks on time. Without Django's applications and th
 """
 
 import os
+from pathlib import Path
 from typing import Any
 
 from celery import Celery
@@ -13,6 +14,7 @@ from django.conf import settings
 
 from avatar_site.celery_broker import install_transport
 from avatar_site.celery_logs import install_logs
+from avatar_site.operations.heartbeat_files import BEAT, HeartbeatFile
 from avatar_site.private_files import restrict_new_files
 from inference.sd_notify import LoopWatch
 
@@ -32,7 +34,7 @@ class Scheduler(PersistentScheduler):
     """Celery's scheduler, which sends heartbeats from its loop."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
-        self._watch = LoopWatch()
+        self._watch = LoopWatch(on_beat=HeartbeatFile(Path(settings.AVATAR_DATA_DIR), BEAT).renew)
         super().__init__(*args, **options)
         # Otherwise it sleeps until the next task is due, a minute or so.
         self.max_interval = self._watch.interval_s / 2

@@ -26,7 +26,8 @@ import psutil
 
 from inference import device_memory
 from inference.audio.decode import decode
-from inference.audio.pcm import Samples, compute_duration_s, float_from_pcm, pcm_from_float
+from inference.audio.durations import compute_duration_s
+from inference.audio.pcm import Samples, float_from_pcm, pcm_from_float
 from inference.audio.resample import resample
 from inference.client import InferenceClient
 from inference.config import ConfigurationError, InferenceConfig

@@ -12,7 +12,7 @@ import re
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 
-from inference.audio.pcm import compute_duration_s, count_bytes
+from inference.audio.durations import compute_duration_s, count_bytes
 from inference.interfaces import (
     MICROPHONE_SAMPLE_RATE_HZ,
     EndOfUtterance,

@@ -78,15 +78,17 @@ class LoopWatch:
     The thread alone would prove only that the interpreter runs; the loop alone may wait long for another process.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, on_beat: Callable[[], None] | None = None) -> None:
+        """`on_beat` is called with each heartbeat, also where nothing wants one. It must not raise."""
         self.interval_s = read_interval_s() or INTERVAL_S
+        self._on_beat = on_beat
         self._has_turned = threading.Event()
         self._is_ready = False
         self._waits = 0
 
     def start(self) -> None:
         """Send heartbeats from now on, if any are wanted from this process."""
-        if read_interval_s() is None:
+        if read_interval_s() is None and self._on_beat is None:
             return
         threading.Thread(target=self._run, name="heartbeats", daemon=True).start()
 
@@ -111,6 +113,8 @@ class LoopWatch:
         if self._has_turned.is_set() or (self._is_ready and self._waits):
             self._has_turned.clear()
             _beat(is_ready=True)
+            if self._on_beat is not None:
+                self._on_beat()
 
     def _run(self) -> None:
         pause = threading.Event()

@@ -7,7 +7,7 @@ from collections.abc import Container
 import numpy as np
 from numpy.typing import NDArray
 
-from inference.audio.pcm import compute_duration_s
+from inference.audio.durations import compute_duration_s
 from inference.interfaces import (
     BYTES_PER_SAMPLE,
     MAX_RECORDING_S,

@@ -31,11 +31,16 @@ class CallState(models.TextChoices):
 
 class LiveCallQuerySet(models.QuerySet["LiveCall"]):
     def fresh(self, now: dt.datetime) -> Self:
-        """Those whose process is alive."""
-        return self.filter(last_seen_at__gt=now - STALE_AFTER)
+        """
+        Those whose process is alive.
+
+        One seen later than now is of before the clock was set back: the next heartbeat renews it, unless its process
+        is gone.
+        """
+        return self.filter(last_seen_at__gt=now - STALE_AFTER, last_seen_at__lte=now + STALE_AFTER)
 
     def stale(self, now: dt.datetime) -> Self:
-        return self.filter(last_seen_at__lte=now - STALE_AFTER)
+        return self.filter(Q(last_seen_at__lte=now - STALE_AFTER) | Q(last_seen_at__gt=now + STALE_AFTER))
 
     def entered(self, now: dt.datetime) -> Self:
         """Those with a place, and those that wait for one."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from django import forms
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 #: The query parameter that shows transcripts.
 _TRANSCRIPTS = "transcripts"
 _LISTENING = "voices.listen_to_recording"
+#: A player that seeks asks for each part anew.
+ONE_LISTENING = dt.timedelta(minutes=10)
 
 
 class RecordingInline(TabularInline):
@@ -253,6 +256,7 @@ class VoiceProfileAdmin(JobDisplays, ListedLookupsMixin, ModelAdmin):
             of=recording.profile,
             model=VoiceProfile,
             detail=str(recording.pk),
+            once_within=ONE_LISTENING,
         )
         return respond_with_file(
             recording.audio,

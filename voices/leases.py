@@ -17,7 +17,7 @@ from django.db import IntegrityError, transaction
 from django.db.models import F, Q
 from django.utils import timezone
 
-from voices.models import Availability, JobKind, JobState, State, Step, VoiceJob, VoiceProfile
+from voices.models import Availability, BuildCount, JobKind, JobState, State, Step, VoiceJob, VoiceProfile
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -90,6 +90,8 @@ class Lease:
             lock_profile(self.profile_id)
             self.renew(state=JobState.DONE, progress=1.0, token=None, claimed_at=None)
             VoiceProfile.objects.filter(pk=self.profile_id).update(**fields)
+            if self.kind is JobKind.BUILD:
+                BuildCount.objects.add_one()
 
     def fail(self, code: str) -> None:
         self.renew(state=JobState.FAILED, error=code, token=None)

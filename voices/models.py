@@ -378,6 +378,33 @@ class VoiceJob(models.Model):
         return f"{self.get_kind_display()}: {self.get_state_display()}"
 
 
+class BuildCountQuerySet(models.QuerySet["BuildCount"]):
+    def add_one(self) -> None:
+        """Count a build. In a transaction of PostgreSQL, other builds that end wait until it does: do it last."""
+        self.bulk_create([self.model()], ignore_conflicts=True)
+        self.update(value=F("value") + 1)
+
+    def read(self) -> int:
+        return self.values_list("value", flat=True).first() or 0
+
+
+class BuildCount(models.Model):
+    """How many builds of voices were ever done: one row, whatever becomes of the voices and their jobs."""
+
+    id = models.PositiveSmallIntegerField(_("id"), primary_key=True, default=1, editable=False)
+    value = models.PositiveBigIntegerField(_("value"), default=0)
+
+    objects = BuildCountQuerySet.as_manager()
+
+    class Meta:
+        verbose_name = _("count of builds")
+        verbose_name_plural = _("counts of builds")
+        constraints = (models.CheckConstraint(condition=Q(id=1), name="voice_build_count_is_one_row"),)
+
+    def __str__(self) -> str:
+        return str(self.value)
+
+
 def recording_path(recording: Recording, filename: str) -> str:
     return f"{profile_folder(recording.profile)}/{uuid.uuid4().hex}.flac"
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from django.contrib.admin.models import CHANGE, LogEntry
 from django.contrib.contenttypes.models import ContentType
 from django.db.models import Q
+from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
 if TYPE_CHECKING:
@@ -34,22 +36,32 @@ LABELS: dict[Access, _StrPromise] = {
 
 
 def log_access(
-    request: HttpRequest, access: Access, *, of: Model | None, model: type[Model], detail: str = ""
-) -> LogEntry:
+    request: HttpRequest,
+    access: Access,
+    *,
+    of: Model | None,
+    model: type[Model],
+    detail: str = "",
+    once_within: dt.timedelta | None = None,
+) -> None:
     """
     Write down that the operator of this request opened content. Call it before the content is served.
 
-    `of` is None where it is no row; `detail` then says which.
+    `of` is None where it is no row; `detail` then says which. With `once_within`, an entry of the same operator and
+    content that is not older stands for this request too.
     """
-    message = f"{access} {detail}".strip()
-    return LogEntry.objects.create(
-        user_id=request.user.pk or 0,
-        content_type=ContentType.objects.get_for_model(model),
-        object_id=str(of.pk) if of is not None else None,
-        object_repr=(str(of) if of is not None else detail)[:200],
-        action_flag=CHANGE,
-        change_message=message,
-    )
+    key: dict[str, Any] = {
+        "user_id": request.user.pk or 0,
+        "content_type": ContentType.objects.get_for_model(model),
+        "object_id": str(of.pk) if of is not None else None,
+        "action_flag": CHANGE,
+        "change_message": f"{access} {detail}".strip(),
+    }
+    now = timezone.now()
+    # One of later than now is of before the clock was set back.
+    if once_within and LogEntry.objects.filter(**key, action_time__gt=now - once_within, action_time__lte=now).exists():
+        return
+    LogEntry.objects.create(**key, object_repr=(str(of) if of is not None else detail)[:200])
 
 
 def find_access(message: str) -> Access | None:

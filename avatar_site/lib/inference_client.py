@@ -20,7 +20,6 @@ from typing import Any, Generic, TypeVar
 
 from django.conf import settings
 
-from inference.client import InferenceClient
 from inference.interfaces import Inference
 from inference.offline import EngineSilent
 
@@ -36,6 +35,9 @@ STALLED_AFTER_S = 15 * 60.0
 @cache
 def get_inference() -> Inference:
     """Return this process's one client of the inference process. Does not connect yet."""
+    # Here, as few programs ask: gRPC takes 0.1 s to import.
+    from inference.client import InferenceClient
+
     return InferenceClient(settings.AVATAR_INFERENCE_ADDRESS, secret=settings.AVATAR_INFERENCE_SECRET)
 
 

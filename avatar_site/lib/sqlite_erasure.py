@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from celery import shared_task
+from django.conf import settings
 from django.core.cache import cache
 from django.db import OperationalError, connection, transaction
 
@@ -29,10 +30,9 @@ from avatar_site.lib import fts5
 
 logger = logging.getLogger(__name__)
 
-#: A database up to this size is erased at once, while the person who deleted waits: 0.2 s on idle cores.
+#: A database up to this size is erased at once, while the person who deleted waits: 0.2 s on idle cores. In a larger
+#: one deleted rows stay readable for AVATAR_ERASE_AFTER_S, and one run serves all deletions until then.
 MAX_BYTES_AT_ONCE = 32 * 1024 * 1024
-#: In a larger one deleted rows stay readable for this long, and one run serves all deletions until then.
-DELAY_S = 60
 #: Further runs, each after twice the time, while another connection is in the way. Then it is left to the nightly run.
 MAX_ATTEMPTS = 3
 #: For how long another connection is waited for.
@@ -80,7 +80,7 @@ def _queue(*, attempt: int) -> None:
     if not cache.add(IS_QUEUED, True, _QUEUED_FOR_S) and cache.get(IS_QUEUED):
         return
     try:
-        erase.apply_async(kwargs={"attempt": attempt}, countdown=DELAY_S * 2**attempt)
+        erase.apply_async(kwargs={"attempt": attempt}, countdown=settings.AVATAR_ERASE_AFTER_S * 2**attempt)
     except Exception:
         cache.delete(IS_QUEUED)
         raise

@@ -6,8 +6,6 @@ The label of synthetic speech in audio files: which words, and a WAV that carrie
 
 from __future__ import annotations
 
-from inference.audio.encode import encode_wav
-
 SOFTWARE = "AVATAR"
 SYNTHETIC_COMMENT = "Synthetic speech. digitalSourceType=trainedAlgorithmicMedia"
 
@@ -18,4 +16,7 @@ def make_wav(pcm: bytes, sample_rate_hz: int, *, comment: str = SYNTHETIC_COMMEN
 
     The list comes before the samples: many readers do not look for it behind them.
     """
+    # Here, as few programs that know the words write files: PyAV and numpy take 0.2 s to import.
+    from inference.audio.encode import encode_wav
+
     return encode_wav(pcm, sample_rate_hz, comment=comment, software=SOFTWARE)

@@ -43,6 +43,10 @@ MEMORY_MINUTES = 3
 LOADING_MINUTES = 15
 RESTARTS_IN_LOOP = 3
 RESTARTS_WINDOW = dt.timedelta(minutes=10)
+#: Where an operator does something else than at the first threshold, an alert is an error from these on.
+VERY_MANY_ERRORS = 5.0
+VERY_LONG_QUEUE = 4.0
+VERY_OLD_BACKUP = dt.timedelta(days=1)
 VERY_LOW_DISK = 0.2
 VERY_FULL_MEMORY_PERCENT = 97.0
 VERIFIED_WITHIN = dt.timedelta(hours=3)
@@ -197,8 +201,9 @@ def find_error_rate(reading: Reading, thresholds: Thresholds) -> Iterator[Findin
         return
     percent = 100 * failures / turns
     if percent > thresholds.error_percent:
+        is_severe = percent > thresholds.error_percent * VERY_MANY_ERRORS
         yield Finding(
-            severity=Severity.ERROR,
+            severity=Severity.ERROR if is_severe else Severity.WARNING,
             figures={"percent": round(percent, 1), "errors": failures, "limit_percent": thresholds.error_percent},
         )
 
@@ -264,10 +269,15 @@ def find_role_on_fallback(reading: Reading, thresholds: Thresholds) -> Iterator[
             yield Finding(role.role.value, Verdict.STAYS)
 
 
+def count_restarts(child: ChildState, now: dt.datetime) -> int:
+    """Count the restarts of a process within RESTARTS_WINDOW."""
+    since_s = (now - RESTARTS_WINDOW).timestamp()
+    return sum(restart_s > since_s for restart_s in child.restarts)
+
+
 def find_restart_loop(reading: Reading, thresholds: Thresholds) -> Iterator[Finding]:
-    since_s = (reading.now - RESTARTS_WINDOW).timestamp()
     for child in reading.children:
-        recent = sum(restart_s > since_s for restart_s in child.restarts)
+        recent = count_restarts(child, reading.now)
         figures: Figures = {
             "restarts": recent,
             "minutes": RESTARTS_WINDOW.total_seconds() / 60,
@@ -305,10 +315,12 @@ def find_backup_stale(reading: Reading, thresholds: Thresholds) -> Iterator[Find
     if since is None:
         return
     age = reading.now - since
-    if age > dt.timedelta(hours=thresholds.backup_hours):
+    limit = dt.timedelta(hours=thresholds.backup_hours)
+    if age > limit:
         backed_up_at = reading.backed_up_at.isoformat() if reading.backed_up_at else ""
         yield Finding(
-            severity=Severity.ERROR,
+            # One night failed; then another did.
+            severity=Severity.ERROR if age > limit + VERY_OLD_BACKUP else Severity.WARNING,
             figures={
                 "backed_up_at": backed_up_at,
                 "hours": round(age.total_seconds() / 3600, 1),
@@ -351,11 +363,11 @@ def find_sweep_refused(reading: Reading, thresholds: Thresholds) -> Iterator[Fin
 def find_queue_stuck(reading: Reading, thresholds: Thresholds) -> Iterator[Finding]:
     for queue in reading.find_gauges("queue_wait_s."):
         for wait_s in reading.read_last(f"queue_wait_s.{queue}", 1):
-            if wait_s > thresholds.queue_minutes * 60:
+            limit_s = thresholds.queue_minutes * 60
+            if wait_s > limit_s:
                 waiting = (reading.read_last(f"queue.{queue}", 1) or [0.0])[-1]
-                yield Finding(
-                    queue, severity=Severity.ERROR, figures={"minutes": round(wait_s / 60), "messages": waiting}
-                )
+                severity = Severity.ERROR if wait_s > limit_s * VERY_LONG_QUEUE else Severity.WARNING
+                yield Finding(queue, severity=severity, figures={"minutes": round(wait_s / 60), "messages": waiting})
 
 
 def find_certificate(reading: Reading, thresholds: Thresholds) -> Iterator[Finding]:

@@ -103,6 +103,7 @@ def describe(request: HttpRequest, *, now: dt.datetime) -> dict[str, Any]:
     whole = queries.merge_slots(slots)
     calls = _read_calls(now)
     alerts = queries.read_unresolved_alerts()
+    may_see_alerts = user.has_perm("monitoring.view_alert")
     limits = read_limits()
     return {
         "span": span.name,
@@ -111,8 +112,8 @@ def describe(request: HttpRequest, *, now: dt.datetime) -> dict[str, Any]:
         "as_of": wording.say_clock(now),
         "time_zone": settings.TIME_ZONE,
         "has_samples": queries.has_samples(),
-        "tiles": _make_tiles(span, whole, latest, ahead, calls, alerts, limits, now=now),
-        "alerts": _describe_alerts(alerts[:ALERTS], now) if user.has_perm("monitoring.view_alert") else [],
+        "tiles": _make_tiles(span, whole, latest, ahead, calls, alerts, limits, may_see_alerts=may_see_alerts, now=now),
+        "alerts": _describe_alerts(alerts[:ALERTS], now) if may_see_alerts else [],
         "alerts_url": _find_url("monitoring_alert_changelist"),
         "more_alerts": max(0, len(alerts) - ALERTS),
         "panels": (
@@ -184,6 +185,7 @@ def _make_tiles(
     alerts: Sequence[Alert],
     limits: Limits,
     *,
+    may_see_alerts: bool,
     now: dt.datetime,
 ) -> tuple[tiles.Tile, ...]:
     in_span = _name_spans()[span.name][1]
@@ -198,8 +200,9 @@ def _make_tiles(
             reasons=[] if is_unprobed else [describe_reason(code) for code in snapshot.reasons],
             errors=[str(alert) for alert in alerts if alert.severity == Severity.ERROR],
             warnings=[str(alert) for alert in alerts if alert.severity != Severity.ERROR],
+            may_see_alerts=may_see_alerts,
             is_measured=latest is not None,
-            url=_find_url("monitoring_alert_changelist"),
+            url=_find_url("monitoring_alert_changelist") if may_see_alerts else "",
         ),
         tiles.make_sessions(
             active=states.count(CallState.ACTIVE),

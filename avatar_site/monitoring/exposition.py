@@ -14,7 +14,7 @@ from django.db import DatabaseError
 from django.db.models import Count
 from django.utils import timezone
 from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.metrics_core import GaugeMetricFamily, Metric
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from avatar_site import version
@@ -22,12 +22,13 @@ from avatar_site.lib import metrics
 from avatar_site.lib.inference_client import get_inference
 from avatar_site.lib.own_thread import OwnThread
 from avatar_site.monitoring import sampling
+from avatar_site.monitoring.conditions import count_restarts
 from avatar_site.monitoring.models import Alert
 from avatar_site.operations.serve_state import ServeState, read_state
 from avatar_site.operations.status import Health, Snapshot, get_prober
 from inference.interfaces import InferenceError
 from realtime.models import CallState, LiveCall
-from voices.models import State, VoiceProfile
+from voices.models import BuildCount, State, VoiceProfile
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -117,7 +118,7 @@ def read_site(snapshot: Snapshot, *, now: dt.datetime) -> list[Metric]:
     gauges = sampling.measure(serve, snapshot.inference.status, now=now)
     found = list(describe_gauges(gauges))
     if serve is not None and sampling.is_of_a_supervisor(serve):
-        found += describe_processes(serve)
+        found += describe_processes(serve, now)
     for count in (lambda: count_calls(now), count_alerts, count_voices):
         found += _try(count, [])
     return found
@@ -145,13 +146,13 @@ def describe_gauges(gauges: Mapping[str, float]) -> Iterator[Metric]:
     yield from families.values()
 
 
-def describe_processes(serve: ServeState) -> Iterator[Metric]:
+def describe_processes(serve: ServeState, now: dt.datetime) -> Iterator[Metric]:
     """Yield what the supervisor knows of its children."""
     restarts = GaugeMetricFamily(
-        "avatar_process_restarts", "Restarts of a process within the last hour", labels=["process"]
+        "avatar_process_restarts", "Restarts of a process within the last ten minutes", labels=["process"]
     )
     for child in serve.children:
-        restarts.add_metric([child.name], float(len(child.restarts)))
+        restarts.add_metric([child.name], float(count_restarts(child, now)))
     yield restarts
     workers = [child for child in serve.children if child.name in _WORKERS]
     alive = sum(child.pid is not None and child.missed < sampling.MISSED for child in workers)
@@ -179,12 +180,13 @@ def count_alerts() -> list[Metric]:
 
 
 def count_voices() -> list[Metric]:
-    """Count the voices of people by state: built ones are ready."""
+    """Count the voices of people by state, and the builds that were ever done, those of deleted voices too."""
     family = GaugeMetricFamily("avatar_voices", "Voices of people", labels=["state"])
     for state in State:
         number = VoiceProfile.objects.in_state(state).filter(owner__isnull=False).count()
         family.add_metric([state.value], float(number))
-    return [family]
+    built = float(BuildCount.objects.read())
+    return [family, CounterMetricFamily("avatar_voices_built", "Builds of voices that were done", value=built)]
 
 
 class _Families(Collector):

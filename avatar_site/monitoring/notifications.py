@@ -6,6 +6,7 @@ At least once: what was told is saved after it was sent. What cannot be sent is 
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 import hashlib
 import hmac
@@ -168,16 +169,27 @@ def send_webhook(alerts: Sequence[Alert]) -> None:
     headers = {"Content-Type": "application/json; charset=utf-8"}
     if secret := settings.AVATAR_ALERT_WEBHOOK_SECRET:
         headers["X-Avatar-Signature"] = f"sha256={hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()}"
+    status = asyncio.run(_post(settings.AVATAR_ALERT_WEBHOOK_URL, body, headers))
+    if not 200 <= status < 300:
+        raise NotSent(f"it answered {status}")
+
+
+async def _post(url: str, body: bytes, headers: dict[str, str]) -> int:
+    """Return the status of the answer. Takes TIMEOUT_S at most, however slowly bytes come. Raises NotSent."""
     # Imported only where it is used.
     import httpx
 
     try:
-        # What it answers is not read: there may be no end to it.
-        url = settings.AVATAR_ALERT_WEBHOOK_URL
-        with httpx.stream("POST", url, content=body, headers=headers, timeout=TIMEOUT_S) as response:
-            status = response.status_code
+        # The client's timeout is of each read: a receiver that sends a byte now and then would never reach it.
+        async with (
+            asyncio.timeout(TIMEOUT_S),
+            httpx.AsyncClient(timeout=TIMEOUT_S) as client,
+            # What it answers is not read: there may be no end to it.
+            client.stream("POST", url, content=body, headers=headers) as response,
+        ):
+            return response.status_code
+    except TimeoutError as error:
+        raise NotSent(f"no answer within {TIMEOUT_S:g} s") from error
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         # Not its text: that has the address, whose path may be a password.
         raise NotSent(type(error).__name__) from error
-    if not 200 <= status < 300:
-        raise NotSent(f"it answered {status}")

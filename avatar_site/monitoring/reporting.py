@@ -7,7 +7,9 @@ import datetime as dt
 import logging
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 
+from django.conf import settings
 from django.db import DatabaseError, transaction
 from django.utils import timezone
 
@@ -42,6 +44,7 @@ async def run(*, now: Callable[[], dt.datetime] = timezone.now) -> None:
     began_at = now()
     reporter = Reporter(process=make_process_name(), now=began_at)
     watch = outages.OutageWatch(began_at)
+    notice = outages.AwayNotice(Path(settings.AVATAR_DATA_DIR))
     alerting = OwnThread("alerts")
     try:
         while True:
@@ -49,7 +52,7 @@ async def run(*, now: Callable[[], dt.datetime] = timezone.now) -> None:
             reporter.read_gauges()
             if reporter.is_due(now()):
                 problem = await reporter.report(now())
-                await _look_for_outages(watch, problem, alerting, now())
+                await _look_for_outages(watch, notice, problem, alerting, now())
     finally:
         with suppress(TimeoutError):
             async with asyncio.timeout(LAST_WRITE_S):
@@ -58,17 +61,19 @@ async def run(*, now: Callable[[], dt.datetime] = timezone.now) -> None:
                 await asyncio.to_thread(alerting.close)
 
 
-async def _look_for_outages(watch: outages.OutageWatch, problem: str, thread: OwnThread, now: dt.datetime) -> None:
+async def _look_for_outages(
+    watch: outages.OutageWatch, notice: outages.AwayNotice, problem: str, thread: OwnThread, now: dt.datetime
+) -> None:
     try:
         if problem:
             if since := watch.note_failure(now):
-                tell = outages.tell_that_database_is_away
-                await thread.run(tell, ALERTING_TIMEOUT_S, since=since, problem=problem)
+                await thread.run(notice.tell_away, ALERTING_TIMEOUT_S, since=since, problem=problem, now=now)
             return
-        if since := watch.note_success(now):
-            await thread.run(outages.tell_that_database_is_back, ALERTING_TIMEOUT_S, since=since, now=now)
+        watch.note_success(now)
+        await thread.run(notice.tell_back, ALERTING_TIMEOUT_S, now=now)
         await thread.run(outages.watch_the_watch, ALERTING_TIMEOUT_S, watched_since=watch.watched_since, now=now)
-    except (DatabaseError, TimeoutError) as error:
+    except (DatabaseError, OSError) as error:
+        # Of which TimeoutError is one.
         logger.warning("whether conditions are examined could not be seen: %s", error)
 
 

@@ -22,7 +22,7 @@ from avatar_site.lib.inference_client import ask, get_inference
 from avatar_site.lib.ram import read_ram
 from avatar_site.monitoring.models import Resolution, Sample
 from avatar_site.monitoring.samples import Gauge, SampleValues
-from avatar_site.operations import queues
+from avatar_site.operations import heartbeat_files, queues
 from avatar_site.operations.processes import measure_memory_bytes
 from avatar_site.operations.serve_state import ServeState, read_state
 from avatar_site.operations.status import find_backed_up_at, list_shares_bytes
@@ -43,6 +43,9 @@ STATE_IS_OLD_S = 120.0
 #: A sample is written when its minute is over.
 WEB_IS_SILENT_AFTER = dt.timedelta(minutes=4)
 WEB_IS_GONE_AFTER = dt.timedelta(days=1)
+#: Heartbeats in the data folder are 5 s apart. A unit of systemd is started again within some seconds.
+HEARTBEAT_IS_OLD_S = 60.0
+PROCESS_IS_GONE_S = WEB_IS_GONE_AFTER.total_seconds()
 #: Heartbeats missed in a row: then the supervisor restarts a process.
 MISSED = 3
 
@@ -80,6 +83,8 @@ def measure(state: ServeState | None, inference: InferenceStatus | None, *, now:
         lambda: measure_queues(now),
         lambda: measure_backup_age(now),
         lambda: measure_web(now),
+        # What the supervisor knows of a process is better.
+        lambda: measure_heartbeats(now),
         lambda: measure_processes(state, now),
         lambda: measure_roles(inference),
         lambda: measure_devices(inference),
@@ -269,6 +274,12 @@ def measure_web(now: dt.datetime) -> dict[str, float]:
         .first()
     )
     return {} if newest is None else {"down.web": float(now - newest.began_at > WEB_IS_SILENT_AFTER)}
+
+
+def measure_heartbeats(now: dt.datetime) -> dict[str, float]:
+    """Return which workers are silent, and whether beat is; nothing of those that were never here, or left for good."""
+    ages = heartbeat_files.read_ages(Path(settings.AVATAR_DATA_DIR), now_s=now.timestamp())
+    return {f"down.{name}": float(age_s > HEARTBEAT_IS_OLD_S) for name, age_s in ages if age_s < PROCESS_IS_GONE_S}
 
 
 def is_of_a_supervisor(state: ServeState) -> bool:

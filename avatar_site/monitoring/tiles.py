@@ -56,16 +56,21 @@ def make_state(
     reasons: Sequence[str],
     errors: Sequence[str],
     warnings: Sequence[str],
+    may_see_alerts: bool,
     is_measured: bool,
     url: str,
 ) -> Tile:
     """
     Say how the site is, in the words of `/health`, with the first reason.
 
-    `health` is None where this process does not probe. `reasons`, `errors` and `warnings` are sentences.
+    `health` is None where this process does not probe. `reasons`, `errors` and `warnings` are sentences of
+    alerts: who may not see these is told that there are some.
     """
     value, level = _judge(health, has_errors=bool(errors), has_warnings=bool(warnings), is_measured=is_measured)
-    sentences = [*reasons, *errors, *warnings]
+    alerts = [*errors, *warnings]
+    if alerts and not may_see_alerts:
+        alerts = [gettext("Alerts are open.")]
+    sentences = [*reasons, *alerts]
     if not is_measured:
         sentences.append(gettext("No figures of the last five minutes. Do worker and maintenance run?"))
     detail = _say_first(sentences) if sentences else gettext("No alert is open.")

@@ -1,12 +1,15 @@
-"""Heartbeats of a Celery worker, from the loop that takes tasks from the queue. Imports no Django."""
+"""Heartbeats of a Celery worker, from the loop that takes tasks from the queue. Imports no Django but its settings."""
 
 from __future__ import annotations
 
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 from celery import bootsteps
+from django.conf import settings
 
+from avatar_site.operations.heartbeat_files import HeartbeatFile, find_worker_name
 from inference.sd_notify import LoopWatch
 
 
@@ -21,7 +24,9 @@ class HeartbeatStep(bootsteps.StartStopStep):
 
     def __init__(self, consumer: Any, **options: Any) -> None:
         super().__init__(consumer, **options)
-        self._watch = LoopWatch()
+        name = find_worker_name(consumer.hostname)
+        file = HeartbeatFile(Path(settings.AVATAR_DATA_DIR), name) if name else None
+        self._watch = LoopWatch(on_beat=file.renew if file else None)
         self._watch.start()
         self._waiting = ExitStack()
         self._asking: Any = None

@@ -88,6 +88,8 @@ AVATAR_BEAUTIFUL_LATER = env.boolean("AVATAR_BEAUTIFUL_LATER", False)
 # Days; 0 keeps. Pinned conversations are kept in any case.
 AVATAR_RETENTION_AUDIO_DAYS = env.whole_number("AVATAR_RETENTION_AUDIO_DAYS", 0, minimum=0, maximum=3650)
 AVATAR_RETENTION_TEXT_DAYS = env.whole_number("AVATAR_RETENTION_TEXT_DAYS", 0, minimum=0, maximum=3650)
+# Of a deletion that is not erased from SQLite's files at once.
+AVATAR_ERASE_AFTER_S = env.whole_number("AVATAR_ERASE_AFTER_S", 60, minimum=1, maximum=3600)
 AVATAR_AUDIO_FORMAT = env.choice("AVATAR_AUDIO_FORMAT", "opus", ("opus", "flac"))
 
 # A folder, or s3://bucket/prefix.

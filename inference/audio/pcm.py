@@ -1,11 +1,9 @@
-"""PCM16 mono, little-endian: conversion from and to float samples, and durations. Imports numpy only."""
+"""PCM16 mono, little-endian: conversion from and to float samples. Imports numpy only."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-
-from inference.interfaces import BYTES_PER_SAMPLE
 
 #: One channel, -1 to 1.
 Samples = NDArray[np.float32]
@@ -29,12 +27,3 @@ def int16_from_float(samples: NDArray[np.floating]) -> NDArray[np.int16]:
 
 def pcm_from_float(samples: NDArray[np.floating]) -> bytes:
     return int16_from_float(samples).tobytes()
-
-
-def compute_duration_s(pcm: bytes, sample_rate_hz: int) -> float:
-    return len(pcm) / BYTES_PER_SAMPLE / sample_rate_hz
-
-
-def count_bytes(duration_ms: int, sample_rate_hz: int) -> int:
-    """Return how many bytes of PCM16 last `duration_ms`, rounded down to whole samples."""
-    return sample_rate_hz * duration_ms // 1000 * BYTES_PER_SAMPLE

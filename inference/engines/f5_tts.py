@@ -31,7 +31,8 @@ from numpy.typing import NDArray
 
 from inference import device_memory
 from inference.audio.decode import decode
-from inference.audio.pcm import count_bytes, float_from_pcm, pcm_from_float
+from inference.audio.durations import count_bytes
+from inference.audio.pcm import float_from_pcm, pcm_from_float
 from inference.audio.resample import resample
 from inference.config import ConfigurationError, InferenceConfig
 from inference.device_memory import MIB, DeviceMemoryReader

@@ -19,8 +19,8 @@ from typing import Any
 
 import numpy as np
 
+from inference.audio.durations import count_bytes
 from inference.audio.levels import measure_rms
-from inference.audio.pcm import count_bytes
 from inference.engines.base import Engine
 from inference.interfaces import (
     EMBEDDING_VALUES,

@@ -20,7 +20,8 @@ import onnxruntime
 from misaki import espeak, zh
 from numpy.typing import NDArray
 
-from inference.audio.pcm import count_bytes, pcm_from_float
+from inference.audio.durations import count_bytes
+from inference.audio.pcm import pcm_from_float
 from inference.config import InferenceConfig
 from inference.engines import clause_edges
 from inference.engines.background_gate import BackgroundGate

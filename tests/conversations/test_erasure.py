@@ -126,7 +126,7 @@ class TestDeletedWords:
 
         delete_conversation(secret)
         assert find_secrets() != []
-        assert queued == [{"kwargs": {"attempt": 0}, "countdown": sqlite_erasure.DELAY_S}]
+        assert queued == [{"kwargs": {"attempt": 0}, "countdown": 60}]
 
         reading.close()
         reader.close()
@@ -145,7 +145,7 @@ class TestDeletedWords:
         delete_conversation(secret)
         delete_conversation(Turn.objects.exclude(conversation__owner=secret.conversation.owner)[0])
         assert find_secrets() != []
-        assert queued == [{"kwargs": {"attempt": 0}, "countdown": sqlite_erasure.DELAY_S}]
+        assert queued == [{"kwargs": {"attempt": 0}, "countdown": 60}]
 
         sqlite_erasure.erase()
         assert find_secrets() == []

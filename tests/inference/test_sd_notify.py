@@ -173,6 +173,18 @@ class TestLoopWatch:
 
         assert threading.active_count() == threads
 
+    def test_calls_what_it_is_given_although_nobody_wants_heartbeats(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delenv("WATCHDOG_USEC", raising=False)
+        monkeypatch.setattr(sd_notify, "INTERVAL_S", 0.01)
+        beats = threading.Semaphore(0)
+        watch = LoopWatch(on_beat=beats.release)
+        watch.start()
+
+        with watch.waiting():
+            watch.note_turn()
+
+            assert all(beats.acquire(timeout=10) for _ in range(3))
+
     def test_beats_in_a_thread_of_its_own(self, received: socket.socket) -> None:
         watch = LoopWatch()
         watch.start()

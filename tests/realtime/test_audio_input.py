@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from inference.audio.pcm import compute_duration_s
+from inference.audio.durations import compute_duration_s
 from inference.interfaces import MICROPHONE_SAMPLE_RATE_HZ
 from realtime.audio_input import decode_audio
 from realtime.call.utterance import AudioDecodingError, AudioTooLong

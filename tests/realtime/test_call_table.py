@@ -92,6 +92,16 @@ class TestTakePlace:
         assert killed.pk not in read_states()
         assert alive.pk in read_states()
 
+    def test_forgets_a_call_of_before_the_clock_was_set_back(self, alice: User) -> None:
+        of_before = factories.create_live_call(alice, last_seen_at=NOW + dt.timedelta(hours=1))
+        # Of another machine, whose clock is ahead of this one's.
+        ahead = factories.create_live_call(alice, last_seen_at=NOW + STALE_AFTER)
+
+        assert LiveCall.objects.with_place(NOW).count() == 1
+        assert take(hold(alice), limit=2).outcome is Outcome.ADMITTED
+        assert of_before.pk not in read_states()
+        assert ahead.pk in read_states()
+
     def test_replaces_a_call_of_the_same_person_and_conversation_in_another_process(
         self, alice: User, bob: User
     ) -> None:

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import datetime as dt
 from pathlib import Path
 
 import pytest
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Permission, User
 from django.test import Client
+from django.utils import timezone
 
 from tests import factories
 from voices.admin import VoiceProfileForm
@@ -175,6 +177,31 @@ class TestListening:
         entry = LogEntry.objects.get()
         assert (entry.user, entry.object_id) == (operator, str(recording.profile_id))
         assert str(recording.pk) in entry.change_message
+
+    def test_is_one_entry_however_often_a_player_seeks(
+        self, operators_client: Client, operator: User, alice: User
+    ) -> None:
+        profile = factories.upload_voice(alice)
+        recording, other = profile.recordings.get(), factories.upload_voice(alice).recordings.get()
+        address = f"{LIST}recordings/{recording.pk}/listen"
+
+        for start in (0, 100, 200):
+            answer = operators_client.get(address, headers={"range": f"bytes={start}-"})
+            assert answer.status_code == 206
+        operators_client.get(f"{LIST}recordings/{other.pk}/listen")
+        first, second = LogEntry.objects.order_by("pk")
+        assert (str(recording.pk) in first.change_message, str(other.pk) in second.change_message) == (True, True)
+
+        # An hour ago; another person; before the clock was set back.
+        LogEntry.objects.update(action_time=timezone.now() - dt.timedelta(hours=1))
+        operators_client.get(address)
+        assert LogEntry.objects.count() == 3
+        LogEntry.objects.update(user=alice)
+        operators_client.get(address)
+        assert LogEntry.objects.count() == 4
+        LogEntry.objects.update(action_time=timezone.now() + dt.timedelta(hours=1))
+        operators_client.get(address)
+        assert LogEntry.objects.count() == 5
 
     def test_needs_a_right_of_its_own(self, alice: User) -> None:
         recording = factories.upload_voice(alice).recordings.get()

@@ -15,7 +15,7 @@ from django.utils import timezone
 from tests import factories
 from voices import leases, services
 from voices.leases import Lease, LeaseLost
-from voices.models import JobKind, VoiceJob, VoiceProfile
+from voices.models import BuildCount, JobKind, VoiceJob, VoiceProfile
 
 
 @pytest.fixture
@@ -23,6 +23,14 @@ def queued_profile(alice: User) -> VoiceProfile:
     """Built, and queued to be fitted."""
     profile = factories.create_voice_profile(alice)
     services.start_fitting(profile=profile)
+    return profile
+
+
+def build(owner: User) -> VoiceProfile:
+    profile = factories.upload_voice(owner)
+    lease = Lease.claim(profile.pk, JobKind.BUILD)
+    assert lease is not None
+    lease.finish(version=1, engine_voice="zf_xiaoxiao")
     return profile
 
 
@@ -181,6 +189,35 @@ class TestLease:
     def test_is_needed_by_a_running_job(self, queued_profile: VoiceProfile) -> None:
         with pytest.raises(IntegrityError):
             VoiceJob.objects.filter(profile=queued_profile).update(state="running", token=None)
+
+
+class TestBuildCount:
+    def test_counts_each_build_and_survives_the_voice(self, alice: User) -> None:
+        assert BuildCount.objects.read() == 0
+        profile = build(alice)
+        build(alice)
+        services.rebuild(profile=profile)
+        lease = Lease.claim(profile.pk, JobKind.BUILD)
+        assert lease is not None
+        lease.finish(version=2)
+
+        services.delete_voice_profile(profile=profile)
+
+        assert BuildCount.objects.read() == 3
+
+    def test_leaves_out_fits_and_what_was_cancelled(self, queued_profile: VoiceProfile, alice: User) -> None:
+        fit = Lease.claim(queued_profile.pk, JobKind.FIT)
+        assert fit is not None
+        fit.finish(version=7)
+        cancelled = factories.upload_voice(alice)
+        lease = Lease.claim(cancelled.pk, JobKind.BUILD)
+        assert lease is not None
+        services.disable(profile=cancelled)
+
+        with pytest.raises(LeaseLost):
+            lease.finish(version=1)
+
+        assert BuildCount.objects.read() == 0
 
 
 class TestSweep:

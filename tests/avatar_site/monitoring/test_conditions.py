@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -113,6 +114,12 @@ class TestErrorRate:
     )
     def test_counts_failures_of_ours(self, counts: dict[str, int], holds: bool) -> None:
         assert bool(find("error_rate", read_traffic(**counts))) is holds
+
+    @pytest.mark.parametrize(("turns", "severity"), [(9, Severity.WARNING), (8, Severity.ERROR)])
+    def test_is_an_error_where_a_quarter_fails(self, turns: int, severity: Severity) -> None:
+        (finding,) = find("error_rate", read_traffic(turns=turns, errors__FATAL_ERROR=3))
+
+        assert finding.severity == severity
 
 
 def read_latencies(seconds: float, turns: int) -> Reading:
@@ -266,6 +273,13 @@ class TestBackupStale:
 
         assert bool(find("backup_stale", reading)) is holds
 
+    @pytest.mark.parametrize(("hours", "severity"), [(49.9, Severity.WARNING), (50.1, Severity.ERROR)])
+    @pytest.mark.parametrize("known", ["backed_up_at", "watched_since"])
+    def test_is_an_error_after_the_second_night(self, known: str, hours: float, severity: Severity) -> None:
+        reading = replace(Reading(now=NOW), **{known: NOW - dt.timedelta(hours=hours)})
+
+        assert [each.severity for each in find("backup_stale", reading)] == [severity]
+
 
 class TestBackupUnverified:
     @pytest.mark.parametrize(("hours", "holds"), [(2.9, False), (3.1, True)])
@@ -307,6 +321,12 @@ class TestQueueStuck:
     @pytest.mark.parametrize(("wait_s", "holds"), [(15 * 60, False), (15 * 60 + 1, True)])
     def test_is_of_the_oldest_task(self, wait_s: float, holds: bool) -> None:
         assert bool(find("queue_stuck", read_gauge("queue_wait_s.celery", wait_s))) is holds
+
+    @pytest.mark.parametrize(("minutes", "severity"), [(60, Severity.WARNING), (61, Severity.ERROR)])
+    def test_is_an_error_after_an_hour(self, minutes: int, severity: Severity) -> None:
+        (finding,) = find("queue_stuck", read_gauge("queue_wait_s.celery", minutes * 60))
+
+        assert finding.severity == severity
 
 
 class TestCertificateCondition:

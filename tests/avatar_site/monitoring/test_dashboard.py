@@ -186,6 +186,16 @@ class TestTiles:
         assert detail.endswith("and 2 more")
         assert "The fallback kokoro 82m does the work of the voice engine" in page
 
+    def test_say_only_that_alerts_are_open_to_who_may_not_see_them(self) -> None:
+        MeasuredSite(steady=0.6).write(now=timezone.now(), days=1 / 24)
+        write_alerts(now=timezone.now())
+
+        page = read_page(log_in("view_sample"))
+
+        assert read_tile(page, "state") == ("bad", "Needs a look", "Alerts are open.")
+        assert "One in twenty replies begins" not in page
+        assert "/admin/monitoring/alert/" not in page
+
     def test_hold_figures_against_the_thresholds_of_the_alerts(self, settings: SettingsFixture) -> None:
         settings.AVATAR_ALERT_LATENCY_S = 0.5
         settings.AVATAR_ALERT_MEMORY_PERCENT = 20

@@ -27,6 +27,7 @@ from avatar_site.settings import prod
 from inference.interfaces import DeviceMemory
 from realtime.models import LiveCall
 from tests.fakes import FakeInference
+from voices.models import BuildCount
 
 TOKEN = "a token of more than twenty characters"
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
@@ -156,17 +157,19 @@ class TestMetrics:
         now = timezone.now()
         await LiveCall.objects.acreate(session_id="0" * 32, user=alice, began_at=now, last_seen_at=now)
         await Alert.objects.acreate(condition="disk_full", severity=Severity.ERROR, opened_at=noon, last_seen_at=noon)
+        await BuildCount.objects.aupdate_or_create(defaults={"value": 7})
 
         found = await scrape()
 
         assert (found["avatar_sessions",], found["avatar_waiting",]) == (1, 0)
         assert found["avatar_alerts", "disk_full", "error"] == 1
         assert found["avatar_voices", "ready"] == 0
+        assert found["avatar_voices_built_total",] == 7
 
     async def test_measure_the_processes_of_serve(self, scrape: Any, data_dir: Path) -> None:
         now = time.time()
         children = (
-            ChildState("web", os.getpid(), now, restarts=(now - 60, now)),
+            ChildState("web", os.getpid(), now, restarts=(now - 660, now - 60, now)),
             ChildState("worker", os.getpid(), now),
             ChildState("maintenance", None, None),
         )

@@ -39,6 +39,7 @@ from avatar_site.lib.ram import read_ram
 from avatar_site.monitoring import certificates, reporting, sampling
 from avatar_site.monitoring.models import Alert
 from avatar_site.monitoring.samples import SampleValues
+from avatar_site.operations.heartbeat_files import HeartbeatFile
 from avatar_site.operations.serve_state import read_state
 from conversations import orphans, retention
 from conversations.models import Turn
@@ -258,6 +259,41 @@ class TestWeb:
         assert ("process_down", "web") not in early
         assert ("process_down", "web") in silent
         assert ("process_down", "web") not in read_open("process_down")
+
+
+@pytest.mark.django_db
+class TestWorkersWithoutASupervisor:
+    def test_fire_an_alert_when_they_send_no_heartbeats(self, data_dir: Path, now: dt.datetime) -> None:
+        files = {name: HeartbeatFile(data_dir, name) for name in ("worker", "beat")}
+        for file in files.values():
+            file.renew()
+        later = watch(now, minutes=1)
+        alive = read_open("process_down")
+
+        # Only beat goes on.
+        for _ in range(3):
+            set_age(data_dir, "beat", later)
+            later = watch(later)
+        dead = read_open("process_down")
+        set_age(data_dir, "worker", later + dt.timedelta(minutes=3))
+        set_age(data_dir, "beat", later + dt.timedelta(minutes=3))
+        watch(later, minutes=3)
+
+        assert {subject for _, subject in alive} & files.keys() == set()
+        assert {subject for _, subject in dead} & files.keys() == {"worker"}
+        assert {subject for _, subject in read_open("process_down")} & files.keys() == set()
+
+    def test_are_forgotten_when_they_left_for_good(self, data_dir: Path, now: dt.datetime) -> None:
+        HeartbeatFile(data_dir, "worker").renew()
+
+        watch(now + dt.timedelta(days=2), minutes=3)
+
+        assert ("process_down", "worker") not in read_open()
+
+
+def set_age(data_dir: Path, name: str, at: dt.datetime) -> None:
+    """As if the process had sent its last heartbeat then."""
+    os.utime(data_dir / "heartbeats" / name, (at.timestamp(), at.timestamp()))
 
 
 @pytest.mark.django_db

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import os
 import re
@@ -20,8 +21,9 @@ from prometheus_client.metrics_core import Metric
 
 from avatar_site.lib import metrics
 from avatar_site.lib.metrics import Stage
-from avatar_site.monitoring import exposition
+from avatar_site.monitoring import conditions, exposition
 from avatar_site.monitoring.conditions import CONDITIONS, FAILURES
+from avatar_site.monitoring.reading import read_thresholds
 from avatar_site.operations.serve_state import ServeState
 from avatar_site.operations.status import Health, Snapshot
 from inference.telemetry.metrics import EngineMetrics, StatusCollector
@@ -31,11 +33,14 @@ from tests.fakes import FakeInference
 FOLDER = Path(settings.BASE_DIR) / "docs" / "monitoring"
 DASHBOARD = json.loads((FOLDER / "dashboard.json").read_text(encoding="utf-8"))
 RULES = yaml.safe_load((FOLDER / "alerts.yml").read_text(encoding="utf-8"))
+LIMITS = read_thresholds()
 #: Where `make promtool` puts it.
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "avatar"
 PROMTOOL = shutil.which("promtool", path=f"{CACHE}{os.pathsep}{os.environ.get('PATH', '')}")
 needs_promtool = pytest.mark.skipif(PROMTOOL is None, reason="promtool is not here: `make promtool` fetches it")
 
+#: From the database.
+COUNTED = {"avatar_sessions", "avatar_waiting", "avatar_alerts", "avatar_voices", "avatar_voices_built_total"}
 _SUFFIXES = {"counter": ("_total",), "histogram": ("_bucket", "_count", "_sum"), "gauge": ("",)}
 
 
@@ -46,7 +51,16 @@ def list_samples(families: Iterable[Metric]) -> set[str]:
 def list_expressions() -> list[str]:
     panels = [target["expr"] for panel in DASHBOARD["panels"] for target in panel.get("targets", ())]
     notes = [note["expr"] for note in DASHBOARD["annotations"]["list"]]
-    return [*panels, *notes, *(rule["expr"] for group in RULES["groups"] for rule in group["rules"])]
+    return [*panels, *notes, *(rule["expr"] for rule in list_rules())]
+
+
+def list_rules() -> list[dict[str, Any]]:
+    return [rule for group in RULES["groups"] for rule in group["rules"]]
+
+
+def find_rule(alert: str, severity: str) -> dict[str, Any]:
+    (rule,) = [rule for rule in list_rules() if (rule["alert"], rule["labels"]["severity"]) == (alert, severity)]
+    return rule
 
 
 def run_promtool(*arguments: str, folder: Path = FOLDER) -> None:
@@ -62,10 +76,9 @@ async def known() -> set[str]:
     site: list[Metric] = [
         *exposition.describe_snapshot(Snapshot(Health.HEALTHY, ())),
         *exposition.describe_gauges({f"{name}.x" if label else name: 0 for name, (*_, label) in _sampled()}),
-        *exposition.describe_processes(ServeState("http://x", os.getpid(), time.time())),
+        *exposition.describe_processes(ServeState("http://x", os.getpid(), time.time()), dt.datetime.now(dt.UTC)),
     ]
-    counted = {"avatar_sessions", "avatar_waiting", "avatar_alerts", "avatar_voices"}  # from the database
-    return counted | list_samples(
+    return COUNTED | list_samples(
         [
             *metrics.REGISTRY.collect(),
             *site,
@@ -103,7 +116,7 @@ class TestNames:
 
         families = [*exposition.count_calls(timezone.now()), *exposition.count_alerts(), *exposition.count_voices()]
 
-        assert list_samples(families) == {"avatar_sessions", "avatar_waiting", "avatar_alerts", "avatar_voices"}
+        assert list_samples(families) == COUNTED
 
     def test_of_stages_codes_and_conditions_exist(self) -> None:
         text = " ".join(list_expressions())
@@ -111,31 +124,93 @@ class TestNames:
         assert set(re.findall(r'stage="(\w+)"', text)) <= set(Stage)
         assert {code for codes in re.findall(r'code=~"([\w|]+)"', text) for code in codes.split("|")} == FAILURES
         assert set(ErrorCode) >= FAILURES
-        conditions = {each for group in re.findall(r'condition=~"([\w|]+)"', text) for each in group.split("|")}
-        assert conditions <= set(CONDITIONS)
+        named = {each for group in re.findall(r'condition=~"([\w|]+)"', text) for each in group.split("|")}
+        assert named <= set(CONDITIONS)
 
 
-class TestThresholds:
-    """Prometheus's rules have those of AVATAR's own alerts, as they are by default."""
+class TestRules:
+    """Prometheus's rules have the thresholds of AVATAR's own alerts, as they are by default."""
 
     @pytest.mark.parametrize(
-        ("alert", "threshold"),
+        ("alert", "severity", "threshold"),
         [
-            ("AvatarMemoryShort", f"> {settings.AVATAR_ALERT_MEMORY_PERCENT:g}"),
-            ("AvatarErrors", f"> {settings.AVATAR_ALERT_ERROR_PERCENT / 100:g}"),
-            ("AvatarErrors", f">= {settings.AVATAR_ALERT_MIN_ERRORS}"),
-            ("AvatarSlow", f"> {settings.AVATAR_ALERT_LATENCY_S:g}"),
-            ("AvatarEventLoopLags", f"> {settings.AVATAR_MAX_EVENT_LOOP_LAG_MS / 1000:g}"),
-            ("AvatarDiskSpace", f"< {settings.AVATAR_ALERT_DISK_GB:g} * 2 ^ 30"),
-            ("AvatarLogFolderLarge", f"> {settings.AVATAR_ALERT_LOGS_MB:g} * 2 ^ 20"),
-            ("AvatarBackupStale", f"> {settings.AVATAR_ALERT_BACKUP_HOURS:g} * 3600"),
-            ("AvatarQueueStuck", f"> {settings.AVATAR_ALERT_QUEUE_MINUTES:g} * 60"),
+            ("AvatarMemoryShort", "warning", f">= {LIMITS.memory_percent:g}"),
+            ("AvatarMemoryShort", "critical", f">= {conditions.VERY_FULL_MEMORY_PERCENT:g}"),
+            ("AvatarErrors", "warning", f"> {LIMITS.error_percent / 100:g}"),
+            ("AvatarErrors", "warning", f">= {LIMITS.min_errors}"),
+            ("AvatarErrors", "critical", f"> {LIMITS.error_percent * conditions.VERY_MANY_ERRORS / 100:g}"),
+            ("AvatarErrors", "critical", f">= {LIMITS.min_errors}"),
+            ("AvatarSlow", "warning", f"> {LIMITS.latency_s:g}"),
+            ("AvatarSlow", "warning", f">= {conditions.MIN_TURNS}"),
+            ("AvatarSlow", "warning", f'le="{LIMITS.latency_s:g}"}}[10m])) >= {conditions.MIN_SLOW_TURNS}'),
+            ("AvatarTurnsLost", "critical", "> 0"),
+            ("AvatarRestartLoop", "critical", f">= {conditions.RESTARTS_IN_LOOP}"),
+            ("AvatarDiskSpace", "warning", f"< {LIMITS.disk_gb:g} * 2 ^ 30"),
+            ("AvatarDiskSpace", "critical", f"< {LIMITS.disk_gb * conditions.VERY_LOW_DISK:g} * 2 ^ 30"),
+            ("AvatarLogFolderLarge", "warning", f"> {LIMITS.logs_mb:g} * 2 ^ 20"),
+            ("AvatarBackupStale", "warning", f"> {LIMITS.backup_hours:g} * 3600"),
+            (
+                "AvatarBackupStale",
+                "critical",
+                f"> {LIMITS.backup_hours + conditions.VERY_OLD_BACKUP / dt.timedelta(hours=1):g} * 3600",
+            ),
+            ("AvatarQueueStuck", "warning", f"> {LIMITS.queue_minutes:g} * 60"),
+            ("AvatarQueueStuck", "critical", f"> {LIMITS.queue_minutes * conditions.VERY_LONG_QUEUE:g} * 60"),
+            ("AvatarEventLoopLags", "warning", f"> {settings.AVATAR_MAX_EVENT_LOOP_LAG_MS / 1000:g}"),
         ],
     )
-    def test_are_the_settings(self, alert: str, threshold: str) -> None:
-        (rule,) = [rule for group in RULES["groups"] for rule in group["rules"] if rule["alert"] == alert]
+    def test_have_the_same_thresholds(self, alert: str, severity: str, threshold: str) -> None:
+        assert re.search(rf"{re.escape(threshold)}(?!\S)", find_rule(alert, severity)["expr"])
 
-        assert threshold in rule["expr"]
+    @pytest.mark.parametrize(
+        ("alert", "minutes"),
+        [
+            ("AvatarMemoryShort", conditions.MEMORY_MINUTES),
+            ("AvatarProcessDown", conditions.DOWN_MINUTES),
+            ("AvatarRoleUnavailable", conditions.DOWN_MINUTES),
+            ("AvatarRoleLoads", conditions.LOADING_MINUTES),
+            ("AvatarRoleOnFallback", conditions.FALLBACK_MINUTES),
+        ],
+    )
+    def test_wait_for_as_long(self, alert: str, minutes: int) -> None:
+        assert {rule["for"] for rule in list_rules() if rule["alert"] == alert} == {f"{minutes}m"}
+
+    @pytest.mark.parametrize("alert", ["AvatarErrors", "AvatarSlow", "AvatarTurnsLost"])
+    def test_have_the_same_window(self, alert: str) -> None:
+        windows = {
+            window
+            for rule in list_rules()
+            if rule["alert"] == alert
+            for window in re.findall(r"\[(\w+)\]", rule["expr"])
+        }
+
+        assert windows == {f"{conditions.TRAFFIC_WINDOW // dt.timedelta(minutes=1)}m"}
+
+    def test_leave_out_no_condition(self) -> None:
+        rules = {
+            "memory": "AvatarMemoryShort",
+            "error_rate": "AvatarErrors",
+            "latency": "AvatarSlow",
+            "lost_turns": "AvatarTurnsLost",
+            "process_down": "AvatarProcessDown",
+            "model_down": "AvatarRoleUnavailable",
+            "role_on_fallback": "AvatarRoleOnFallback",
+            "restart_loop": "AvatarRestartLoop",
+            "disk_space": "AvatarDiskSpace",
+            "log_folder": "AvatarLogFolderLarge",
+            "queue_stuck": "AvatarQueueStuck",
+            # No alert of ours can be read then.
+            "database_away": "AvatarUnhealthy",
+        }
+        forwarded = {
+            severity: re.search(r'condition=~"([\w|]+)"', find_rule("AvatarAlert", severity)["expr"])
+            for severity in ("warning", "critical")
+        }
+
+        assert set(rules.values()) <= {rule["alert"] for rule in list_rules()}
+        for match in forwarded.values():
+            assert match is not None
+            assert set(CONDITIONS) == set(rules) | set(match.group(1).split("|"))
 
 
 class TestDashboard:

@@ -7,11 +7,14 @@ import hashlib
 import hmac
 import json
 import logging
+import socket
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from email import message_from_bytes, policy
 from email.message import EmailMessage
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
+from threading import Event, Thread
 from typing import Any
 
 import pytest
@@ -100,6 +103,35 @@ def receiver(settings: Settings) -> Iterator[Receiver]:
     settings.AVATAR_ALERT_WEBHOOK_URL = receiver.url
     yield receiver
     receiver.close()
+
+
+class Dripper:
+    """A receiver that never stalls and never ends: it sends a few bytes of its answer every 20 ms, for seconds."""
+
+    PIECES = 400
+
+    def __init__(self, opening: bytes, piece: bytes) -> None:
+        self._opening, self._piece = opening, piece
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}/hook"
+        self._closed = Event()
+        self._thread = Thread(target=self._serve, daemon=True)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        connection, _ = self._listener.accept()
+        with connection, suppress(OSError):
+            connection.sendall(self._opening)
+            for _ in range(self.PIECES):
+                if self._closed.wait(0.02):
+                    return
+                connection.sendall(self._piece)
+            connection.sendall(b"\r\n\r\n")
+
+    def close(self) -> None:
+        self._closed.set()
+        self._listener.close()
+        self._thread.join(10)
 
 
 def open_alert(condition: str = "disk_space", **fields: Any) -> Alert:
@@ -230,6 +262,42 @@ class TestWebhook:
         send(2)
 
         assert len(receiver.requests) == 2
+
+    @pytest.mark.parametrize(
+        ("opening", "piece"),
+        [(b"HTTP/1.1 200 OK\r\n", b"X: y\r\n"), (b"", b"H"), (b"HTTP/1.1 200 OK\r\nX: ", b"y")],
+        ids=["headers", "status", "header"],
+    )
+    def test_has_a_deadline_for_the_whole_answer(
+        self,
+        settings: Settings,
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+        opening: bytes,
+        piece: bytes,
+    ) -> None:
+        monkeypatch.setattr(notifications, "TIMEOUT_S", 0.5)
+        dripper = Dripper(opening, piece)
+        settings.AVATAR_ALERT_WEBHOOK_URL = dripper.url
+        open_alert()
+        began_s = time.monotonic()
+
+        send()
+        took_s = time.monotonic() - began_s
+        dripper.close()
+
+        assert "could not be told by webhook, and are tried again: no answer within 0.5 s" in caplog.text
+        assert 0.5 <= took_s < 4
+
+    def test_does_not_wait_for_a_body_without_an_end(self, settings: Settings) -> None:
+        dripper = Dripper(b"HTTP/1.1 200 OK\r\nContent-Length: 99999\r\n\r\n", b"y")
+        settings.AVATAR_ALERT_WEBHOOK_URL = dripper.url
+        open_alert()
+
+        send()
+        dripper.close()
+
+        assert Alert.objects.get().told == {"webhook": "warning"}
 
     def test_of_an_address_that_is_none_ends_nothing(
         self, settings: Settings, caplog: pytest.LogCaptureFixture

@@ -13,6 +13,7 @@ from pytest_django import Settings
 from avatar_site.monitoring import sampling
 from avatar_site.monitoring.models import Sample
 from avatar_site.monitoring.samples import Gauge, SampleValues
+from avatar_site.operations import heartbeat_files
 from avatar_site.operations.models import BackupRun, Restore, RunKind, RunState
 from avatar_site.operations.serve_state import FILE_NAME, ChildState, ServeState
 from avatar_site.operations.status import find_backed_up_at
@@ -132,6 +133,30 @@ class TestMeasureProcesses:
         write_state(data_dir, now - dt.timedelta(days=1), ChildState("web", None, None))
 
         assert sampling.measure_processes(sampling.read_state(data_dir), now) == {}
+
+
+class TestMeasureHeartbeats:
+    @pytest.mark.django_db
+    def test_knows_less_than_a_supervisor(self, data_dir: Path) -> None:
+        now = timezone.now()
+        heartbeat_files.HeartbeatFile(data_dir, "worker").renew()
+        heartbeat_files.HeartbeatFile(data_dir, "maintenance").renew()
+        write_state(data_dir, now, ChildState("worker", None, None))
+
+        gauges = sampling.measure(sampling.read_state(data_dir), None, now=now)
+
+        assert (gauges["down.worker"], gauges["down.maintenance"]) == (1, 0)
+
+    def test_costs_no_process_its_life_where_the_disk_takes_no_file(
+        self, data_dir: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        (data_dir / "heartbeats").write_text("no folder")
+        file = heartbeat_files.HeartbeatFile(data_dir, "beat")
+
+        file.renew()
+        file.renew()
+
+        assert len([each for each in caplog.records if "cannot be written" in each.message]) == 1
 
 
 def write_state(data_dir: Path, now: dt.datetime, *children: ChildState, pid: int | None = None) -> None:

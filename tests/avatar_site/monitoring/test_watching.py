@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import datetime as dt
+import logging
 from collections import Counter
 from pathlib import Path
 
 import pytest
+from django.db import OperationalError, connection
 from django.utils import timezone
 from pytest_django import Settings
 
@@ -42,6 +44,10 @@ def read_open(*conditions: str) -> set[tuple[str, str]]:
     return set(alerts.values_list("condition", "subject"))
 
 
+def refuse() -> None:
+    raise OperationalError("no route to host")
+
+
 @pytest.mark.usefixtures("data_dir")
 class TestWatch:
     def test_opens_nothing_on_a_new_site_but_that_engines_are_away(self, now: dt.datetime) -> None:
@@ -63,6 +69,22 @@ class TestWatch:
         watch(now)
 
         assert (Sample.objects.count(), Alert.objects.count()) == (1, 1)
+
+    def test_says_once_that_the_database_is_away_and_once_that_it_is_back(
+        self, now: dt.datetime, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level(logging.INFO)
+        with monkeypatch.context() as patched:
+            patched.setattr(connection, "cursor", refuse)
+            watch(now, minutes=3)
+        away = [(record.levelname, record.message, record.exc_info) for record in caplog.records]
+        caplog.clear()
+
+        watch(now, minutes=2)
+
+        assert away == [("ERROR", "nothing is examined until the database is back: no route to host", None)]
+        assert [record.message for record in caplog.records].count("the database is back") == 1
+        assert Sample.objects.exists()
 
     def test_goes_on_after_the_clock_was_set_back(self, now: dt.datetime) -> None:
         watch(now + dt.timedelta(hours=5), minutes=3)

@@ -12,7 +12,7 @@ import stat
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -77,6 +77,7 @@ class LoggedSite:
             "AVATAR_INFERENCE_ADDRESS": address,
             "AVATAR_LOG_LEVEL": "DEBUG",
             "AVATAR_BEAUTIFUL_LATER": "yes",
+            "AVATAR_ERASE_AFTER_S": "1",
             "AVATAR_METRICS_TOKEN": TOKEN,
             "AVATAR_MAX_EVENT_LOOP_LAG_MS": "10000",
             "AVATAR_FAKE_TRANSCRIPTS": f"{WORD}是什麼意思？",
@@ -140,7 +141,26 @@ class LoggedSite:
             wait_for_reply(call)
             call.send(json.dumps({"type": "correct", "turn_id": turn_id, "text": f"改成{WORD}"}))
             wait_for_reply(call)
+            # Corrected again, the words of the first correction are deleted. While the database is read they cannot be
+            # erased from its files at once, so a task is queued for the maintenance worker.
+            with self.reading_the_database():
+                call.send(json.dumps({"type": "correct", "turn_id": turn_id, "text": f"再改成{WORD}"}))
+                wait_for_reply(call)
+                wait_until(
+                    lambda: any(
+                        "erase_deleted_words: success" in line["event"]
+                        for line in self.find_lines("maintenance", turn_id.replace("-", ""))
+                    ),
+                    "the maintenance worker has no line of the turn",
+                )
         return session_id, turn_id
+
+    @contextmanager
+    def reading_the_database(self) -> Iterator[None]:
+        with closing(sqlite3.connect(self.data_dir / "avatar.sqlite3", isolation_level=None)) as database:
+            database.execute("BEGIN")
+            database.execute("SELECT count(*) FROM conversations_turn").fetchone()
+            yield
 
     def search(self) -> list[int]:
         """Send the word to every address that takes words, and to some that do not."""
@@ -218,7 +238,7 @@ class TestTurn:
             "the worker has no line of the turn",
         )
 
-        for name in ("web", "inference", "worker"):
+        for name in ("web", "inference", "worker", "maintenance"):
             lines = site.find_lines(name, trace_id)
             assert {line["session_id"] for line in lines} == {session_id}, name
             assert {line["user_id"] for line in lines} == {site.user_id}, name

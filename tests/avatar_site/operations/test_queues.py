@@ -80,6 +80,7 @@ class Site:
 
     def __init__(self, folder: Path, **environment: str) -> None:
         self.bucket = SilentBucket()
+        self.data_dir = folder
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("AVATAR_", "DJANGO_"))}
         self._environment = {
             **kept,
@@ -172,6 +173,7 @@ class TestWorkers:
         maintenance.wait_for("monitoring.tasks.watch: success")
         # Both of its threads hang.
         assert "extract_embedding: success" not in worker.output
+        assert {path.name for path in (site.data_dir / "heartbeats").iterdir()} == {"worker", "maintenance"}
         states = site.ask("from voices.models import VoiceJob", "print([job.state for job in VoiceJob.objects.all()])")
         assert re.findall(r"\w+", states) == ["running", "running"]
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import socket
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -7,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pytest_django import Settings
 
+from avatar_site.operations import heartbeat_files
 from avatar_site.operations.worker_heartbeats import HeartbeatStep
 from inference import sd_notify
 
@@ -33,8 +36,9 @@ class Timer:
 class Consumer:
     """A consumer of Celery whose loop turns when told to. With a hub, timers are part of the loop."""
 
-    def __init__(self, hub: object = None) -> None:
+    def __init__(self, hub: object = None, hostname: str = "celery@host") -> None:
         self.hub = hub
+        self.hostname = hostname
         self.timer = Timer()
         self._pending: deque[Callable[[], object]] = deque()
 
@@ -44,6 +48,12 @@ class Consumer:
     def turn(self) -> None:
         while self._pending:
             self._pending.popleft()()
+
+
+@pytest.fixture(autouse=True)
+def data_dir(settings: Settings, tmp_path: Path) -> Path:
+    settings.AVATAR_DATA_DIR = tmp_path / "data"
+    return tmp_path / "data"
 
 
 @pytest.fixture
@@ -117,3 +127,27 @@ class TestHeartbeatStep:
         step._watch.beat()
 
         assert (away, count(received)) == (1, 0)
+
+    @pytest.mark.parametrize(
+        ("hostname", "files"),
+        [("celery@host", {"worker"}), ("maintenance@host", {"maintenance"}), ("another@host", set())],
+    )
+    def test_renews_the_file_of_its_process_with_each_heartbeat(
+        self, received: socket.socket, data_dir: Path, hostname: str, files: set[str]
+    ) -> None:
+        consumer = Consumer(hub=object(), hostname=hostname)
+        step = HeartbeatStep(consumer)
+        step.start(consumer)
+        consumer.timer.tick()
+        folder = data_dir / heartbeat_files.FOLDER
+        assert {path.name for path in folder.glob("*")} == files
+        for path in folder.glob("*"):
+            os.utime(path, (0, 0))
+
+        step._watch.beat()
+        still = {path.stat().st_mtime for path in folder.glob("*")}
+        consumer.timer.tick()
+        step._watch.beat()
+
+        assert still == ({0.0} if files else set())
+        assert all(path.stat().st_mtime > 0 for path in folder.glob("*"))

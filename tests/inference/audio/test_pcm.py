@@ -3,7 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from inference.audio.pcm import compute_duration_s, count_bytes, float_from_pcm, int16_from_float, pcm_from_float
+from inference.audio.durations import compute_duration_s, count_bytes
+from inference.audio.pcm import float_from_pcm, int16_from_float, pcm_from_float
 
 
 class TestConversion:

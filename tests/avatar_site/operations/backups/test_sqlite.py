@@ -66,8 +66,8 @@ DYING_WRITER = """
 import os, sqlite3, sys
 database = sqlite3.connect(sys.argv[1], isolation_level=None)
 database.execute("PRAGMA journal_mode=WAL")
-# Deleting writes nothing where there are no users.
-database.execute("UPDATE django_migrations SET name = name")
+# Deleting writes nothing where there are no users; this writes something, and not to the first page.
+database.execute("INSERT INTO auth_group (name) VALUES ('written last')")
 database.execute("DELETE FROM auth_user")
 os._exit(0)
 """

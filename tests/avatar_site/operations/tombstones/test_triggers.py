@@ -186,6 +186,7 @@ class TestDeletions:
             # Counts.
             "conversations_retentionrun",
             "conversations_storagecheck",
+            "voices_buildcount",
         }
         ours = {
             model._meta.db_table
