@@ -97,7 +97,7 @@ class TestTakePlace:
         # Of another machine, whose clock is ahead of this one's.
         ahead = factories.create_live_call(alice, last_seen_at=NOW + STALE_AFTER)
 
-        assert LiveCall.objects.with_place(NOW).count() == 1
+        assert LiveCall.objects.entered(NOW).count() == 1
         assert take(hold(alice), limit=2).outcome is Outcome.ADMITTED
         assert of_before.pk not in read_states()
         assert ahead.pk in read_states()

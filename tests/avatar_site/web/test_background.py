@@ -321,9 +321,10 @@ class TestCallsOfTwoWebProcesses:
         second_port = site.start_second_web()
         with closing(sqlite3.connect(site.data_dir / "avatar.sqlite3", isolation_level=None)) as database:
             try:
+                # Of another machine, whose last heartbeats hold for longer than the test takes.
                 database.executemany(
                     "INSERT INTO realtime_livecall (session_id, user_id, state, process, began_at, last_seen_at)"
-                    " VALUES (?, 1, 'active', 'elsewhere:1', '2020-01-01 00:00:00', '2999-01-01 00:00:00')",
+                    " VALUES (?, 1, 'active', 'elsewhere:1', datetime('now'), datetime('now', '+40 seconds'))",
                     [[f"{number:032x}"] for number in range(5)],
                 )
                 bobs = opened.enter_context(site.call(site.port, 1))
