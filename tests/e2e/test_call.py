@@ -405,7 +405,7 @@ class TestTrouble:
             await expect(call.page.get_by_role("status")).to_have_text(words)
             await expect(call.page.locator("#leave")).to_be_focused()
             assert not await call.page.evaluate("() => window.avatar.microphone.isOpen")
-        await first.page.get_by_role("button", name="不等了").click()
+        await first.page.get_by_role("button", name="離開等候").click()
         await first.wait_for("idle")
         await expect(second.page.get_by_role("status")).to_have_text("等候中：下一位就是你")
         await others[0].page.click("#end")
