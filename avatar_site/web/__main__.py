@@ -1,5 +1,6 @@
 """Daphne's command line with our server class: limits, and this site's gate for large bodies."""
 
+import gc
 import logging
 import os
 import sys
@@ -40,6 +41,21 @@ def replay_spooled_turns() -> None:
         connections.close_all()
 
 
+def freeze_loaded_objects() -> None:
+    """
+    Leave what is loaded by now, which stays, out of later garbage collections. Call it with Django set up.
+
+    A full collection walks each object: 180,000 of them in 140 ms, in which nobody is answered or heard.
+    """
+    from django.urls import get_resolver
+
+    # Loads the pages of all applications; otherwise the first request does.
+    get_resolver()._populate()
+    gc.collect()
+    gc.freeze()
+    logger.info("%d objects are left out of garbage collections", gc.get_freeze_count())
+
+
 def make_server(*, action_logger: object, **options: Any) -> Server:
     """Return a server whose access log goes where all logs go; Daphne would print it."""
     return Server(action_logger=access_log.log_action if action_logger is not None else None, **options)
@@ -75,6 +91,7 @@ class Command(CommandLineInterface):
         )
         # In the background: a database that is away would keep the site from starting.
         threading.Thread(target=replay_spooled_turns, name="spool", daemon=True).start()
+        freeze_loaded_objects()
         return application
 
 

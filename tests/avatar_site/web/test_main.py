@@ -77,6 +77,13 @@ class TestOpenFiles:
         assert read_limits(open_files=20_000).max_connections == 1000
 
 
+class TestGarbageCollections:
+    def test_leave_out_what_the_site_has_loaded(self, site: Served) -> None:
+        said = site.wait_for(r"(\d+) objects are left out of garbage collections")
+
+        assert int(said.group(1)) > 100_000
+
+
 class TestASocketOfAnotherAddress:
     def test_is_closed_with_a_code(self, site: Served) -> None:
         with connect(f"ws://127.0.0.1:{site.port}/ws/nothing") as client, pytest.raises(ConnectionClosed) as closed:
