@@ -36,7 +36,9 @@ class LiveCall(Protocol):
 
 class Outcome(Enum):
     ADMITTED = "admitted"
-    #: All places are taken.
+    #: All places are taken: in the waiting list.
+    WAITING = "waiting"
+    #: The same, and so is every place in the waiting list.
     FULL = "full"
     #: The user has as many calls as one person may hold.
     TOO_MANY = "too many"
@@ -49,6 +51,8 @@ class Admission:
 
     def __init__(self) -> None:
         self._calls: list[LiveCall] = []
+        #: Calls in the waiting list, in no order: the table of live calls has it.
+        self._waiting: list[LiveCall] = []
         #: Calls without a place whose turns are still being saved.
         self._saving: list[LiveCall] = []
         self._is_draining = False
@@ -80,9 +84,26 @@ class Admission:
         self._calls = [*others, call]
         return Outcome.ADMITTED
 
+    def wait(self, call: LiveCall) -> Outcome:
+        """Have a drain end a call that waits for a place: it has none here."""
+        self.leave(call)
+        if self._is_draining:
+            return Outcome.DRAINING
+        self._waiting = [*self._waiting, call]
+        return Outcome.WAITING
+
+    def seat(self, call: LiveCall) -> Outcome:
+        """Give a call the place that the table of live calls has given it, whatever the limit of this process says."""
+        self.leave(call)
+        if self._is_draining:
+            return Outcome.DRAINING
+        self._calls = [*self._calls, call]
+        return Outcome.ADMITTED
+
     def leave(self, call: LiveCall) -> None:
-        """Give the place back. Does nothing for a call without a place."""
+        """Give the place back, or stop waiting for one. Does nothing for a call that does neither."""
         self._calls = [each for each in self._calls if each is not call]
+        self._waiting = [each for each in self._waiting if each is not call]
 
     @contextlib.contextmanager
     def saving(self, call: LiveCall) -> Iterator[None]:
@@ -106,7 +127,7 @@ class Admission:
         async with asyncio.TaskGroup() as group:
             for call in self._calls:
                 group.create_task(finish(call))
-            for call in self._saving:
+            for call in (*self._waiting, *self._saving):
                 group.create_task(call.end(messages.CLOSE_RESTARTING))
 
 

@@ -1,5 +1,5 @@
 """
-The table of live calls: places within the limits of all web processes, heartbeats, and what operators end.
+The table of live calls: places within the limits of all web processes, the waiting list, heartbeats.
 
 `admission.py` has the calls of this process. Where the database does not answer it decides alone, and the heartbeat
 writes the missing rows later.
@@ -51,10 +51,24 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """Whether there was a place, and the calls of the same person and conversation that lost theirs."""
+    """
+    Whether there was a place, and the calls of the same person and conversation that lost theirs.
+
+    `waits_since` orders the waiting list.
+    """
 
     outcome: Outcome
     replaced: frozenset[UUID] = frozenset()
+    waits_since: dt.datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """The state of a call that waited, and while it waits, its place in the list (1: the next) of `count` calls."""
+
+    state: CallState
+    place: int = 0
+    count: int = 0
 
 
 class CallTable:
@@ -64,6 +78,8 @@ class CallTable:
         self._now = now
         self._thread = OwnThread("live calls")
         self._held: dict[UUID, Held] = {}
+        #: Calls that were admitted without the table, which may make them wait when it answers at last.
+        self._admitted_alone: set[UUID] = set()
         self._is_failing = False
 
     async def take(
@@ -73,12 +89,15 @@ class CallTable:
         *,
         limit: int,
         limit_per_person: int,
+        max_waiting: int,
         is_return: bool,
+        is_full: bool = False,
     ) -> Taken:
         """
-        Take a place for a call, within the limits of all processes; see `take_place`.
+        Take a place for a call, within the limits of all processes, or one in the waiting list; see `take_place`.
 
-        Where the database does not answer within TIMEOUT_S the call is admitted: this process's own limit holds.
+        Where the database does not answer within TIMEOUT_S this process's own limit decides: the call is admitted
+        unless `is_full`.
         """
         held = Held(call.session_id, call.user_id, conversation_id, self._now())
         # Before the row is written, so that no heartbeat takes it for one of a call that has left.
@@ -92,19 +111,38 @@ class CallTable:
                 now=self._now(),
                 limit=limit,
                 limit_per_person=limit_per_person,
+                max_waiting=max_waiting,
                 is_return=is_return,
+                is_full=is_full,
             )
         except (TimeoutError, AnyDatabaseError) as error:
             logger.warning("the table of live calls does not answer, so this process decides alone: %s", error)
-            return Taken(Outcome.ADMITTED)
+            taken = Taken(Outcome.FULL if is_full else Outcome.ADMITTED)
+            self._admitted_alone.add(call.session_id)
         except BaseException:
             del self._held[call.session_id]
             raise
-        if taken.outcome is not Outcome.ADMITTED:
+        if taken.waits_since is not None and call.session_id in self._held:
+            self._held[call.session_id] = replace(held, state=CallState.WAITING, began_at=taken.waits_since)
+        elif taken.outcome is not Outcome.ADMITTED:
             self._held.pop(call.session_id, None)
             # A heartbeat that began in between may have made it a row.
             self._thread.submit(remove, {call.session_id}).add_done_callback(_log_failure)
         return replace(taken, replaced=taken.replaced - self._held.keys())
+
+    async def advance(self, session_ids: Collection[UUID], *, limit: int) -> dict[UUID, Standing]:
+        """
+        Give free places to those of these calls whose turn it is, and return how all of them stand; see `advance_line`.
+
+        Raises TimeoutError, DatabaseError.
+        """
+        now = self._now()
+        standings = await self._thread.run(advance_line, TIMEOUT_S, frozenset(session_ids), now=now, limit=limit)
+        for session_id, standing in standings.items():
+            held = self._held.get(session_id)
+            if held is not None and held.state is CallState.WAITING and standing.state is CallState.ACTIVE:
+                self._held[session_id] = replace(held, state=CallState.ACTIVE, began_at=now)
+        return standings
 
     def release(self, session_id: UUID) -> None:
         """Give the place back, at once, while the call's turns are still being saved. The row is written later."""
@@ -134,9 +172,15 @@ class CallTable:
 
     async def beat(self) -> None:
         """Renew the rows. A database that is away costs no call: it is tried again with the next heartbeat."""
+        held, alone = list(self._held.values()), frozenset(self._admitted_alone)
         try:
             await self._thread.run(
-                write_heartbeat, HEARTBEAT_S, list(self._held.values()), process=make_process_name(), now=self._now()
+                write_heartbeat,
+                HEARTBEAT_S,
+                held,
+                process=make_process_name(),
+                now=self._now(),
+                admitted_alone=alone,
             )
         except (TimeoutError, AnyDatabaseError) as error:
             if not self._is_failing:
@@ -144,6 +188,7 @@ class CallTable:
             self._is_failing = True
         else:
             self._is_failing = False
+            self._admitted_alone -= alone
 
     def close(self) -> None:
         """End the thread, once what it waits for has answered."""
@@ -151,37 +196,96 @@ class CallTable:
 
 
 def take_place(
-    held: Held, *, process: str, now: dt.datetime, limit: int, limit_per_person: int, is_return: bool
+    held: Held,
+    *,
+    process: str,
+    now: dt.datetime,
+    limit: int,
+    limit_per_person: int,
+    max_waiting: int,
+    is_return: bool,
+    is_full: bool = False,
 ) -> Taken:
     """
-    Take a place in one transaction. Calls of the same person and conversation lose theirs: they are replaced.
+    Take a place in one transaction, or one at the end of the waiting list. Raises DatabaseError.
 
-    A call that replaces another, here or in another process (`is_return`), needs no free place. Raises DatabaseError.
+    A place that is free belongs to those who wait already. Calls of the same person and conversation lose theirs: they
+    are replaced, and so is their place in the list. A call that replaces one with a place, here or in another process
+    (`is_return`), needs no free one. `is_full` says that the process has none.
     """
     with transaction.atomic():
         _lock()
         LiveCall.objects.stale(now).delete()
-        others = LiveCall.objects.with_place(now).exclude(pk=held.session_id)
-        replaced: frozenset[UUID] = frozenset()
+        others = LiveCall.objects.entered(now).exclude(pk=held.session_id)
+        lost: list[LiveCall] = []
         if held.conversation_id is not None:
-            lost = others.of_conversation(held.user_id, held.conversation_id)
-            replaced = frozenset(lost.values_list("pk", flat=True))
-            mark(replaced, CallState.REPLACED)
-        if not is_return and not replaced:
-            users = list(others.values_list("user_id", flat=True))
-            if len(users) >= limit:
-                return Taken(Outcome.FULL)
-            if users.count(held.user_id) >= limit_per_person:
+            lost = list(others.of_conversation(held.user_id, held.conversation_id))
+            mark([each.pk for each in lost], CallState.REPLACED)
+        replaced = frozenset(each.pk for each in lost)
+        if not is_return and not any(each.state == CallState.ACTIVE for each in lost):
+            entered = list(others.values_list("user_id", "state"))
+            waiting = sum(state == CallState.WAITING for _, state in entered)
+            if not lost and sum(user_id == held.user_id for user_id, _ in entered) >= limit_per_person:
                 return Taken(Outcome.TOO_MANY)
-        _make_row(held, process=process, now=now).save(force_insert=True)
+            if is_full or len(entered) >= limit:
+                if not lost and waiting >= max_waiting:
+                    return Taken(Outcome.FULL)
+                since = min((each.began_at for each in lost), default=held.began_at)
+                held = replace(held, state=CallState.WAITING, began_at=since)
+        # Not only an insertion: a heartbeat may have made the row meanwhile.
+        _make_row(held, process=process, now=now).save()
+    if held.state is CallState.WAITING:
+        return Taken(Outcome.WAITING, replaced, waits_since=held.began_at)
     return Taken(Outcome.ADMITTED, replaced)
 
 
-def write_heartbeat(calls: Iterable[Held], *, process: str, now: dt.datetime) -> None:
+def advance_line(session_ids: frozenset[UUID], *, now: dt.datetime, limit: int) -> dict[UUID, Standing]:
+    """
+    Give free places to the first in the waiting list that are among these calls, and return how these calls stand.
+
+    The others of the list are let in by their own processes. A call without a row is not in the result. Costs one
+    query, and a transaction only when one of these calls gets a place. Raises DatabaseError.
+    """
+    line, states = _read_line(now, limit)
+    if line.next & session_ids:
+        with transaction.atomic():
+            _lock()
+            line, _ = _read_line(now, limit)
+            admitted = LiveCall.objects.filter(pk__in=line.next & session_ids, state=CallState.WAITING)
+            admitted.update(state=CallState.ACTIVE, began_at=now)
+        line, states = _read_line(now, limit)
+    places = {session_id: place for place, session_id in enumerate(line.waiting, 1)}
+    return {
+        session_id: Standing(state, places.get(session_id, 0), len(places) if session_id in places else 0)
+        for session_id, state in states.items()
+        if session_id in session_ids
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """Who waits, the first first, and those of them for whom there are places."""
+
+    waiting: list[UUID]
+    next: frozenset[UUID]
+
+
+def _read_line(now: dt.datetime, limit: int) -> tuple[_Line, dict[UUID, CallState]]:
+    rows = LiveCall.objects.fresh(now).oldest_first().values_list("pk", "state")
+    states = {session_id: CallState(state) for session_id, state in rows}
+    waiting = [session_id for session_id, state in states.items() if state is CallState.WAITING]
+    free = limit - sum(state is CallState.ACTIVE for state in states.values())
+    return _Line(waiting, frozenset(waiting[: max(0, free)])), states
+
+
+def write_heartbeat(
+    calls: Iterable[Held], *, process: str, now: dt.datetime, admitted_alone: Collection[UUID] = ()
+) -> None:
     """
     Make the rows of a process what it holds: one UPDATE for all of them. Raises DatabaseError.
 
     Rows are missing if the database was away; rows are too many if it was away, or the process has the pid of another.
+    A row of a call that was `admitted_alone` must not wait: nobody would ever let it in, nor those behind it.
     """
     held = {call.session_id: call for call in calls}
     rows = LiveCall.objects.filter(process=process)
@@ -189,6 +293,8 @@ def write_heartbeat(calls: Iterable[Held], *, process: str, now: dt.datetime) ->
     if known:
         rows.update(last_seen_at=now)
     remove(known - held.keys())
+    if admitted_alone:
+        rows.filter(pk__in=admitted_alone, state=CallState.WAITING).update(state=CallState.ACTIVE)
     missing = [call for session_id, call in held.items() if session_id not in known]
     if missing:
         users = get_user_model().objects.filter(pk__in={call.user_id for call in missing})

@@ -29,15 +29,18 @@ from realtime import entry, messages, voice_lookup
 from realtime.admission import admission
 from realtime.audio_input import decode_audio
 from realtime.call.turns import RecordedTurn, SaidTurn
+from realtime.call.voice import Voice
 from realtime.call_conversation import CallConversation
 from realtime.call_table import call_table
-from realtime.entry import CallRequest, Refusal, Start
+from realtime.entry import CallRequest, Refusal, Start, Waiting
 from realtime.limits import BudgetExceeded, IdleWatch, SocketBudget
 from realtime.messages import ErrorCode, ProtocolError, ServerMessage
+from realtime.models import CallState
 from realtime.outbox import SEND_TIMEOUT_S, ClientLeft, ClientTooSlow, Outbox, OutboxFull, Outgoing
 from realtime.recorder import Trouble
 from realtime.runner import CallOverrun, CallRunner
 from realtime.ui_strings import negotiate_language, translate_error, translate_idle_warning
+from realtime.waiting_list import waiting_list
 from realtime.watch import CallWatch, EndedFromOutside, IdleOver, IdleSoon, LoginOver, WatchEvent
 
 if TYPE_CHECKING:
@@ -46,6 +49,11 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 CLOSE_TIMEOUT_S = 2.0
+#: How long the place of a call that has waited is held until its client sends something: time for the browser to ask
+#: whether the page may use the microphone.
+ANSWER_S = 20.0
+#: Of the login of a call that waits, and may wait long. Without Redis; with it, a message comes at once.
+RECHECK_WAITING_S = 10.0
 #: What servers raise when they are to write to a client that has left: ASGI's, and Daphne's (autobahn's) own.
 SOCKET_CLOSED = (OSError, Disconnected)
 _TROUBLE_CODES = {Trouble.GONE: ErrorCode.CONVERSATION_GONE, Trouble.RECOVERED: ErrorCode.KEPT_AGAIN}
@@ -81,6 +89,8 @@ class VoiceConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels p
         self.conversation: CallConversation | None = None
         self.runner: CallRunner | None = None
         self.watch: CallWatch | None = None
+        #: Set by the first message of a call that has waited; its place is held until then.
+        self.has_answered = asyncio.Event()
         self.call: asyncio.Task[None] | None = None
         self.cleaning: asyncio.Task[None] | None = None
         self.is_closed = False
@@ -110,13 +120,18 @@ class VoiceConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels p
             self.user_id, self.conversation_id = request.login.user_id, request.wanted_id
             # In the socket's task: the call's begin with a copy.
             context.bind(session_id=self.session_id, user_id=self.user_id)
-            start = await entry.enter(self, request, admission, call_table)
+            entered = await entry.enter(self, request, admission, call_table)
         except Refusal as refusal:
             await self._refuse(refusal)
             return
         if self.is_closed:
-            return  # ended from outside while it entered: it was replaced, or the process stops
-        self._start_call(request, start)
+            # Ended from outside while it entered: it was replaced, or the process stops.
+            admission.leave(self)
+            await call_table.leave(self.session_id)
+            return
+        if isinstance(entered, Start):
+            self._start_call(request, entered)
+        self.call = asyncio.create_task(self._hold_call(request, entered), name=f"call {self.session_id}")
 
     async def _refuse(self, refusal: Refusal) -> None:
         admission.leave(self)
@@ -127,7 +142,7 @@ class VoiceConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels p
                 await self._write(messages.ErrorMessage(code=refusal.code, error="", is_fatal=True))
         await self._hang_up(refusal.close_code)
 
-    def _start_call(self, request: CallRequest, start: Start) -> None:
+    def _start_call(self, request: CallRequest, start: Start, *, answer_within_s: int | None = None) -> None:
         self.conversation_id = start.conversation_id
         self.conversation = CallConversation(
             start.conversation_id,
@@ -155,9 +170,9 @@ class VoiceConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels p
                     max_utterance_chunks=settings.AVATAR_MAX_UTTERANCE_CHUNKS,
                     max_utterance_s=settings.AVATAR_MAX_UTTERANCE_S,
                 ),
+                answer_within_s=answer_within_s,
             )
         )
-        self.call = asyncio.create_task(self._hold_call(self.runner, self.watch), name=f"call {self.session_id}")
 
     def _make_runner(self, start: Start, conversation: CallConversation, user: User) -> CallRunner:
         return CallRunner(
@@ -179,22 +194,24 @@ class VoiceConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels p
     # --- receiving ---
 
     async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
-        if self.runner is None or self.is_closed:
+        if self.is_closed:
             return
         now = self.clock()
         try:
             if bytes_data is not None:
                 self.budget.charge_frame(len(bytes_data), now)
                 messages.check_frame(bytes_data)
-                self.runner.push_frame(bytes_data)
+                if self.runner is not None:
+                    self.has_answered.set()
+                    self.runner.push_frame(bytes_data)
             else:
-                self._receive_text(self.runner, text_data or "", now)
+                self._receive_text(text_data or "", now)
         except ProtocolError as error:
             await self._answer_error(error, now)
         except (BudgetExceeded, CallOverrun, OutboxFull) as error:
             await self._cut_off(error)
 
-    def _receive_text(self, runner: CallRunner, text: str, now: float) -> None:
+    def _receive_text(self, text: str, now: float) -> None:
         self.budget.charge_json(len(text), now)
         try:
             message = messages.parse(text)
@@ -207,7 +224,9 @@ class VoiceConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels p
             return
         if isinstance(message, messages.ConfigureMessage) and message.page_language is not messages.UNSET:
             self.language = message.page_language
-        runner.push_message(message)
+        if self.runner is not None:  # while the call waits, nothing is done
+            self.has_answered.set()
+            self.runner.push_message(message)
 
     async def _answer_error(self, error: ProtocolError, now: float) -> None:
         try:
@@ -276,15 +295,64 @@ class VoiceConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels p
                 logger.info("session %s ends: idle", self.session_id)
                 await self._hang_up(messages.CLOSE_IDLE)
 
+    # --- the waiting list ---
+
+    async def _wait_for_place(self, request: CallRequest) -> None:
+        """Tell the client its place in the waiting list until the call has been given a place."""
+        watch = CallWatch(
+            login=request.login,
+            session_id=self.session_id,
+            idle=IdleWatch(limit_s=0, now=self.clock()),
+            clock=self.clock,
+            read_voice=Voice,
+            on_voice_changed=lambda profile_id: None,
+            handle=self._handle_watch_event,
+            recheck_s=RECHECK_WAITING_S,
+        )
+        began_at = self.clock()
+        async with asyncio.TaskGroup() as group:
+            watching = group.create_task(watch.run())
+            with waiting_list.joined(self.session_id) as spot:
+                while (standing := await spot.read_next()).state is not CallState.ACTIVE:
+                    if standing.state is CallState.WAITING:
+                        await self.outbox.put(messages.Waiting(place=standing.place, count=standing.count))
+                    else:
+                        watch.recheck()  # an operator has ended it, or another socket has taken it over
+            watching.cancel()
+        logger.info("session %s has waited for %.0f s", self.session_id, self.clock() - began_at)
+
+    async def _expect_answer(self) -> None:
+        """End a call that has waited and is not answered, so that the next one gets its place."""
+        try:
+            async with asyncio.timeout(ANSWER_S):
+                await self.has_answered.wait()
+        except TimeoutError:
+            logger.info("session %s does not answer: its place goes to the next", self.session_id)
+            # Not only when the other end has closed the socket, too: it may be dead.
+            admission.leave(self)
+            call_table.release(self.session_id)
+            waiting_list.nudge()
+            await self._hang_up(messages.CLOSE_NO_ANSWER)
+
     # --- the call and its end ---
 
-    async def _hold_call(self, runner: CallRunner, watch: CallWatch) -> None:
+    async def _hold_call(self, request: CallRequest, entered: Start | Waiting) -> None:
         """Run the call's tasks. This one is not awaited: every failure in it closes the socket."""
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self.outbox.run())
-                group.create_task(runner.run())
-                group.create_task(watch.run())
+                if isinstance(entered, Waiting):
+                    await self._wait_for_place(request)
+                    start = await entry.enter_from_list(self, request, entered, admission)
+                    self._start_call(request, start, answer_within_s=round(ANSWER_S))
+                    group.create_task(self._expect_answer())
+                for part in (self.runner, self.watch):
+                    if part is not None:  # as both are, once the call has begun
+                        group.create_task(part.run())
+        except* Refusal as refused:
+            for refusal in refused.exceptions:
+                if isinstance(refusal, Refusal):
+                    await self._refuse(refusal)
         except* ClientLeft:
             logger.info("session %s: the client has left", self.session_id)
             await self._hang_up(messages.CLOSE_TOO_SLOW)
@@ -334,6 +402,7 @@ class VoiceConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels p
         finally:
             admission.leave(self)
             call_table.release(self.session_id)
+            waiting_list.nudge()
             try:
                 if self.conversation is not None:
                     with admission.saving(self):

@@ -31,7 +31,7 @@ from realtime.call.turns import PastTurn
 from realtime.call.voice import Voice
 from realtime.call_conversation import read_history
 from realtime.call_table import CallTable
-from realtime.logins import Login, read_login
+from realtime.logins import Login, find_logged_in, read_login
 from realtime.loop_lag import loop_lag
 from realtime.messages import ErrorCode
 from realtime.voice_lookup import find_preferred_voice
@@ -74,6 +74,13 @@ class CallRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class Waiting:
+    """A call is in the waiting list. It will begin the conversation `new_id`; None: it continues one, or has none."""
+
+    new_id: UUID | None
+
+
+@dataclass(frozen=True, slots=True)
 class Start:
     """What a call that was admitted begins with."""
 
@@ -99,15 +106,38 @@ def read_request(scope: Mapping[str, Any]) -> CallRequest:
     )
 
 
-async def enter(call: LiveCall, request: CallRequest, admission: Admission, table: CallTable) -> Start:
-    """Take a place and read what the call begins with. Raises Refusal; the caller gives the place back."""
+async def enter(call: LiveCall, request: CallRequest, admission: Admission, table: CallTable) -> Start | Waiting:
+    """
+    Take a place and read what the call begins with, or a place in the waiting list.
+
+    Raises Refusal; the caller gives the place back.
+    """
     wanted_id = request.wanted_id
     new_id = uuid4() if wanted_id is None and request.is_kept else None
-    replaced = await _take_place(call, wanted_id, admission, table, row_conversation_id=wanted_id or new_id)
+    outcome, replaced = await _take_place(call, wanted_id, admission, table, row_conversation_id=wanted_id or new_id)
+    if outcome is Outcome.WAITING:
+        if wanted_id is not None and not await _has_conversation(wanted_id, call.user_id):
+            raise Refusal(messages.CLOSE_UNKNOWN_CONVERSATION)  # not only when its turn has come
+        return Waiting(new_id)
+    return await _read_start(call, request, new_id, replaced)
+
+
+async def enter_from_list(call: LiveCall, request: CallRequest, waiting: Waiting, admission: Admission) -> Start:
+    """Read what a call begins with that the waiting list has given a place. Raises Refusal, as `enter` does."""
+    outcome = admission.seat(call)
+    if outcome in _REFUSALS:
+        raise Refusal(*_REFUSALS[outcome])
+    if await database_sync_to_async(find_logged_in)(request.login) is None:
+        raise Refusal(messages.CLOSE_NOT_LOGGED_IN)
+    return await _read_start(call, request, waiting.new_id, None)
+
+
+async def _read_start(call: LiveCall, request: CallRequest, new_id: UUID | None, replaced: LiveCall | None) -> Start:
+    wanted_id = request.wanted_id
     is_new = wanted_id is None
     history: list[PastTurn] = []
     if wanted_id is not None:
-        if await database_sync_to_async(has_conversation)(conversation_id=wanted_id, owner_id=call.user_id):
+        if await _has_conversation(wanted_id, call.user_id):
             history = await read_history(wanted_id)
         elif replaced is not None and replaced.is_conversation_unbegun:
             # The connection was lost before any turn was kept: the id is still free.
@@ -116,6 +146,11 @@ async def enter(call: LiveCall, request: CallRequest, admission: Admission, tabl
             raise Refusal(messages.CLOSE_UNKNOWN_CONVERSATION)
     voice, quality = await find_preferred_voice(request.user)
     return Start(conversation_id=wanted_id or new_id, is_new=is_new, history=history, voice=voice, quality=quality)
+
+
+async def _has_conversation(conversation_id: UUID, owner_id: int) -> bool:
+    has: bool = await database_sync_to_async(has_conversation)(conversation_id=conversation_id, owner_id=owner_id)
+    return has
 
 
 def make_call_settings() -> CallSettings:
@@ -145,9 +180,11 @@ def read_query(scope: Mapping[str, Any], name: str) -> str | None:
 
 async def _take_place(
     call: LiveCall, wanted_id: UUID | None, admission: Admission, table: CallTable, *, row_conversation_id: UUID | None
-) -> LiveCall | None:
+) -> tuple[Outcome, LiveCall | None]:
     """
-    Take a place, or that of the user's own call which holds the wanted conversation: return it, ended and saved.
+    Take a place, one in the waiting list, or that of the user's own call which holds the wanted conversation.
+
+    Return which of the first two it is, and the user's own call, ended and saved. Raises Refusal.
 
     A connection that was lost is held for up to a minute, until its ping is missed; so is its place. A call of another
     process is ended the same way, and not returned.
@@ -158,10 +195,22 @@ async def _take_place(
         raise Refusal(messages.CLOSE_OVERLOADED, ErrorCode.OVERLOADED)
     limits = {"limit": settings.AVATAR_MAX_SESSIONS, "limit_per_person": settings.AVATAR_MAX_CALLS_PER_PERSON}
     # First the calls of this process, at once: two that enter it together cannot both take its last place.
-    outcome, elsewhere = admission.enter(call, replaced=replaced, **limits), frozenset[UUID]()
-    if outcome is Outcome.ADMITTED:
-        taken = await table.take(call, row_conversation_id, is_return=replaced is not None, **limits)
+    here, elsewhere = admission.enter(call, replaced=replaced, **limits), frozenset[UUID]()
+    outcome = here
+    if here in (Outcome.ADMITTED, Outcome.FULL):
+        taken = await table.take(
+            call,
+            row_conversation_id,
+            is_return=replaced is not None,
+            is_full=here is Outcome.FULL,
+            max_waiting=settings.AVATAR_MAX_WAITING,
+            **limits,
+        )
         outcome, elsewhere = taken.outcome, taken.replaced
+    if outcome is Outcome.WAITING:
+        outcome = admission.wait(call)
+    elif outcome is Outcome.ADMITTED and here is Outcome.FULL:
+        outcome = admission.seat(call)  # it replaces a call while there are more than the limit
     if outcome in _REFUSALS:
         raise Refusal(*_REFUSALS[outcome])
     try:
@@ -178,7 +227,7 @@ async def _take_place(
         logger.warning("turns of session %s are saved too late for its successor", ", ".join(map(str, late)))
     except AnyDatabaseError as error:
         logger.warning("whether the call that is replaced has ended cannot be read: %s", error)
-    return replaced
+    return outcome, replaced
 
 
 def _check_origin(scope: Mapping[str, Any]) -> None:

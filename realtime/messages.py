@@ -42,6 +42,7 @@ CLOSE_TOO_SLOW = 4408
 CLOSE_REPLACED = 4409
 CLOSE_IDLE = 4410
 CLOSE_ENDED_BY_OPERATOR = 4411
+CLOSE_NO_ANSWER = 4412
 CLOSE_SERVER_FULL = 4429
 CLOSE_TOO_MANY_CALLS = 4430
 CLOSE_OVERLOADED = 4431
@@ -210,14 +211,26 @@ class Limits(Struct, frozen=True, forbid_unknown_fields=True):
     max_text_characters: int = MAX_TEXT_CHARACTERS
 
 
+class Waiting(_FromServer, frozen=True, tag="waiting"):
+    """All places are taken: this call waits for one, as number `place` (1 is the next) of `count`. Sent on a change."""
+
+    place: int
+    count: int
+
+
 class ReadyStatus(_FromServer, frozen=True, tag="status"):
-    """Sent once, after connecting: what this call is. Without `conversation_id` nothing of it is kept."""
+    """
+    Sent once, after connecting or waiting: what this call is. Without `conversation_id` nothing of it is kept.
+
+    `answer_within_s` is null unless the call has waited: it ends if nothing but `ping` is sent for so many seconds.
+    """
 
     conversation_id: UUID | None
     voice_profile_id: UUID | None
     is_resumed: bool
     limits: Limits
     sample_rate: int = MICROPHONE_SAMPLE_RATE_HZ
+    answer_within_s: int | None = None
     stage: Literal["ready"] = "ready"
 
 
@@ -329,6 +342,7 @@ class Pong(_FromServer, frozen=True, tag="pong"):
 
 ServerMessage = (
     ReadyStatus
+    | Waiting
     | Status
     | Transcription
     | Corrected

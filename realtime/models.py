@@ -21,7 +21,7 @@ STALE_AFTER = dt.timedelta(seconds=3 * HEARTBEAT_S)
 
 class CallState(models.TextChoices):
     ACTIVE = "active", _("talking")
-    #: In the list of those who wait for a place.
+    #: In the waiting list. `began_at` is since when; it is set again when the call gets a place.
     WAITING = "waiting", _("waiting")
     #: It has no place any more: its turns are being saved, or an operator ends it.
     ENDING = "ending", _("ending")
@@ -42,9 +42,9 @@ class LiveCallQuerySet(models.QuerySet["LiveCall"]):
     def stale(self, now: dt.datetime) -> Self:
         return self.filter(Q(last_seen_at__lte=now - STALE_AFTER) | Q(last_seen_at__gt=now + STALE_AFTER))
 
-    def with_place(self, now: dt.datetime) -> Self:
-        """Those that count against the limits."""
-        return self.fresh(now).filter(state=CallState.ACTIVE)
+    def entered(self, now: dt.datetime) -> Self:
+        """Those with a place, and those that wait for one."""
+        return self.fresh(now).filter(state__in=(CallState.ACTIVE, CallState.WAITING))
 
     def of_conversation(self, user_id: int, conversation_id: UUID) -> Self:
         return self.filter(user_id=user_id, conversation_id=conversation_id)

@@ -70,6 +70,7 @@ class SystemSessionsSerializer(serializers.Serializer[Any]):
 class SystemLimitsSerializer(serializers.Serializer[Any]):
     max_sessions = serializers.IntegerField()
     max_calls_per_person = serializers.IntegerField()
+    max_waiting = serializers.IntegerField(help_text="Of those beyond max_sessions, how many wait for a place.")
     max_utterance_bytes = serializers.IntegerField()
     max_utterance_chunks = serializers.IntegerField()
     max_utterance_s = serializers.IntegerField()
@@ -138,6 +139,7 @@ def describe(snapshot: Snapshot, *, is_operator: bool) -> dict[str, Any]:
         "limits": {
             "max_sessions": settings.AVATAR_MAX_SESSIONS,
             "max_calls_per_person": settings.AVATAR_MAX_CALLS_PER_PERSON,
+            "max_waiting": settings.AVATAR_MAX_WAITING,
             "max_utterance_bytes": settings.AVATAR_MAX_UTTERANCE_BYTES,
             "max_utterance_chunks": settings.AVATAR_MAX_UTTERANCE_CHUNKS,
             "max_utterance_s": settings.AVATAR_MAX_UTTERANCE_S,
@@ -186,7 +188,8 @@ def _describe_capabilities(snapshot: Snapshot, *, is_operator: bool) -> dict[str
     is_encoding = status is not None and any(
         role.role is Role.ENCODER and role.state is RoleState.READY for role in status.roles
     )
-    has_place = snapshot.database.active < settings.AVATAR_MAX_SESSIONS
+    # A place that is free belongs to those who wait already.
+    has_place = snapshot.database.active + snapshot.database.waiting < settings.AVATAR_MAX_SESSIONS
     return {
         "can_call": snapshot.health is not Health.UNHEALTHY
         and has_place

@@ -8,7 +8,7 @@ import json
 import math
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -110,8 +110,9 @@ class _Speaker:
 class Caller:
     """One call over an open connection: `exchange` sends speech and returns the reply."""
 
-    def __init__(self, connection: ClientConnection) -> None:
+    def __init__(self, connection: ClientConnection, on_waiting: Callable[[int, int], None] | None = None) -> None:
         self._connection = connection
+        self._on_waiting = on_waiting
         self._frames: deque[bytes] = deque()
         self._spoken = asyncio.Event()
         self._speech_ended_at = math.inf
@@ -210,6 +211,9 @@ class Caller:
         match message:
             case {"type": "status", "stage": "ready"}:
                 self._ready.set()
+            case {"type": "waiting"}:
+                if self._on_waiting is not None:
+                    self._on_waiting(message["place"], message["count"])
             case {"type": "error"}:
                 if exchange is not None:
                     exchange.errors.append(describe_error(message))
@@ -253,10 +257,16 @@ def describe_error(message: dict[str, Any]) -> str:
 
 
 @contextlib.asynccontextmanager
-async def open_call(url: str, *, headers: dict[str, str]) -> AsyncGenerator[Caller]:
-    """Connect to `ws(s)://…/ws/chat` and hold a call. Raises CallFailed, OSError."""
+async def open_call(
+    url: str, *, headers: dict[str, str], on_waiting: Callable[[int, int], None] | None = None
+) -> AsyncGenerator[Caller]:
+    """
+    Connect to `ws(s)://…/ws/chat` and hold a call. Raises CallFailed, OSError.
+
+    While all places are taken, `on_waiting` is called with the call's place in the list and how many wait.
+    """
     async with connect(url, additional_headers=headers, max_size=None, proxy=None) as connection:
-        caller = Caller(connection)
+        caller = Caller(connection, on_waiting)
         # A failed call cancels the body, which would wait for a reply that cannot come.
         with _unwrapped_failure():
             async with asyncio.TaskGroup() as group:

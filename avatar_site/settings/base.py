@@ -45,6 +45,8 @@ AVATAR_ADMIN_USERNAME = env.text("AVATAR_ADMIN_USERNAME", "admin")
 AVATAR_ADMIN_PASSWORD = env.text("AVATAR_ADMIN_PASSWORD")
 
 AVATAR_MAX_SESSIONS = env.whole_number("AVATAR_MAX_SESSIONS", 5, minimum=1, maximum=1000)
+# How many wait for a place while all are taken; 0: none.
+AVATAR_MAX_WAITING = env.whole_number("AVATAR_MAX_WAITING", 20, minimum=0, maximum=1000)
 # Of the web process. Behind a proxy (AVATAR_HTTPS) there is no limit per address: all connections come from one.
 AVATAR_MAX_CONNECTIONS = env.whole_number("AVATAR_MAX_CONNECTIONS", 1000, minimum=20, maximum=100_000)
 AVATAR_MAX_CONNECTIONS_PER_ADDRESS = env.whole_number(

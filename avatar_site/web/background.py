@@ -10,6 +10,7 @@ from avatar_site.monitoring import reporting
 from avatar_site.operations.status import get_prober
 from realtime.call_table import call_table
 from realtime.loop_lag import loop_lag
+from realtime.waiting_list import waiting_list
 
 logger = logging.getLogger(__name__)
 
@@ -26,6 +27,7 @@ async def run() -> None:
             "prober": get_prober().run,
             "loop lag": loop_lag.run,
             "heartbeats of calls": call_table.run,
+            "waiting list": waiting_list.run,
             "samples": reporting.run,
         }
     )

@@ -30,6 +30,7 @@ export function connectControls(view, { getState, dispatch, isOpen, openSettings
     start: () => dispatch({ type: "start", withMicrophone: true, keepsNothing: readKeepsNothing() }),
     "start-typing": () => dispatch({ type: "start", withMicrophone: false, keepsNothing: readKeepsNothing() }),
     end: () => dispatch({ type: "end" }),
+    leave: () => dispatch({ type: "end" }),
     stop: () => dispatch({ type: "stop" }),
     voice: () => openSettings("voice"),
     "open-settings": () => openSettings(),

@@ -1,6 +1,7 @@
 // The call as a state machine. Pure: takes a state and an event, returns the next state and the effects to run.
 // Imports no DOM, timer, socket or audio; call.js feeds it and runs its effects.
-// A call goes idle → asking (for the microphone) → connecting → live → idle.
+// A call goes idle → asking (for the microphone) → connecting → live → idle; where all places are taken, from connecting
+// to waiting, and once a place is free to asking again, as the microphone is closed while it waits, and to live.
 import { MESSAGE_HANDLERS } from "./call-messages.js";
 import { CONNECTION_TROUBLES, HANDS_FREE, isHoldToTalk, makeConfigure, Step } from "./call-step.js";
 import { CloseCode } from "./close-codes.js";
@@ -22,6 +23,7 @@ const RETRYABLE_REFUSALS = {
   [CloseCode.REPLACED]: "replaced",
   [CloseCode.IDLE]: "idleEnd",
   [CloseCode.ENDED_BY_OPERATOR]: "endedByOperator",
+  [CloseCode.NO_ANSWER]: "noAnswer",
   [CloseCode.TOO_MANY_CALLS]: "tooMany",
 };
 
@@ -38,6 +40,9 @@ export function createState({ settings, conversationId = null, answerTurnId = nu
     stage: "listening",
     attempt: 0,
     starting: null,
+    waitingPlace: null,
+    wantsMicrophone: false,
+    held: null,
     isMicrophoneOpen: false,
     canPlay: false,
     isUserSpeaking: false,
@@ -126,7 +131,7 @@ export const HANDLERS = {
   },
 
   turnCorrected(step, { turnId, text, isOpen }) {
-    if (text === "" || !isOpen) return;
+    if (text === "" || step.state.phase !== "live" || !isOpen) return;
     step.interruptForTurn();
     step.send({ type: "correct", turn_id: turnId, text });
     step.state.stage = "llm";
@@ -158,14 +163,17 @@ export const HANDLERS = {
     if (attempt !== step.state.attempt) return; // ended while the permission was asked for; it has been closed again
     step.state.isMicrophoneOpen = isOpen;
     step.finishStart();
+    step.takeHeldPlace();
   },
 
   microphoneRefused(step, { attempt, reason }) {
-    if (step.abandonStart(attempt)) step.explainMicrophone(reason);
+    if (!step.abandonStart(attempt)) return;
+    step.takeHeldPlace(); // who has waited goes on by typing
+    step.explainMicrophone(reason);
   },
 
   startFailed(step, { attempt }) {
-    step.abandonStart(attempt);
+    if (step.abandonStart(attempt)) step.takeHeldPlace();
   },
 
   microphoneLost(step) {
@@ -231,6 +239,8 @@ export const HANDLERS = {
     if (state.audioTurnId) step.emit({ type: "endReply", turnId: state.audioTurnId }); // what has arrived is played to its end
     step.forgetReply();
     Object.assign(state, { isUserSpeaking: false, isHolding: false, isReleasing: false });
+    if (state.phase === "waiting" || state.held)
+      Object.assign(state, { phase: "waiting", waitingPlace: null, held: null });
     step.emit({ type: "settleCaptions" });
     if (code === CloseCode.SERVER_FULL) step.setTrouble("full");
     else if (code === CloseCode.OVERLOADED) step.setTrouble("overloaded");
@@ -238,7 +248,8 @@ export const HANDLERS = {
   },
 
   refused(step, { code }) {
-    const { isMicrophoneOpen: withMicrophone, conversationId } = step.state;
+    const { isMicrophoneOpen, wantsMicrophone, conversationId } = step.state;
+    const withMicrophone = isMicrophoneOpen || wantsMicrophone;
     step.end();
     const again = /** @type {const} */ ({ do: "start", withMicrophone, label: "tryAgain" });
     if (code === CloseCode.NOT_LOGGED_IN) step.notify("expired", { actions: [{ do: "logIn" }] });

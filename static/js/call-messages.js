@@ -1,6 +1,4 @@
 // What each message of the server does to the call. Pure, like call-machine.js.
-import { CONNECTION_TROUBLES, makeConfigure } from "./call-step.js";
-
 /**
  * @import { Step } from "./call-step.js"
  * @import { ServerMessage } from "./messages.js"
@@ -24,7 +22,7 @@ const RECORDING_NOTICES = {
 export const MESSAGE_HANDLERS = {
   status(step, message) {
     if (message.stage === "ready") {
-      becomeLive(step, message.conversation_id);
+      step.receiveReady(message.conversation_id);
       return;
     }
     const { state } = step;
@@ -37,6 +35,8 @@ export const MESSAGE_HANDLERS = {
       step.hideNotice("idle");
     }
   },
+
+  waiting: (step, { place }) => step.wait(place),
 
   transcription(step, { turn_id: turnId, text, is_final: isFinal, language }) {
     const { state } = step;
@@ -126,16 +126,3 @@ export const MESSAGE_HANDLERS = {
   idle_warning: (step, { notice }) => step.notify("idle", { text: notice, isSerious: false }),
   pong() {},
 };
-
-/** @param {Step} step @param {string | null} conversationId */
-function becomeLive(step, conversationId) {
-  const { state } = step;
-  const isReturn = conversationId !== null && state.conversationId === conversationId;
-  Object.assign(state, { phase: "live", stage: "listening", conversationId, isUnkept: conversationId === null });
-  if (CONNECTION_TROUBLES.includes(state.trouble)) state.trouble = null;
-  step.hideNotice(...CONNECTION_TROUBLES.map(String));
-  step.send(makeConfigure(state.settings));
-  if (state.answerTurnId) step.emit({ type: "answerAgain", turnId: state.answerTurnId });
-  state.answerTurnId = null;
-  if (isReturn) step.emit({ type: "fetchKeptTurns", conversationId });
-}

@@ -118,6 +118,68 @@ export class Step {
     this.emit({ type: "clearConversation" });
   }
 
+  /** Wait for a place. Nobody is heard meanwhile, so the microphone is closed. @param {number} place 1 is the next */
+  wait(place) {
+    const { state } = this;
+    this.#endConnectionTrouble();
+    state.waitingPlace = place;
+    if (state.phase === "waiting" && !state.isMicrophoneOpen) return;
+    if (state.isMicrophoneOpen) {
+      Object.assign(state, { isMicrophoneOpen: false, wantsMicrophone: true });
+      this.emit({ type: "closeMicrophone" });
+    }
+    state.phase = "waiting";
+    this.emit({ type: "focus", target: "leave" });
+  }
+
+  /** Go live; after a wait that closed the microphone, once it is open again. @param {string | null} conversationId */
+  receiveReady(conversationId) {
+    const { state } = this;
+    const hasWaited = state.phase === "waiting";
+    if (!hasWaited || !state.wantsMicrophone || state.isMicrophoneOpen) {
+      this.#becomeLive(conversationId);
+      if (hasWaited) this.#focusInput();
+      return;
+    }
+    this.#endConnectionTrouble();
+    Object.assign(state, { phase: "asking", waitingPlace: null, held: { conversationId } });
+    if (state.starting) return; // the connection was lost while the browser asked, and it asks still
+    state.attempt += 1;
+    state.starting = { withMicrophone: true, keepsNothing: false, wasIdle: false };
+    this.emit({ type: "openMicrophone", attempt: state.attempt });
+  }
+
+  /** Go live if the server holds a place: whether the microphone is open is known now. */
+  takeHeldPlace() {
+    const { state } = this;
+    if (!state.held) return;
+    if (!state.isMicrophoneOpen) state.isComposerShown = true;
+    this.#becomeLive(state.held.conversationId);
+    this.#focusInput();
+  }
+
+  #focusInput() {
+    this.emit({ type: "focus", target: this.state.isMicrophoneOpen ? "talk" : "message" });
+  }
+
+  /** @param {string | null} conversationId */
+  #becomeLive(conversationId) {
+    const { state } = this;
+    const isReturn = conversationId !== null && state.conversationId === conversationId;
+    Object.assign(state, { phase: "live", stage: "listening", conversationId, isUnkept: conversationId === null });
+    Object.assign(state, { waitingPlace: null, wantsMicrophone: false, held: null });
+    this.#endConnectionTrouble();
+    this.send(makeConfigure(state.settings));
+    if (state.answerTurnId) this.emit({ type: "answerAgain", turnId: state.answerTurnId });
+    state.answerTurnId = null;
+    if (isReturn) this.emit({ type: "fetchKeptTurns", conversationId });
+  }
+
+  #endConnectionTrouble() {
+    if (CONNECTION_TROUBLES.includes(this.state.trouble)) this.state.trouble = null;
+    this.hideNotice(...CONNECTION_TROUBLES.map(String));
+  }
+
   /** Abandon a start that failed. Returns whether it was the latest one. @param {number} attempt */
   abandonStart(attempt) {
     const { state } = this;
@@ -145,6 +207,9 @@ export class Step {
     Object.assign(state, {
       attempt: state.attempt + 1,
       starting: null,
+      waitingPlace: null,
+      wantsMicrophone: false,
+      held: null,
       phase: "idle",
       trouble: null,
       playingTurnId: null,

@@ -2,7 +2,7 @@
 
 import type { ClientMessage, ServerMessage } from "./messages.js";
 
-export type Phase = "idle" | "asking" | "connecting" | "live";
+export type Phase = "idle" | "asking" | "connecting" | "waiting" | "live";
 export type Stage = "listening" | "stt" | "llm" | "tts";
 export type Trouble = "reconnecting" | "offline" | "full" | "overloaded" | "warming" | "unavailable";
 export type Quality = "fast" | "high_quality";
@@ -47,6 +47,13 @@ export interface CallState {
   attempt: number;
   /** The start that waits for the loudspeaker or the microphone. */
   starting: { withMicrophone: boolean; keepsNothing: boolean; wasIdle: boolean } | null;
+
+  /** The place in the list of those who wait for the server: 1 is the next. */
+  waitingPlace: number | null;
+  /** The microphone was closed when the call began to wait, and is opened again when its turn has come. */
+  wantsMicrophone: boolean;
+  /** The server holds a place in a call, which begins once the microphone is open. */
+  held: { conversationId: string | null } | null;
 
   isMicrophoneOpen: boolean;
   /** Whether replies can be heard: AudioWorklet is missing on insecure addresses. */
@@ -151,7 +158,7 @@ export type CallEffect =
   // The page.
   | { type: "keepAwake" }
   | { type: "allowSleep" }
-  | { type: "focus"; target: "start" | "talk" | "message" }
+  | { type: "focus"; target: "start" | "talk" | "message" | "leave" }
   | { type: "clearComposer" }
   | { type: "setMuted"; isMuted: boolean }
   | { type: "forgetVoice"; voiceId: string }

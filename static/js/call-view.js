@@ -36,8 +36,9 @@ export class CallView {
 
   /** @param {CallState} state */
   render(state) {
-    const { key, mood, hint } = describeCall({
+    const { key, mood, hint, before } = describeCall({
       phase: state.phase,
+      waitingPlace: state.waitingPlace,
       trouble: state.trouble,
       stage: state.stage,
       mode: state.settings.mode,
@@ -52,13 +53,14 @@ export class CallView {
     this.main.dataset.state = key;
     this.main.dataset.phase = state.phase;
     this.main.classList.toggle("shows-latency", state.settings.shows_latency);
-    setText(byId("state"), say(`state_${key}`));
+    setText(byId("state"), before === 0 ? say(`state_${key}Next`) : say(`state_${key}`, { before: before ?? 0 }));
     setText(byId("hint"), hint ? say(`hint_${hint}`) : "");
     this.visualizer.show(mood);
-    byId("controls").hidden = state.phase === "idle";
+    byId("controls").hidden = state.phase === "idle" || state.phase === "waiting";
+    byId("waiting").hidden = state.phase !== "waiting";
     byId("stop", HTMLButtonElement).disabled = !hasReply(state);
     byId("unkept").hidden = !state.isUnkept;
-    byId("composer").hidden = !state.isComposerShown;
+    byId("composer").hidden = !state.isComposerShown || state.phase === "waiting";
     byId("keyboard").setAttribute("aria-pressed", String(state.isComposerShown));
     if (this.keepsNothing)
       byId("keeps-nothing-hint").hidden = !this.keepsNothing.checked || state.conversationId === null;

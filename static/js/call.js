@@ -27,6 +27,7 @@ const TRANSLATED = [
   ".stage",
   "#log",
   "#welcome",
+  "#waiting",
   "#turn-template",
   "#correction-template",
   "#composer",

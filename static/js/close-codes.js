@@ -7,6 +7,7 @@ export const CloseCode = Object.freeze({
   REPLACED: 4409,
   IDLE: 4410,
   ENDED_BY_OPERATOR: 4411,
+  NO_ANSWER: 4412,
   SERVER_FULL: 4429,
   TOO_MANY_CALLS: 4430,
   OVERLOADED: 4431,

@@ -62,7 +62,7 @@ export type PingMessage = {
   nonce?: string | null;
 };
 
-/** Sent once, after connecting: what this call is. Without `conversation_id` nothing of it is kept. */
+/** Sent once, after connecting or waiting: what this call is. Without `conversation_id` nothing of it is kept. `answer_within_s` is null unless the call has waited: it ends if nothing but `ping` is sent for so many seconds. */
 export type ReadyStatus = {
   type: "status";
   conversation_id: string | null;
@@ -70,6 +70,7 @@ export type ReadyStatus = {
   is_resumed: boolean;
   limits: Limits;
   sample_rate: number;
+  answer_within_s: number | null;
   stage: "ready";
   session_id: string;
 };
@@ -82,6 +83,14 @@ export type Limits = {
   max_frame_bytes: number;
   max_chunk_bytes: number;
   max_text_characters: number;
+};
+
+/** All places are taken: this call waits for one, as number `place` (1 is the next) of `count`. Sent on a change. */
+export type Waiting = {
+  type: "waiting";
+  place: number;
+  count: number;
+  session_id: string;
 };
 
 /** What the call is doing. `is_speaking` says whether the user's speech has begun (stage `listening`). */
@@ -196,4 +205,4 @@ export type Pong = {
 
 export type ClientMessage = AudioChunkMessage | AudioEndMessage | ConfigureMessage | TextMessage | CorrectMessage | InterruptMessage | PlaybackMessage | PingMessage;
 
-export type ServerMessage = ReadyStatus | Status | Transcription | Corrected | LlmResponse | TtsReady | TurnEnd | Interrupted | ErrorMessage | IdleWarning | Pong;
+export type ServerMessage = ReadyStatus | Waiting | Status | Transcription | Corrected | LlmResponse | TtsReady | TurnEnd | Interrupted | ErrorMessage | IdleWarning | Pong;

@@ -98,7 +98,7 @@ export class Socket {
       if (data instanceof ArrayBuffer) this.onaudio(data);
       else {
         const message = JSON.parse(data);
-        if (message.type === "status" && message.stage === "ready") this.#failures = 0;
+        if (message.stage === "ready" || message.type === "waiting") this.#failures = 0;
         this.onmessage(message);
       }
     };

@@ -303,6 +303,11 @@ async def photograph_trouble(call: CallPage, photographer: Photographer) -> None
     for name, code in (("reconnecting", 1006), ("full", 4429), ("overloaded", 4431)):
         await page.evaluate("(code) => window.avatar.socket.ondropped({code})", code)
         await photographer.take(page, f"trouble-{name}")
+    for name, place in (("waiting", 3), ("waiting-next", 1)):
+        await page.evaluate("(place) => window.avatar.socket.onmessage({type: 'waiting', place, count: 4})", place)
+        await photographer.take(page, name)
+    await page.evaluate("() => window.avatar.socket.onrefused(4412)")
+    await photographer.take(page, "trouble-no-answer")
     await page.evaluate("() => window.avatar.socket.onrefused(4401)")
     await photographer.take(page, "trouble-login")
 

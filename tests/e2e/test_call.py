@@ -393,18 +393,27 @@ class TestTrouble:
 
         await expect(call.page.locator("#notice")).to_contain_text("找不到麥克風")
 
-    async def test_says_when_all_places_are_taken_and_starts_when_one_is_free(self, open_call: OpenCall) -> None:
+    async def test_waits_for_a_place_in_order_and_starts_when_one_is_free(self, open_call: OpenCall) -> None:
         others = [await open_call(user="bob") for _ in range(3)]
         for other in others:
             await other.start()
-        call = await open_call()
+        first, second = await open_call(), await open_call(user="carol")
 
-        await call.page.click("#start")
-        await call.wait_for("full")
-        await expect(call.page.locator("#notice")).to_contain_text("目前線路已滿")
+        for call, words in ((first, "等候中：下一位就是你"), (second, "等候中：前面還有 1 位")):
+            await call.page.click("#start")
+            await call.wait_for("waiting")
+            await expect(call.page.get_by_role("status")).to_have_text(words)
+            await expect(call.page.locator("#leave")).to_be_focused()
+            assert not await call.page.evaluate("() => window.avatar.microphone.isOpen")
+        await first.page.get_by_role("button", name="離開等候").click()
+        await first.wait_for("idle")
+        await expect(second.page.get_by_role("status")).to_have_text("等候中：下一位就是你")
         await others[0].page.click("#end")
 
-        await call.wait_for("listening", timeout_s=30)
+        await second.wait_for("listening", timeout_s=30)
+        await expect(second.page.locator("#leave")).to_be_hidden()
+        await second.type("輪到我了")
+        await expect(second.replies).to_have_count(1)
 
     async def test_asks_to_log_in_again_when_the_login_has_expired(self, open_call: OpenCall) -> None:
         call = await open_call()

@@ -92,6 +92,19 @@ const END = [
   focus("start"),
 ];
 const SETTLE = effect("settleCaptions");
+const WAITING = { phase: "waiting", attempt: 1, waitingPlace: 2, canPlay: true };
+const SPOKEN_WAITING = { ...WAITING, wantsMicrophone: true };
+/** The server holds a place, and the browser asks for the microphone again. */
+const HELD = {
+  ...SPOKEN_WAITING,
+  phase: "asking",
+  attempt: 2,
+  waitingPlace: null,
+  held: { conversationId: "c" },
+  starting: { ...SPOKEN, wasIdle: false },
+};
+const NO_WAIT = { waitingPlace: null, wantsMicrophone: false, held: null };
+const READY = got({ type: "status", stage: "ready", conversation_id: "c" });
 
 /** Rows of: what happens, the state before (what differs from a fresh one), the event, what it changes, its effects. */
 // biome-ignore format: a row a line
@@ -118,6 +131,28 @@ const TRANSITIONS = [
   ["the loudspeaker fails", { phase: "asking", attempt: 1, starting: { ...SPOKEN, wasIdle: true } }, { type: "startFailed", attempt: 1 }, { phase: "idle", starting: null }, []],
   ["the loudspeaker of an ended start fails", { phase: "asking", attempt: 3, starting: { ...SPOKEN, wasIdle: true } }, { type: "startFailed", attempt: 1 }, {}, []],
   ["the microphone is lost", LIVE, { type: "microphoneLost" }, { isMicrophoneOpen: false, notice: note("lost", { actions: [again(true), TYPE_INSTEAD] }) }, []],
+
+  // Waiting for a place.
+  ["all places are taken: the microphone is closed while the call waits", { phase: "connecting", attempt: 1, isMicrophoneOpen: true }, got({ type: "waiting", place: 2, count: 3 }), { phase: "waiting", waitingPlace: 2, isMicrophoneOpen: false, wantsMicrophone: true }, [effect("closeMicrophone"), focus("leave")]],
+  ["a typed call waits", { phase: "connecting", attempt: 1, isComposerShown: true }, got({ type: "waiting", place: 1, count: 1 }), { phase: "waiting", waitingPlace: 1 }, [focus("leave")]],
+  ["a call that was cut off waits for a place again", { ...LIVE, trouble: "reconnecting", notice: RECONNECTING }, got({ type: "waiting", place: 4, count: 4 }), { phase: "waiting", waitingPlace: 4, isMicrophoneOpen: false, wantsMicrophone: true, trouble: null, notice: null }, [effect("closeMicrophone"), focus("leave")]],
+  ["the list moves up", { ...SPOKEN_WAITING, trouble: "warming", notice: WARMING }, got({ type: "waiting", place: 1, count: 1 }), { waitingPlace: 1 }, []],
+  ["the connection drops while the call waits", SPOKEN_WAITING, { type: "dropped", code: 1006, isOnline: true }, { waitingPlace: null, trouble: "reconnecting", notice: RECONNECTING }, [effect("showSilence"), SETTLE]],
+  ["the list has the call again", { ...SPOKEN_WAITING, waitingPlace: null, trouble: "reconnecting", notice: RECONNECTING }, got({ type: "waiting", place: 3, count: 3 }), { waitingPlace: 3, trouble: null, notice: null }, []],
+  ["the turn of a typed call has come", { ...WAITING, isComposerShown: true }, READY, { phase: "live", waitingPlace: null, conversationId: "c" }, [send(CONFIGURE), focus("message")]],
+  ["the turn has come: the microphone is asked for", { ...SPOKEN_WAITING, trouble: "reconnecting", notice: RECONNECTING }, READY, { ...HELD, trouble: null, notice: null }, [effect("openMicrophone", { attempt: 2 })]],
+  ["the place is taken once the microphone is open", HELD, { type: "microphoneOpened", attempt: 2, isOpen: true }, { ...NO_WAIT, phase: "live", starting: null, isMicrophoneOpen: true, conversationId: "c" }, [send(CONFIGURE), focus("talk")]],
+  ["the place is taken by typing where there is no microphone", HELD, { type: "microphoneRefused", attempt: 2, reason: "denied" }, { ...NO_WAIT, phase: "live", starting: null, isComposerShown: true, conversationId: "c", notice: note("denied", { actions: [again(true), TYPE_INSTEAD] }) }, [send(CONFIGURE), focus("message")]],
+  ["the place is taken by typing where the microphone fails", HELD, { type: "startFailed", attempt: 2 }, { ...NO_WAIT, phase: "live", starting: null, isComposerShown: true, conversationId: "c" }, [send(CONFIGURE), focus("message")]],
+  ["the connection drops while the microphone is asked for", HELD, { type: "dropped", code: 1006, isOnline: true }, { phase: "waiting", held: null, trouble: "reconnecting", notice: RECONNECTING }, [effect("showSilence"), SETTLE]],
+  ["the turn comes again while the microphone is asked for", { ...HELD, phase: "waiting", held: null }, READY, { phase: "asking", held: { conversationId: "c" } }, []],
+  ["the microphone opens without a place", { ...HELD, phase: "waiting", held: null }, { type: "microphoneOpened", attempt: 2, isOpen: true }, { starting: null, isMicrophoneOpen: true }, []],
+  ["the turn comes when the microphone is open", { ...SPOKEN_WAITING, isMicrophoneOpen: true }, READY, { ...NO_WAIT, phase: "live", conversationId: "c" }, [send(CONFIGURE), focus("talk")]],
+  ["the call waits again when the microphone is open", { ...SPOKEN_WAITING, isMicrophoneOpen: true }, got({ type: "waiting", place: 2, count: 2 }), { isMicrophoneOpen: false }, [effect("closeMicrophone"), focus("leave")]],
+  ["the person leaves the list", SPOKEN_WAITING, { type: "end" }, { ...ENDED, ...NO_WAIT }, END],
+  ["nobody answers when the turn has come", HELD, { type: "refused", code: 4412 }, { ...ENDED, ...NO_WAIT, attempt: 3, notice: note("noAnswer", { isSerious: false, actions: [again(true)] }) }, END],
+  ["an operator ends a call that waits", WAITING, { type: "refused", code: 4411 }, { ...ENDED, ...NO_WAIT, notice: note("endedByOperator", { isSerious: false, actions: [again(false)] }) }, END],
+  ["a turn is corrected while the call waits", WAITING, { type: "turnCorrected", turnId: "u", text: "明天", isOpen: true }, {}, []],
 
   // Live.
   ["ready begins a call", { phase: "connecting", attempt: 1 }, got({ type: "status", stage: "ready", conversation_id: "c" }), { phase: "live", conversationId: "c" }, [send(CONFIGURE)]],

@@ -5,6 +5,7 @@ import { describeCall } from "../../static/js/call-state.js";
 
 const LIVE = {
   phase: "live",
+  waitingPlace: null,
   trouble: null,
   stage: "listening",
   mode: "hands_free",
@@ -23,6 +24,9 @@ const ROWS = [
   [{ phase: "asking" }, "asking", "resting"],
   [{ phase: "connecting" }, "connecting", "resting"],
   [{ phase: "connecting", trouble: "full" }, "full", "troubled"],
+  [{ phase: "waiting", waitingPlace: 3 }, "waiting", "resting", "waiting"],
+  [{ phase: "waiting", waitingPlace: 3, trouble: "warming" }, "waiting", "resting", "waiting"],
+  [{ phase: "waiting", trouble: "reconnecting" }, "reconnecting", "troubled"],
   [{ trouble: "reconnecting", isPlaying: true }, "reconnecting", "troubled"],
   [{}, "listening", "listening", "listening"],
   [{ heardNothing: true }, "listening", "listening", "heardNothing"],
@@ -48,4 +52,10 @@ describe("what a person sees of a call", () => {
       assert.deepEqual([shown.key, shown.mood, shown.hint], [key, mood, hint]);
     });
   }
+
+  test("says how many wait before them", () => {
+    const before = [1, 2, 7].map((waitingPlace) => describeCall({ ...LIVE, phase: "waiting", waitingPlace }).before);
+
+    assert.deepEqual(before, [0, 1, 6]);
+  });
 });

@@ -26,8 +26,8 @@ describe("the delay before the next attempt", () => {
 describe("a close code", () => {
   test("is final where only a person can help", () => {
     assert.deepEqual(
-      [4401, 4403, 4404, 4409, 4410, 4411, 4430].filter(isFinal),
-      [4401, 4403, 4404, 4409, 4410, 4411, 4430],
+      [4401, 4403, 4404, 4409, 4410, 4411, 4412, 4430].filter(isFinal),
+      [4401, 4403, 4404, 4409, 4410, 4411, 4412, 4430],
     );
   });
 

@@ -93,6 +93,17 @@ describe("the socket", () => {
     assert.deepEqual(drops, [500, 1000, 2000, 500]);
   });
 
+  test("starts over once it waits for a place", () => {
+    socket.open({ conversationId: null, isKept: true });
+    latest().drop(1006);
+    pass(500);
+    latest().accept();
+    latest().receive({ type: "waiting", place: 1, count: 1 });
+    latest().drop(1006);
+
+    assert.deepEqual(drops, [500, 500]);
+  });
+
   test("connects at once when the browser is online again", () => {
     socket.open({ conversationId: null, isKept: true });
     latest().drop(1006);

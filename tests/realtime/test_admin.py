@@ -54,6 +54,18 @@ class TestWhoIsConnected:
         (entry,) = LogEntry.objects.all()
         assert (entry.user_id, entry.object_repr, entry.change_message) == (operator.pk, "alice", "Ended a call.")
 
+    def test_shows_who_waits_and_ends_that_too(self, alice: User, bob: User) -> None:
+        waiting = factories.create_live_call(alice, state=CallState.WAITING)
+        _, client = make_operator("view_livecall", "end_call")
+
+        listed = client.get(PAGE, headers={"Accept-Language": "zh-hant"}).content.decode()
+        page = act(client, "end_calls", waiting)
+
+        assert "alice" in listed
+        assert "等待中" in listed
+        assert "1 call is ended." in page
+        assert LiveCall.objects.get(pk=waiting.pk).state == CallState.ENDING
+
     def test_logs_a_person_out(self, alice: User, alices_client: Client) -> None:
         call = factories.create_live_call(alice)
         _, client = make_operator("view_livecall", "end_call")

@@ -72,6 +72,25 @@ class TestEntering:
         assert admission.active == 1
 
 
+class TestWaiting:
+    def test_holds_no_place(self) -> None:
+        admission, waits = Admission(), Call(1)
+
+        assert admission.wait(waits) is Outcome.WAITING
+        assert admission.active == 0
+        assert enter(admission, Call(2), limit=1) is Outcome.ADMITTED
+
+    def test_gives_the_place_that_the_table_has_given(self) -> None:
+        admission, waits, ending = Admission(), Call(1), Call(2)
+        admission.wait(waits)
+        enter(admission, ending, limit=1)
+
+        assert admission.seat(waits) is Outcome.ADMITTED
+        assert admission.active == 2
+        admission.leave(waits)
+        assert admission.active == 1
+
+
 class TestFinding:
     def test_is_for_the_person_who_holds_the_conversation_alone(self) -> None:
         admission, conversation_id = Admission(), uuid4()
@@ -121,6 +140,21 @@ class TestDraining:
         assert saving.ended == [(messages.CLOSE_RESTARTING, True)]
         assert saved.ended == []
 
+    async def test_ends_calls_that_wait_at_once(self) -> None:
+        admission, speaking, waits, left = Admission(), Call(is_speaking=True), Call(2), Call(3)
+        enter(admission, speaking)
+        admission.wait(waits)
+        admission.wait(left)
+        admission.leave(left)
+
+        began_at = asyncio.get_running_loop().time()
+        asyncio.get_running_loop().call_later(4, speaking.sentence.set)
+        await admission.drain()
+
+        assert waits.ended == [(messages.CLOSE_RESTARTING, True)]
+        assert waits.ended_at - began_at == pytest.approx(0, abs=0.001)
+        assert left.ended == []
+
     async def test_admits_no_calls_from_its_beginning(self) -> None:
         admission, speaking = Admission(), Call(is_speaking=True)
         enter(admission, speaking)
@@ -129,5 +163,6 @@ class TestDraining:
 
         assert enter(admission, Call(2)) is Outcome.DRAINING
         assert enter(admission, Call(1), replaced=speaking) is Outcome.DRAINING
+        assert admission.wait(Call(2)) is admission.seat(Call(2)) is Outcome.DRAINING
         speaking.sentence.set()
         await draining

@@ -5,7 +5,7 @@ import datetime as dt
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from typing import Any
@@ -22,7 +22,7 @@ from pytest_django import DjangoDbBlocker
 from avatar_site.lib.process_name import make_process_name, read_host_name
 from realtime import call_table
 from realtime.admission import Outcome
-from realtime.call_table import CallTable, Held, Taken, take_place, write_heartbeat
+from realtime.call_table import CallTable, Held, Standing, Taken, advance_line, take_place, write_heartbeat
 from realtime.models import STALE_AFTER, CallState, LiveCall
 from tests import factories
 from tests.databases import as_default
@@ -37,8 +37,18 @@ def hold(user: User, conversation_id: UUID | None = None) -> Held:
     return Held(uuid4(), user.pk, conversation_id, NOW)
 
 
-def take(held: Held, *, process: str = "here:1", limit: int = 5, per_person: int = 2, is_return: bool = False) -> Taken:
-    return take_place(held, process=process, now=NOW, limit=limit, limit_per_person=per_person, is_return=is_return)
+def take(
+    held: Held,
+    *,
+    process: str = "here:1",
+    limit: int = 5,
+    per_person: int = 2,
+    max_waiting: int = 0,
+    **options: bool,
+) -> Taken:
+    options = {"is_return": False} | options
+    limits = {"limit": limit, "limit_per_person": per_person, "max_waiting": max_waiting}
+    return take_place(held, process=process, now=NOW, **limits, **options)
 
 
 def read_states() -> dict[UUID, str]:
@@ -64,11 +74,11 @@ class TestTakePlace:
         assert take(hold(alice), process="elsewhere:1", limit=2).outcome is Outcome.ADMITTED
 
         assert take(hold(bob), process="here:2", limit=2).outcome is Outcome.FULL
-        assert take(hold(alice), process="here:2", limit=3).outcome is Outcome.TOO_MANY
+        assert take(hold(alice), process="here:2", limit=2).outcome is Outcome.TOO_MANY
         assert take(hold(bob), process="here:2", limit=3).outcome is Outcome.ADMITTED
         assert LiveCall.objects.count() == 3
 
-    @pytest.mark.parametrize("state", [CallState.ENDING, CallState.REPLACED, CallState.WAITING])
+    @pytest.mark.parametrize("state", [CallState.ENDING, CallState.REPLACED])
     def test_counts_no_call_without_a_place(self, alice: User, state: CallState) -> None:
         factories.create_live_call(alice, state=state)
 
@@ -87,7 +97,7 @@ class TestTakePlace:
         # Of another machine, whose clock is ahead of this one's.
         ahead = factories.create_live_call(alice, last_seen_at=NOW + STALE_AFTER)
 
-        assert LiveCall.objects.with_place(NOW).count() == 1
+        assert LiveCall.objects.entered(NOW).count() == 1
         assert take(hold(alice), limit=2).outcome is Outcome.ADMITTED
         assert of_before.pk not in read_states()
         assert ahead.pk in read_states()
@@ -118,6 +128,133 @@ class TestTakePlace:
         assert LiveCall.objects.count() == 3
 
 
+def stand(*session_ids: UUID, limit: int = 1) -> dict[UUID, Standing]:
+    return advance_line(frozenset(session_ids), now=NOW, limit=limit)
+
+
+def hold_at(user: User, seconds: int, conversation_id: UUID | None = None) -> Held:
+    return Held(uuid4(), user.pk, conversation_id, NOW + dt.timedelta(seconds=seconds))
+
+
+class TestWaitingList:
+    """One place, which Bob has."""
+
+    @pytest.fixture(autouse=True)
+    def taken(self, bob: User) -> LiveCall:
+        return factories.create_live_call(bob)
+
+    def wait(self, held: Held, **options: Any) -> Held:
+        taken = take(held, **{"limit": 1, "max_waiting": 9, "per_person": 9} | options)
+        assert (taken.outcome, taken.waits_since) == (Outcome.WAITING, held.began_at)
+        return held
+
+    def test_lets_the_oldest_in_whatever_order_they_ask_in(self, alice: User, taken: LiveCall) -> None:
+        second, first = self.wait(hold_at(alice, 2)), self.wait(hold_at(alice, 1), process="elsewhere:1")
+        ids = (first.session_id, second.session_id)
+        assert stand(*ids) == {ids[0]: Standing(CallState.WAITING, 1, 2), ids[1]: Standing(CallState.WAITING, 2, 2)}
+
+        taken.delete()
+        assert stand(ids[1]) == {ids[1]: Standing(CallState.WAITING, 2, 2)}
+        assert stand(ids[0]) == {ids[0]: Standing(CallState.ACTIVE)}
+        assert stand(ids[1]) == {ids[1]: Standing(CallState.WAITING, 1, 1)}
+        assert LiveCall.objects.get(pk=ids[0]).began_at == NOW
+
+    def test_lets_as_many_in_as_there_are_places(self, alice: User, taken: LiveCall) -> None:
+        ids = [self.wait(hold_at(alice, number)).session_id for number in range(4)]
+
+        states = [stand(*ids, limit=3)[each].state for each in ids]
+
+        assert states == [CallState.ACTIVE, CallState.ACTIVE, CallState.WAITING, CallState.WAITING]
+
+    def test_gives_a_newcomer_no_place_that_others_wait_for(self, alice: User, taken: LiveCall) -> None:
+        first = self.wait(hold_at(alice, 1))
+        taken.delete()
+
+        self.wait(hold_at(alice, 2))
+        assert take(hold_at(alice, 3), limit=3, per_person=9).outcome is Outcome.ADMITTED
+        assert stand(first.session_id)[first.session_id].state is CallState.WAITING  # the third has it
+
+    def test_refuses_at_once_who_holds_or_waits_for_as_many_as_one_person_may(self, alice: User) -> None:
+        self.wait(hold_at(alice, 1))
+        self.wait(hold_at(alice, 2))
+
+        assert take(hold_at(alice, 3), limit=1, max_waiting=9).outcome is Outcome.TOO_MANY
+
+    def test_is_bounded(self, alice: User) -> None:
+        self.wait(hold_at(alice, 1), max_waiting=1)
+
+        assert take(hold_at(alice, 2), limit=1, max_waiting=1).outcome is Outcome.FULL
+
+    def test_is_joined_where_only_the_process_has_no_place(self, alice: User) -> None:
+        assert take(hold(alice), limit=9, max_waiting=1, is_full=True).outcome is Outcome.WAITING
+
+    def test_is_passed_by_a_call_that_replaces_its_own(self, alice: User, bob: User, taken: LiveCall) -> None:
+        conversation_id = uuid4()
+        LiveCall.objects.update(conversation_id=conversation_id)
+        self.wait(hold_at(alice, 1))
+
+        back = take(hold_at(bob, 2, conversation_id), limit=1, max_waiting=9)
+
+        assert back == Taken(Outcome.ADMITTED, frozenset({taken.pk}))
+
+    def test_keeps_the_place_of_a_connection_that_was_lost(self, alice: User) -> None:
+        conversation_id = uuid4()
+        lost = self.wait(hold_at(alice, 1, conversation_id))
+        other = self.wait(hold_at(alice, 2))
+        back = hold_at(alice, 3, conversation_id)
+
+        taken = take(back, limit=1, max_waiting=2, per_person=2)
+
+        assert taken == Taken(Outcome.WAITING, frozenset({lost.session_id}), waits_since=lost.began_at)
+        standings = stand(lost.session_id, other.session_id, back.session_id)
+        assert standings[lost.session_id].state is CallState.REPLACED
+        assert (standings[back.session_id].place, standings[other.session_id].place) == (1, 2)
+
+    def test_does_not_wait_for_callers_of_a_process_that_was_killed(self, alice: User, taken: LiveCall) -> None:
+        killed, waits = self.wait(hold_at(alice, 1)), self.wait(hold_at(alice, 2))
+        LiveCall.objects.filter(pk=killed.session_id).update(last_seen_at=NOW - STALE_AFTER)
+        taken.delete()
+
+        assert stand(waits.session_id)[waits.session_id].state is CallState.ACTIVE
+
+    def test_costs_one_query_while_nobody_is_let_in(self, alice: User) -> None:
+        ids = [self.wait(hold_at(alice, number)).session_id for number in range(5)]
+
+        with CaptureQueriesContext(connection) as queries:
+            stand(*ids)
+
+        assert len(queries) == 1
+
+    def test_says_that_an_operator_has_ended_a_call(self, alice: User) -> None:
+        ended, behind = self.wait(hold_at(alice, 1)), self.wait(hold_at(alice, 2))
+
+        call_table.mark({ended.session_id}, CallState.ENDING)
+
+        standings = stand(ended.session_id, behind.session_id)
+        assert standings[ended.session_id] == Standing(CallState.ENDING)
+        assert standings[behind.session_id] == Standing(CallState.WAITING, 1, 1)
+
+    def test_never_gives_a_place_twice(self, alice: User, taken: LiveCall) -> None:
+        ids = [self.wait(hold_at(alice, number)).session_id for number in range(6)]
+        advance_together(ids, limit=3)
+
+        states = list(LiveCall.objects.oldest_first().values_list("state", flat=True))
+        assert states.count(CallState.ACTIVE) == 3
+
+
+def advance_together(session_ids: Sequence[UUID], *, limit: int, url: str = "") -> None:
+    """Have the list advanced in a thread for each of these calls at once."""
+    start = threading.Barrier(len(session_ids))
+
+    def advance(session_id: UUID) -> None:
+        start.wait(20)
+        with as_default(url) if url else closing(connection):
+            stand(session_id, limit=limit)
+
+    with ThreadPoolExecutor(len(session_ids)) as pool:
+        list(pool.map(advance, session_ids))
+
+
 @pytest.fixture
 def postgres(django_db_blocker: DjangoDbBlocker) -> Iterator[str]:
     """A migrated database of PostgreSQL, as Django's default."""
@@ -139,6 +276,14 @@ class TestPostgres:
         assert outcomes.count(Outcome.ADMITTED) == 3
         assert LiveCall.objects.count() == 3
         write_heartbeat([], process="here:0", now=timezone.now())
+
+        # The rest waits, and is let in by one place at a time.
+        waiting = [hold_at(user, number) for number in range(6)]
+        for each in waiting:
+            assert take(each, limit=3, per_person=20, max_waiting=6).outcome is Outcome.WAITING
+        advance_together([each.session_id for each in waiting], limit=5, url=postgres)
+        states = list(LiveCall.objects.oldest_first().values_list("state", flat=True))
+        assert states.count(CallState.ACTIVE) == 5
 
 
 class TestWriteHeartbeat:
@@ -174,6 +319,15 @@ class TestWriteHeartbeat:
         write_heartbeat([missed, ending], process="here:1", now=NOW)
 
         assert read_states() == {missed.session_id: CallState.ACTIVE, ending.session_id: CallState.ENDING}
+
+    def test_does_not_let_a_call_wait_that_was_admitted_while_the_database_was_away(self, alice: User) -> None:
+        admitted, waits = hold(alice), hold(alice)
+        for call in (admitted, waits):
+            take(call, limit=1, max_waiting=2, is_full=True)
+
+        write_heartbeat([admitted, waits], process="here:1", now=NOW, admitted_alone={admitted.session_id})
+
+        assert read_states() == {admitted.session_id: CallState.ACTIVE, waits.session_id: CallState.WAITING}
 
     def test_passes_over_a_person_who_was_deleted(self, alice: User, bob: User) -> None:
         alices, bobs = hold(alice), hold(bob)
@@ -211,7 +365,7 @@ def table() -> Iterator[CallTable]:
 
 
 async def enter(table: CallTable, call: Any, **limits: int) -> Outcome:
-    limits = {"limit": 5, "limit_per_person": 2} | limits
+    limits = {"limit": 5, "limit_per_person": 2, "max_waiting": 0} | limits
     return (await table.take(call, None, is_return=False, **limits)).outcome
 
 
@@ -270,6 +424,43 @@ class TestCallTable:
             others = await LiveCall.objects.acount()  # nobody else's query waits for it
 
         assert (outcome, others) == (Outcome.ADMITTED, 0)
+
+    async def test_refuses_who_finds_the_process_full_while_the_database_is_locked(
+        self, table: CallTable, alice: User, locked: None, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(call_table, "TIMEOUT_S", 0.1)
+
+        async with asyncio.timeout(5):
+            taken = await table.take(
+                Call(alice), None, limit=1, limit_per_person=2, max_waiting=9, is_return=False, is_full=True
+            )
+
+        assert taken.outcome is Outcome.FULL
+
+    async def test_writes_a_call_that_waits_again_when_its_row_was_lost(self, table: CallTable, alice: User) -> None:
+        await enter(table, Call(alice), limit=1)
+        waits = Call(alice)
+        assert await enter(table, waits, limit=1, max_waiting=1) is Outcome.WAITING
+        since = (await LiveCall.objects.aget(pk=waits.session_id)).began_at
+
+        await LiveCall.objects.all().adelete()
+        await table.beat()
+
+        row = await LiveCall.objects.aget(pk=waits.session_id)
+        assert (row.state, row.began_at) == (CallState.WAITING, since)
+
+    async def test_holds_what_it_lets_in_as_active(self, table: CallTable, alice: User) -> None:
+        first, waits = Call(alice), Call(alice)
+        await enter(table, first, limit=1)
+        await enter(table, waits, limit=1, max_waiting=1)
+
+        await table.leave(first.session_id)
+        standings = await table.advance([waits.session_id], limit=1)
+        await LiveCall.objects.all().adelete()
+        await table.beat()
+
+        assert standings == {waits.session_id: Standing(CallState.ACTIVE)}
+        assert (await LiveCall.objects.aget()).state == CallState.ACTIVE
 
     async def test_waits_until_a_call_of_another_process_is_gone(self, table: CallTable, alice: User) -> None:
         other = await LiveCall.objects.acreate(

@@ -40,12 +40,13 @@ from realtime import call_conversation, consumers, entry, messages, outbox, voic
 from realtime.admission import FINISH_SENTENCE_S, Admission
 from realtime.call.voice import Voice
 from realtime.consumers import VoiceConsumer, admission
-from realtime.models import LiveCall
+from realtime.models import CallState, LiveCall
 from realtime.recorder import HURRIED_PATIENCE_S
 from realtime.routing import websocket_urlpatterns
 from realtime.runner import CallOverrun
 from realtime.services import end_calls
 from realtime.ui_strings import translate_error
+from realtime.waiting_list import waiting_list
 from tests import factories, sounds
 from tests.clock import Clock
 from tests.fakes import (
@@ -346,7 +347,7 @@ class TestConnecting:
 
 class TestAdmission:
     async def test_holds_five_calls_whose_answers_never_mix(self, alice: User, settings: Any) -> None:
-        settings.AVATAR_MAX_CALLS_PER_PERSON = 6
+        settings.AVATAR_MAX_CALLS_PER_PERSON, settings.AVATAR_MAX_WAITING = 6, 0
         async with contextlib.AsyncExitStack() as stack:
             calls = []
             for name in "甲乙丙丁戊":
@@ -568,6 +569,142 @@ class TestLosingTheLogin:
             await follow_all()
             await sync_to_async(DjangoClient().force_login)(alice)
             await converse(client)
+
+
+@asynccontextmanager
+async def queue_up(user: Any, inference: FakeInference, **options: Any) -> AsyncIterator[tuple[Client, dict[str, Any]]]:
+    """A call that waits, and that the server may end."""
+    client = Client(user, inference, **options)
+    await client.connect()
+    waiting = await client.wait_for("waiting")
+    try:
+        yield client, waiting
+    finally:
+        with contextlib.suppress(asyncio.CancelledError):
+            await client.disconnect()
+
+
+class TestWaiting:
+    """One place, for calls of Bob."""
+
+    @pytest.fixture(autouse=True)
+    async def _polled(self, settings: Any) -> AsyncIterator[None]:
+        settings.AVATAR_MAX_SESSIONS = 1
+        polling = asyncio.create_task(waiting_list.run())
+        yield
+        polling.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await polling
+        assert not await LiveCall.objects.aexists()
+
+    async def test_goes_on_with_a_call_as_soon_as_there_is_a_place(self, alice: User, bob: User) -> None:
+        inference = make_inference("你好", replies=["好。"])
+        async with contextlib.AsyncExitStack() as stack:
+            async with call(bob, make_inference()):
+                client, waiting = await stack.enter_async_context(queue_up(alice, inference))
+                await client.speak(UTTERANCE)
+                await client.send(type="text", text="還沒輪到我")
+                await client.send(type="ping", nonce="still there")
+                await client.wait_for("pong", nonce="still there")
+                assert (admission.active, inference.active_calls) == (1, 0)
+            ready = await client.wait_for("status", stage="ready")
+            await converse(client, "你好")
+            row = await LiveCall.objects.aget()
+
+        assert (waiting["place"], waiting["count"]) == (1, 1)
+        assert ready["answer_within_s"] == 20
+        assert (row.state, str(row.conversation_id)) == (CallState.ACTIVE, ready["conversation_id"])
+        assert [list_said(request) for request in inference.llm.requests] == [["你好"]]
+
+    async def test_has_no_deadline_for_a_call_that_did_not_wait(self, bob: User) -> None:
+        async with call(bob, make_inference()) as (_, ready):
+            pass
+
+        assert ready["answer_within_s"] is None
+
+    async def test_moves_up_when_one_before_it_leaves(self, alice: User, bob: User) -> None:
+        async with call(bob, make_inference()), contextlib.AsyncExitStack() as stack:
+            first, _ = await stack.enter_async_context(queue_up(alice, make_inference()))
+            async with queue_up(bob, make_inference()) as (second, waiting):
+                assert (waiting["place"], waiting["count"]) == (2, 2)
+                await first.disconnect()
+                moved = await second.wait_for("waiting")
+                assert (moved["place"], moved["count"]) == (1, 1)
+
+    async def test_gives_the_place_to_the_next_where_nobody_answers(
+        self, alice: User, bob: User, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(consumers, "ANSWER_S", 1.0)
+        carol = await sync_to_async(factories.create_user)("carol")
+        async with contextlib.AsyncExitStack() as stack:
+            async with call(bob, make_inference()):
+                absent, _ = await stack.enter_async_context(queue_up(alice, make_inference()))
+                present, _ = await stack.enter_async_context(queue_up(carol, make_inference(replies=["好。"])))
+            await absent.wait_for("status", stage="ready")
+            await absent.send(type="ping")  # of a page that nobody looks at
+            await absent.wait_for("pong")
+            monkeypatch.setattr(consumers, "ANSWER_S", 20.0)
+            assert await absent.receive() == {"type": "close", "code": 4412}
+            await present.wait_for("status", stage="ready")
+            await converse(present)
+            # Who has answered has no deadline any more.
+            assert not [task for task in asyncio.all_tasks() if "_expect_answer" in repr(task.get_coro())]
+
+    async def test_is_ended_by_an_operator(self, alice: User, bob: User) -> None:
+        async with call(bob, make_inference()), queue_up(alice, make_inference()) as (client, waiting):
+            await database_sync_to_async(end_calls)(session_ids=[UUID(waiting["session_id"])])
+            assert await client.receive() == {"type": "close", "code": 4411}
+
+    async def test_is_ended_from_another_process(self, alice: User, bob: User, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(live_calls, "get_channel_layer", lambda: None)
+        async with call(bob, make_inference()), queue_up(alice, make_inference()) as (client, waiting):
+            await LiveCall.objects.filter(pk=waiting["session_id"]).aupdate(state=CallState.ENDING)
+            assert await client.receive() == {"type": "close", "code": 4411}
+
+    async def test_ends_with_its_login(self, alice: User, bob: User) -> None:
+        alices = DjangoClient()
+        await sync_to_async(alices.force_login)(alice)
+        async with call(bob, make_inference()), queue_up(alices, make_inference()) as (client, _):
+            await follow_all()
+            await sync_to_async(alices.logout)()
+            assert await client.receive() == {"type": "close", "code": 4401}
+
+    async def test_is_no_call_of_a_login_that_is_over(
+        self, alice: User, bob: User, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(live_calls, "get_channel_layer", lambda: None)
+        async with contextlib.AsyncExitStack() as stack:
+            async with call(bob, make_inference()):
+                client, _ = await stack.enter_async_context(queue_up(alice, make_inference()))
+                await sync_to_async(User.objects.filter(pk=alice.pk).update)(is_active=False)
+            assert await client.receive() == {"type": "close", "code": 4401}
+
+    async def test_ends_when_the_process_stops(self, alice: User, bob: User, monkeypatch: pytest.MonkeyPatch) -> None:
+        calls = Admission()
+        monkeypatch.setattr(consumers, "admission", calls)
+        async with open_socket(bob, make_inference()), queue_up(alice, make_inference()) as (client, _):
+            await calls.drain()
+            assert await client.receive() == {"type": "close", "code": 1012}
+
+    async def test_is_taken_over_by_another_socket_for_the_conversation_with_its_place(
+        self, alice: User, bob: User
+    ) -> None:
+        query = f"?conversation={(await sync_to_async(factories.create_conversation)(alice)).pk}"
+        async with call(bob, make_inference()), contextlib.AsyncExitStack() as stack:
+            lost, _ = await stack.enter_async_context(queue_up(alice, make_inference(), query=query))
+            await stack.enter_async_context(queue_up(bob, make_inference()))
+            _, waiting = await stack.enter_async_context(queue_up(alice, make_inference(), query=query))
+            assert (waiting["place"], waiting["count"]) == (1, 2)
+            while (await lost.receive()) != {"type": "close", "code": 4409}:
+                pass
+
+    async def test_is_refused_where_the_list_is_full(self, alice: User, bob: User, settings: Any) -> None:
+        settings.AVATAR_MAX_WAITING = 1
+        async with call(bob, make_inference()), queue_up(alice, make_inference()):
+            refused, code = await connect_in_vain(bob)
+
+        assert [(m["code"], m["is_fatal"]) for m in refused if isinstance(m, dict)] == [("SERVER_FULL", True)]
+        assert code == 4429
 
 
 class TestTakingOver:

@@ -19,7 +19,9 @@ from realtime.entry import (
     CallRequest,
     Refusal,
     Start,
+    Waiting,
     enter,
+    enter_from_list,
     make_call_settings,
     read_request,
 )
@@ -141,7 +143,9 @@ def ask(user: User, wanted_id: UUID | None = None, *, is_kept: bool = True) -> C
 
 
 async def enter_as(user: User, request: CallRequest, admission: Admission) -> Start:
-    return await enter(Call(user, request.wanted_id), request, admission, call_table)
+    entered = await enter(Call(user, request.wanted_id), request, admission, call_table)
+    assert isinstance(entered, Start)
+    return entered
 
 
 async def create_conversation(owner: User, *texts: str) -> UUID:
@@ -180,12 +184,12 @@ class TestEntering:
         assert refused.value.close_code == messages.CLOSE_UNKNOWN_CONVERSATION
 
     async def test_says_why_there_is_no_place(self, alice: User, bob: User, settings: Any) -> None:
-        settings.AVATAR_MAX_SESSIONS, settings.AVATAR_MAX_CALLS_PER_PERSON = 2, 1
+        settings.AVATAR_MAX_SESSIONS, settings.AVATAR_MAX_CALLS_PER_PERSON, settings.AVATAR_MAX_WAITING = 2, 2, 0
         admission = Admission()
+        await enter_as(alice, ask(alice), admission)
         await enter_as(alice, ask(alice), admission)
         with pytest.raises(Refusal) as too_many:
             await enter_as(alice, ask(alice), admission)
-        await enter_as(bob, ask(bob), admission)
         with pytest.raises(Refusal) as full:
             await enter_as(bob, ask(bob), admission)
         await admission.drain()
@@ -213,13 +217,97 @@ class TestEntering:
         assert without.voice.profile_id is None
 
 
+class TestWaiting:
+    @pytest.fixture(autouse=True)
+    def _full(self, settings: Any, bob: User) -> None:
+        settings.AVATAR_MAX_SESSIONS = 1
+        self.taken = factories.create_live_call(bob)
+
+    async def leave(self) -> None:
+        await self.taken.adelete()
+
+    @pytest.mark.parametrize("is_kept", [True, False])
+    async def test_begins_the_conversation_of_its_row_once_it_has_a_place(self, alice: User, is_kept: bool) -> None:
+        admission, call, request = Admission(), Call(alice), ask(alice, is_kept=is_kept)
+
+        waiting = await enter(call, request, admission, call_table)
+        row = await LiveCall.objects.aget(pk=call.session_id)
+        assert isinstance(waiting, Waiting)
+        assert (row.state, row.conversation_id, admission.active) == (CallState.WAITING, waiting.new_id, 0)
+        start = await enter_from_list(call, request, waiting, admission)
+
+        assert (start.conversation_id, start.is_new) == (waiting.new_id, True)
+        assert (waiting.new_id is not None) is is_kept
+        assert admission.active == 1
+
+    async def test_goes_on_with_a_conversation(self, alice: User) -> None:
+        request = ask(alice, await create_conversation(alice, "你好"))
+        admission, call = Admission(), Call(alice, request.wanted_id)
+
+        waiting = await enter(call, request, admission, call_table)
+        assert isinstance(waiting, Waiting)
+        start = await enter_from_list(call, request, waiting, admission)
+
+        assert (start.conversation_id, start.is_new) == (request.wanted_id, False)
+        assert [turn.message.content for turn in start.history] == ["你好"]
+
+    async def test_is_not_for_a_conversation_that_there_is_not(self, alice: User) -> None:
+        with pytest.raises(Refusal) as refused:
+            await enter(Call(alice), ask(alice, uuid4()), Admission(), call_table)
+
+        assert refused.value.close_code == messages.CLOSE_UNKNOWN_CONVERSATION
+
+    async def test_ends_without_a_call_where_the_login_is_over_or_the_process_stops(self, alice: User) -> None:
+        admission, request = Admission(), ask(alice)
+        waiting = await enter(Call(alice), request, admission, call_table)
+        assert isinstance(waiting, Waiting)
+
+        await User.objects.filter(pk=alice.pk).aupdate(is_active=False)
+        with pytest.raises(Refusal) as logged_out:
+            await enter_from_list(Call(alice), request, waiting, admission)
+        await admission.drain()
+        with pytest.raises(Refusal) as draining:
+            await enter_from_list(Call(alice), request, waiting, admission)
+
+        codes = [each.value.close_code for each in (logged_out, draining)]
+        assert codes == [messages.CLOSE_NOT_LOGGED_IN, messages.CLOSE_RESTARTING]
+
+    async def test_is_passed_by_a_call_that_comes_back_when_there_are_more_than_may_be(
+        self, alice: User, settings: Any
+    ) -> None:
+        conversation_id = await create_conversation(alice, "你好")
+        settings.AVATAR_MAX_SESSIONS = 3
+        admission, lost = Admission(), Call(alice, conversation_id)
+        for call in (lost, Call(alice)):
+            await enter(call, ask(alice, conversation_id if call is lost else None), admission, call_table)
+        settings.AVATAR_MAX_SESSIONS = 1
+
+        await enter_as(alice, ask(alice, conversation_id), admission)
+
+        assert lost.ended == [messages.CLOSE_REPLACED]
+
+    async def test_is_not_for_whom_an_overloaded_process_refuses(
+        self, alice: User, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("realtime.entry.loop_lag", make_late())
+
+        with pytest.raises(Refusal) as refused:
+            await enter(Call(alice), ask(alice), Admission(), call_table)
+
+        assert refused.value.code == ErrorCode.OVERLOADED
+
+
+def make_late() -> LoopLag:
+    late = LoopLag()
+    for _ in range(READINGS):
+        late.note(0.15)
+    return late
+
+
 class TestOverload:
     @pytest.fixture(autouse=True)
     def _late(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        late = LoopLag()
-        for _ in range(READINGS):
-            late.note(0.15)
-        monkeypatch.setattr("realtime.entry.loop_lag", late)
+        monkeypatch.setattr("realtime.entry.loop_lag", make_late())
 
     async def test_refuses_a_new_call(self, alice: User) -> None:
         admission = Admission()
@@ -242,7 +330,7 @@ class TestOverload:
 
 class TestOtherProcesses:
     async def test_share_the_limit(self, alice: User, bob: User, settings: Any) -> None:
-        settings.AVATAR_MAX_SESSIONS = 1
+        settings.AVATAR_MAX_SESSIONS, settings.AVATAR_MAX_WAITING = 1, 0
         await database_sync_to_async(factories.create_live_call)(bob)
 
         with pytest.raises(Refusal) as refused:

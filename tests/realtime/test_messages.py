@@ -214,7 +214,8 @@ class TestSerialise:
         turn, user = uuid4(), uuid4()
         examples: list[messages.ServerMessage] = [
             messages.ReadyStatus(uuid4(), None, False, messages.Limits(1, 2, 3)),
-            messages.ReadyStatus(None, None, False, messages.Limits(1, 2, 3)),
+            messages.ReadyStatus(None, None, False, messages.Limits(1, 2, 3), answer_within_s=20),
+            messages.Waiting(3, 4),
             messages.Status(stage=messages.Stage.LLM, turn_id=turn),
             messages.Status(stage=messages.Stage.LISTENING, is_speaking=False),
             messages.Transcription(user, "好", True, "zh"),

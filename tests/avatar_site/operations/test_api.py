@@ -71,7 +71,7 @@ class TestSystemInfo:
         assert body["sessions"] == {"active": 2, "limit": 5, "waiting": 1}
         assert body["memory"] == {"ram": {"used": 25, "total": 100, "percent": 25.0}, "vram": None}
         assert body["disk"] == {"used": 1, "total": 2, "percent": 50.0}
-        assert body["limits"]["max_calls_per_person"] == 2
+        assert (body["limits"]["max_calls_per_person"], body["limits"]["max_waiting"]) == (2, 20)
         assert 0 <= body["uptime_s"] < 24 * 60 * 60
 
     def test_names_the_engines_and_the_reasons(self, know: Any, operators_client: Client) -> None:

@@ -19,13 +19,15 @@ from django.contrib.auth.models import User
 from django.core.management import CommandError, call_command
 from django.core.signals import request_finished, request_started
 from django.core.wsgi import get_wsgi_application
-from django.db import close_old_connections
+from django.db import close_old_connections, connection
 from websockets.asyncio.server import ServerConnection, serve
 
 from avatar_site.operations.management.commands import talk
 from avatar_site.operations.talk_client import FRAME_SAMPLES, UnreadableSound, read_speech, trim_end
 from conversations.models import Turn
+from realtime.models import CallState, LiveCall
 from realtime.routing import websocket_urlpatterns
+from realtime.waiting_list import waiting_list
 from tests import factories
 from tests.fakes import FakeInference, make_inference, make_silence, make_tone
 
@@ -46,7 +48,9 @@ class SocketServer:
         self.stop = asyncio.Event()
         async with serve(self._answer, "127.0.0.1", 0) as server:
             self.port.set_result(server.sockets[0].getsockname()[1])
+            polling = asyncio.create_task(waiting_list.run())
             await self.stop.wait()
+            polling.cancel()
 
     async def _answer(self, connection: ServerConnection) -> None:
         assert connection.request is not None
@@ -130,6 +134,33 @@ class TestTalk:
             time.sleep(0.02)
         assert Turn.objects.filter(conversation__owner=operator).count() == 4
         assert not Turn.objects.filter(was_interrupted=True).exists()
+
+    def test_waits_for_a_place_and_says_so(
+        self,
+        operator: User,
+        server_url: str,
+        speech_path: Path,
+        settings: Any,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        settings.AVATAR_MAX_SESSIONS = 1
+        taken = factories.create_live_call(operator)
+
+        def free_place() -> None:
+            deadline = time.monotonic() + 10
+            while not LiveCall.objects.filter(state=CallState.WAITING).exists() and time.monotonic() < deadline:
+                time.sleep(0.01)
+            taken.delete()
+            connection.close()
+
+        freeing = threading.Thread(target=free_place)
+        freeing.start()
+        call_command("talk", str(speech_path), "--url", server_url, "--json")
+        freeing.join()
+
+        written = capsys.readouterr()
+        assert json.loads(written.out)["reply"] == REPLY
+        assert written.err == "All places are taken; waiting as number 1 of 1.\n"
 
     def test_says_when_it_was_not_answered(
         self, operator: User, server_url: str, speech_path: Path, inference: FakeInference

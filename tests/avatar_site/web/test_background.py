@@ -21,7 +21,7 @@ from tests.e2e.stack import Stack
 from tests.ports import find_free_port
 
 #: Prints a session key of each person.
-PEOPLE = ("alice", "bob")
+PEOPLE = ("alice", "bob", "carol")
 LOG_IN = f"""
 from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY
 from django.contrib.auth.models import User
@@ -70,6 +70,8 @@ class TestKeepRunning:
 class Site(Stack):
     """Web and inference alone."""
 
+    _second_port = 0
+
     def __enter__(self) -> "Site":
         try:
             self.manage("migrate", "--verbosity", "0")
@@ -87,7 +89,9 @@ class Site(Stack):
         super().__exit__(*exception)
 
     def start_second_web(self) -> int:
-        """Start another web process on the same data. Return its port."""
+        """Start another web process on the same data, once. Return its port."""
+        if self._second_port:
+            return self._second_port
         first, first_port, first_url = self._processes.pop("web"), self.port, self.url
         self.port = second_port = find_free_port()
         self.url = f"http://127.0.0.1:{second_port}"
@@ -97,6 +101,7 @@ class Site(Stack):
             self.wait_until_ready()
         finally:
             self._processes["web"], self.port, self.url = first, first_port, first_url
+        self._second_port = second_port
         return second_port
 
     def call(self, port: int, person: int) -> ClientConnection:
@@ -129,6 +134,13 @@ class Site(Stack):
                 taken.append(time.perf_counter() - began_s)
                 time.sleep(0.05)  # spread over a probe and its deadline
         return sorted(taken)
+
+
+def find_place(call: ClientConnection) -> int:
+    """Return the next place in the waiting list that a call is told."""
+    while (message := json.loads(call.recv(timeout=DEADLINE_S)))["type"] != "waiting":
+        pass
+    return int(message["place"])
 
 
 def find_fate(call: ClientConnection, *, is_over: bool = False) -> str:
@@ -303,6 +315,39 @@ class TestCallsOfTwoWebProcesses:
             database.execute("UPDATE realtime_livecall SET state = 'ending' WHERE user_id = 1")
         assert [find_fate(call, is_over=True) for call in calls] == ["4411", "4411"]
         others.close()
+        site.wait_for_sessions(0)
+
+    def test_let_those_who_wait_in_in_order_whatever_becomes_of_a_process(self, site: Site, opened: ExitStack) -> None:
+        second_port = site.start_second_web()
+        with closing(sqlite3.connect(site.data_dir / "avatar.sqlite3", isolation_level=None)) as database:
+            try:
+                # Of another machine, whose last heartbeats hold for longer than the test takes.
+                database.executemany(
+                    "INSERT INTO realtime_livecall (session_id, user_id, state, process, began_at, last_seen_at)"
+                    " VALUES (?, 1, 'active', 'elsewhere:1', datetime('now'), datetime('now', '+40 seconds'))",
+                    [[f"{number:032x}"] for number in range(5)],
+                )
+                bobs = opened.enter_context(site.call(site.port, 1))
+                assert find_place(bobs) == 1
+                carols = opened.enter_context(site.call(second_port, 2))
+                assert find_place(carols) == 2
+
+                database.execute("DELETE FROM realtime_livecall WHERE session_id = ?", [f"{0:032x}"])
+                assert (find_fate(bobs), find_place(carols)) == ("ready", 1)
+
+                # The next of the list is in the process that is killed, and so is a call.
+                carols.close()
+                assert find_place(opened.enter_context(site.call(site.port, 1))) == 1
+                carols = opened.enter_context(site.call(second_port, 2))
+                assert find_place(carols) == 2
+                os.kill(site.find_pid("web"), signal.SIGKILL)
+                site.stop("web")
+                site.start("web")
+                site.wait_until_ready()
+                assert find_fate(carols) == "ready"
+            finally:
+                database.execute("DELETE FROM realtime_livecall WHERE process = 'elsewhere:1'")
+        opened.close()
         site.wait_for_sessions(0)
 
     def test_give_their_places_back_when_their_process_was_killed_and_is_there_again(

@@ -66,7 +66,10 @@ class Command(BaseCommand):
                 options["out"].mkdir(parents=True, exist_ok=True)
             speeches = [(path, read_speech(path)) for path in options["files"]]
             with logged_in(url, username, password) as cookie:
-                asyncio.run(talk(url, cookie, speeches, voice=options["voice"], out=options["out"], show=show))
+                work = talk(
+                    url, cookie, speeches, voice=options["voice"], out=options["out"], show=show, tell=self.stderr.write
+                )
+                asyncio.run(work)
         except UnreadableSound as error:
             raise CommandError(str(error)) from error
         except LoginFailed as error:
@@ -91,9 +94,15 @@ async def talk(
     voice: UUID | None,
     out: Path | None,
     show: Callable[[Exchange], None],
+    tell: Callable[[str], None],
 ) -> None:
-    """Hold one call and speak in it, one turn after the other."""
-    async with open_call(f"{re.sub('^http', 'ws', url)}/ws/chat", headers={"Cookie": cookie}) as caller:
+    """Hold one call and speak in it, one turn after the other. `tell` is given what is no result."""
+
+    def tell_place(place: int, count: int) -> None:
+        tell(f"All places are taken; waiting as number {place} of {count}.")
+
+    socket_url = f"{re.sub('^http', 'ws', url)}/ws/chat"
+    async with open_call(socket_url, headers={"Cookie": cookie}, on_waiting=tell_place) as caller:
         if voice is not None:
             await caller.choose_voice(voice)
         for number, (path, speech) in enumerate(speeches, 1):
