@@ -102,12 +102,13 @@ class TestSystemInfo:
 
     def test_says_before_a_call_whether_it_is_possible(self, know: Any, alices_client: Client) -> None:
         full = replace(GOOD, database=replace(GOOD.database, active=5))
+        awaited = replace(GOOD, database=replace(GOOD.database, active=4, waiting=1))
         possible = []
-        for snapshot in (GOOD, full, replace(GOOD, health=Health.UNHEALTHY), UNPROBED):
+        for snapshot in (GOOD, full, awaited, replace(GOOD, health=Health.UNHEALTHY), UNPROBED):
             know(snapshot)
             possible.append(ask(alices_client)["capabilities"]["can_call"])
 
-        assert possible == [True, False, False, False]
+        assert possible == [True, False, False, False, False]
 
     def test_says_what_voices_can_be_built(self, know: Any, alices_client: Client) -> None:
         cloning = replace(STATUS, roles=tuple(replace(role, clones=True) for role in STATUS.roles))

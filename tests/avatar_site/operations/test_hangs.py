@@ -222,5 +222,6 @@ class TestBeat:
         beat.close()
 
         assert messages == [b"READY=1\nWATCHDOG=1"] * 10
+        assert (tmp_path / "data" / "heartbeats" / "beat").exists()
         # By itself it would sleep until a task is due, up to a minute.
         assert took_s < 20
