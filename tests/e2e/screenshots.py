@@ -133,6 +133,11 @@ async def photograph_dashboard(stack: Stack, context: BrowserContext, photograph
     page = await context.new_page()
     for state, spans in (("good", ("hour", "day", "month")), ("alerts", ("day",)), ("new", ("hour",))):
         await asyncio.to_thread(measure, stack, state)
+        if state == "good":
+            await page.goto(f"{stack.url}/admin/realtime/livecall/")
+            await photographer.take(page, "admin-calls")
+            await page.check("#action-toggle")
+            await photographer.take(page, "admin-calls-chosen")
         for span in spans:
             await page.goto(f"{stack.url}/admin/?span={span}")
             if span == "day":
@@ -141,10 +146,6 @@ async def photograph_dashboard(stack: Stack, context: BrowserContext, photograph
         if state == "good":
             await page.goto(f"{stack.url}/admin/admin/logentry/")
             await photographer.take(page, "admin-audit")
-            await page.goto(f"{stack.url}/admin/realtime/livecall/")
-            await photographer.take(page, "admin-calls")
-            await page.check("#action-toggle")
-            await photographer.take(page, "admin-calls-chosen")
     await page.close()
 
 
