@@ -202,7 +202,8 @@ class TestConversation:
         product.process.send_signal(signal.SIGTERM)
 
         assert product.process.wait(40) == 0
-        _, left = psutil.wait_procs(family, timeout=5)
+        # vLLM's worker ends by itself once its parent has; on a busy machine that takes seconds.
+        _, left = psutil.wait_procs(family, timeout=30)
         assert left == []
 
 

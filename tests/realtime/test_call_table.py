@@ -80,7 +80,7 @@ class TestTakePlace:
 
     @pytest.mark.parametrize("state", [CallState.ENDING, CallState.REPLACED])
     def test_counts_no_call_without_a_place(self, alice: User, state: CallState) -> None:
-        factories.create_live_call(alice, state=state)
+        factories.create_live_call(alice, state=state, last_seen_at=NOW)
 
         assert take(hold(alice), limit=1).outcome is Outcome.ADMITTED
 
@@ -141,7 +141,7 @@ class TestWaitingList:
 
     @pytest.fixture(autouse=True)
     def taken(self, bob: User) -> LiveCall:
-        return factories.create_live_call(bob)
+        return factories.create_live_call(bob, last_seen_at=NOW)
 
     def wait(self, held: Held, **options: Any) -> Held:
         taken = take(held, **{"limit": 1, "max_waiting": 9, "per_person": 9} | options)
