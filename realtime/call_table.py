@@ -285,7 +285,7 @@ def write_heartbeat(
     Make the rows of a process what it holds: one UPDATE for all of them. Raises DatabaseError.
 
     Rows are missing if the database was away; rows are too many if it was away, or the process has the pid of another.
-    A row of a call that was `admitted_alone` must not wait: nobody would ever let it in, nor those behind it.
+    A row of a call that was `admitted_alone` must not wait: it would block the list for good.
     """
     held = {call.session_id: call for call in calls}
     rows = LiveCall.objects.filter(process=process)

@@ -52,8 +52,6 @@ CLOSE_TIMEOUT_S = 2.0
 #: How long the place of a call that has waited is held until its client sends something: time for the browser to ask
 #: whether the page may use the microphone.
 ANSWER_S = 20.0
-#: Of the login of a call that waits, and may wait long. Without Redis; with it, a message comes at once.
-RECHECK_WAITING_S = 10.0
 #: What servers raise when they are to write to a client that has left: ASGI's, and Daphne's (autobahn's) own.
 SOCKET_CLOSED = (OSError, Disconnected)
 _TROUBLE_CODES = {Trouble.GONE: ErrorCode.CONVERSATION_GONE, Trouble.RECOVERED: ErrorCode.KEPT_AGAIN}
@@ -307,7 +305,6 @@ class VoiceConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels p
             read_voice=Voice,
             on_voice_changed=lambda profile_id: None,
             handle=self._handle_watch_event,
-            recheck_s=RECHECK_WAITING_S,
         )
         began_at = self.clock()
         async with asyncio.TaskGroup() as group:

@@ -83,7 +83,7 @@ class WaitingList:
             self._is_due = None
 
     async def poll(self) -> None:
-        """Let those in whose turn it is. While the database is away nobody is let in, and nobody loses a place."""
+        """Give free places to the first in the list. While the database is away the list stays as it is."""
         try:
             standings = await self._table.advance(self._spots, limit=settings.AVATAR_MAX_SESSIONS)
         except (TimeoutError, AnyDatabaseError) as error:

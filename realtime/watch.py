@@ -88,7 +88,7 @@ class CallWatch:
     """
     Watches one call. `on_voice_changed` is called with a voice that may be gone or sound different now.
 
-    `handle` may end the call. The voice in use is read by `read_voice`. `recheck_s` replaces RECHECK_S.
+    `handle` may end the call. The voice in use is read by `read_voice`.
     """
 
     def __init__(
@@ -101,7 +101,6 @@ class CallWatch:
         read_voice: Callable[[], Voice],
         on_voice_changed: Callable[[UUID], None],
         handle: Callable[[WatchEvent], Awaitable[None]],
-        recheck_s: float | None = None,
     ) -> None:
         self._login = login
         self._session_id = session_id
@@ -110,7 +109,6 @@ class CallWatch:
         self._read_voice = read_voice
         self._on_voice_changed = on_voice_changed
         self._handle = handle
-        self._recheck_s = recheck_s
         self._is_due = asyncio.Event()
         self._is_logged_out = False
 
@@ -129,7 +127,7 @@ class CallWatch:
             is_over = False
             while not is_over:
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(RECHECK_S if self._recheck_s is None else self._recheck_s):
+                    async with asyncio.timeout(RECHECK_S):
                         await self._is_due.wait()
                 self._is_due.clear()
                 is_over = await self._poll()

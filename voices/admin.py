@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 #: The query parameter that shows transcripts.
 _TRANSCRIPTS = "transcripts"
 _LISTENING = "voices.listen_to_recording"
-#: A player that seeks asks for each part anew.
+#: A player that seeks sends a request for each part.
 ONE_LISTENING = dt.timedelta(minutes=10)
 
 

@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 STALLED_AFTER = dt.timedelta(minutes=5)
 #: A restart of the database takes seconds.
 AWAY_AFTER = dt.timedelta(minutes=2)
-#: Nobody has noticed the outage for so long that it was told of: all web processes were stopped.
+#: A notice that no web process has renewed for so long is of an outage before this one.
 NOTICE_IS_OLD_S = 10 * 60.0
 _NOTICE_LOCK = "database-away.lock"
 #: Minutes are counted from anew after such a pause: the machine slept.

@@ -118,7 +118,7 @@ export class Step {
     this.emit({ type: "clearConversation" });
   }
 
-  /** Wait for a place. Nobody is heard meanwhile, so the microphone is closed. @param {number} place 1 is the next */
+  /** Wait for a place. The microphone is closed meanwhile. @param {number} place 1 is the next */
   wait(place) {
     const { state } = this;
     this.#endConnectionTrouble();
