@@ -28,6 +28,8 @@ LONG = (
     "tests/avatar_site/web/test_background.py",
     "tests/avatar_site/monitoring/test_fired_alerts.py",
     "tests/avatar_site/operations/test_release_switch.py",
+    "tests/conversations/test_postgres.py",
+    "tests/voices/test_worker.py",
 )
 _FIRST, _WITH_MODELS, _LONG, _LAST = range(4)
 

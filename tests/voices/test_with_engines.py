@@ -126,7 +126,7 @@ class TestRealPeople:
 
     def test_are_fitted_by_the_job_of_a_worker(self, alice: User, client: InferenceClient, settings: Settings) -> None:
         """The job of a worker. With few steps it may find nothing better; a stored style is better."""
-        settings.AVATAR_VOICE_FITTING_STEPS = 8
+        settings.AVATAR_VOICE_FITTING_STEPS = 4
         profile = make_voice(alice, client, read_recording("nature").path.read_bytes())
         assert (profile.language, profile.recordings.get().speaker_count) == ("en", 1)
         services.start_fitting(profile=profile)

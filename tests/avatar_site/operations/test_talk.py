@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import threading
 import time
@@ -25,7 +26,6 @@ from websockets.asyncio.server import ServerConnection, serve
 from avatar_site.operations.management.commands import talk
 from avatar_site.operations.talk_client import FRAME_SAMPLES, UnreadableSound, read_speech, trim_end
 from conversations.models import Turn
-from realtime.models import CallState, LiveCall
 from realtime.routing import websocket_urlpatterns
 from realtime.waiting_list import waiting_list
 from tests import factories
@@ -145,22 +145,22 @@ class TestTalk:
     ) -> None:
         settings.AVATAR_MAX_SESSIONS = 1
         taken = factories.create_live_call(operator)
+        told = io.StringIO()
 
         def free_place() -> None:
             deadline = time.monotonic() + 10
-            while not LiveCall.objects.filter(state=CallState.WAITING).exists() and time.monotonic() < deadline:
+            while not told.getvalue() and time.monotonic() < deadline:
                 time.sleep(0.01)
             taken.delete()
             connection.close()
 
         freeing = threading.Thread(target=free_place)
         freeing.start()
-        call_command("talk", str(speech_path), "--url", server_url, "--json")
+        call_command("talk", str(speech_path), "--url", server_url, "--json", stderr=told)
         freeing.join()
 
-        written = capsys.readouterr()
-        assert json.loads(written.out)["reply"] == REPLY
-        assert written.err == "All places are taken; waiting as number 1 of 1.\n"
+        assert json.loads(capsys.readouterr().out)["reply"] == REPLY
+        assert told.getvalue() == "All places are taken; waiting as number 1 of 1.\n"
 
     def test_says_when_it_was_not_answered(
         self, operator: User, server_url: str, speech_path: Path, inference: FakeInference
