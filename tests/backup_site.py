@@ -14,14 +14,9 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[1]
+from tests import migrated
 
-#: In one process: a start of Django takes longer than the second command.
-_PREPARE = """
-from django.core.management import call_command
-call_command("migrate", verbosity=0)
-call_command("createcachetable")
-"""
+ROOT = Path(__file__).parents[1]
 
 #: Fills a site quickly: rows in bulk, files as a call writes them. Arguments: turns, bytes a file, a label.
 _FILL = """
@@ -164,7 +159,10 @@ class BackupSite:
         return json.loads(self.shell(code).strip().splitlines()[-1])
 
     def prepare(self) -> None:
-        self.shell(_PREPARE)
+        if self.environment.get("DATABASE_URL"):
+            self.shell(migrated.MIGRATE)
+        else:
+            migrated.write_database(self.data_dir / "avatar.sqlite3")
 
     def fill(self, turns: int, *, size: int = 3000, label: str = "turn") -> None:
         is_folder = self.environment.get("AVATAR_STORAGE", "folder") == "folder"

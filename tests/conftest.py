@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from django.test import Client
 from django.utils import translation
 from pytest_django import DjangoDbBlocker, Settings
 
-from tests import databases, factories, guard
+from tests import databases, factories, guard, migrated
 from tests.spreading import (  # noqa: F401 — hooks, which pytest finds here
     pytest_collection_modifyitems,
     pytest_runtest_teardown,
@@ -27,6 +28,8 @@ _watch = pytest.StashKey[guard.Watch]()
 def pytest_configure(config: pytest.Config) -> None:
     workerinput: dict[str, Any] = getattr(config, "workerinput", {})
     config.stash[_watch] = guard.start(workerinput.get("foreign_listeners"))
+    if (folder := migrated.share()) is not None:
+        config.add_cleanup(partial(migrated.unshare, folder))
 
 
 @pytest.hookimpl(optionalhook=True)

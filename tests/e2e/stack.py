@@ -16,6 +16,7 @@ from typing import Self
 import httpx
 
 from inference.address import make_default_address
+from tests import migrated
 from tests.ports import find_free_port as _find_free_port
 
 # A line for each look at /health says nothing, and there are hundreds in a report of a failure.
@@ -64,8 +65,7 @@ class Stack:
     def __enter__(self) -> Self:
         try:
             self._compile_messages()
-            self.manage("migrate", "--verbosity", "0")
-            self.manage("createcachetable")
+            migrated.write_database(self.data_dir / "avatar.sqlite3")
             self.manage("createsuperuser", "--noinput", "--username", "alice", "--email", "alice@example.org")
             self.manage(
                 "shell",

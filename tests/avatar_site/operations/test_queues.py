@@ -17,6 +17,7 @@ from django.conf import settings
 
 from avatar_site.celery import app
 from avatar_site.operations import processes, queues
+from tests import migrated
 from tests.ports import find_free_port
 from tests.processes import OutputProcess, tie_to_tests
 
@@ -97,8 +98,7 @@ class Site:
             "PYTHONPATH": str(settings.BASE_DIR),
             **environment,
         }
-        self.run("manage.py", "migrate", "--verbosity", "0")
-        self.run("manage.py", "createcachetable")
+        migrated.write_database(folder / "avatar.sqlite3")
         specs = processes.build_specs(
             names=("inference", "worker", "maintenance"), host="127.0.0.1", port=8000, is_behind_proxy=False
         )

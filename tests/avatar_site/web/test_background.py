@@ -17,6 +17,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
 from avatar_site.web import background
+from tests import migrated
 from tests.e2e.stack import Stack
 from tests.ports import find_free_port
 
@@ -74,7 +75,7 @@ class Site(Stack):
 
     def __enter__(self) -> "Site":
         try:
-            self.manage("migrate", "--verbosity", "0")
+            migrated.write_database(self.data_dir / "avatar.sqlite3")
             self.cookies = self.manage("shell", "--no-imports", "--command", LOG_IN).split()
             self.start("inference")
             self.start("web")
