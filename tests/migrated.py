@@ -1,4 +1,4 @@
-"""A migrated database to copy, made once a run: migrations take four seconds of processor time, and a site needs them."""
+"""A migrated database to copy, made once a run: to migrate takes four seconds of processor time."""
 
 from __future__ import annotations
 
